@@ -1,0 +1,87 @@
+import type { Board, Diff, Snapshot } from './board.js';
+
+export type State = 'connecting' | 'live' | 'reconnecting' | 'closed';
+
+export interface Subscribed { type: 'subscribed'; board: string; as?: string; resumed: boolean }
+export interface Rollover { type: 'rollover'; as: string; from: string; to: string }
+export interface ServerError { type: 'error'; code: string; message: string; board?: string }
+export interface Authenticated { type: 'authenticated'; user_id: number | null; expires_at: string }
+export interface Rank {
+  type: 'rank';
+  board: string;
+  user_id: number;
+  /** Standard competition rank; null where the user has no score on this board. */
+  rank: number | null;
+  score: number | null;
+  players: number;
+  /** Points to the next rank; null for the leader. */
+  to_next: number | null;
+}
+export interface Accepted {
+  type: 'accepted';
+  submission_id: string;
+  user_id: number;
+  total_score: number;
+  week_score: number;
+  duplicate: boolean;
+  live?: boolean;
+}
+export interface Rejected {
+  type: 'rejected';
+  submission_id: string;
+  code: string;
+  message: string;
+  retry_after_ms: number | null;
+}
+export interface Submission {
+  /** Points, a 32-bit integer; negative ones need the scope `submit:any` or `admin`. */
+  score_added: number;
+  /** At most 255 characters. */
+  reason?: string;
+  /** Left out: the token's own user. */
+  user_id?: number;
+  /** 1 to 64 characters; made up where left out. The same id counts once, however often it is sent. */
+  submission_id?: string;
+}
+
+export interface Options {
+  /** Sent as `auth` message after each connect, never in the address. */
+  token?: string;
+  /** Node before 22: the `WebSocket` of the `ws` package, for example. */
+  WebSocket?: new (url: string) => WebSocketLike;
+  /** Submissions kept while they wait for an outcome (100). */
+  keep?: number;
+  time?: { now(): number; set(call: () => void, ms: number): unknown; clear(timer: unknown): void };
+  random?: () => number;
+  page?: { window?: EventTarget; document?: EventTarget & { hidden: boolean } };
+}
+
+/** The part of a WebSocket that is used. */
+export interface WebSocketLike {
+  onmessage: ((event: { data: any }) => void) | null;
+  onclose: ((event: { code: number }) => void) | null;
+  onerror: ((event: any) => void) | null;
+  send(text: string): void;
+  close(): void;
+}
+
+/** A connection to `/ws` of a leaderboard server. It reconnects for ever; `close` ends it. */
+export declare class Client {
+  constructor(url: string | URL, options?: Options);
+  readonly state: State;
+  readonly stale: boolean;
+  readonly retryAt: number | null;
+  readonly heardAt: number | null;
+  readonly waiting: Array<{ type: 'submit'; submission_id: string; score_added: number; reason?: string; user_id?: number }>;
+  now(): number;
+  on(type: 'state', listener: (client: Client) => void): () => void;
+  on(type: string, listener: (message: any) => void): () => void;
+  subscribe(
+    board: string,
+    listener: (board: Board | null, message: Snapshot | Diff | Subscribed | Rollover | ServerError) => void,
+  ): () => void;
+  watch(board: string, userId: number, listener: (rank: Rank) => void): () => void;
+  submit(submission: Submission): Promise<Accepted | Rejected>;
+  auth(token: string): Promise<Authenticated | ServerError>;
+  close(): void;
+}
