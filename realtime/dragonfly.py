@@ -1,0 +1,384 @@
+"""The store: Dragonfly or anything that speaks its protocol, through redis-py.
+
+Owns the connections, the Lua scripts and the layout of replies. Must never send a write twice by itself (redis-py's
+retries are off: who may repeat a command is the caller's to know), use a command Dragonfly lacks, or hand out
+redis-py's exceptions: they become `StoreUnavailable` and its kin here. Assumes RESP2 and bytes.
+
+Every new connection compares the store's run with the one whose content we adopted (`adopt`). A store that
+restarted, was replaced or failed over has another; its connections are refused with `StoreChanged` until the content
+is verified or rebuilt. So no command ever meets content it was not meant for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import redis.asyncio as aioredis
+import redis.exceptions as failures
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from realtime import boards, resources
+from realtime.boards import Board
+from realtime.errors import EpochMoved, StartupError, StoreChanged, StoreUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from realtime.standings import Profile, Row
+
+ROWS_A_CALL: Final = 1_000
+"""Rows of one board, and profiles, in one script call: Lua's `unpack` ends at about 8,000 values."""
+
+
+class Content(NamedTuple):
+    """Which store this is and what it says it holds."""
+
+    run: str
+    """The server's own run, new at every start."""
+    content_run: str | None
+    """The run that the content was made for (`leaderboard:run`)."""
+    epoch: str | None
+    """The content's epoch, `filling:<next>` during a rebuild."""
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether the content, complete or being filled, was made for the run that holds it."""
+        if self.epoch is None:
+            return False
+        if self.epoch.startswith(boards.FILLING):
+            return self.epoch.removeprefix(boards.FILLING).startswith(self.run[:8] + "-")
+        return self.content_run == self.run
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether boards may be read from it."""
+        return self.is_ours and not (self.epoch or "").startswith(boards.FILLING)
+
+
+class Top(NamedTuple):
+    """A board's top as the store had it at one moment."""
+
+    version: int
+    scores: dict[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One consistent look at the store: everything in it was true at the same moment."""
+
+    epoch: str | None
+    users_version: int
+    tops: list[Top]
+    names: dict[int, str]
+    """The names asked for, where the store has them."""
+
+
+class Page(NamedTuple):
+    """A stretch of a board. `first_rank` is the competition rank of its first row."""
+
+    epoch: str | None
+    version: int
+    players: int
+    first_rank: int
+    scores: dict[int, int]
+
+
+class Versions(NamedTuple):
+    """What the 2-second poll compares."""
+
+    epoch: str | None
+    users: int
+    boards: dict[Board, int]
+
+
+class Announcement(NamedTuple):
+    """A message from `leaderboard:changes:*`; `board` is None for names."""
+
+    board: str | None
+
+
+@contextmanager
+def _mapped() -> Iterator[None]:
+    """redis-py's errors as ours."""
+    try:
+        yield
+    except _WrongRun as error:
+        raise StoreChanged(str(error)) from None
+    except failures.ResponseError as error:
+        text = str(error)
+        if "WRONGTYPE" in text or "not an integer" in text or "not a valid float" in text:
+            raise StoreChanged(f"foreign content: {text}") from error
+        raise StoreUnavailable(text) from error
+    except (failures.RedisError, OSError, TimeoutError) as error:
+        raise StoreUnavailable(str(error) or type(error).__name__) from error
+
+
+class _WrongRun(failures.ConnectionError):
+    """This connection leads to another run than the one whose content we adopted."""
+
+
+def _parse_info(raw: Any) -> dict[str, str]:
+    text = raw.decode() if isinstance(raw, bytes) else str(raw)
+    return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+
+
+def run_of(info: Mapping[str, str]) -> str:
+    """The server's run: `run_id`, or on Dragonfly `master_replid`. Both are new at every start."""
+    run = info.get("run_id") or info.get("master_replid")
+    if not run:
+        raise StoreUnavailable("the store does not tell its run (INFO has neither run_id nor master_replid)")
+    return run
+
+
+def check_fitness(info: Mapping[str, str]) -> None:
+    """Raises StartupError where the store may drop keys by itself, or cannot be written."""
+    policy = info.get("maxmemory_policy", "noeviction")
+    if policy != "noeviction" or info.get("cache_mode", "store") == "cache":
+        raise StartupError(
+            f"The store may evict keys (maxmemory-policy {policy}). Boards would lose players silently. "
+            "Set maxmemory-policy to noeviction (Dragonfly: start without --cache_mode)."
+        )
+    if info.get("role", "master") not in ("master", "active-replica"):
+        raise StartupError("The store is a read-only replica. Point DRAGONFLY_URL at its primary.")
+
+
+class Store:
+    """One process's way to the store. `run` and `epoch` name the content that was adopted last."""
+
+    def __init__(self, url: str, *, timeout: float = 2.0, connections: int = 8) -> None:
+        self.run: str | None = None
+        self.epoch: str | None = None
+        self._timeout = timeout
+        options: dict[str, Any] = {
+            "protocol": 2,
+            "retry": Retry(NoBackoff(), 0),
+            "socket_timeout": timeout,
+            "socket_connect_timeout": timeout,
+            "socket_keepalive": True,
+            "health_check_interval": 0,
+            "lib_name": None,
+            "lib_version": None,
+        }
+        self._checked = aioredis.Redis.from_pool(
+            aioredis.BlockingConnectionPool.from_url(
+                url, max_connections=connections, timeout=timeout, redis_connect_func=self._on_connect, **options
+            )
+        )
+        self._free = aioredis.Redis.from_pool(
+            aioredis.BlockingConnectionPool.from_url(url, max_connections=2, timeout=timeout, **options)
+        )
+        self._apply = self._checked.register_script(resources.script("apply"))
+        self._page = self._checked.register_script(resources.script("page"))
+        self._begin = self._checked.register_script(resources.script("begin_filling"))
+        self._end = self._checked.register_script(resources.script("end_filling"))
+
+    async def aclose(self) -> None:
+        """Closes every connection."""
+        await self._checked.aclose()
+        await self._free.aclose()
+
+    # Which store is this? ------------------------------------------------------------------------------------
+
+    async def _on_connect(self, connection: Any) -> None:
+        await connection.on_connect()
+        await connection.send_command("INFO", "ALL")
+        run = run_of(_parse_info(await connection.read_response()))
+        if run != self.run:
+            raise _WrongRun(f"the store's run is {run[:8]}, its adopted content is of {(self.run or 'none')[:8]}")
+
+    async def info(self) -> dict[str, str]:
+        """The store's own account of itself (INFO), section headings left out."""
+        with _mapped():
+            return _parse_info(await self._free.execute_command("INFO", "ALL", NEVER_DECODE=True))
+
+    async def content(self) -> Content:
+        """Which store answers now, and what it says it holds. Adopts nothing."""
+        run = run_of(await self.info())
+        with _mapped():
+            content_run, epoch = await self._free.mget(boards.RUN_KEY, boards.EPOCH_KEY)
+        return Content(run, _text(content_run), _text(epoch))
+
+    async def adopt(self) -> Content:
+        """Looks which content there is, and lets commands through where it was made for the run that holds it."""
+        content = await self.content()
+        if content.is_ours:
+            if content.run != self.run:
+                await self._checked.connection_pool.disconnect(inuse_connections=False)
+            self.run, self.epoch = content.run, content.epoch
+        else:
+            self.epoch = None
+        return content
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the adopted content may be read."""
+        return self.epoch is not None and not self.epoch.startswith(boards.FILLING)
+
+    # Writing -------------------------------------------------------------------------------------------------
+
+    async def apply(
+        self, rows: Mapping[Board, Sequence[Row]], profiles: Sequence[Profile] = (), *, epoch: str | None = None
+    ) -> int:
+        """Applies absolute rows and profiles, each guarded by its version; announces what boards show of it.
+
+        Boards named with no rows are still looked at: a renamed user may be shown there. Returns how many rows were
+        new to the store. Raises EpochMoved where the content is of another epoch than adopted: nothing was written
+        by that call. Safe to repeat.
+        """
+        applied = 0
+        chunks = max((len(part) for part in [*rows.values(), profiles]), default=0)
+        for start in range(0, chunks, ROWS_A_CALL):
+            end = start + ROWS_A_CALL
+            part = {board: list(islice(of_board, start, end)) for board, of_board in rows.items()}
+            applied += await self._apply_part(part, profiles[start:end], epoch or self.epoch)
+        return applied
+
+    async def _apply_part(
+        self, rows: Mapping[Board, Sequence[Row]], profiles: Sequence[Profile], epoch: str | None
+    ) -> int:
+        keys: list[str] = [boards.EPOCH_KEY, boards.USERS_VERSION_KEY]
+        args: list[Any] = [epoch or "", len(rows), len(profiles)]
+        for board, of_board in rows.items():
+            keys += (board.scores_key, board.version_key, board.versions_key)
+            args += (board.id, board.expire_at, len(of_board))
+            args += [row.user_id for row in of_board]
+            args += [row.version for row in of_board]
+            args += ["" if row.score is None else row.score for row in of_board]
+        for profile in profiles:
+            keys.append(boards.user_key(profile.user_id))
+            args += profile
+        with _mapped():
+            verdict, value = await self._apply(keys=keys, args=args)
+        if verdict == b"epoch":
+            raise EpochMoved(_text(value) or None)
+        return int(value)
+
+    # Reading -------------------------------------------------------------------------------------------------
+
+    async def read(self, wanted: Sequence[Board], names_of: Collection[int] = ()) -> Reading:
+        """The tops of boards with versions, and the names of some users, all of the same moment (one MULTI)."""
+        with _mapped():
+            async with self._checked.pipeline(transaction=True) as pipe:
+                pipe.mget(boards.EPOCH_KEY, boards.USERS_VERSION_KEY, *(board.version_key for board in wanted))
+                for board in wanted:
+                    pipe.execute_command("ZREVRANGE", board.scores_key, 0, boards.TOP - 1, "WITHSCORES")
+                for user_id in names_of:
+                    pipe.hget(boards.user_key(user_id), "username")
+                (epoch, users_version, *versions), *replies = await pipe.execute()
+        tops = [
+            Top(int(version or 0), _scores(reply)) for version, reply in zip(versions, replies, strict=False)
+        ]
+        names = {
+            user_id: name.decode()
+            for user_id, name in zip(names_of, replies[len(wanted) :], strict=True)
+            if name is not None
+        }
+        return Reading(_text(epoch), int(users_version or 0), tops, names)
+
+    async def page(self, board: Board, offset: int, limit: int) -> Page:
+        """`limit` rows of a board from place `offset` on, in one call."""
+        with _mapped():
+            epoch, version, players, above, reply = await self._page(
+                keys=[boards.EPOCH_KEY, board.version_key, board.scores_key], args=[offset, offset + limit - 1]
+            )
+        return Page(_text(epoch) or None, int(version), int(players), int(above) + 1, _scores(reply))
+
+    async def names(self, user_ids: Collection[int]) -> dict[int, str]:
+        """The names of users, where the store has them."""
+        if not user_ids:
+            return {}
+        with _mapped():
+            async with self._checked.pipeline(transaction=False) as pipe:
+                for user_id in user_ids:
+                    pipe.hget(boards.user_key(user_id), "username")
+                replies = await pipe.execute()
+        return {i: name.decode() for i, name in zip(user_ids, replies, strict=True) if name is not None}
+
+    async def versions(self, of: Sequence[Board]) -> Versions:
+        """Epoch and change counters in one MGET: what the poll compares with what was last shown."""
+        with _mapped():
+            epoch, users, *versions = await self._checked.mget(
+                boards.EPOCH_KEY, boards.USERS_VERSION_KEY, *(board.version_key for board in of)
+            )
+        counters = [int(version or 0) for version in versions]
+        return Versions(_text(epoch), int(users or 0), dict(zip(of, counters, strict=True)))
+
+    # Hearing -------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def announcements(self) -> AsyncIterator[AsyncIterator[Announcement]]:
+        """Listens to `leaderboard:changes:*`, subscribed before the block is entered.
+
+        The iterator ends with StoreUnavailable when the connection breaks or stays silent against a ping for longer
+        than the time-out: a half-open connection is found.
+        """
+        with _mapped():
+            async with self._checked.pubsub() as pubsub:
+                await pubsub.psubscribe(boards.CHANNEL_PATTERN)
+                confirmation = await pubsub.get_message(timeout=self._timeout)
+                if confirmation is None:
+                    raise StoreUnavailable("the store did not confirm the subscription")
+                yield self._listen(pubsub)
+
+    async def _listen(self, pubsub: Any) -> AsyncIterator[Announcement]:
+        pinged = False
+        with _mapped():
+            while True:
+                message = await pubsub.get_message(timeout=self._timeout)
+                if message is None:
+                    if pinged:
+                        raise StoreUnavailable("the subscription is silent")
+                    await asyncio.wait_for(pubsub.ping(), self._timeout)
+                    pinged = True
+                    continue
+                pinged = False
+                if message["type"] == "pmessage":
+                    name = message["channel"].decode().removeprefix(boards.CHANNEL_PREFIX)
+                    yield Announcement(None if name == "users" else name)
+
+    # Rebuilding ----------------------------------------------------------------------------------------------
+
+    async def begin_filling(self, run: str, epoch: str) -> bool:
+        """Marks the content as being filled for `epoch`; False where a later rebuild went ahead."""
+        if run != self.run:
+            self.run = run
+            await self._checked.connection_pool.disconnect(inuse_connections=False)
+        with _mapped():
+            return bool(await self._begin(keys=[boards.EPOCH_KEY], args=[epoch]) == b"ok")
+
+    async def clear(self) -> None:
+        """Drops all content but the epoch and the limits' counters, a thousand keys at a time."""
+        kept = (boards.EPOCH_KEY.encode(), b"leaderboard:limit:")
+        with _mapped():
+            cursor = 0
+            while True:
+                cursor, keys = await self._checked.scan(cursor, match="leaderboard:*", count=1_000)
+                doomed = [key for key in keys if not key.startswith(kept)]
+                if doomed:
+                    await self._checked.unlink(*doomed)
+                if cursor == 0:
+                    return
+
+    async def end_filling(self, run: str, epoch: str, announced: Sequence[str]) -> bool:
+        """Makes `epoch` current and announces it; False where this rebuild is no longer the one that fills."""
+        with _mapped():
+            keys = [boards.EPOCH_KEY, boards.RUN_KEY]
+            return bool(await self._end(keys=keys, args=[epoch, run, *announced]) == b"ok")
+
+
+def _text(value: Any) -> str | None:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def _scores(reply: Sequence[Any]) -> dict[int, int]:
+    """ZREVRANGE WITHSCORES under RESP2, in its order. Scores are doubles that hold whole numbers."""
+    try:
+        return {int(user_id): int(float(score)) for user_id, score in zip(reply[::2], reply[1::2], strict=True)}
+    except ValueError as error:
+        raise StoreChanged(f"foreign content: {error}") from error

@@ -1,0 +1,75 @@
+"""What can go wrong, as values: a stable code, a sentence for people, a hint when to try again.
+
+Owns the list of codes and the HTTP status of each. Must never carry a secret or a foreign library's text:
+messages are shown to clients as they stand. Assumes that callers raise the most specific code there is.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+STATUS: Final[dict[str, int]] = {
+    "bad_message": 400,
+    "too_large": 413,
+    "unknown_type": 400,
+    "unknown_board": 404,
+    "unknown_user": 404,
+    "out_of_range": 422,
+    "submission_conflict": 409,
+    "overloaded": 503,
+    "unavailable": 503,
+    "unauthorized": 401,
+    "forbidden": 403,
+    "expired": 401,
+    "too_many": 429,
+    "conflict": 409,
+    "not_found": 404,
+    "method_not_allowed": 405,
+}
+"""HTTP status by code. `conflict`, `not_found` and `method_not_allowed` occur over HTTP alone."""
+
+
+class RealtimeError(Exception):
+    """Something a client is told: `code` for programs, `message` for people.
+
+    `retry_after_ms` is a hint when the same request may succeed, or None where repeating it is useless.
+    """
+
+    def __init__(self, code: str, message: str, *, retry_after_ms: int | None = None) -> None:
+        assert code in STATUS, code
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.retry_after_ms = retry_after_ms
+
+    @property
+    def status(self) -> int:
+        """The HTTP status that fits the code."""
+        return STATUS[self.code]
+
+
+class StoreUnavailable(Exception):
+    """The store did not answer in time, refused the connection, or answered with an error."""
+
+
+class StoreChanged(StoreUnavailable):
+    """The store is not the one whose content we know: empty, restarted, replaced or failed over."""
+
+
+class EpochMoved(StoreChanged):
+    """A script was refused: the store's content has another epoch than the caller expected.
+
+    `epoch` is what the store holds now; None where it holds none.
+    """
+
+    def __init__(self, epoch: str | None) -> None:
+        super().__init__(f"the store's content is of epoch {epoch!r}")
+        self.epoch = epoch
+
+
+class LedgerUnavailable(Exception):
+    """PostgreSQL did not answer in time or refused the connection."""
+
+
+class StartupError(Exception):
+    """The process cannot start as it is set up. The message says what to change."""

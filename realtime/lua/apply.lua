@@ -1,0 +1,139 @@
+-- Applies absolute rows, each guarded by the version of its own row and board, and announces what changed.
+--
+-- KEYS[1]  leaderboard:epoch
+-- KEYS[2]  leaderboard:version:users
+-- then for each of B boards, three keys:
+--          leaderboard:user_scores:{board}   leaderboard:version:{board}   leaderboard:versions:{board}
+-- then for each of U users:
+--          leaderboard:users:{user_id}
+--
+-- ARGV[1]  the epoch the caller expects
+-- ARGV[2]  B    ARGV[3]  U
+-- then for each board: board id, unix time at which its keys expire (0: never), number of rows N, and three lists of
+--          N: user ids, row versions, whole scores ('' takes the user off the board)
+-- then for each user: user id, version, username
+--
+-- Returns {'ok', rows applied} or {'epoch', the epoch there is ('' for none)}: then nothing was written.
+--
+-- Order: all reads, INCR, ZADD and ZREM, versions, EXPIREAT, PUBLISH. A script that is stopped half-way for memory has
+-- then bumped a version too many, never recorded one for a score it did not write. At most 1,000 rows a board (unpack
+-- ends at about 8,000 values). Every key is declared; whole scores are passed through as text, never formatted here.
+
+local unpack = table.unpack or unpack
+local channel = 'leaderboard:changes:'
+
+local epoch = redis.call('GET', KEYS[1])
+if not epoch or epoch ~= ARGV[1] then
+  return {'epoch', epoch or ''}
+end
+local filling = string.sub(epoch, 1, 8) == 'filling:'
+local boards, users = tonumber(ARGV[2]), tonumber(ARGV[3])
+local at = 4
+
+local function slice(length)
+  local values = {unpack(ARGV, at, at + length - 1)}
+  at = at + length
+  return values
+end
+
+-- Reads ---------------------------------------------------------------------------------------------------------------
+
+local plans, applied = {}, 0
+for b = 1, boards do
+  local plan = {
+    scores = KEYS[3 * b], version = KEYS[3 * b + 1], versions = KEYS[3 * b + 2],
+    id = ARGV[at], expire_at = tonumber(ARGV[at + 1]), shown = false,
+    add = {}, remove = {}, record = {}
+  }
+  local length = tonumber(ARGV[at + 2])
+  at = at + 3
+  local edge = redis.call('ZREVRANGE', plan.scores, 99, 99, 'WITHSCORES')[2]
+  plan.edge = edge and tonumber(edge)
+  if length > 0 then
+    local ids, versions, scores = slice(length), slice(length), slice(length)
+    local known = redis.call('HMGET', plan.versions, unpack(ids))
+    local before = redis.call('ZMSCORE', plan.scores, unpack(ids))
+    for i = 1, length do
+      if not known[i] or tonumber(versions[i]) >= tonumber(known[i]) then
+        local new = scores[i] ~= '' and tonumber(scores[i]) or nil
+        local old = before[i] and tonumber(before[i]) or nil
+        if new ~= old then
+          if new then
+            plan.add[#plan.add + 1] = scores[i]
+            plan.add[#plan.add + 1] = ids[i]
+          else
+            plan.remove[#plan.remove + 1] = ids[i]
+          end
+          if not plan.edge or (new and new >= plan.edge) or (old and old >= plan.edge) then
+            plan.shown = true
+          end
+        end
+        if new ~= old or not known[i] or tonumber(versions[i]) > tonumber(known[i]) then
+          plan.record[#plan.record + 1] = ids[i]
+          plan.record[#plan.record + 1] = versions[i]
+          applied = applied + 1
+        end
+      end
+    end
+  end
+  plans[b] = plan
+end
+
+local profiles, renamed = {}, {}
+for u = 1, users do
+  local key = KEYS[2 + 3 * boards + u]
+  local id, version, username = ARGV[at], ARGV[at + 1], ARGV[at + 2]
+  at = at + 3
+  local known = redis.call('HMGET', key, 'version', 'username')
+  if not known[1] or tonumber(version) > tonumber(known[1])
+     or (tonumber(version) == tonumber(known[1]) and username ~= known[2]) then
+    profiles[#profiles + 1] = {key, id, version, username}
+    if known[1] and username ~= known[2] then
+      renamed[#renamed + 1] = id
+    end
+  end
+end
+if #renamed > 0 then
+  for _, plan in ipairs(plans) do
+    for _, score in ipairs(redis.call('ZMSCORE', plan.scores, unpack(renamed))) do
+      if score and (not plan.edge or tonumber(score) >= plan.edge) then
+        plan.shown = true
+      end
+    end
+  end
+end
+
+-- Writes --------------------------------------------------------------------------------------------------------------
+
+local announce = {}
+if not filling then
+  for _, plan in ipairs(plans) do
+    if plan.shown then
+      announce[#announce + 1] = {plan.id, redis.call('INCR', plan.version)}
+    end
+  end
+  if #renamed > 0 then
+    announce[#announce + 1] = {'users', redis.call('INCR', KEYS[2])}
+  end
+end
+for _, profile in ipairs(profiles) do
+  redis.call('HSET', profile[1], 'user_id', profile[2], 'username', profile[4], 'version', profile[3])
+end
+for _, plan in ipairs(plans) do
+  if #plan.add > 0 then redis.call('ZADD', plan.scores, unpack(plan.add)) end
+  if #plan.remove > 0 then redis.call('ZREM', plan.scores, unpack(plan.remove)) end
+end
+for _, plan in ipairs(plans) do
+  if #plan.record > 0 then redis.call('HSET', plan.versions, unpack(plan.record)) end
+end
+for _, plan in ipairs(plans) do
+  if plan.expire_at > 0 then
+    redis.call('EXPIREAT', plan.scores, plan.expire_at)
+    redis.call('EXPIREAT', plan.version, plan.expire_at)
+    redis.call('EXPIREAT', plan.versions, plan.expire_at)
+  end
+end
+for _, item in ipairs(announce) do
+  redis.call('PUBLISH', channel .. item[1], string.format('{"epoch":"%s","version":%d}', epoch, item[2]))
+end
+return {'ok', applied}

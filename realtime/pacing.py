@@ -1,0 +1,113 @@
+"""Pacing: which boards are due to be read, and which subscribers are given what.
+
+Owns two small state machines without clock or I/O: `DirtyBoards` (first change at once, then at most one reading an
+interval) and the table that conflates for subscribers who do not keep up. Must never grow with what clients do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from enum import Enum, auto
+from heapq import heappop, heappush
+from typing import Final, Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+
+
+class DirtyBoards(Generic[K]):
+    """Boards with changes nobody has read. Times are monotonic seconds, given by the caller."""
+
+    def __init__(self, interval: float) -> None:
+        self.interval = interval
+        self._read_at: dict[K, float] = {}  # when each board was last taken, while that still matters
+        self._due_at: dict[K, float] = {}  # the dirty boards
+        self._heap: list[tuple[float, int, K]] = []  # the same, soonest first; the number breaks ties
+        self._count = 0
+
+    def mark(self, board: K, now: float) -> None:
+        """The board changed. Marking it again changes nothing."""
+        if board in self._due_at:
+            return
+        due = max(now, self._read_at.get(board, now - self.interval) + self.interval)
+        self._due_at[board] = due
+        self._count += 1
+        heappush(self._heap, (due, self._count, board))
+
+    def forget(self, board: K) -> None:
+        """Nobody wants the board any more."""
+        self._read_at.pop(board, None)
+        self._due_at.pop(board, None)
+
+    def take(self, now: float) -> list[K]:
+        """The boards due at `now`, no longer dirty from here on: read them after this call."""
+        taken: list[K] = []
+        while self._heap and self._heap[0][0] <= now:
+            due, _, board = heappop(self._heap)
+            if self._due_at.get(board) == due:
+                del self._due_at[board]
+                self._read_at[board] = now
+                taken.append(board)
+        if len(self._read_at) > 2 * len(taken) + 1_000:
+            self._read_at = {k: at for k, at in self._read_at.items() if at > now - self.interval}
+        return taken
+
+    @property
+    def next_due(self) -> float | None:
+        """When the next board is due; None while none is dirty."""
+        while self._heap and self._due_at.get(self._heap[0][2]) != self._heap[0][0]:
+            heappop(self._heap)
+        return self._heap[0][0] if self._heap else None
+
+
+class Pace(Enum):
+    """How a subscriber keeps up."""
+
+    FOLLOWING = auto()
+    """Gets every diff."""
+    BEHIND = auto()
+    """Its transport holds more than the limit: gets nothing until it has drained, then one snapshot."""
+    LOST = auto()
+    """Was behind for too long, or is gone: gets nothing more."""
+
+
+class Event(Enum):
+    """What a subscriber's transport shows."""
+
+    FLOWED = auto()
+    """A write left no more than the limit in the buffer."""
+    FILLED = auto()
+    """A write left more than the limit in the buffer."""
+    DRAINED = auto()
+    """The buffer is down to the low-water mark."""
+    EXPIRED = auto()
+    """Behind for longer than is allowed."""
+    GONE = auto()
+    """The connection is closed."""
+
+
+class Action(Enum):
+    """What is to be done about it."""
+
+    NOTHING = auto()
+    SNAPSHOT = auto()
+    """Write one fresh snapshot of each board the subscriber follows."""
+    CLOSE = auto()
+    """Close with `CloseCode.TOO_SLOW`."""
+
+
+TABLE: Final[dict[tuple[Pace, Event], tuple[Pace, Action]]] = {
+    (Pace.FOLLOWING, Event.FLOWED): (Pace.FOLLOWING, Action.NOTHING),
+    (Pace.FOLLOWING, Event.FILLED): (Pace.BEHIND, Action.NOTHING),
+    (Pace.FOLLOWING, Event.DRAINED): (Pace.FOLLOWING, Action.NOTHING),
+    (Pace.FOLLOWING, Event.GONE): (Pace.LOST, Action.NOTHING),
+    (Pace.BEHIND, Event.FLOWED): (Pace.BEHIND, Action.NOTHING),  # an answer of another kind; the drain will be told
+    (Pace.BEHIND, Event.FILLED): (Pace.BEHIND, Action.NOTHING),
+    (Pace.BEHIND, Event.DRAINED): (Pace.FOLLOWING, Action.SNAPSHOT),
+    (Pace.BEHIND, Event.EXPIRED): (Pace.LOST, Action.CLOSE),
+    (Pace.BEHIND, Event.GONE): (Pace.LOST, Action.NOTHING),
+    (Pace.LOST, Event.FLOWED): (Pace.LOST, Action.NOTHING),
+    (Pace.LOST, Event.FILLED): (Pace.LOST, Action.NOTHING),
+    (Pace.LOST, Event.DRAINED): (Pace.LOST, Action.NOTHING),
+    (Pace.LOST, Event.GONE): (Pace.LOST, Action.NOTHING),
+}
+"""State and event give the next state and what to do. A pair that is missing cannot happen, and raises."""

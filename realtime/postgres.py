@@ -1,0 +1,299 @@
+"""The ledger: PostgreSQL through asyncpg.
+
+Owns the pool, the clock that is PostgreSQL's, and the statements under `sql/`. Must never hand out asyncpg's
+exceptions for a database that is away (they become `LedgerUnavailable`), nor hold a lock beyond one transaction.
+Assumes PostgreSQL 14 or later, migrated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, date, datetime
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import asyncpg
+from pogo_core.util import migrate as pogo
+
+from realtime import resources
+from realtime.boards import ALL_TIME, Board
+from realtime.errors import LedgerUnavailable
+from realtime.standings import Profile, Row
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from realtime.submissions import Submission
+
+log = logging.getLogger(__name__)
+
+STATEMENT_TIMEOUT: Final = 10.0
+"""Seconds after which PostgreSQL gives up a statement of the serving path."""
+
+_MIGRATION_LOCK: Final = 0x7265616C74696D65  # "realtime"
+_REBUILD_LOCK: Final = _MIGRATION_LOCK + 1
+
+_AWAY: Final = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.QueryCanceledError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.PostgresIOError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.InvalidCatalogNameError,
+    OSError,
+    TimeoutError,
+)
+"""What says that the database cannot be used now: gone, starting, full, too slow, or no primary."""
+
+
+class Recorded(NamedTuple):
+    """What the ledger says of one submission; see `record_batch` in sql/queries/ledger.sql."""
+
+    user_id: int
+    outcome: str
+    week: date
+    total_score: int | None
+    total_version: int | None
+    hidden: bool
+    week_score: int | None
+    week_version: int | None
+    new_username: str | None
+    user_version: int | None
+    outbox_id: int | None
+
+
+class Twin(NamedTuple):
+    """What became of a submission whose id was in an unfinished statement; see `recorded`."""
+
+    user_id: int
+    outcome: str
+    total_score: int | None
+    week_score: int | None
+
+
+class OutboxRow(NamedTuple):
+    """A change whose way to the store is not known to have ended."""
+
+    id: int
+    kind: str
+    user_ids: list[int]
+    weeks: list[date]
+
+
+class Clock:
+    """What time it is, by PostgreSQL: monotonic time plus an offset measured now and then."""
+
+    def __init__(self) -> None:
+        self._offset: float | None = None
+
+    @property
+    def is_set(self) -> bool:
+        """Whether the offset has ever been measured."""
+        return self._offset is not None
+
+    def set(self, moment: datetime, measured_at: float) -> None:
+        """Takes PostgreSQL's `moment` as the time it was at `measured_at` (monotonic seconds)."""
+        self._offset = moment.timestamp() - measured_at
+
+    def now(self) -> datetime:
+        """The moment, aware, in UTC. Raises LedgerUnavailable before the first measurement."""
+        if self._offset is None:
+            raise LedgerUnavailable("the database's clock has not been read yet")
+        return datetime.fromtimestamp(monotonic() + self._offset, UTC)
+
+
+@contextmanager
+def _mapped() -> Iterator[None]:
+    """asyncpg's errors for "not now" as ours."""
+    try:
+        yield
+    except _AWAY as error:
+        raise LedgerUnavailable(str(error) or type(error).__name__) from error
+
+
+async def _configure(connection: asyncpg.Connection[Any]) -> None:
+    """Settings of a serving connection, set by statement and not at startup: a pooler in between may refuse those.
+
+    JIT costs more than it gives on short statements; UTC keeps a forgotten literal from depending on the host.
+    """
+    await connection.execute(
+        f"SET statement_timeout = {int(STATEMENT_TIMEOUT * 1000)}; SET jit = off; SET timezone = 'UTC'"
+    )
+
+
+class Ledger:
+    """One process's way to PostgreSQL."""
+
+    def __init__(self, dsn: str, *, connections: int = 8) -> None:
+        self.clock = Clock()
+        self._sql = resources.queries()
+        self._pool = asyncpg.create_pool(
+            dsn,
+            min_size=0,
+            max_size=connections,
+            timeout=5,
+            command_timeout=STATEMENT_TIMEOUT + 2,
+            max_inactive_connection_lifetime=60,
+            init=_configure,
+            reset=_keep_settings,
+        )
+
+    async def open(self) -> None:
+        """Prepares the pool and reads the clock. Raises LedgerUnavailable."""
+        with _mapped():
+            await self._pool
+        await self.read_clock()
+
+    async def aclose(self) -> None:
+        """Closes every connection; one that hangs is cut off after a moment."""
+        try:
+            async with asyncio.timeout(3):
+                await self._pool.close()
+        except TimeoutError:
+            self._pool.terminate()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[asyncpg.Connection[Any]]:
+        """A connection of the pool. Errors that mean "not now" leave as LedgerUnavailable."""
+        with _mapped():
+            async with self._pool.acquire(timeout=STATEMENT_TIMEOUT) as connection:
+                yield connection
+
+    async def fetch(self, name: str, *args: Any) -> list[asyncpg.Record]:
+        """The rows of the query called `name` under sql/queries."""
+        async with self.connection() as connection:
+            return await connection.fetch(self._sql[name], *args)
+
+    async def read_clock(self) -> None:
+        """Measures PostgreSQL's clock against monotonic time, half the round trip taken off."""
+        began = monotonic()
+        ((moment,),) = await self.fetch("moment")
+        ended = monotonic()
+        self.clock.set(moment, (began + ended) / 2)
+
+    async def durability_warnings(self) -> list[str]:
+        """What about this PostgreSQL's settings makes "acknowledged" promise less than it says."""
+        rows = await self.fetch("durability")
+        return [f"{name} is off: a crash of the database may lose acknowledged scores" for (name,) in rows]
+
+    # Submissions -----------------------------------------------------------------------------------------------
+
+    async def record_batch(self, batch: Sequence[Submission], cleared: Sequence[int]) -> list[Recorded]:
+        """Records submissions in one statement, committed when this returns; clears outbox rows the store has.
+
+        No (user, submission id) pair may be twice in `batch`. Raises asyncpg's CheckViolationError or
+        NumericValueOutOfRangeError where a sum leaves its range, DeadlockDetectedError where others were in the way:
+        then nothing was recorded.
+        """
+        rows = await self.fetch("record_batch", *_columns(batch), cleared)
+        return [Recorded(*row) for row in rows]
+
+    async def recorded(self, batch: Sequence[Submission]) -> list[Twin]:
+        """What became of submissions that met a concurrent twin."""
+        return [Twin(*row) for row in await self.fetch("recorded", *_columns(batch))]
+
+    # What the store is told ------------------------------------------------------------------------------------
+
+    async def standings_of(self, user_ids: Collection[int], live: Sequence[Board]) -> dict[Board, list[Row]]:
+        """The current rows of users on `live` boards, absolute."""
+        weeks = [board.week for board in live if board.week is not None]
+        rows: dict[Board, list[Row]] = {board: [] for board in live}
+        for user_id, week, version, score in await self.fetch("standings_of", list(user_ids), weeks):
+            rows[ALL_TIME if week is None else Board(week)].append(Row(user_id, version, score))
+        return rows
+
+    async def profiles_of(self, user_ids: Collection[int]) -> list[Profile]:
+        """What boards show of users."""
+        rows = await self.fetch("profiles_of", list(user_ids))
+        return [Profile(user_id, version, username) for user_id, username, version in rows]
+
+    @asynccontextmanager
+    async def rebuild_lease(self) -> AsyncIterator[asyncpg.Connection[Any] | None]:
+        """A connection in a transaction that alone may rebuild; None while another process does.
+
+        The lock goes with the transaction, so it also works behind a pooler and never outlives its holder. Read
+        committed on purpose: a cursor opened after the store was cleared must see all that was committed until then.
+        """
+        async with self.connection() as connection, connection.transaction():
+            await connection.execute("SET LOCAL statement_timeout = 0")
+            held = await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", _REBUILD_LOCK)
+            yield connection if held else None
+
+    async def next_epoch(self, run: str) -> int:
+        """A number for a new generation of the content of `run`, never given out before."""
+        ((n,),) = await self.fetch("next_epoch", run)
+        return int(n)
+
+    async def stream(
+        self, connection: asyncpg.Connection[Any], name: str, *args: Any, size: int
+    ) -> AsyncIterator[list[asyncpg.Record]]:
+        """The rows of a query in lists of `size`, through a cursor in the connection's open transaction."""
+        with _mapped():
+            cursor = await connection.cursor(self._sql[name], *args)
+            while rows := await cursor.fetch(size):
+                yield rows
+
+    # Outbox ----------------------------------------------------------------------------------------------------
+
+    async def clear_outbox(self, ids: Sequence[int]) -> None:
+        """Removes rows whose content the store has."""
+        await self.fetch("outbox_clear", ids)
+
+    @asynccontextmanager
+    async def outbox(self, *, older_than: float, limit: int) -> AsyncIterator[tuple[list[OutboxRow], Any]]:
+        """Up to `limit` waiting rows, locked; removed when the block ends well, kept when it raises."""
+        async with self.connection() as connection, connection.transaction():
+            rows = [OutboxRow(*row) for row in await connection.fetch(self._sql["outbox_take"], older_than, limit)]
+            yield rows, connection
+            await connection.execute(self._sql["outbox_clear"], [row.id for row in rows])
+
+    async def outbox_state(self) -> tuple[int, float]:
+        """How many rows wait, and the age of the oldest in seconds."""
+        ((waiting, age),) = await self.fetch("outbox_state")
+        return waiting, age
+
+
+def _columns(batch: Sequence[Submission]) -> tuple[list[Any], ...]:
+    return tuple(map(list, zip(*batch, strict=True)))
+
+
+async def _keep_settings(connection: asyncpg.Connection[Any]) -> None:
+    """Nothing: every setting beyond `_configure` is LOCAL to its transaction, so no round trip is owed on release."""
+
+
+async def migrate(dsn: str) -> None:
+    """Brings the schema up to date. Safe to run again, and from several processes at once: one waits for the other.
+
+    The lock lives in the transaction around all migrations, so a killed process leaves neither a lock nor half a
+    migration behind. Raises LedgerUnavailable.
+    """
+    with _mapped():
+        connection = await asyncpg.connect(dsn, timeout=10)
+        try:
+            async with connection.transaction():
+                await connection.execute("SET LOCAL timezone = 'UTC'")
+                await connection.execute("SELECT pg_advisory_xact_lock($1)", _MIGRATION_LOCK)
+                await pogo.apply(
+                    connection, resources.folder("sql") / "migrations", schema_name="public", logger=_PogoLog()
+                )
+        finally:
+            await connection.close()
+
+
+class _PogoLog:
+    """pogo announces each migration as a warning; to us it is an event."""
+
+    def warning(self, message: str, *args: object) -> None:
+        log.info(message, *args, extra={"action": "migrate"})
+
+    error = warning
+    info = warning
+    debug = warning

@@ -1,0 +1,107 @@
+"""Snapshots of live boards, read from the store.
+
+Owns the names this process knows. Must never give out a snapshot whose parts were not all true at one moment, or one
+from content that is not complete. Assumes that a name changes only with `version:users`.
+
+A reading is one MULTI of epoch, versions, tops, and the names we think we need. Where the top shows somebody else, or
+names moved, it is read again with those asked for as well, until one reading holds everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Final, Protocol
+
+from realtime.boards import Board
+from realtime.errors import StoreChanged, StoreUnavailable
+from realtime.standings import Snapshot
+
+if TYPE_CHECKING:
+    from realtime.dragonfly import Content, Page, Reading
+
+ATTEMPTS: Final = 8
+NAMES_KEPT: Final = 50_000
+BOARDS_A_READING: Final = 50
+
+
+class Store(Protocol):
+    """What reading needs of the store."""
+
+    epoch: str | None
+
+    @property
+    def is_complete(self) -> bool: ...
+    async def adopt(self) -> Content: ...
+    async def read(self, wanted: Sequence[Board], names_of: Collection[int] = ()) -> Reading: ...
+    async def page(self, board: Board, offset: int, limit: int) -> Page: ...
+    async def names(self, user_ids: Collection[int]) -> dict[int, str]: ...
+
+
+class SnapshotReader:
+    """Reads snapshots, and pages beyond the top."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._names: dict[int, str] = {}
+        # The (epoch, version:users) at which every name in `_names` was true.
+        self._names_at: tuple[str | None, int] = (None, -1)
+
+    async def read(self, wanted: Sequence[Board], shown: Iterable[int] = ()) -> dict[Board, Snapshot]:
+        """Snapshots of `wanted`; `shown` are ids likely to be in them.
+
+        Raises StoreUnavailable, StoreChanged where the content is not (yet) complete.
+        """
+        result: dict[Board, Snapshot] = {}
+        guess = list(shown)
+        for start in range(0, len(wanted), BOARDS_A_READING):
+            part = wanted[start : start + BOARDS_A_READING]
+            result |= await self._read_part(part, guess)
+        return result
+
+    async def _read_part(self, wanted: Sequence[Board], shown: Iterable[int]) -> dict[Board, Snapshot]:
+        asked: set[int] = {user_id for user_id in shown if user_id not in self._names}
+        for _ in range(ATTEMPTS):
+            reading = await self._store.read(wanted, asked)
+            await self._check_epoch(reading.epoch)
+            self._take_names(reading)
+            ids = {user_id for top in reading.tops for user_id in top.scores}
+            missing = {user_id for user_id in ids - asked if user_id not in self._names}
+            if not missing and reading.epoch == self._store.epoch:
+                return self._snapshots(wanted, reading)
+            asked = {user_id for user_id in ids if user_id not in self._names}
+        raise StoreUnavailable("names change faster than they can be read")
+
+    async def _check_epoch(self, epoch: str | None) -> None:
+        """Raises StoreChanged unless `epoch` is complete content that we adopted, now if need be."""
+        if epoch != self._store.epoch:
+            await self._store.adopt()
+        if not self._store.is_complete:
+            raise StoreChanged("the store's content is not complete")
+
+    def _take_names(self, reading: Reading) -> None:
+        at = (reading.epoch, reading.users_version)
+        if at != self._names_at or len(self._names) > NAMES_KEPT:
+            self._names, self._names_at = {}, at
+        self._names |= reading.names
+
+    def _snapshots(self, wanted: Sequence[Board], reading: Reading) -> dict[Board, Snapshot]:
+        known = self._names.get
+        assert reading.epoch is not None
+        return {
+            board: Snapshot(
+                board.id,
+                reading.epoch,
+                top.version,
+                top.scores,
+                # A player without a Hash (somebody deleted it) keeps a place, and the drift check restores the name.
+                {user_id: known(user_id) or f"#{user_id}" for user_id in top.scores},
+            )
+            for board, top in zip(wanted, reading.tops, strict=True)
+        }
+
+    async def page(self, board: Board, offset: int, limit: int) -> tuple[Page, Mapping[int, str]]:
+        """A stretch of a live board and the names in it. Raises StoreUnavailable, StoreChanged."""
+        page = await self._store.page(board, offset, limit)
+        await self._check_epoch(page.epoch)
+        names = await self._store.names(page.scores)
+        return page, {user_id: names.get(user_id) or f"#{user_id}" for user_id in page.scores}

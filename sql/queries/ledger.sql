@@ -1,0 +1,149 @@
+-- name: record_batch
+-- Records up to 1,000 submissions in one statement: transactions, totals, weeks, and one outbox row.
+--   $1 bigint[] user ids, $2 text[] submission ids (no pair twice), $3 int[] scores, $4 text[] reasons,
+--   $5 timestamptz[] moments (NULL: now), $6 bigint[] outbox rows that the store has by now.
+-- A row for each submission, in order: what became of it, the user's current total and week, and for a user whose
+-- total row is new what a board shows of them. outcome: accepted, duplicate, conflict, unknown, hidden, range, future,
+-- twin (an unfinished statement holds the same id: look it up in a second statement).
+-- Locks: transactions in order, then totals in order of user, then weeks of users whose total is already ours.
+-- Every step reads the one before it, which fixes that sequence.
+WITH moment AS MATERIALIZED (
+    SELECT clock_timestamp() AS now
+), input AS MATERIALIZED (
+    SELECT i.ord, i.user_id, i.submission_id, i.score_added, i.reason, i.created_at AS given_at,
+           coalesce(i.created_at, moment.now) AS created_at
+    FROM unnest($1::bigint[], $2::text[], $3::int[], $4::text[], $5::timestamptz[])
+         WITH ORDINALITY AS i (user_id, submission_id, score_added, reason, created_at, ord), moment
+), judged AS MATERIALIZED (
+    SELECT i.*, u.username, u.version AS user_version, old.created_at AS old_at,
+           t.total_score AS seen_total, t.hidden AS seen_hidden,
+           CASE
+               WHEN u.id IS NULL OR u.deleted_at IS NOT NULL THEN 'unknown'
+               WHEN old.id IS NOT NULL THEN
+                   CASE WHEN old.score_added = i.score_added AND old.reason IS NOT DISTINCT FROM i.reason
+                             AND (i.given_at IS NULL OR i.given_at = old.created_at)
+                        THEN 'duplicate' ELSE 'conflict' END
+               WHEN t.hidden THEN 'hidden'
+               WHEN i.created_at > moment.now THEN 'future'
+               WHEN abs(coalesce(t.total_score, 0) + i.score_added) > 9007199254740992 THEN 'range'
+           END AS verdict
+    FROM input i
+    CROSS JOIN moment
+    LEFT JOIN users u ON u.id = i.user_id
+    LEFT JOIN user_score_transactions old ON old.user_id = i.user_id AND old.submission_id = i.submission_id
+    LEFT JOIN user_total_scores t ON t.user_id = i.user_id
+), fresh AS (
+    INSERT INTO user_score_transactions (user_id, submission_id, score_added, reason, created_at)
+    SELECT user_id, submission_id, score_added, reason, created_at
+    FROM judged WHERE verdict IS NULL
+    ORDER BY user_id, submission_id COLLATE "C"
+    ON CONFLICT (user_id, submission_id) DO NOTHING
+    RETURNING user_id, submission_id, score_added, date_trunc('week', created_at AT TIME ZONE 'UTC')::date AS week
+), totals AS (
+    INSERT INTO user_total_scores AS t (user_id, total_score, updated_at)
+    SELECT user_id, sum(score_added)::bigint, (SELECT now FROM moment) FROM fresh GROUP BY user_id ORDER BY user_id
+    ON CONFLICT (user_id) DO UPDATE
+        SET total_score = coalesce(t.total_score, 0) + excluded.total_score,
+            version = t.version + 1,
+            updated_at = excluded.updated_at
+    RETURNING user_id, total_score, version, hidden, (xmax = 0) AS is_new
+), weeks AS (
+    INSERT INTO user_weekly_scores AS w (week, user_id, score)
+    SELECT f.week, f.user_id, sum(f.score_added)::bigint
+    FROM fresh f JOIN totals USING (user_id) GROUP BY f.week, f.user_id ORDER BY f.user_id, f.week
+    ON CONFLICT (week, user_id) DO UPDATE SET score = w.score + excluded.score, version = w.version + 1
+    RETURNING week, user_id, score, version
+), pending AS (
+    INSERT INTO outbox (kind, user_ids, weeks)
+    SELECT 'scores', array_agg(DISTINCT user_id), array_agg(DISTINCT week) FROM fresh HAVING count(*) > 0
+    RETURNING id
+), done AS (
+    DELETE FROM outbox WHERE id = ANY ($6::bigint[])
+)
+SELECT j.user_id,
+       CASE WHEN f.user_id IS NOT NULL THEN 'accepted' ELSE coalesce(j.verdict, 'twin') END AS outcome,
+       week.day AS week,
+       coalesce(t.total_score, j.seen_total) AS total_score,
+       t.version AS total_version,
+       coalesce(t.hidden, j.seen_hidden, false) AS hidden,
+       coalesce(w.score, seen.score) AS week_score,
+       w.version AS week_version,
+       CASE WHEN t.is_new THEN j.username END AS new_username,
+       j.user_version,
+       (SELECT id FROM pending) AS outbox_id
+FROM judged j
+LEFT JOIN fresh f ON f.user_id = j.user_id AND f.submission_id = j.submission_id
+LEFT JOIN totals t ON t.user_id = j.user_id
+CROSS JOIN LATERAL (
+    SELECT date_trunc('week', coalesce(j.old_at, j.created_at) AT TIME ZONE 'UTC')::date AS day
+) week
+LEFT JOIN weeks w ON w.user_id = j.user_id AND w.week = week.day
+LEFT JOIN user_weekly_scores seen ON j.verdict = 'duplicate' AND seen.user_id = j.user_id AND seen.week = week.day
+ORDER BY j.ord;
+
+-- name: recorded
+-- What became of submissions that met a concurrent twin: $1 bigint[] user ids, $2 text[] submission ids, $3 int[]
+-- scores, $4 text[] reasons, $5 timestamptz[] moments. The twin has committed (or is gone) when this is asked: the
+-- insert that met it waited for its end. outcome: duplicate, conflict, or gone (the twin rolled back: record again).
+SELECT i.user_id,
+       CASE WHEN old.id IS NULL THEN 'gone'
+            WHEN old.score_added = i.score_added AND old.reason IS NOT DISTINCT FROM i.reason
+                 AND (i.created_at IS NULL OR i.created_at = old.created_at) THEN 'duplicate'
+            ELSE 'conflict' END AS outcome,
+       t.total_score, w.score AS week_score
+FROM unnest($1::bigint[], $2::text[], $3::int[], $4::text[], $5::timestamptz[])
+     WITH ORDINALITY AS i (user_id, submission_id, score_added, reason, created_at, ord)
+LEFT JOIN user_score_transactions old ON old.user_id = i.user_id AND old.submission_id = i.submission_id
+LEFT JOIN user_total_scores t ON t.user_id = i.user_id
+LEFT JOIN user_weekly_scores w
+       ON w.user_id = i.user_id AND w.week = date_trunc('week', old.created_at AT TIME ZONE 'UTC')::date
+ORDER BY i.ord;
+
+-- name: standings_of
+-- The current absolute rows of $1 bigint[] users for all time and for $2 date[] weeks: what the sweeper replays.
+-- week is NULL for the total. score is NULL where the user has no place on that board.
+SELECT t.user_id, NULL::date AS week, t.version, CASE WHEN t.hidden THEN NULL ELSE t.total_score END AS score
+FROM user_total_scores t WHERE t.user_id = ANY ($1::bigint[])
+UNION ALL
+SELECT w.user_id, w.week, w.version, CASE WHEN t.hidden THEN NULL ELSE w.score END
+FROM user_weekly_scores w JOIN user_total_scores t USING (user_id)
+WHERE w.user_id = ANY ($1::bigint[]) AND w.week = ANY ($2::date[]);
+
+-- name: profiles_of
+-- What boards show of $1 bigint[] users.
+SELECT id AS user_id, username, version FROM users WHERE id = ANY ($1::bigint[]);
+
+-- name: all_totals
+-- Every row of the all-time board with what it shows of the user, hidden ones too (their versions guard): for a cursor.
+SELECT t.user_id, t.version, CASE WHEN t.hidden THEN NULL ELSE t.total_score END AS score,
+       u.username, u.version AS user_version
+FROM user_total_scores t JOIN users u ON u.id = t.user_id;
+
+-- name: all_of_week
+-- Every row of week $1's board: for a cursor.
+SELECT w.user_id, w.version, CASE WHEN t.hidden THEN NULL ELSE w.score END AS score
+FROM user_weekly_scores w JOIN user_total_scores t USING (user_id) WHERE w.week = $1;
+
+-- name: moment
+-- What time it is, by the clock that decides.
+SELECT clock_timestamp();
+
+-- name: next_epoch
+-- A number never before given out for the run $1.
+INSERT INTO store_epochs AS e (run) VALUES ($1) ON CONFLICT (run) DO UPDATE SET n = e.n + 1 RETURNING n;
+
+-- name: outbox_clear
+DELETE FROM outbox WHERE id = ANY ($1::bigint[]);
+
+-- name: outbox_take
+-- Up to $2 rows older than $1 seconds, oldest first, locked until the transaction's end.
+SELECT id, kind, user_ids, weeks FROM outbox
+WHERE created_at < clock_timestamp() - make_interval(secs => $1) ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED;
+
+-- name: outbox_state
+-- How many rows wait, and the age of the oldest in seconds.
+SELECT count(*) AS waiting, coalesce(extract(epoch FROM clock_timestamp() - min(created_at)), 0)::float8 AS age FROM outbox;
+
+-- name: durability
+-- Settings that make a commit less than durable.
+SELECT name FROM pg_settings WHERE name IN ('fsync', 'synchronous_commit', 'full_page_writes') AND setting = 'off';
