@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 import zlib
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Close
@@ -25,6 +25,7 @@ __all__ = ["Deframer", "Incoming", "ViolationError"]
 
 _MASKED = 0x80
 _OPCODES = frozenset((CONT, TEXT, BINARY, CLOSE, PING, PONG))
+_COMPRESSED_HEADS = (FIN | RSV1 | TEXT, FIN | RSV1 | BINARY)
 
 
 class Incoming(NamedTuple):
@@ -54,14 +55,24 @@ class Deframer:
         inflating: whether permessage-deflate was negotiated.
     """
 
-    __slots__ = ("_bytes", "_inflating", "_judge", "_max_size", "_message", "_message_opcode", "_position")
+    __slots__ = (
+        "_bytes",
+        "_ended",
+        "_judge",
+        "_max_size",
+        "_message",
+        "_message_opcode",
+        "_position",
+        "inflating",
+    )
 
     def __init__(self, max_size: int | None, inflating: bool) -> None:
         self._max_size = sys.maxsize if max_size is None else max_size
-        self._inflating = inflating
+        self.inflating = inflating
         # Arrived and not yet taken: everything from `_position` on. Empty bytes while nothing waits.
         self._bytes: bytes | bytearray = b""
         self._position = 0
+        self._ended = False
         # Only while a message comes in fragments: its parser, what there is of it, its opcode.
         self._judge: Protocol | None = None
         self._message = bytearray()
@@ -74,15 +85,17 @@ class Deframer:
 
     def feed(self, data: bytes) -> None:
         """Take in what arrived."""
-        if not self._bytes:
-            self._bytes = data
+        if self._ended:
             return
         self._trim()
-        assert isinstance(self._bytes, bytearray)
-        self._bytes += data
+        if isinstance(self._bytes, bytearray):
+            self._bytes += data
+        else:
+            self._bytes = data
 
-    def clear(self) -> None:
-        """Forget everything that arrived."""
+    def end(self) -> None:
+        """Forget everything that arrived, and whatever comes."""
+        self._ended = True
         self._bytes, self._position, self._judge, self._message = b"", 0, None, bytearray()
 
     def next(self) -> Incoming | None:
@@ -93,13 +106,15 @@ class Deframer:
         data, position = self._bytes, self._position
         left = len(data) - position
         if left < 2:
-            return self._wait()
+            self._trim()
+            return None
         head = data[position]
         length = data[position + 1] - _MASKED
         if length < 126:
             start = position + 6
         elif left < (4 if length == 126 else 10):
-            return self._wait()
+            self._trim()
+            return None
         elif length == 126:
             start = position + 8
             length = int.from_bytes(data[position + 2 : position + 4], "big")
@@ -112,17 +127,17 @@ class Deframer:
             header = data[position : position + 2 if length < 0 else start - 4]
             self._judged(header)
         if stop > len(data):
-            return self._wait()
+            self._trim()
+            return None
         self._position = stop
         if self._judge is None and (head == FIN | TEXT or head == FIN | BINARY):
             payload = apply_mask(data[start:stop], data[start - 4 : start])
             return self._whole(head & 0x0F, payload)
-        if head == FIN | PING or head == FIN | PONG:
-            if length < 126:
-                return Incoming(head & 0x0F, apply_mask(data[start:stop], data[start - 4 : start]))
-        elif self._inflating and self._judge is None and head & ~0x0F == FIN | RSV1:
+        if (head == FIN | PING or head == FIN | PONG) and length < 126:
+            return Incoming(head & 0x0F, apply_mask(data[start:stop], data[start - 4 : start]))
+        if self.inflating and self._judge is None and head in _COMPRESSED_HEADS:
             inflated = self._inflate(apply_mask(data[start:stop], data[start - 4 : start]))
-            if inflated is not None and head & 0x0F in (TEXT, BINARY):
+            if inflated is not None:
                 return self._whole(head & 0x0F, inflated)
         return self._judged(data[position:stop])
 
@@ -131,12 +146,8 @@ class Deframer:
         taken = None if self._judge is None else self._judge.current_size
         return self._max_size - (taken or 0)
 
-    def _wait(self) -> None:
-        """Keep only what is not yet taken until there is more."""
-        if self._position or self._bytes:
-            self._trim()
-
     def _trim(self) -> None:
+        """Keep only what is not yet taken: a small rest must not hold a large chunk."""
         if self._position == len(self._bytes):
             self._bytes = b""
         elif isinstance(self._bytes, bytes):
@@ -168,15 +179,14 @@ class Deframer:
         judge = self._judge
         if judge is None:
             judge = Protocol(SERVER, max_size=None if self._max_size == sys.maxsize else self._max_size)
-            if self._inflating:
+            if self.inflating:
                 judge.extensions = [PerMessageDeflate(True, True, zlib.MAX_WBITS, zlib.MAX_WBITS)]
         judge.receive_data(data)
         frames = judge.events_received()
         if judge.parser_exc is not None or not frames:
             close = judge.close_sent or Close(1002, "")
             raise ViolationError(int(close.code), close.reason)
-        (frame,) = frames
-        assert isinstance(frame, JudgedFrame)
+        frame = cast(JudgedFrame, frames[0])  # whole frames go in one by one
         # Between messages there is nothing to remember: an idle connection keeps no parser.
         self._judge = judge if judge.current_size is not None else None
         return self._assembled(frame)

@@ -1,0 +1,559 @@
+"""A WebSocket connection that a broadcaster can write to, within uvicorn.
+
+Owns one client's connection from the upgrade on: the order of everything written to it, what is read
+from it, its pings and its end.
+Must never block, await or raise in `write`, nor hold more for a client than its limits allow, nor log a
+query string (it may carry a token).
+Assumes uvicorn's HTTP protocols before the upgrade, one event loop (asyncio's or uvloop's) whose
+transports try to send at once where their buffer is empty, and that only this class writes to its transport.
+
+Works alone, with every ASGI application: `uvicorn --ws realtime.connection:Connection any:app`. An
+application that knows it finds it as `scope["extensions"]["realtime.connection"]`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+from collections.abc import Callable
+from typing import Any, cast
+
+from uvicorn._types import ASGIReceiveEvent, ASGISendEvent, WebSocketScope
+from uvicorn.config import Config
+from uvicorn.protocols.utils import ClientDisconnected
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from uvicorn.server import ServerState
+from websockets.extensions.permessage_deflate import PerMessageDeflate, ServerPerMessageDeflateFactory
+from websockets.frames import Close
+
+from realtime.deframing import Deframer, Incoming, ViolationError
+from realtime.frames import BINARY, CLOSE, CONT, PING, PONG, TEXT, Frame
+
+__all__ = ["Connection"]
+
+_log = logging.getLogger("uvicorn.error")
+
+# uvicorn and websockets tell this one of every connection. It is in no registry: a logging
+# configuration would set its level back.
+_quiet = logging.Logger("uvicorn.error", logging.WARNING)
+_quiet.parent = _log
+
+# Without context takeover a compressed frame suits every connection, and none keeps a window.
+_DEFLATE = ServerPerMessageDeflateFactory(server_no_context_takeover=True, client_no_context_takeover=True)
+
+# In place of a file descriptor: nothing may be written; only the transport may write.
+_CLOSED, _THROUGH = -1, -2
+
+# Why reading is stopped: the application asked for it, the ASGI queue is full, too much waits to be
+# written, the loop's other connections have their turn, the application has not accepted yet.
+_BY_APP, _BY_QUEUE, _BY_OUTPUT, _BY_TURN, _BY_HANDSHAKE = 1, 2, 4, 8, 16
+
+# Bytes: what may wait to be written before nothing more is read, and in the ASGI queue.
+_OUTPUT_BYTES = 64 * 1024
+_QUEUE_BYTES = 64 * 1024
+
+# Events taken from one connection before others have their turn.
+_TURN_EVENTS = 128
+
+# Pings, pongs and empty fragments a client may send within so many seconds.
+_IDLE_FRAMES, _IDLE_FRAMES_S = 1000, 10.0
+
+# Seconds a client gets to read the last bytes after it broke the protocol, left, or the server stops.
+_LINGER_S = 1.0
+
+# Seconds more for a pong that may wait in the socket when the loop itself was late.
+_LATE_PONG_S = 1.0
+
+_MAX_REASON_BYTES = 123  # RFC 6455, section 5.5
+
+
+class _Gate:
+    """asyncio.Event, without the memory of its queue."""
+
+    __slots__ = ("_open", "_waiters")
+
+    def __init__(self) -> None:
+        self._open = True
+        self._waiters: list[asyncio.Future[None]] | None = None
+
+    def set(self) -> None:
+        self._open = True
+        waiters, self._waiters = self._waiters, None
+        for waiter in waiters or ():
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def clear(self) -> None:
+        self._open = False
+
+    async def wait(self) -> None:
+        while not self._open:
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters = [*(self._waiters or ()), waiter]
+            await waiter
+
+
+class _Inbox:
+    """What ASGI's receive() has not fetched yet: asyncio.Queue, without its memory, and it knows its size."""
+
+    __slots__ = ("_events", "_gate", "size_bytes")
+
+    def __init__(self) -> None:
+        self._events: list[ASGIReceiveEvent] = []
+        self._gate = _Gate()
+        self.size_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    def put_nowait(self, event: ASGIReceiveEvent, size_bytes: int = 0) -> None:
+        self._events.append(event)
+        self.size_bytes += size_bytes
+        self._gate.set()
+
+    async def get(self) -> ASGIReceiveEvent:
+        while not self._events:
+            self._gate.clear()
+            await self._gate.wait()
+        event = self._events.pop(0)
+        if not self._events:
+            self.size_bytes = 0
+        return event
+
+
+class Connection(WebSocketsSansIOProtocol):
+    """One client's WebSocket connection.
+
+    The application may set these after it accepted, in the same step; all are called synchronously:
+
+    - `on_text(payload)`: whole text messages, valid UTF-8, instead of through ASGI's receive(). If it
+      raises, the connection is closed with 1011. Binary messages are then refused with 1003.
+    - `on_drain()`: everything that waited to be written has gone to the kernel.
+    - `on_shutdown()`: the server stops; the last chance to write before the close frame (1012).
+    - `on_closed()`: the connection is gone; called once, whatever the cause.
+    """
+
+    # uvicorn's attributes too: fixed places cost a quarter of a dictionary of that many entries.
+    __slots__ = (
+        "_app_closed", "_deframer", "_detached", "_direct", "_fd", "_idle_frames", "_idle_since",
+        "_ping_due", "_pong_late", "_stops", "app", "app_state", "asgi_version", "client", "close_sent",
+        "close_timeout", "close_timer", "config", "conn", "connections", "curr_msg_data_type",
+        "default_headers", "disconnected", "frames", "handshake_complete", "handshake_initiated",
+        "initial_response", "last_ping_rtt", "logger", "loop", "on_closed", "on_drain", "on_shutdown",
+        "on_text", "pending_ping_payload", "ping_interval", "ping_sent_at", "ping_timeout", "ping_timer",
+        "pong_timer", "queue", "read_paused", "request", "response", "root_path", "scheme", "scope",
+        "server", "tasks", "transport", "window", "writable",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self.logger = self.conn.logger = _quiet
+        if self.conn.available_extensions:
+            self.conn.available_extensions = [_DEFLATE]
+        self.queue = _Inbox()  # type: ignore[assignment]
+        self.writable = _Gate()  # type: ignore[assignment]
+        self.on_text: Callable[[bytes], None] | None = None
+        self.on_drain: Callable[[], None] | None = None
+        self.on_shutdown: Callable[[], None] | None = None
+        self.on_closed: Callable[[], None] | None = None
+        # Bits of the negotiated compression window, 9 to 15; 0 without compression.
+        self.window = 0
+        # Where `write` writes: the socket while the transport's buffer is empty, else _THROUGH or _CLOSED.
+        self._fd = _CLOSED
+        # What `_fd` is while the buffer is empty: the socket, or _THROUGH for TLS.
+        self._direct = _THROUGH
+        self._deframer = Deframer(config.ws_max_size, inflating=False)
+        self._stops = 0
+        self._idle_frames = 0
+        self._idle_since = 0.0
+        self._ping_due = 0.0
+        self._pong_late = False
+        self._detached = False
+        self._app_closed = False
+
+    # Writing
+
+    def write(self, frame: Frame) -> int:
+        """Send a frame now. Never raises, never waits.
+
+        Returns the bytes that wait in this process to be sent to this client: 0 when the kernel has
+        them all; -1 when nothing can be written (not yet accepted, closing, gone).
+        """
+        data = frame.by_window[self.window] or frame.deflated(self.window)
+        fd = self._fd
+        if fd >= 0:
+            try:
+                sent = os.write(fd, data)
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                self.abort()
+                return -1
+            if sent == len(data):
+                return 0
+            data = data[sent:]
+        return self._write_through(data)
+
+    def _write_through(self, data: bytes) -> int:
+        """Hand bytes to the transport, which keeps the order; see `write`."""
+        if self._fd == _CLOSED or self.transport.is_closing():
+            return -1
+        self.transport.write(data)
+        return self.transport.get_write_buffer_size()
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Bytes that wait in this process to be sent to this client.
+
+        With TLS, bytes already encrypted (up to 64 KiB) are not counted.
+        """
+        return self.transport.get_write_buffer_size() if self.transport is not None else 0
+
+    def pause_writing(self) -> None:
+        """The transport's buffer is no longer empty."""
+        super().pause_writing()
+        if self._fd != _CLOSED:
+            self._fd = _THROUGH
+
+    def resume_writing(self) -> None:
+        """The transport's buffer is empty again."""
+        super().resume_writing()
+        if self._fd != _CLOSED:
+            self._fd = self._direct
+            if self.on_drain is not None:
+                self._call(self.on_drain)
+        self._start_reading(_BY_OUTPUT)
+
+    # Reading
+
+    def pause_reading(self) -> None:
+        """Hand over nothing more and, soon, take nothing more from the client."""
+        self._stop_reading(_BY_APP)
+
+    def resume_reading(self) -> None:
+        """Undo `pause_reading`; what already arrived is handed over in the loop's next turn."""
+        self._start_reading(_BY_APP)
+
+    def _stop_reading(self, cause: int) -> None:
+        if not self._stops:
+            self.transport.pause_reading()
+        self._stops |= cause
+
+    def _start_reading(self, cause: int) -> None:
+        if self._stops & cause:
+            self._stops &= ~cause
+            if not self._stops:
+                self.loop.call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        if not self._stops and not self.disconnected:
+            self._take()
+            if not self._stops:
+                self.transport.resume_reading()
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the transport, and by uvicorn with the request that asked for the upgrade."""
+        if not self.handshake_initiated:
+            super().data_received(data)
+            if not self.handshake_initiated:  # websockets refused what the HTTP parser let pass
+                self.transport.write(b"".join(self.conn.data_to_send()))
+                self._hang_up()
+            return
+        self._deframer.feed(data)
+        if not self.handshake_complete:
+            self._stop_reading(_BY_HANDSHAKE)
+        elif not self._stops:
+            self._take()
+
+    def eof_received(self) -> None:
+        """The client sends nothing more, so no closing handshake can follow."""
+        self._hang_up()
+
+    def _take(self) -> None:
+        """Act on what arrived, until it ends, reading is stopped, or others have their turn."""
+        try:
+            for _ in range(_TURN_EVENTS):
+                incoming = self._deframer.next()
+                if incoming is None:
+                    break
+                self._act(incoming)
+                if self._stops:
+                    return
+            else:
+                self._stop_reading(_BY_TURN)
+                self.loop.call_soon(self._start_reading, _BY_TURN)
+        except ViolationError as violation:
+            self._fail(violation.code, violation.reason)
+        if self.buffered_bytes > _OUTPUT_BYTES:
+            self._stop_reading(_BY_OUTPUT)
+
+    def _act(self, incoming: Incoming) -> None:
+        opcode, payload = incoming
+        if self.close_sent:
+            if opcode == CLOSE:
+                self._hang_up()
+        elif opcode == TEXT and self.on_text is not None:
+            self._call(self.on_text, payload)
+        elif opcode == TEXT or opcode == BINARY:
+            self._enqueue(opcode, payload)
+        elif opcode == CLOSE:
+            self._closed_by_client(payload)
+        elif opcode == PONG and payload == self.pending_ping_payload:
+            self.pending_ping_payload = None
+            self.last_ping_rtt = self.loop.time() - self.ping_sent_at
+        else:
+            self._idle(opcode, payload)
+
+    def _idle(self, opcode: int, payload: bytes) -> None:
+        """Answer a ping, and put an end to a flood of frames that carry nothing."""
+        if opcode == PING:
+            self.write(Frame(payload, PONG))
+        elif opcode == CONT and payload:
+            return
+        now = self.loop.time()
+        if now - self._idle_since > _IDLE_FRAMES_S:
+            self._idle_frames, self._idle_since = 0, now
+        self._idle_frames += 1
+        if self._idle_frames > _IDLE_FRAMES:
+            raise ViolationError(1008, "too many control frames")
+
+    def _call(self, callback: Callable[..., None], *arguments: bytes) -> None:
+        try:
+            callback(*arguments)
+        except Exception:
+            _log.exception("Exception in a connection's callback")
+            self.close(1011)
+
+    # ASGI
+
+    def _enqueue(self, opcode: int, payload: bytes) -> None:
+        if self.on_text is not None:
+            raise ViolationError(1003, "text messages only")
+        if opcode == TEXT:
+            event: ASGIReceiveEvent = {"type": "websocket.receive", "text": payload.decode()}
+        else:
+            event = {"type": "websocket.receive", "bytes": payload}
+        inbox = cast(_Inbox, self.queue)
+        inbox.put_nowait(event, len(payload))
+        if len(inbox) >= self.config.ws_max_queue or inbox.size_bytes >= _QUEUE_BYTES:
+            self._stop_reading(_BY_QUEUE)
+
+    async def receive(self) -> ASGIReceiveEvent:
+        """ASGI: the next event."""
+        event = await self.queue.get()
+        if not len(cast(_Inbox, self.queue)):
+            self._start_reading(_BY_QUEUE)
+        return event
+
+    async def send(self, message: ASGISendEvent) -> None:
+        """ASGI: returns when everything before this message has gone to the kernel."""
+        await self.writable.wait()
+        if self.disconnected:
+            raise ClientDisconnected()
+        kind = message["type"]
+        if not self.handshake_complete or self.initial_response is not None:
+            await super().send(message)
+            self._app_closed = kind == "websocket.close"
+            if kind == "websocket.accept" and self.handshake_complete:
+                self._accepted()
+            return
+        if self._app_closed or kind not in ("websocket.send", "websocket.close"):
+            raise RuntimeError(f"Unexpected ASGI message '{kind}'.")
+        if self._fd == _CLOSED:
+            raise ClientDisconnected()
+        if message["type"] == "websocket.close":
+            self._app_closed = True
+            self.close(message.get("code", 1000), message.get("reason") or "")
+        elif message["type"] == "websocket.send":
+            data = message.get("bytes")
+            if data is not None:
+                self.write(Frame(data, BINARY))
+            else:
+                self.write(Frame((message.get("text") or "").encode()))
+
+    def _accepted(self) -> None:
+        """The handshake is complete: keep of it only what the connection needs from now on."""
+        extension = next(iter(self.conn.extensions), None)
+        if isinstance(extension, PerMessageDeflate):
+            self.window = extension.local_max_window_bits
+            self._deframer.inflating = True
+        secure = self.scheme == "wss"
+        if not secure:
+            self._direct = self.transport.get_extra_info("socket").fileno()
+        # The transport tells when its buffer is no longer empty and when it is empty again. (A TLS
+        # transport compares with "at least", so that 0 would mean "always".)
+        self._fd = self._direct
+        self.transport.set_write_buffer_limits(high=1 if secure else 0, low=0)
+        if self.transport.get_write_buffer_size():
+            self._fd = _THROUGH
+        del self.request, self.response
+        self.scope = None  # type: ignore[assignment]
+        self.conn = None  # type: ignore[assignment]
+        self._start_reading(_BY_HANDSHAKE)
+
+    async def run_asgi(self) -> None:
+        """Run the application, and close the connection when it ends, unless it detached itself."""
+        scope = self.scope
+        extensions = cast(dict[str, object], scope["extensions"])
+        extensions["realtime.connection"] = self
+        self.scope = cast(WebSocketScope, {**scope, "query_string": b""})  # this one is for logs
+        code = 1000
+        try:
+            await self.app(scope, self.receive, self.send)
+        except ClientDisconnected:
+            pass
+        except Exception:
+            code = 1011
+            _log.exception("Exception in ASGI application\n")
+        except BaseException:
+            self._hang_up()
+            raise
+        if not self.handshake_complete:
+            if code == 1000:
+                _log.error("ASGI callable returned without completing handshake.")
+            self.send_500_response()
+            self._hang_up()
+        elif not self._detached or code != 1000:
+            self.close(code)
+
+    def detach(self) -> None:
+        """From now on the callbacks alone drive the connection: it outlives the ASGI call.
+
+        An idle connection then needs no task, scope or coroutine.
+        """
+        self._detached = True
+
+    # Keeping alive
+
+    def start_keepalive(self) -> None:
+        """Begin at a random phase: clients that came together must not all be pinged together."""
+        if self.ping_interval:
+            self._next_tick(random.random() * self.ping_interval)  # noqa: S311
+
+    def _next_tick(self, delay: float) -> None:
+        self.ping_timer = self.loop.call_later(delay, self.keepalive_tick)
+
+    def keepalive_tick(self) -> None:
+        """Send a ping, or judge the last one: one timer at a time, never cancelled while all is well."""
+        self.ping_timer = None
+        now = self.loop.time()
+        if self._fd == _CLOSED:
+            return
+        if self.pending_ping_payload is None or self.ping_timeout is None:
+            self._pong_late = False
+            if now < self._ping_due:
+                self._next_tick(self._ping_due - now)
+            else:
+                self.send_keepalive_ping()
+        elif self._stops & ~_BY_OUTPUT:  # its pong waits where nobody reads
+            self._next_tick(self.ping_timeout)
+        elif not self._pong_late:  # perhaps it is the loop that was late
+            self._pong_late = True
+            self._next_tick(_LATE_PONG_S)
+        else:
+            self.keepalive_timeout()
+
+    def send_keepalive_ping(self) -> None:
+        """Send a ping and see to it that its pong is waited for."""
+        interval = cast(float, self.ping_interval)
+        self.ping_sent_at = self.loop.time()
+        self._ping_due = self.ping_sent_at + interval
+        self.pending_ping_payload = random.getrandbits(32).to_bytes(4, "big")
+        self.write(Frame(self.pending_ping_payload, PING))
+        self._next_tick(interval if self.ping_timeout is None else self.ping_timeout)
+
+    def keepalive_timeout(self) -> None:
+        """No pong came: nobody is there to read a close frame."""
+        self.abort()
+
+    # The end
+
+    def close(self, code: int, reason: str = "") -> None:
+        """Send a close frame after everything written so far, and wait for the client's, but not for ever.
+
+        The connection is gone at the latest after `close_timeout` seconds. Does nothing where it is
+        closing already; a connection that is not yet accepted is aborted.
+        """
+        if not self.handshake_complete:
+            self.abort()
+        elif self._fd != _CLOSED:
+            self._send_close(code, reason, self.close_timeout)
+
+    def abort(self) -> None:
+        """End the connection at once; what waits to be written is lost."""
+        self._fd = _CLOSED
+        self._deframer.end()
+        if self.transport is not None:
+            self.transport.abort()
+
+    def shutdown(self) -> None:
+        """Called by uvicorn when the server stops: ends within a second, whatever the client does."""
+        if self._fd != _CLOSED and self.on_shutdown is not None:
+            self._call(self.on_shutdown)
+        if self._fd != _CLOSED:
+            self._send_close(1012, "", _LINGER_S)
+        elif self.handshake_complete:
+            self._abort_after(_LINGER_S)
+        else:
+            self.send_500_response()
+            self._hang_up()
+
+    def _send_close(self, code: int, reason: str, timeout_s: float) -> None:
+        if self._fd == _CLOSED:
+            return
+        reason = reason.encode()[:_MAX_REASON_BYTES].decode(errors="ignore")
+        self.write(Frame(Close(code, reason).serialize(), CLOSE))
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
+        self._fd = _CLOSED
+        self.close_sent = True
+        self.stop_keepalive()
+        self._abort_after(timeout_s)
+        # The client's answer is still to come; what it said before is dropped.
+        self._stops = 0
+        self.loop.call_soon(self._read_on)
+
+    def _fail(self, code: int, reason: str) -> None:
+        """RFC 6455, section 7.1.7; listens for another moment, so that the close frame is not lost."""
+        self._send_close(code, reason, _LINGER_S)
+        self._deframer.end()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+
+    def _closed_by_client(self, payload: bytes) -> None:
+        close = Close.parse(payload)
+        self.queue.put_nowait(
+            {"type": "websocket.disconnect", "code": int(close.code), "reason": close.reason}
+        )
+        self.write(Frame(payload, CLOSE))
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        """Close the transport, and abort it where it cannot flush."""
+        self._fd = _CLOSED
+        self.stop_keepalive()
+        self._deframer.end()
+        self.transport.close()
+        self._abort_after(_LINGER_S)
+
+    def _abort_after(self, delay_s: float) -> None:
+        if self.close_timer is not None:
+            self.close_timer.cancel()
+        self.close_timer = self.loop.call_later(delay_s, self.abort)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the transport, once."""
+        self._fd = _CLOSED
+        super().connection_lost(exc)
+        self._deframer.end()
+        on_closed = self.on_closed
+        self.on_text = self.on_drain = self.on_shutdown = self.on_closed = None
+        if on_closed is not None:
+            self._call(on_closed)
