@@ -1,0 +1,41 @@
+// Owns the search for a player on a board. Looks in the rows at hand first, then once in the server's first 1,000.
+import { getJson } from './here.js';
+import { amount, points } from './words.js';
+
+const fold = (text) => text.normalize('NFKD').replace(/\p{M}/gu, '').toLocaleLowerCase();
+
+/** The best row for `words`: the whole name, then its beginning, then any part of it. */
+export function match(entries, words) {
+  const wanted = fold(words.trim());
+  if (!wanted) return -1;
+  const names = entries.map(({ username }) => fold(username));
+  for (const fits of [(name) => name === wanted, (name) => name.startsWith(wanted), (name) => name.includes(wanted)]) {
+    const at = names.findIndex(fits);
+    if (at >= 0) return at;
+  }
+  return -1;
+}
+
+export const found = ({ username, rank, score }, onBoard) =>
+  onBoard ? `${username} is rank ${amount(rank)} with ${points(score)}.` : `${username} is rank ${amount(rank)}, outside the top 100.`;
+
+/** {player, words}: who that is, or null, and the sentence to show. */
+export async function find(words, board, entries, ranks) {
+  const at = match(entries, words);
+  if (at >= 0) {
+    const player = { ...entries[at], rank: ranks[at] };
+    return { player, words: found(player, true) };
+  }
+  let many = entries.length >= 100;
+  if (many) {
+    try {
+      const page = await getJson(`boards/${encodeURIComponent(board)}?limit=1000`);
+      const there = match(page.entries, words);
+      if (there >= 0) return { player: page.entries[there], words: found(page.entries[there], false) };
+      many = page.players > page.entries.length;
+    } catch {
+      return { player: null, words: `No player called “${words}” in the top 100.` };
+    }
+  }
+  return { player: null, words: `No player called “${words}” ${many ? 'in the top 1,000' : 'on this board'}. Check the spelling.` };
+}

@@ -1,0 +1,93 @@
+// Owns the three steps. The steps never move; people do. Never decides who stands where.
+import { amount } from './words.js';
+
+const CLIMB = { duration: 600, easing: 'cubic-bezier(.2,.7,.2,1)' };
+
+function person(entry, isMe) {
+  const node = document.createElement('div');
+  node.className = 'person';
+  node.classList.toggle('is-me', isMe);
+  const [name, bdi, score, text, plate] = ['span', 'bdi', 'span', 'span', 'span'].map((tag) => document.createElement(tag));
+  name.className = 'name';
+  bdi.textContent = entry.username;
+  name.append(bdi);
+  score.className = 'points';
+  text.textContent = amount(entry.score);
+  plate.className = 'plate';
+  score.append(text, plate);
+  node.append(name, score);
+  return Object.assign(node, { user: entry.user_id, score: entry.score, text, plate });
+}
+
+function vacant() {
+  const node = document.createElement('div');
+  node.className = 'person open';
+  const name = document.createElement('span');
+  name.className = 'name';
+  name.textContent = 'Open';
+  node.append(name);
+  return node;
+}
+
+export class Podium {
+  #holders; #shown = [];
+
+  constructor(node) {
+    this.#holders = ['first', 'second', 'third'].map((step) => node.querySelector(`.${step} .holder`));
+  }
+
+  /** Nobody is known yet. */
+  clear() {
+    this.#shown = [];
+    for (const holder of this.#holders) holder.replaceChildren();
+  }
+
+  paint(entries, { me, moving, marking }) {
+    const before = this.#shown;
+    const places = new Map(before.map(({ user, node }) => [user, node.getBoundingClientRect()]));
+    this.#shown = this.#holders.map((holder, at) => this.#stand(holder, entries[at], before[at], me));
+    if (!before.length) return;
+    this.#shown.forEach(({ user, node, score }, at) => {
+      const old = before[at];
+      if (old.user !== user) {
+        if (!moving) return;
+        if (user !== null) this.#climb(node, places.get(user));
+        if (old.user !== null && !entries.slice(0, 3).some((entry) => entry.user_id === old.user)) this.#fade(this.#holders[at], old.node);
+      } else if (marking && old.score !== score) this.#light(node, moving);
+    });
+  }
+
+  #stand(holder, entry, old, me) {
+    const user = entry?.user_id ?? null;
+    if (old && user !== null && old.user === user) {
+      const { node } = old;
+      node.classList.toggle('is-me', user === me);
+      const bdi = node.querySelector('bdi');
+      if (bdi.textContent !== entry.username) bdi.textContent = entry.username;
+      if (old.score !== entry.score) node.text.textContent = amount(entry.score);
+      return { user, node, score: entry.score };
+    }
+    if (old && user === null && old.user === null) return old;
+    const node = entry ? person(entry, user === me) : vacant();
+    holder.replaceChildren(node);
+    return { user, node, score: entry?.score };
+  }
+
+  #climb(node, from) {
+    const to = node.getBoundingClientRect();
+    const [x, y] = from ? [from.left - to.left, from.top - to.top] : [0, 60];
+    node.animate({ transform: [`translate(${x}px, ${y}px)`, 'none'] }, CLIMB);
+  }
+
+  #fade(holder, node) {
+    node.classList.add('leaving');
+    holder.append(node);
+    node.animate({ opacity: [1, 0] }, 500).finished.then(() => node.remove(), () => node.remove());
+  }
+
+  #light(node, moving) {
+    node.plate.textContent = node.text.textContent;
+    const open = { visibility: 'visible', clipPath: 'inset(0 0 0 0)' };
+    node.plate.animate([open, { ...open, offset: 900 / 1080 }, { ...open, clipPath: moving ? 'inset(0 0 100% 0)' : 'inset(0 0 0 0)' }], 1080);
+  }
+}

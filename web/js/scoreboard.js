@@ -1,0 +1,351 @@
+// Owns the scoreboard page: puts together the connection, the rows, the podium, the clock and the words.
+// Never keeps a truth of its own: boards come from the client, the view from the address bar.
+import { Beat } from './beat.js';
+import { ranks } from './board.js';
+import { Client } from './client.js';
+import { Countdown } from './countdown.js';
+import { find, found } from './find.js';
+import { FollowedBar, standing } from './followed.js';
+import { copy, getJson, readView, server, session, viewQuery } from './here.js';
+import { describe, Voice } from './line.js';
+import { Podium } from './podium.js';
+import { Rows } from './rows.js';
+import { boardName, players, points, weekAt, weekDays, weekName, weekStart } from './words.js';
+
+const COUNT_MS = 60_000;
+const FOUND_MS = 3_000;
+const $ = (id) => document.getElementById(id);
+const reduced = matchMedia('(prefers-reduced-motion: reduce)');
+const narrow = matchMedia('(max-width: 899px)');
+
+const client = new Client(new URL('ws', server));
+const list = $('list');
+const rows = new Rows(list, { covered: () => (narrow.matches ? 3 : 0) });
+const podium = new Podium($('podium'));
+const countdown = new Countdown($('clock'));
+const voice = new Voice($('spoken'));
+const tabs = [...document.querySelectorAll('[role=tab]')];
+const followedBar = new FollowedBar($('me-bar'), () => goTo(view.me));
+
+const signedIn = session();
+let view = readView();
+let board = null; // what the client holds of the shown board
+let ranked = []; // its ranks
+let trouble = ''; // what the server said about the board, where it refused it
+let rank = null; // last `rank` of the one who is followed
+let followedName = null;
+let openedAt = performance.timeOrigin;
+let weeks = null; // closed weeks, newest first
+let leave = [];
+let leader = null;
+let result = null; // the player the result line is about
+
+if (view.me === null && signedIn && !location.search) view.me = signedIn.user_id;
+if (view.me === signedIn?.user_id) followedName = signedIn?.username ?? null;
+
+// ---- which board
+
+const isClosed = () => weekStart(view.board) !== null && weekStart(view.board) < weekAt(client.now());
+const shownWeek = () => weekStart(board?.board) ?? weekAt(client.now());
+
+function show(next, push = true) {
+  const moved = next.board !== view.board;
+  view = next;
+  if (push) history.pushState(null, '', viewQuery(view) || location.pathname);
+  for (const stop of leave.splice(0)) stop();
+  if (moved) blank();
+  leave.push(client.subscribe(view.board, onBoard));
+  follow();
+  frame();
+  count();
+}
+
+function blank() {
+  board = rank = leader = null;
+  ranked = [];
+  trouble = '';
+  openedAt = Date.now();
+  showResult(null);
+  $('count').textContent = '';
+  rows.clear();
+  podium.clear();
+}
+
+function follow() {
+  rank = null;
+  if (view.me === null) return;
+  if (!isClosed()) leave.push(client.watch(view.board, view.me, (message) => { rank = message; speakRank(); beat.ask(); }));
+  if (isClosed() || followedName === null) askWho(view.me, view.board);
+}
+
+/** Name and place of someone outside the top 100 come over HTTP. */
+async function askWho(user, name) {
+  const answer = await getJson(`boards/${encodeURIComponent(name)}/users/${user}?neighbours=0`).catch(() => null);
+  if (!answer || view.me !== user) return;
+  followedName = answer.username ?? followedName;
+  if (view.board === name && isClosed()) rank = answer;
+  beat.ask();
+}
+
+/** Everything around the rows that depends on the view alone. */
+function frame() {
+  const closed = isClosed();
+  const current = closed || weekStart(view.board) !== null ? 'tab-earlier' : view.board === 'all_time' ? 'tab-all' : 'tab-week';
+  for (const tab of tabs) {
+    const selected = tab.id === current;
+    tab.setAttribute('aria-selected', selected);
+    tab.tabIndex = selected ? 0 : -1;
+  }
+  $('panel').setAttribute('aria-labelledby', current);
+  $('clock').hidden = view.board !== 'current_week';
+  $('picker').hidden = current !== 'tab-earlier';
+  if (current === 'tab-earlier') fillPicker();
+  $('sign-in').hidden = Boolean(signedIn) || view.me !== null;
+  document.title = `${boardName(view.board)} · Leaderboard`;
+}
+
+function onBoard(next, message) {
+  if (message.type === 'rollover') {
+    voice.say('week', countdown.rollover(weekStart(message.from), weekStart(message.to), client.now()), Date.now());
+    rank = null;
+    weeks = null;
+    rows.clear();
+    podium.clear();
+  }
+  trouble = message.type === 'error' ? message.message || message.code : '';
+  board = next;
+  beat.ask();
+}
+
+// ---- painting
+
+const beat = new Beat((still) => {
+  const entries = board?.entries ?? [];
+  const moving = !still && !reduced.matches && !isClosed();
+  ranked = ranks(entries);
+  const marking = !still && !isClosed();
+  const moved = board ? rows.paint(entries, ranked, { now: Date.now(), me: view.me, moving, marking }) : 0;
+  if (board) podium.paint(entries, { me: view.me, moving, marking });
+  list.classList.toggle('on-podium', entries.length > 0);
+  showFollowed(entries);
+  showEmpty();
+  showLine();
+  announceLeader(entries[0]);
+  return moved;
+});
+
+function showFollowed(entries) {
+  if (view.me === null || !board) return followedBar.show(null);
+  const closedWords = isClosed() ? `Your final rank in ${weekName(shownWeek()).toLowerCase()}` : '';
+  followedBar.show(standing(view.me, entries, ranked, rank, followedName, closedWords));
+}
+
+function showEmpty() {
+  const empty = board !== null && !board.entries.length;
+  $('empty').hidden = !empty && !(view.board === '' || (trouble && !board));
+  list.hidden = !board?.entries.length;
+  if ($('empty').hidden) return;
+  const [title, text] = empty
+    ? [weekStart(board.board) === null ? 'No scores yet' : isClosed() ? 'Nobody scored in this week' : `${weekName(shownWeek())} has just started`,
+      isClosed() ? '' : 'The first score takes rank 1.']
+    : ['There is nothing to show here', trouble];
+  $('empty').firstElementChild.textContent = title;
+  $('empty').lastElementChild.textContent = text;
+}
+
+function showLine() {
+  const { state, stale, retryAt, heardAt } = client;
+  const said = describe({ state, stale, retryAt, heardAt, openedAt, hasBoard: board !== null || trouble !== '' }, Date.now());
+  const lamp = isClosed() && said.on ? 'Final' : said.lamp;
+  const word = $('lamp').lastElementChild;
+  if (word.textContent !== lamp) {
+    word.textContent = lamp;
+    if (board) voice.say('line', lamp === 'Live' || lamp === 'Final' ? 'Connected' : lamp, Date.now());
+  }
+  $('lamp').toggleAttribute('data-on', said.on && !isClosed());
+  if ($('note').textContent !== said.note) $('note').textContent = said.note;
+  $('note').hidden = !said.note;
+  list.classList.toggle('old', said.old);
+}
+
+function announceLeader(first) {
+  if (!first) return;
+  if (leader !== null && leader !== first.user_id) voice.say('leader', `${first.username} leads with ${points(first.score)}`, Date.now(), 15_000);
+  leader = first.user_id;
+}
+
+function speakRank() {
+  if (rank?.rank) voice.say('rank', `You are rank ${rank.rank} with ${points(rank.score)}`, Date.now(), 10_000);
+}
+
+function tick() {
+  const now = client.now();
+  if (!$('clock').hidden) countdown.tick(shownWeek(), now);
+  rows.settle(Date.now());
+  showLine();
+  setTimeout(tick, 1000 - (client.now() % 1000));
+}
+
+async function count() {
+  const asked = view.board;
+  const answer = await getJson(`boards/${encodeURIComponent(asked)}?limit=1`).catch(() => null);
+  if (answer && asked === view.board && answer.players >= 0) $('count').textContent = players(answer.players);
+}
+
+// ---- earlier weeks
+
+async function loadWeeks() {
+  const found = [];
+  for (let offset = 0; weeks === null; ) {
+    const page = await getJson(`boards?limit=1000&offset=${offset}`);
+    found.push(...page.boards);
+    offset += page.boards.length;
+    if (!page.boards.length || page.boards.length < 1000) break;
+  }
+  const thisWeek = weekAt(client.now());
+  weeks ??= found.map(({ board: id }) => id).filter((id) => weekStart(id) !== null && weekStart(id) < thisWeek).sort().reverse();
+  return weeks;
+}
+
+async function fillPicker() {
+  await loadWeeks().catch(() => {});
+  const start = weekStart(view.board);
+  if (start === null) return;
+  const ids = weeks?.includes(view.board) ? weeks : [view.board, ...(weeks ?? [])].sort().reverse();
+  $('week').replaceChildren(...ids.map((id) => {
+    const year = new Date(weekStart(id)).getUTCFullYear();
+    const suffix = year === new Date(client.now()).getUTCFullYear() ? '' : `, ${year}`;
+    return new Option(weekName(weekStart(id)) + suffix, id, false, id === view.board);
+  }));
+  $('week-days').textContent = weekDays(start, client.now());
+}
+
+async function openEarlier() {
+  const [newest] = await loadWeeks().catch(() => []);
+  if (newest) show({ ...view, board: newest });
+  else say('No week has been closed yet. The running one becomes the first.');
+}
+
+$('week').addEventListener('change', () => show({ ...view, board: $('week').value }));
+
+// ---- tabs
+
+for (const tab of tabs) {
+  tab.addEventListener('click', () => {
+    if (tab.getAttribute('aria-selected') === 'true') return;
+    if (tab.dataset.board) show({ ...view, board: tab.dataset.board });
+    else openEarlier();
+  });
+  tab.addEventListener('keydown', (event) => {
+    const at = tabs.indexOf(tab);
+    const to = { ArrowRight: at + 1, ArrowLeft: at - 1, Home: 0, End: tabs.length - 1 }[event.key];
+    if (to === undefined) return;
+    event.preventDefault();
+    const next = tabs[(to + tabs.length) % tabs.length];
+    next.focus();
+    next.click();
+  });
+}
+
+// ---- finding and following
+
+function showResult(player, words = '') {
+  result = player;
+  $('result').hidden = !words;
+  $('result').firstElementChild.textContent = words;
+  const button = $('result').lastElementChild;
+  button.hidden = !player;
+  button.textContent = player?.user_id === view.me ? 'Stop following' : 'Follow';
+}
+
+function say(words) {
+  showResult(null, words);
+  voice.say('find', words, Date.now());
+}
+
+function goTo(user) {
+  const at = board?.entries.findIndex((entry) => entry.user_id === user) ?? -1;
+  if (at < 0) return;
+  showResult({ ...board.entries[at] }, found({ ...board.entries[at], rank: ranked[at] }, true));
+  const node = rows.node(user);
+  if (!node || (narrow.matches && at < 3)) return scrollTo({ top: 0, behavior: reduced.matches ? 'auto' : 'smooth' });
+  node.scrollIntoView({ block: 'center', behavior: reduced.matches ? 'auto' : 'smooth' });
+  node.classList.add('found');
+  setTimeout(() => node.classList.remove('found'), FOUND_MS);
+}
+
+$('find').addEventListener('submit', async (event) => {
+  event.preventDefault();
+  const words = $('player').value.trim();
+  if (!words) return showResult(null);
+  const asked = view.board;
+  const answer = await find(words, asked, board?.entries ?? [], ranked);
+  if (asked !== view.board) return;
+  if (answer.player) goTo(answer.player.user_id);
+  showResult(answer.player, answer.words);
+  voice.say('find', answer.words, Date.now());
+});
+
+$('player').addEventListener('input', () => { if (!$('player').value) showResult(null); });
+
+list.addEventListener('click', (event) => {
+  const user = Number(event.target.closest('.row')?.dataset.user);
+  const at = board?.entries.findIndex((entry) => entry.user_id === user) ?? -1;
+  if (at >= 0 && !String(getSelection())) showResult(board.entries[at], found({ ...board.entries[at], rank: ranked[at] }, true));
+});
+
+$('result').lastElementChild.addEventListener('click', () => {
+  if (!result) return;
+  const stop = result.user_id === view.me;
+  followedName = stop ? null : result.username;
+  show({ ...view, me: stop ? null : result.user_id });
+  say(stop ? `You no longer follow ${result?.username ?? 'anyone'}.` : `You follow ${followedName}.`);
+  beat.ask(true);
+});
+
+addEventListener('keydown', (event) => {
+  const typing = event.target.closest?.('input, textarea, select');
+  if (event.key === '/' && !typing && !event.ctrlKey && !event.metaKey && !event.altKey) {
+    event.preventDefault();
+    $('player').focus();
+  }
+  if (event.key !== 'Escape') return;
+  $('share').open = false;
+  if (event.target === $('player')) $('player').value = '';
+  showResult(null);
+});
+
+// ---- sharing
+
+const texts = {
+  link: () => new URL(viewQuery(view), new URL('.', location.href)).href,
+  embed: () => `<script type="module" src="${new URL('static/js/live-leaderboard.js', server)}"></script>\n<live-leaderboard board="${view.board}"${view.me === null ? '' : ` user="${view.me}"`}></live-leaderboard>`,
+  overlay: () => {
+    const url = new URL('overlay', server);
+    if (view.board !== 'current_week') url.searchParams.set('board', view.board);
+    if (view.me !== null) url.searchParams.set('user', view.me);
+    return url.href;
+  },
+};
+
+$('share').addEventListener('click', async (event) => {
+  const { copy: what } = event.target.dataset;
+  if (!what) return;
+  const words = event.target.textContent;
+  event.target.textContent = (await copy(texts[what]())) ? 'Copied' : 'Copying is not allowed here';
+  voice.say('copy', event.target.textContent, Date.now());
+  setTimeout(() => { event.target.textContent = words; }, 2_000);
+});
+
+addEventListener('click', (event) => { if (!$('share').contains(event.target)) $('share').open = false; });
+
+// ---- start
+
+client.on('state', () => beat.ask());
+addEventListener('popstate', () => show(readView(), false));
+document.addEventListener('visibilitychange', () => beat.hide(document.hidden));
+narrow.addEventListener('change', () => beat.ask(true));
+beat.hide(document.hidden);
+show(view, false);
+tick();
+setInterval(() => document.hidden || count(), COUNT_MS);
