@@ -1,9 +1,9 @@
 """The browser's files: pages and assets, read once, compressed once, served from memory.
 
 Owns which address shows which page, how long a browser may keep what, and what a page may do (its policy).
-Must never read a file after the start, follow a path from a request into the file system, or put code into a page.
-Assumes that pages name their assets relatively below ``static/``, so that any path prefix in front of the server
-works, and that a folder of assets changes only with a new start.
+Must never read a file after the start, follow a path from a request into the file system, or put code into
+a page. Assumes that pages name their assets relatively below ``static/``, so that any path prefix in front
+of the server works, and that a folder of assets changes only with a new start.
 """
 
 from __future__ import annotations
@@ -104,13 +104,15 @@ class Served:
 class Assets:
     """The files below ``static/``, with and without the version in front of their path.
 
-    ``static/v-<version>/js/x.js`` may be kept for ever where the version is this server's; the page of another
-    server's version gets this server's file but must not keep it. ``static/js/x.js`` is for people to write down.
+    ``static/v-<version>/js/x.js`` may be kept for ever where the version is this server's; a page of another
+    version (a rolling restart) gets this server's file but must not keep it. ``static/js/x.js`` is the
+    address that people write into their pages.
     """
 
     def __init__(self, web: Path) -> None:
         files = {path.relative_to(web).as_posix(): path for path in _asset_paths(web)}
-        self.version = hashlib.sha256(b"".join(_digest(name, path) for name, path in files.items())).hexdigest()[:12]
+        digests = b"".join(_digest(name, path) for name, path in files.items())
+        self.version = hashlib.sha256(digests).hexdigest()[:12]
         self._kept = {name: self._served(path, FOREVER) for name, path in files.items()}
         self._asked = {name: self._served(path, ASK_FIRST) for name, path in files.items()}
 
@@ -134,11 +136,12 @@ async def not_found(scope: Scope, receive: Receive, send: Send) -> None:
     """The answer to an address below ``static/`` or ``docs/`` that names no file."""
     headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"x-content-type-options", b"nosniff")]
     await send({"type": "http.response.start", "status": 404, "headers": headers})
-    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else b"There is nothing here.\n"})
+    body = b"" if scope["method"] == "HEAD" else b"There is nothing here.\n"
+    await send({"type": "http.response.body", "body": body})
 
 
 class Docs:
-    """The pages below ``docs/``; ``docs`` itself leads to ``docs/``, so that relative links work under any prefix."""
+    """The pages below ``docs/``, by their names with or without ``.html``."""
 
     def __init__(self, web: Path, version: str) -> None:
         folder = web / "docs"
@@ -168,13 +171,13 @@ class Redirect:
 def routes(web: Path) -> list[BaseRoute]:
     """Routes for the pages and assets below ``web``, ready to stand in an application's route list.
 
-    Reads and compresses every file now. Raises FileNotFoundError where a page of PAGES is missing.
+    Reads and compresses every file now. Raises FileNotFoundError where a page of PAGES is missing; the
+    documentation may be missing.
     """
     assets = Assets(web)
     pages = [
         _route(address, _page(web / name, assets.version, framed))
         for address, (name, framed) in PAGES.items()
-        if (web / name).is_file()
     ]
     docs = Docs(web, assets.version)
     return [

@@ -42,8 +42,8 @@ export function holdSession(held) {
   } catch { /* storage is off: signed in until the page closes */ }
 }
 
-export async function getJson(path) {
-  const response = await fetch(new URL(path, server), { headers: { accept: 'application/json' } });
+export async function getJson(path, from = server) {
+  const response = await fetch(new URL(path, from), { headers: { accept: 'application/json' } });
   const body = await response.json().catch(() => null);
   return response.ok ? body : Promise.reject(Object.assign(new Error(body?.error?.message ?? response.statusText), { status: response.status, code: body?.error?.code }));
 }

@@ -1,0 +1,105 @@
+// Owns the stream overlay: a board over any picture, for hours, with nobody there to reload it.
+// Never shows an error on stream, never empties what it shows because the line is down.
+// Assumes OBS's browser (Chromium 103 and later) or any newer one.
+import { Beat } from './beat.js';
+import { ranks } from './board.js';
+import { Client } from './client.js';
+import { getJson, server } from './here.js';
+import { readOptions } from './overlay-options.js';
+import { Rows } from './rows.js';
+import { boardName, remaining, weekEnd, weekStart } from './words.js';
+
+const PAUSED_MS = 20_000;
+
+const options = readOptions(location.search);
+const token = new URLSearchParams(location.hash.slice(1)).get('token') ?? undefined; // a fragment is sent to nobody
+const $ = (id) => document.getElementById(id);
+const pad = (value) => String(value).padStart(2, '0');
+
+Object.assign(document.documentElement.dataset, { theme: options.theme, shape: options.shape });
+document.documentElement.style.fontSize = `${16 * options.scale}px`;
+
+const client = options.sample ? new (await import('./sample.js')).Sample() : new Client(new URL('ws', server), { token });
+const rows = new Rows($('list'), { axis: options.shape === 'strip' ? 'x' : 'y' });
+const reduced = matchMedia('(prefers-reduced-motion: reduce)');
+
+let board = null;
+let shown = null; // id of the board on screen
+let rank = null; // of the highlighted user, where it stands outside the rows
+let name = null;
+let downSince = null;
+
+/** The first rows of the board; the last one gives way to the highlighted user who stands further down. */
+function chosen(entries) {
+  const top = entries.slice(0, options.top);
+  const ranked = ranks(entries);
+  const at = entries.findIndex(({ user_id }) => user_id === options.user);
+  const far = at >= 0 ? { ...entries[at], rank: ranked[at] } : outside();
+  if (far && !top.some(({ user_id }) => user_id === options.user)) {
+    top.splice(options.top - 1, 1, { user_id: far.user_id, username: far.username, score: far.score });
+    ranked[top.length - 1] = far.rank;
+  }
+  return [top, ranked];
+}
+
+const outside = () => (rank?.rank && rank.board === board.board && name ? { ...rank, username: name } : null);
+
+const beat = new Beat((still) => {
+  if (!board) return 0;
+  if (shown !== board.board) rows.clear();
+  shown = board.board;
+  const [entries, ranked] = chosen(board.entries);
+  const moving = options.motion && !still && !reduced.matches;
+  const moved = rows.paint(entries, ranked, { now: Date.now(), me: options.user, moving, marking: !still });
+  $('overlay').hidden = false;
+  showHeader();
+  return moved;
+});
+
+function showHeader() {
+  const title = options.title ?? boardName(options.board === 'current_week' ? board.board : options.board);
+  if ($('title').textContent !== title) $('title').textContent = title;
+  $('header').hidden = title === '';
+  const words = clock();
+  if ($('clock').textContent !== words) $('clock').textContent = words;
+}
+
+function clock() {
+  const down = client.state !== 'live' || client.stale;
+  downSince = down ? downSince ?? Date.now() : null;
+  if (options.status && down && Date.now() - downSince >= PAUSED_MS) return 'Paused';
+  const start = weekStart(board.board);
+  const left = start === null ? 0 : weekEnd(start) - client.now();
+  if (!options.clock || left <= 0) return '';
+  const { d, h, m, s } = remaining(left);
+  return `${d ? `${d} d ` : ''}${pad(h)}:${pad(m)}:${pad(s)}`;
+}
+
+async function learnName() {
+  const path = `boards/${encodeURIComponent(options.board)}/users/${options.user}?neighbours=0`;
+  name = (await getJson(path).catch(() => null))?.username ?? name;
+  beat.ask();
+}
+
+function tick() {
+  if (board) { showHeader(); rows.settle(Date.now()); }
+  setTimeout(tick, 1000 - (client.now() % 1000));
+}
+
+client.subscribe(options.board, (next) => {
+  if (!next) return; // a new week: what stands stays until its first snapshot is here
+  board = next;
+  beat.ask();
+});
+if (options.user !== null) {
+  client.watch(options.board, options.user, (message) => {
+    const isNew = rank === null;
+    rank = message;
+    if (isNew) learnName();
+    beat.ask();
+  });
+}
+addEventListener('obsSourceVisibleChanged', ({ detail }) => beat.hide(detail?.visible === false));
+addEventListener('obsSourceActiveChanged', ({ detail }) => detail?.active && beat.ask(true));
+document.addEventListener('visibilitychange', () => beat.hide(document.hidden));
+tick();
