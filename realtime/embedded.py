@@ -1,0 +1,135 @@
+"""The development instance behind `realtime up`: real stores, all of it in one data folder.
+
+Owns: the data folder as a whole: who holds it (`lock`, with the owner's pid in it), its `secret`, and the
+record `instance.json` from which other commands find the running stores. The servers are
+`embedded_postgres`'s and `embedded_store`'s.
+Must never: start anything for a URL that was given, or tell a secret to other users of the machine (files are
+0600).
+Assumes: a POSIX system; nobody else writes to the folder; a lock (flock) that is held means a living owner.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from realtime.embedded_postgres import start_postgres
+from realtime.embedded_process import (
+    EmbeddedError,
+    Running,
+    explained,
+    holder_of,
+    locked,
+    read_private,
+    write_private,
+)
+from realtime.embedded_store import start_store
+
+__all__ = [
+    "EmbeddedError",
+    "Running",
+    "Stores",
+    "development_secret",
+    "locate",
+    "start",
+    "start_postgres",
+    "start_store",
+]
+
+LET_GO = 1.0  # seconds a start waits for an owner that is just being killed
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """Where the development stores are; they answer."""
+
+    database_url: str  # for asyncpg and psql
+    dragonfly_url: str  # for redis-py and redis-cli -u
+    secret: str  # 64 hexadecimal characters, the same for the life of the data folder
+    notes: tuple[str, ...]  # for people: which servers were started, and where they are from
+
+
+@contextlib.contextmanager
+def start(
+    data_dir: Path, *, database_url: str | None = None, dragonfly_url: str | None = None
+) -> Iterator[Stores]:
+    """Start the stores that have no URL yet, yield when they answer, stop what was started.
+
+    They stop as well when this process is killed. Blocks for a second or so (several at the first start), so
+    enter it before the event loop runs. Raises EmbeddedError, also where another process holds `data_dir`.
+    """
+    folder = data_dir.absolute()
+    with contextlib.ExitStack() as stack:
+        with explained(folder):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            stack.enter_context(locked(folder / "lock", LET_GO))
+            (folder / "instance.json").unlink(missing_ok=True)  # written again when all of it is true
+            secret = development_secret(folder) or _new_secret(folder)
+        started: dict[str, Running] = {}
+        if database_url is None:
+            started["postgres"] = stack.enter_context(start_postgres(folder))
+        if dragonfly_url is None:
+            started["dragonfly"] = stack.enter_context(start_store(folder))
+        stores = Stores(
+            database_url=database_url or started["postgres"].url,
+            dragonfly_url=dragonfly_url or started["dragonfly"].url,
+            secret=secret,
+            notes=tuple(server.note for server in started.values()),
+        )
+        with explained(folder):
+            _record(folder, stores, {name: server.pid for name, server in started.items()})
+        yield stores
+
+
+def locate(data_dir: Path) -> Stores | None:
+    """The running development instance of `data_dir`, for a command in a second terminal.
+
+    None where there never was one. Raises EmbeddedError where there was one that does not run now, or not
+    yet.
+    """
+    folder = data_dir.absolute()
+    with explained(folder):
+        holder = holder_of(folder / "lock")
+        text = read_private(folder / "instance.json")
+        secret = development_secret(folder)
+    if secret is None:  # the first thing a start makes
+        return None
+    if holder is None:
+        raise EmbeddedError(
+            f"the development instance of {folder} is not running; "
+            f"start it with `realtime up --data-dir {shlex.quote(str(data_dir))}`"
+        )
+    if text is None:
+        raise EmbeddedError(
+            f"the development instance of {folder} is still starting (process {holder}); "
+            "try again in a moment"
+        )
+    record = json.loads(text)
+    return Stores(record["database_url"], record["dragonfly_url"], secret, tuple(record["notes"]))
+
+
+def development_secret(data_dir: Path) -> str | None:
+    """The secret of the development instance, whether it runs or not; None where there never was one."""
+    with explained(data_dir):
+        return read_private(data_dir / "secret")
+
+
+def _new_secret(folder: Path) -> str:
+    secret = secrets.token_hex(32)
+    write_private(folder / "secret", secret)
+    return secret
+
+
+def _record(folder: Path, stores: Stores, pids: dict[str, int]) -> None:
+    record = {
+        "owner": os.getpid(),
+        "database_url": stores.database_url,
+        "dragonfly_url": stores.dragonfly_url,
+        "notes": stores.notes,
+        "pids": pids,
+    }
+    write_private(folder / "instance.json", json.dumps(record, indent=2) + "\n")
