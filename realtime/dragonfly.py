@@ -124,8 +124,9 @@ class _WrongRun(failures.ConnectionError):
 
 
 def _parse_info(raw: Any) -> dict[str, str]:
-    text = raw.decode() if isinstance(raw, bytes) else str(raw)
-    return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+    if isinstance(raw, dict):  # redis-py parsed it
+        return {str(name): str(value) for name, value in raw.items()}
+    return dict(line.split(":", 1) for line in raw.decode().splitlines() if ":" in line)
 
 
 def run_of(info: Mapping[str, str]) -> str:
@@ -175,6 +176,7 @@ class Store:
         )
         self._apply = self._checked.register_script(resources.script("apply"))
         self._page = self._checked.register_script(resources.script("page"))
+        self._cache = self._checked.register_script(resources.script("cache_week"))
         self._begin = self._checked.register_script(resources.script("begin_filling"))
         self._end = self._checked.register_script(resources.script("end_filling"))
 
@@ -187,7 +189,7 @@ class Store:
 
     async def _on_connect(self, connection: Any) -> None:
         await connection.on_connect()
-        await connection.send_command("INFO", "ALL")
+        await connection.send_command("INFO")
         run = run_of(_parse_info(await connection.read_response()))
         if run != self.run:
             raise _WrongRun(f"the store's run is {run[:8]}, its adopted content is of {(self.run or 'none')[:8]}")
@@ -195,7 +197,7 @@ class Store:
     async def info(self) -> dict[str, str]:
         """The store's own account of itself (INFO), section headings left out."""
         with _mapped():
-            return _parse_info(await self._free.execute_command("INFO", "ALL", NEVER_DECODE=True))
+            return _parse_info(await self._free.info())
 
     async def content(self) -> Content:
         """Which store answers now, and what it says it holds. Adopts nothing."""
@@ -308,6 +310,25 @@ class Store:
             )
         counters = [int(version or 0) for version in versions]
         return Versions(_text(epoch), int(users or 0), dict(zip(of, counters, strict=True)))
+
+    # Closed weeks --------------------------------------------------------------------------------------------
+
+    async def cached_week(self, board: Board) -> tuple[bytes | None, int]:
+        """A closed week's cached JSON, and `version:users` of the same moment."""
+        with _mapped():
+            value, users = await self._checked.mget(board.cache_key, boards.USERS_VERSION_KEY)
+        return value, int(users or 0)
+
+    async def cache_week(self, board: Board, version: int, users_version: int, value: bytes) -> None:
+        """Keeps a closed week's JSON, unless a newer one is there."""
+        with _mapped():
+            await self._cache(keys=[board.cache_key], args=[version, users_version, value])
+
+    async def announce(self, board: Board, version: int) -> None:
+        """Says that a closed week shows something else."""
+        with _mapped():
+            message = f'{{"epoch":"{boards.CLOSED_EPOCH}","version":{version}}}'
+            await self._checked.publish(board.channel, message)
 
     # Hearing -------------------------------------------------------------------------------------------------
 

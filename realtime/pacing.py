@@ -33,6 +33,10 @@ class DirtyBoards(Generic[K]):
         self._count += 1
         heappush(self._heap, (due, self._count, board))
 
+    def unchanged(self, board: K) -> None:
+        """What was taken turned out to be as before: the next change is a first one, due at once."""
+        self._read_at.pop(board, None)
+
     def forget(self, board: K) -> None:
         """Nobody wants the board any more."""
         self._read_at.pop(board, None)
@@ -73,8 +77,6 @@ class Pace(Enum):
 class Event(Enum):
     """What a subscriber's transport shows."""
 
-    FLOWED = auto()
-    """A write left no more than the limit in the buffer."""
     FILLED = auto()
     """A write left more than the limit in the buffer."""
     DRAINED = auto()
@@ -96,16 +98,13 @@ class Action(Enum):
 
 
 TABLE: Final[dict[tuple[Pace, Event], tuple[Pace, Action]]] = {
-    (Pace.FOLLOWING, Event.FLOWED): (Pace.FOLLOWING, Action.NOTHING),
     (Pace.FOLLOWING, Event.FILLED): (Pace.BEHIND, Action.NOTHING),
     (Pace.FOLLOWING, Event.DRAINED): (Pace.FOLLOWING, Action.NOTHING),
     (Pace.FOLLOWING, Event.GONE): (Pace.LOST, Action.NOTHING),
-    (Pace.BEHIND, Event.FLOWED): (Pace.BEHIND, Action.NOTHING),  # an answer of another kind; the drain will be told
     (Pace.BEHIND, Event.FILLED): (Pace.BEHIND, Action.NOTHING),
     (Pace.BEHIND, Event.DRAINED): (Pace.FOLLOWING, Action.SNAPSHOT),
     (Pace.BEHIND, Event.EXPIRED): (Pace.LOST, Action.CLOSE),
     (Pace.BEHIND, Event.GONE): (Pace.LOST, Action.NOTHING),
-    (Pace.LOST, Event.FLOWED): (Pace.LOST, Action.NOTHING),
     (Pace.LOST, Event.FILLED): (Pace.LOST, Action.NOTHING),
     (Pace.LOST, Event.DRAINED): (Pace.LOST, Action.NOTHING),
     (Pace.LOST, Event.GONE): (Pace.LOST, Action.NOTHING),

@@ -167,6 +167,10 @@ class Ledger:
             async with self._pool.acquire(timeout=STATEMENT_TIMEOUT) as connection:
                 yield connection
 
+    def query(self, name: str) -> str:
+        """The text of the query called `name` under sql/queries."""
+        return self._sql[name]
+
     async def fetch(self, name: str, *args: Any) -> list[asyncpg.Record]:
         """The rows of the query called `name` under sql/queries."""
         async with self.connection() as connection:
@@ -248,11 +252,11 @@ class Ledger:
         await self.fetch("outbox_clear", ids)
 
     @asynccontextmanager
-    async def outbox(self, *, older_than: float, limit: int) -> AsyncIterator[tuple[list[OutboxRow], Any]]:
-        """Up to `limit` waiting rows, locked; removed when the block ends well, kept when it raises."""
+    async def outbox(self, *, older_than: float, limit: int) -> AsyncIterator[list[OutboxRow]]:
+        """Up to `limit` rows waiting for more than `older_than` seconds, locked; removed when the block ends well."""
         async with self.connection() as connection, connection.transaction():
             rows = [OutboxRow(*row) for row in await connection.fetch(self._sql["outbox_take"], older_than, limit)]
-            yield rows, connection
+            yield rows
             await connection.execute(self._sql["outbox_clear"], [row.id for row in rows])
 
     async def outbox_state(self) -> tuple[int, float]:

@@ -88,8 +88,8 @@ for u = 1, users do
   if not known[1] or tonumber(version) > tonumber(known[1])
      or (tonumber(version) == tonumber(known[1]) and username ~= known[2]) then
     profiles[#profiles + 1] = {key, id, version, username}
-    if known[1] and username ~= known[2] then
-      renamed[#renamed + 1] = id
+    if known[1] then
+      renamed[#renamed + 1] = id  -- or banned, or deleted: closed weeks must look again
     end
   end
 end
@@ -106,15 +106,13 @@ end
 -- Writes --------------------------------------------------------------------------------------------------------------
 
 local announce = {}
-if not filling then
-  for _, plan in ipairs(plans) do
-    if plan.shown then
-      announce[#announce + 1] = {plan.id, redis.call('INCR', plan.version)}
-    end
+for _, plan in ipairs(plans) do
+  if plan.shown and not filling then
+    announce[#announce + 1] = {plan.id, redis.call('INCR', plan.version)}
   end
-  if #renamed > 0 then
-    announce[#announce + 1] = {'users', redis.call('INCR', KEYS[2])}
-  end
+end
+if #renamed > 0 then
+  announce[#announce + 1] = {'users', redis.call('INCR', KEYS[2])}
 end
 for _, profile in ipairs(profiles) do
   redis.call('HSET', profile[1], 'user_id', profile[2], 'username', profile[4], 'version', profile[3])

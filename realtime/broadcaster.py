@@ -1,0 +1,357 @@
+"""Broadcaster: announcement -> dirty boards -> top 100 -> diff -> frame -> deliveries.
+
+Owns the streams (a board with subscribers in this process), their recent snapshots, and where each subscriber stands.
+Must never await, serialise or queue per subscriber: a delivery is one write of bytes that are ready. Assumes one event
+loop; everything here runs on it.
+
+Each subscription knows the state last written to it. A pass over a stream writes to each the diff from exactly that
+state to the newest, or the newest snapshot where that state is no longer held: so there is never a gap and nothing
+twice, whoever came in between, however the pass was sliced.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime
+from typing import TYPE_CHECKING, Final, Protocol
+
+from realtime import boards, wire
+from realtime.boards import Board
+from realtime.errors import LedgerUnavailable, RealtimeError, StoreUnavailable
+from realtime.frames import Frame
+from realtime.pacing import DirtyBoards
+from realtime.streams import Advance, Stream, Subscriber, Subscription
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from realtime.dragonfly import Announcement, Versions
+    from realtime.standings import Snapshot
+
+log = logging.getLogger(__name__)
+
+SLICE: Final = 1_000
+"""Deliveries between two turns of the event loop: a few milliseconds."""
+
+POLL_INTERVAL: Final = 2.0
+"""Seconds between two comparisons of versions: what a lost announcement costs."""
+
+RETRY_INTERVAL: Final = 0.5
+"""Seconds until a board that could not be read is tried again."""
+
+SUBSCRIBE_TIMEOUT: Final = 5.0
+"""Seconds a first snapshot may take."""
+
+
+class Snapshots(Protocol):
+    """Where snapshots come from."""
+
+    async def read(self, wanted: Sequence[Board], shown: Iterable[int] = ()) -> dict[Board, Snapshot]: ...
+
+
+class Announcements(Protocol):
+    """Where changes are heard of."""
+
+    def announcements(self) -> AbstractAsyncContextManager[AsyncIterator[Announcement]]: ...
+    async def versions(self, of: Sequence[Board]) -> Versions: ...
+
+
+class Broadcaster:
+    """Every live board's way to its subscribers in this process. `listen`, `poll` and `read` must be running."""
+
+    def __init__(
+        self,
+        snapshots: Snapshots,
+        announcements: Announcements,
+        now: Callable[[], datetime],
+        *,
+        interval: float,
+    ) -> None:
+        self._snapshots = snapshots
+        self._announcements = announcements
+        self._now = now
+        self._streams: dict[Board, Stream] = {}
+        self._subscribers: set[Subscriber] = set()
+        self._dirty: DirtyBoards[Board] = DirtyBoards(interval)
+        self._pending: dict[Stream, None] = {}  # streams with subscriptions not yet at the newest state
+        self._wake = asyncio.Event()
+        self._deliver_wake = asyncio.Event()
+        self._users_version = -1
+        self._live = True
+        self.deliveries = 0
+        """Frames written, ever."""
+        self.broadcast_bytes = 0
+        self.on_pass: Callable[[int, float], None] = lambda deliveries, seconds: None
+        self.on_foreign: Callable[[], None] = lambda: None
+        """Called when the store shows content that cannot follow from what it showed before."""
+
+    # What others see -----------------------------------------------------------------------------------------
+
+    @property
+    def live(self) -> bool:
+        """Whether boards move. False while the store is away or its content is not complete."""
+        return self._live
+
+    @property
+    def streams(self) -> Iterator[Stream]:
+        """The boards with subscribers."""
+        return iter(self._streams.values())
+
+    @property
+    def subscribers(self) -> int:
+        """Connections with at least one subscription."""
+        return len(self._subscribers)
+
+    def latest(self, board: Board) -> Snapshot | None:
+        """The newest snapshot this process holds of a board with subscribers."""
+        stream = self._streams.get(board)
+        return stream.latest if stream else None
+
+    # Subscribing ---------------------------------------------------------------------------------------------
+
+    async def subscribe(self, subscriber: Subscriber, alias: str, since: wire.Since | None) -> None:
+        """Subscribes to what `alias` (an id, or `current_week`) stands for, and writes the first state.
+
+        Raises RealtimeError `unknown_board`, or `unavailable` where no state can be had now.
+        """
+        while True:
+            board = boards.resolve(alias, self._now())
+            stream = self._streams.get(board)
+            if stream is None:
+                stream = self._streams[board] = Stream(board)
+            stream.expected += 1
+            try:
+                if not stream.is_current:
+                    await self._first_snapshot(stream)
+                # From here to the first write there is no await: nothing comes between registering and that state.
+                if boards.resolve(alias, self._now()) != board:
+                    continue  # the week ended while we waited
+                if subscriber.is_open:
+                    self._subscribers.add(subscriber)
+                    stream.add(subscriber, alias, since)
+                    if not self._live:
+                        subscriber.write(_STALE)
+                return
+            finally:
+                stream.expected -= 1
+                self._drop_if_unused(stream)
+
+    async def _first_snapshot(self, stream: Stream) -> None:
+        """Waits until the stream has a state read after now, or one to show while the store is away."""
+        self._mark(stream.board)
+        try:
+            async with asyncio.timeout(SUBSCRIBE_TIMEOUT):
+                await stream.wait_current()
+        except TimeoutError:
+            if stream.latest is None:
+                raise RealtimeError(
+                    "unavailable", "The board cannot be read now. Subscribe again.", retry_after_ms=1_000
+                ) from None
+
+    def unsubscribe(self, subscriber: Subscriber, alias: str) -> Board | None:
+        """Ends what `alias` began; the stream ends with its last alias. Returns its board, None if there was none."""
+        subscription = subscriber.subscription(alias)
+        if subscription is None:
+            return None
+        subscription.stream.drop_alias(subscription, alias)
+        self._drop_if_unused(subscription.stream)
+        if not subscriber.subscriptions:
+            self._subscribers.discard(subscriber)
+        return subscription.stream.board
+
+    def remove(self, subscriber: Subscriber) -> None:
+        """The connection is gone."""
+        for subscription in list(subscriber.subscriptions):
+            subscription.stream.remove(subscription)
+            self._drop_if_unused(subscription.stream)
+        self._subscribers.discard(subscriber)
+
+    def _drop_if_unused(self, stream: Stream) -> None:
+        if stream.is_unused and self._streams.get(stream.board) is stream:
+            del self._streams[stream.board]
+            self._dirty.forget(stream.board)
+            self._pending.pop(stream, None)
+
+    def caught_up(self, subscriber: Subscriber) -> None:
+        """A subscriber that was behind has drained: one fresh snapshot of each of its boards, at once."""
+        for subscription in subscriber.subscriptions:
+            subscription.stream.serve(subscription)
+
+    def roll_over(self, before: Board, after: Board) -> None:
+        """Moves everybody who follows `current_week` from one week to the next, without a reconnect."""
+        old = self._streams.get(before)
+        if old is None:
+            return
+        frame = Frame(wire.rollover(boards.CURRENT_WEEK, before, after))
+        stream = self._streams.get(after)
+        if stream is None:
+            stream = self._streams[after] = Stream(after)
+        for subscription in [s for s in old.subscriptions if boards.CURRENT_WEEK in s.aliases]:
+            subscriber = subscription.subscriber
+            subscriber.write(frame)
+            old.drop_alias(subscription, boards.CURRENT_WEEK)
+            stream.join(subscriber, boards.CURRENT_WEEK)
+        self._drop_if_unused(old)
+        self._mark(after)
+
+    # Changes -------------------------------------------------------------------------------------------------
+
+    def _mark(self, board: Board) -> None:
+        self._dirty.mark(board, asyncio.get_running_loop().time())
+        self._wake.set()
+
+    def mark(self, board_id: str) -> None:
+        """The board of this id changed; nothing happens where nobody follows it here."""
+        try:
+            board = boards.parse_board(board_id)
+        except RealtimeError:
+            return
+        if board in self._streams:
+            self._mark(board)
+
+    def mark_all(self) -> None:
+        """Every followed board may have changed."""
+        for board in self._streams:
+            self._mark(board)
+
+    async def listen(self) -> None:
+        """Hears announcements until the connection breaks, then again: supervised, so it raises."""
+        async with self._announcements.announcements() as heard:
+            self.mark_all()  # whatever was announced before the subscription stood
+            async for announcement in heard:
+                if announcement.board is None:
+                    self.mark_all()  # names moved; boards that show them announce themselves, closed weeks do not
+                else:
+                    self.mark(announcement.board)
+
+    async def poll(self) -> None:
+        """Compares versions every 2 s: a lost announcement costs that, not truth."""
+        while True:
+            await asyncio.sleep(POLL_INTERVAL)
+            live = [board for board, stream in self._streams.items() if not self._is_closed(board)]
+            try:
+                versions = await self._announcements.versions(live)
+            except StoreUnavailable as error:
+                self._set_live(False, str(error))
+                continue
+            moved = versions.users != self._users_version
+            self._users_version = versions.users
+            for board, version in versions.boards.items():
+                stream = self._streams.get(board)
+                latest = stream.latest if stream else None
+                if moved or latest is None or (latest.epoch, latest.version) != (versions.epoch, version):
+                    self.mark(board.id)
+            if not self._live:
+                self.mark_all()
+                if not self._streams:
+                    await self._probe()
+
+    async def _probe(self) -> None:
+        """With nothing to read, whether the store is back is asked all the same."""
+        try:
+            await self._snapshots.read([boards.ALL_TIME])
+        except StoreUnavailable:
+            return
+        self._set_live(True, "")
+
+    def _is_closed(self, board: Board) -> bool:
+        try:
+            return board.is_closed(self._now())
+        except LedgerUnavailable:
+            return False
+
+    # Reading -------------------------------------------------------------------------------------------------
+
+    async def read(self) -> None:
+        """Reads boards as they fall due, and begins their delivery. Never ends by itself."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due_at = self._dirty.next_due
+            now = loop.time()
+            if due_at is None or due_at > now:
+                self._wake.clear()
+                try:
+                    async with asyncio.timeout_at(due_at):
+                        await self._wake.wait()
+                except TimeoutError:
+                    pass
+                continue
+            due = [board for board in self._dirty.take(now) if board in self._streams]
+            if due:
+                await self._read_boards(due)
+
+    async def _read_boards(self, due: Sequence[Board]) -> None:
+        shown = {
+            user_id
+            for board in due
+            if (stream := self._streams.get(board)) and stream.latest
+            for user_id in stream.latest.scores
+        }
+        try:
+            found = await self._snapshots.read(due, shown)
+        except (StoreUnavailable, LedgerUnavailable) as error:
+            self._set_live(False, str(error))
+            loop = asyncio.get_running_loop()
+            for board in due:
+                loop.call_later(RETRY_INTERVAL, self.mark, board.id)
+            return
+        self._set_live(True, "")
+        for board, snapshot in found.items():
+            stream = self._streams.get(board)
+            if stream is None:
+                continue
+            advance = stream.advance(snapshot)
+            if advance in (Advance.FIRST, Advance.UNCHANGED):
+                self._dirty.unchanged(board)
+            elif advance is Advance.BACKWARDS:
+                log.error("%s went back to version %d", board.id, snapshot.version, extra={"action": "foreign"})
+                self.on_foreign()
+            self._schedule(stream)
+        self._deliver_slice()
+
+    def _set_live(self, live: bool, why: str) -> None:
+        if live == self._live:
+            return
+        self._live = live
+        log.warning("boards %s", "move again" if live else f"stand still: {why}", extra={"action": "status"})
+        frame = _LIVE if live else _STALE
+        for subscriber in self._subscribers:
+            subscriber.write(frame)
+
+    # Delivering ----------------------------------------------------------------------------------------------
+
+    def _schedule(self, stream: Stream) -> None:
+        if stream.remaining:
+            self._pending[stream] = None
+
+    def _deliver_slice(self) -> None:
+        """Writes up to a slice of deliveries, round and round the streams that have some left."""
+        budget = SLICE
+        began = asyncio.get_running_loop().time()
+        while self._pending and budget > 0:
+            stream = next(iter(self._pending))
+            del self._pending[stream]
+            written, visited = stream.deliver(budget)
+            self.deliveries += written
+            budget -= max(visited, 1)
+            self._schedule(stream)
+        self.on_pass(SLICE - budget, asyncio.get_running_loop().time() - began)
+        if self._pending:
+            self._deliver_wake.set()
+
+    async def deliver(self) -> None:
+        """Goes on with passes that were cut into slices, a turn of the loop between two. Never ends by itself."""
+        while True:
+            await self._deliver_wake.wait()
+            self._deliver_wake.clear()
+            await asyncio.sleep(0)
+            self._deliver_slice()
+
+
+_LIVE: Final = Frame(wire.status(True))
+_STALE: Final = Frame(wire.status(False))
+
+__all__ = ["Broadcaster", "Stream", "Subscriber", "Subscription"]

@@ -1,0 +1,177 @@
+"""The `realtime` command.
+
+Owns options, output and exit codes. Must never do work by itself: each command resolves its settings, builds what it
+needs through `app`, and shows what comes of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from realtime import __version__, embedded, postgres, serving
+from realtime.app import create_app, opened, run_worker
+from realtime.embedded import EmbeddedError
+from realtime.errors import LedgerUnavailable, RealtimeError, StartupError, StoreUnavailable
+from realtime.settings import Settings
+from realtime.tokens import Tokens
+
+cli = typer.Typer(add_completion=False, no_args_is_help=True, help="Live leaderboards, pushed.")
+
+DataDir = Annotated[Path, typer.Option(help="Folder of the development instance.", show_default=True)]
+DEFAULT_DATA_DIR = Path(".realtime")
+
+
+def resolve(data_dir: Path) -> Settings:
+    """Settings of this environment; what it leaves out, from the development instance of `data_dir`."""
+    environment = dict(os.environ)
+    if not (environment.get("DATABASE_URL") and environment.get("DRAGONFLY_URL")):
+        stores = embedded.locate(data_dir)
+        if stores is not None:
+            environment["DATABASE_URL"] = environment.get("DATABASE_URL") or stores.database_url
+            environment["DRAGONFLY_URL"] = environment.get("DRAGONFLY_URL") or stores.dragonfly_url
+    environment["REALTIME_SECRET"] = (
+        environment.get("REALTIME_SECRET") or embedded.development_secret(data_dir) or ""
+    )
+    return Settings.load(environment)
+
+
+def say(line: str) -> None:
+    """One plain line, at once."""
+    print(line, flush=True)
+
+
+@cli.command()
+def up(
+    port: Annotated[int | None, typer.Option(help="Port; 0 picks a free one. [default: 8000]")] = None,
+    host: Annotated[str | None, typer.Option(help="Address. [default: 127.0.0.1]")] = None,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+) -> None:
+    """Start everything for development: what stores are missing, the server and the worker in one process."""
+    environment = {"REALTIME_REGISTRATION": "open", **{k: v for k, v in os.environ.items() if v != ""}}
+    if port is not None:
+        environment["REALTIME_PORT"] = str(port)
+    if host is not None:
+        environment["REALTIME_HOST"] = host
+    Settings.load(environment)  # mistakes first: before anything is started
+    with embedded.start(
+        data_dir,
+        database_url=environment.get("DATABASE_URL"),
+        dragonfly_url=environment.get("DRAGONFLY_URL"),
+    ) as stores:
+        environment["DATABASE_URL"] = stores.database_url
+        environment["DRAGONFLY_URL"] = stores.dragonfly_url
+        environment["REALTIME_SECRET"] = environment.get("REALTIME_SECRET") or stores.secret
+        settings = Settings.load(environment)
+        serving.configure_logging(settings.log_level)
+        for note in (*stores.notes, "This is for development: `realtime serve` and `realtime worker` are for the rest."):
+            say(f"# {note}")
+        say(f"database: {settings.database_url}")
+        say(f"dragonfly: {settings.dragonfly_url}")
+        asyncio.run(postgres.migrate(settings.database_url))
+        started = serving.run(
+            create_app(settings, with_worker=True), settings, lambda address: say(f"ready: {address}")
+        )
+    if not started:
+        raise typer.Exit(1)
+
+
+@cli.command()
+def serve(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
+    """Serve boards, sockets and pages. Needs both stores; starts nothing else."""
+    settings = resolve(data_dir).require_stores()
+    serving.configure_logging(settings.log_level)
+    if not serving.run(create_app(settings, with_worker=False), settings, lambda address: say(f"ready: {address}")):
+        raise typer.Exit(1)
+
+
+@cli.command()
+def worker(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
+    """Sweep the outbox, close weeks, look for drift."""
+    settings = resolve(data_dir).require_stores()
+    serving.configure_logging(settings.log_level)
+    run(_until_signal(lambda stop: run_worker(settings, stop)))
+
+
+async def _until_signal(work: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await work(stop)
+
+
+def run(work: Coroutine[Any, Any, Any]) -> Any:
+    """Runs a command's coroutine on its loop."""
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(work)
+
+
+@cli.command()
+def migrate(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
+    """Bring the database's schema up to date; safe to run again, and while others do."""
+    settings = resolve(data_dir)
+    if not settings.database_url:
+        raise StartupError("Set DATABASE_URL.")
+    run(postgres.migrate(settings.database_url))
+    say("The schema is up to date.")
+
+
+@cli.command()
+def token(
+    scope: Annotated[list[str], typer.Option(help="submit, submit:any, read, admin; may be given again.")],
+    user_id: Annotated[int | None, typer.Option(help="The user the token speaks for.")] = None,
+    lifetime: Annotated[int, typer.Option(help="Seconds it lives.")] = 86_400,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+) -> None:
+    """Make a token; it is the last line printed."""
+    from datetime import UTC, datetime
+
+    settings = resolve(data_dir)
+    if not settings.secret:
+        raise StartupError("Set REALTIME_SECRET, or name a development instance with --data-dir.")
+    scopes = [name for given in scope for name in given.replace(",", " ").split()]
+    text, _ = Tokens(settings.secret).mint(user_id, scopes, datetime.now(UTC), timedelta(seconds=lifetime))
+    say(text)
+
+
+@cli.command()
+def rebuild(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
+    """Make the store's content anew from the ledger, while everything goes on."""
+    from realtime.progress import counting
+
+    settings = resolve(data_dir).require_stores()
+
+    async def work() -> bool:
+        async with opened(settings) as stores:
+            with counting("rows") as show:
+                return await stores.rebuilder.rebuild(force=True, progress=show)
+
+    if not run(work()):
+        say("Another process is rebuilding already.")
+        raise typer.Exit(1)
+    say("The store's content is complete.")
+
+
+@cli.command()
+def version() -> None:
+    """Print the version."""
+    say(__version__)
+
+
+def main() -> None:
+    """Runs the command; what went wrong is one sentence, and exit code 1."""
+    try:
+        cli()
+    except (StartupError, EmbeddedError, LedgerUnavailable, StoreUnavailable, RealtimeError) as error:
+        print(f"realtime: {error}", file=sys.stderr, flush=True)
+        raise SystemExit(1) from None

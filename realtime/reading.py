@@ -1,0 +1,119 @@
+"""Reading boards, whatever they are made of: live ones from the store, closed weeks from history.
+
+Owns the decision which of the two answers, and the last state seen of a few boards for when the store is away. Must
+never show an old state as a new one: it says `stale`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Final
+
+from realtime.boards import TOP, Board
+from realtime.errors import RealtimeError, StoreUnavailable
+from realtime.standings import Snapshot, ranks
+
+if TYPE_CHECKING:
+    from realtime.history import History
+    from realtime.snapshots import SnapshotReader
+
+REMEMBERED: Final = 64
+"""Boards whose last page is kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A row of a page, with its competition rank."""
+
+    rank: int
+    user_id: int
+    username: str
+    score: int
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A stretch of a board, as HTTP shows it."""
+
+    board: str
+    epoch: str
+    version: int
+    players: int
+    stale: bool
+    entries: Sequence[Line]
+
+
+class Reading:
+    """See the module."""
+
+    def __init__(self, live: SnapshotReader, closed: History, now: Callable[[], datetime]) -> None:
+        self._live = live
+        self._closed = closed
+        self._now = now
+        self._last: dict[Board, Page] = {}  # the top of boards read lately, oldest first
+
+    async def read(self, wanted: Sequence[Board], shown: Iterable[int] = ()) -> dict[Board, Snapshot]:
+        """Snapshots of boards of any kind. Raises StoreUnavailable, LedgerUnavailable."""
+        now = self._now()
+        closed = [board for board in wanted if board.is_closed(now)]
+        live = [board for board in wanted if not board.is_closed(now)]
+        found = await self._live.read(live, shown) if live else {}
+        for board in closed:
+            try:
+                found[board], _ = await self._closed.snapshot(board)
+            except RealtimeError:
+                continue  # a week that never was: its subscribers were refused already
+        return found
+
+    async def page(self, board: Board, offset: int, limit: int) -> Page:
+        """A stretch of a board. While the store is away: the last one seen, `stale`.
+
+        Raises RealtimeError `unavailable` where none was, `unknown_board` for a week before the first score.
+        """
+        if board.is_closed(self._now()):
+            return await self._closed_page(board, offset, limit)
+        try:
+            page, names = await self._live.page(board, offset, limit)
+        except StoreUnavailable:
+            return self._remembered(board, offset, limit)
+        lines = _lines(page.scores, names, page.first_rank, offset)
+        result = Page(board.id, page.epoch or "", page.version, page.players, False, lines)
+        if offset == 0:
+            self._remember(board, result)
+        return result
+
+    async def _closed_page(self, board: Board, offset: int, limit: int) -> Page:
+        if offset == 0 and limit <= TOP:
+            snapshot, players = await self._closed.snapshot(board)
+            lines = _lines(snapshot.scores, snapshot.names, 1, 0)[:limit]
+            return Page(board.id, snapshot.epoch, snapshot.version, players, False, lines)
+        week = await self._closed.page(board, offset, limit)
+        entries = [Line(*line) for line in week.lines]
+        return Page(board.id, "closed", week.version, week.players, False, entries)
+
+    def _remember(self, board: Board, page: Page) -> None:
+        known = self._last.pop(board, None)
+        if known is not None and known.version == page.version and len(known.entries) > len(page.entries):
+            page = known
+        self._last[board] = page
+        if len(self._last) > REMEMBERED:
+            del self._last[next(iter(self._last))]
+
+    def _remembered(self, board: Board, offset: int, limit: int) -> Page:
+        last = self._last.get(board)
+        if last is None or offset + limit > max(len(last.entries), TOP):
+            raise RealtimeError("unavailable", "The board cannot be read now.", retry_after_ms=1_000)
+        entries = last.entries[offset : offset + limit]
+        return Page(last.board, last.epoch, last.version, last.players, True, entries)
+
+
+def _lines(scores: Mapping[int, int], names: Mapping[int, str], first_rank: int, offset: int) -> list[Line]:
+    """Rows with ranks. Those equal to the first share its rank; from the next score on, place and rank agree."""
+    places = ranks(scores.values(), offset + 1)
+    first = places[0] if places else 0
+    return [
+        Line(first_rank if place == first else place, user_id, names[user_id], score)
+        for place, (user_id, score) in zip(places, scores.items(), strict=True)
+    ]

@@ -1,0 +1,138 @@
+"""Rebuild: the store's content made anew from the ledger.
+
+Owns the watch over which store answers, and the filling. Must never let a half-filled store pass for a whole one: its
+epoch says `filling:` until the last row is in. Assumes scripts go on meanwhile; row versions keep old from overtaking new.
+
+The order matters: first the epoch, then the old content goes, then the ledger is read. What was committed before the
+reading is in it; what commits later brings a script of its own, under the epoch it finds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from realtime import boards
+from realtime.boards import ALL_TIME, Board
+from realtime.errors import LedgerUnavailable, StoreChanged, StoreUnavailable
+from realtime.standings import Profile, Row
+
+if TYPE_CHECKING:
+    from realtime.dragonfly import Content
+
+log = logging.getLogger(__name__)
+
+WATCH_INTERVAL: Final = 1.0
+"""Seconds between two looks at which store answers."""
+
+CHUNK: Final = 1_000
+
+Progress = Callable[[str, int], None]
+"""Told a board's id and how many of its rows are in."""
+
+
+class Ledger(Protocol):
+    """What a rebuild needs of PostgreSQL."""
+
+    def rebuild_lease(self) -> AbstractAsyncContextManager[Any]: ...
+    async def next_epoch(self, run: str) -> int: ...
+    def stream(self, connection: Any, name: str, *args: Any, size: int) -> AsyncIterator[list[Any]]: ...
+
+
+class Store(Protocol):
+    """What a rebuild needs of the store."""
+
+    async def adopt(self) -> Content: ...
+    async def begin_filling(self, run: str, epoch: str) -> bool: ...
+    async def clear(self) -> None: ...
+    async def apply(
+        self, rows: Mapping[Board, Sequence[Row]], profiles: Sequence[Profile] = (), *, epoch: str | None = None
+    ) -> int: ...
+    async def end_filling(self, run: str, epoch: str, announced: Sequence[str]) -> bool: ...
+
+
+def epoch_name(run: str, n: int) -> str:
+    """`<first 8 characters of the run>-<n>`, n in base 36: at most 12 characters up to 46,655 rebuilds of one run."""
+    digits = "0123456789abcdefghijklmnopqrstuvwxyz"
+    text = ""
+    while n:
+        n, digit = divmod(n, 36)
+        text = digits[digit] + text
+    return f"{run[:8]}-{text or '0'}"
+
+
+class Rebuilder:
+    """Keeps the store's content ours: watches, and fills when need be."""
+
+    def __init__(self, ledger: Ledger, store: Store, now: Callable[[], datetime]) -> None:
+        self._ledger = ledger
+        self._store = store
+        self._now = now
+        self._suspected = asyncio.Event()
+        self.rebuilds = 0
+        """Rebuilds this process completed."""
+
+    def suspect(self) -> None:
+        """Somebody met content that cannot be ours: rebuilt soon, even where the run says it is."""
+        self._suspected.set()
+
+    async def watch(self) -> None:
+        """Looks every second which store answers, and rebuilds where its content is not ours. Never ends by itself."""
+        while True:
+            suspected = self._suspected.is_set()
+            self._suspected.clear()
+            try:
+                content = await self._store.adopt()
+                if suspected or not content.is_complete:
+                    await self.rebuild(force=suspected)
+            except (StoreUnavailable, LedgerUnavailable) as error:
+                if suspected:
+                    self._suspected.set()
+                log.debug("cannot look after the store: %s", error)
+            await asyncio.sleep(WATCH_INTERVAL)
+
+    async def rebuild(self, *, force: bool = False, progress: Progress = lambda board, rows: None) -> bool:
+        """Fills the store from the ledger; False where another process does so already, or did meanwhile.
+
+        Raises StoreUnavailable, LedgerUnavailable: then the store stays marked, and anybody may begin again.
+        """
+        async with self._ledger.rebuild_lease() as connection:
+            if connection is None:
+                return False
+            content = await self._store.adopt()
+            if content.is_complete and not force:
+                return False
+            epoch = epoch_name(content.run, await self._ledger.next_epoch(content.run))
+            log.warning("rebuilding the store's content as %s", epoch, extra={"action": "rebuild"})
+            if not await self._store.begin_filling(content.run, epoch):
+                raise StoreChanged("another rebuild went ahead")
+            await self._store.adopt()
+            await self._store.clear()
+            live = boards.live_boards(self._now())
+            await self._fill(connection, live, epoch, progress)
+            announced = [*(board.id for board in live), "users"]
+            if not await self._store.end_filling(content.run, epoch, announced):
+                raise StoreChanged("another rebuild went ahead")
+        await self._store.adopt()
+        self.rebuilds += 1
+        log.warning("the store's content is complete as %s", epoch, extra={"action": "rebuild"})
+        return True
+
+    async def _fill(self, connection: Any, live: Sequence[Board], epoch: str, progress: Progress) -> None:
+        filling = boards.FILLING + epoch
+        for board in live:
+            done = 0
+            if board is ALL_TIME:
+                stream = self._ledger.stream(connection, "all_totals", size=CHUNK)
+            else:
+                stream = self._ledger.stream(connection, "all_of_week", board.week, size=CHUNK)
+            async for records in stream:
+                rows = [Row(record[0], record[1], record[2]) for record in records]
+                profiles = [Profile(r[0], r[4], r[3]) for r in records] if board is ALL_TIME else []
+                await self._store.apply({board: rows}, profiles, epoch=filling)
+                done += len(rows)
+                progress(board.id, done)

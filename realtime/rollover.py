@@ -1,0 +1,73 @@
+"""Rollover: what happens when a week ends.
+
+Owns the moments: at the end subscribers of `current_week` move on; a grace later the view answers for the week. Must
+never trust the host's clock: `now` is PostgreSQL's. Assumes one task a process for the first, the worker for views.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Final, Protocol
+
+from realtime.boards import Board, week_at
+from realtime.errors import LedgerUnavailable, StoreUnavailable
+
+log = logging.getLogger(__name__)
+
+LONGEST_SLEEP: Final = 1.0
+"""Seconds: the clock's offset may be corrected while we sleep."""
+
+OPEN_INTERVAL: Final = 5.0
+OPENED_AT_ONCE: Final = 20
+
+
+class Boards(Protocol):
+    """Who is told that weeks change."""
+
+    def roll_over(self, before: Board, after: Board) -> None: ...
+    def mark(self, board_id: str) -> None: ...
+
+
+class Rollover:
+    """Moves one process's subscribers from week to week."""
+
+    def __init__(self, boards: Boards, now: Callable[[], datetime]) -> None:
+        self._boards = boards
+        self._now = now
+        self._week: Board | None = None
+        self._closing: list[Board] = []  # weeks that ended, whose view does not answer yet
+
+    def step(self, now: datetime) -> None:
+        """Does what is due at `now`."""
+        week = week_at(now)
+        if self._week is not None and week != self._week:
+            log.info("%s ends, %s begins", self._week.id, week.id, extra={"action": "rollover"})
+            self._boards.roll_over(self._week, week)
+            self._closing.append(self._week)
+        self._week = week
+        for board in [board for board in self._closing if board.is_closed(now)]:
+            self._closing.remove(board)
+            self._boards.mark(board.id)
+
+    async def run(self) -> None:
+        """Steps at every end of a week, until cancelled."""
+        while True:
+            now = self._now()
+            self.step(now)
+            ends = week_at(now).ends
+            assert ends is not None
+            await asyncio.sleep(min(max((ends - now).total_seconds(), 0.001), LONGEST_SLEEP))
+
+
+async def open_weeks(open_all: Callable[[datetime, int], Awaitable[int]], now: Callable[[], datetime]) -> None:
+    """The worker's part: makes the views of weeks that closed. Never ends by itself."""
+    while True:
+        opened = 0
+        try:
+            opened = await open_all(now(), OPENED_AT_ONCE)
+        except (LedgerUnavailable, StoreUnavailable) as error:
+            log.debug("cannot open weeks: %s", error)
+        await asyncio.sleep(0.05 if opened == OPENED_AT_ONCE else OPEN_INTERVAL)

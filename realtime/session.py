@@ -1,0 +1,183 @@
+"""Session: one socket's conversation.
+
+Owns what one client may do and has asked for. Must never await in `receive`: what takes time is a task of the session,
+bounded in number, cancelled with it. Assumes `connection` hands over whole, valid text messages one by one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from datetime import datetime
+from typing import Any, Final, Protocol
+
+from realtime import wire
+from realtime.boards import Board
+from realtime.errors import LedgerUnavailable, RealtimeError
+from realtime.frames import Frame
+from realtime.intake import Intake
+from realtime.streams import Subscriber
+from realtime.submissions import Accepted, Outcome, Submission, parse_submission, submission_id_of
+from realtime.tokens import Identity
+
+log = logging.getLogger(__name__)
+
+TASKS: Final = 64
+"""Subscriptions and the like that one client may have under way."""
+
+
+class Boards(Protocol):
+    """What a session needs of the broadcaster."""
+
+    async def subscribe(self, subscriber: Subscriber, alias: str, since: wire.Since | None) -> None: ...
+    def unsubscribe(self, subscriber: Subscriber, alias: str) -> Board | None: ...
+    def remove(self, subscriber: Subscriber) -> None: ...
+
+
+def authorize(identity: Identity | None, submission: Submission) -> None:
+    """Whether `identity` may hand in `submission`. Raises RealtimeError `unauthorized` or `forbidden`.
+
+    `submit` is for one's own, positive scores; `submit:any` for everyone's, negative ones too; `admin` may also say
+    when it was.
+    """
+    if identity is None:
+        raise RealtimeError("unauthorized", "Send a token first: at the handshake, or with auth.")
+    if submission.created_at is not None and not identity.may("admin"):
+        raise RealtimeError("forbidden", "Only an admin may say when a score was made.")
+    if identity.may("submit:any", "admin"):
+        return
+    if not identity.may("submit"):
+        raise RealtimeError("forbidden", "This token may not hand in scores.")
+    if identity.user_id is None or submission.user_id != identity.user_id:
+        raise RealtimeError("forbidden", "This token may hand in scores of its own user alone.")
+    if submission.score_added <= 0:
+        raise RealtimeError("forbidden", "This token may hand in positive scores alone.")
+
+
+class Session:
+    """See the module. `limits` come from the settings."""
+
+    def __init__(
+        self,
+        subscriber: Subscriber,
+        boards: Boards,
+        intake: Intake,
+        verify: Callable[[str], Identity],
+        now: Callable[[], datetime],
+        *,
+        identity: Identity | None,
+        most_subscriptions: int,
+    ) -> None:
+        self._subscriber = subscriber
+        self._boards = boards
+        self._intake = intake
+        self._verify = verify
+        self._now = now
+        self._identity = identity
+        self._most_subscriptions = most_subscriptions
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # Coming and going ----------------------------------------------------------------------------------------
+
+    def greet(self) -> None:
+        """The first words."""
+        self._write(wire.hello(self._now()))
+        if self._identity is not None:
+            self._write(wire.authenticated(self._identity.user_id, self._identity.expires_at))
+
+    def closed(self) -> None:
+        """The connection is gone."""
+        self._subscriber.gone()
+        self._boards.remove(self._subscriber)
+        for task in self._tasks:
+            task.cancel()
+
+    def _write(self, payload: bytes) -> None:
+        self._subscriber.write(Frame(payload))
+
+    # Messages ------------------------------------------------------------------------------------------------
+
+    def receive(self, raw: bytes) -> None:
+        """Takes one message. What is wrong with it is answered; nothing is raised."""
+        try:
+            message = wire.parse(raw)
+        except RealtimeError as error:
+            self._write(wire.error(error))
+            return
+        if type(message) is wire.Submit:
+            self._submit(message)
+            return
+        try:
+            self._dispatch(message)
+        except RealtimeError as error:
+            self._write(wire.error(error, getattr(message, "board", None)))
+
+    def _dispatch(self, message: wire.Message) -> None:
+        match message:
+            case wire.Ping():
+                self._write(wire.PONG)
+            case wire.Subscribe(board, since):
+                self._subscribe(board, since)
+            case wire.Unsubscribe(board):
+                left = self._boards.unsubscribe(self._subscriber, board)
+                if left is None:
+                    raise RealtimeError("unknown_board", "There is no subscription of that board.")
+                self._write(wire.unsubscribed(left, board))
+            case wire.Auth(token):
+                self._authenticate(token)
+
+    def _authenticate(self, token: str) -> None:
+        try:
+            self._identity = self._verify(token)
+        except LedgerUnavailable:
+            raise RealtimeError("unavailable", "Tokens cannot be checked now.", retry_after_ms=1_000) from None
+        self._write(wire.authenticated(self._identity.user_id, self._identity.expires_at))
+
+    def _subscribe(self, board: str, since: wire.Since | None) -> None:
+        known = self._subscriber.subscription(board) is not None
+        names = sum(len(subscription.aliases) for subscription in self._subscriber.subscriptions)
+        if len(self._tasks) >= TASKS or (not known and names + len(self._tasks) >= self._most_subscriptions):
+            raise RealtimeError("too_many", f"At most {self._most_subscriptions} subscriptions a connection.")
+        self._start(self._boards.subscribe(self._subscriber, board, since), board)
+
+    def _start(self, work: Coroutine[Any, Any, None], board: str) -> None:
+        task = asyncio.get_running_loop().create_task(self._answered(work, board))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _answered(self, work: Coroutine[Any, Any, None], board: str) -> None:
+        try:
+            await work
+        except RealtimeError as error:
+            self._write(wire.error(error, board))
+        except LedgerUnavailable:
+            error = RealtimeError("unavailable", "The board cannot be read now.", retry_after_ms=1_000)
+            self._write(wire.error(error, board))
+        except Exception:
+            log.exception("a message could not be answered", extra={"action": "session"})
+            error = RealtimeError("unavailable", "Something went wrong here.", retry_after_ms=1_000)
+            self._write(wire.error(error, board))
+
+    # Submissions ---------------------------------------------------------------------------------------------
+
+    def _submit(self, message: wire.Submit) -> None:
+        identity = self._identity
+        try:
+            self._check_expiry(identity)
+            submission = parse_submission(message.fields, identity.user_id if identity else None)
+            authorize(identity, submission)
+        except RealtimeError as error:
+            if identity is None and error.code == "bad_message" and message.fields.get("user_id") is None:
+                error = RealtimeError("unauthorized", "Send a token first: at the handshake, or with auth.")
+            self._write(wire.rejected(submission_id_of(message.fields), error))
+            return
+        self._intake.submit(submission, self._reply)
+
+    def _check_expiry(self, identity: Identity | None) -> None:
+        if identity is not None and self._now() >= identity.expires_at:
+            raise RealtimeError("expired", "The token has expired. Send a new one with auth.")
+
+    def _reply(self, outcome: Outcome) -> None:
+        live = self._intake.live or not isinstance(outcome, Accepted)
+        self._write(wire.outcome(outcome, live))

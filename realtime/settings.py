@@ -1,0 +1,99 @@
+"""Settings: every number and address an operator may choose.
+
+Owns names, defaults, bounds and their meaning. Must never read the environment: a mapping is given. All errors are
+told at once, each with the name to change, and never with the value of a secret.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+
+from realtime.errors import StartupError
+
+SECRETS: Final = frozenset({"DATABASE_URL", "DRAGONFLY_URL", "REALTIME_SECRET"})
+
+Count = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+def _env(name: str, default: Any, description: str, **bounds: Any) -> Any:
+    return Field(default, validation_alias=AliasChoices(name), description=description, **bounds)
+
+
+class Settings(BaseModel):
+    """What one process runs with. Field descriptions are the documentation."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", validate_default=True)
+
+    database_url: str = _env("DATABASE_URL", "", "PostgreSQL, as postgresql://user:password@host/database")
+    dragonfly_url: str = _env("DRAGONFLY_URL", "", "Dragonfly or Redis, as redis://:password@host:6379/0 (rediss: TLS)")
+    secret: str = _env("REALTIME_SECRET", "", "signs tokens (HS256): at least 32 random bytes, the same everywhere")
+
+    host: str = _env("REALTIME_HOST", "127.0.0.1", "address to listen on")
+    port: Annotated[int, Field(ge=0, le=65535)] = _env("REALTIME_PORT", 8000, "port to listen on; 0 picks a free one")
+    root_path: str = _env("REALTIME_ROOT_PATH", "", "path prefix that a proxy in front takes away")
+    log_level: Literal["debug", "info", "warning", "error"] = _env("REALTIME_LOG_LEVEL", "info", "least severe log line")
+
+    database_connections: Count = _env("REALTIME_DATABASE_CONNECTIONS", 8, "PostgreSQL connections a process")
+    store_connections: Count = _env("REALTIME_STORE_CONNECTIONS", 8, "store connections a process, besides two spare")
+    store_timeout_s: Seconds = _env("REALTIME_STORE_TIMEOUT_S", 2.0, "seconds until the store counts as away")
+
+    queue_limit: Count = _env("REALTIME_QUEUE_LIMIT", 20_000, "submissions that may wait; beyond: overloaded")
+    batch_limit: Annotated[int, Field(ge=1, le=1000)] = _env("REALTIME_BATCH_LIMIT", 1_000, "submissions a statement")
+    batch_lanes: Count = _env("REALTIME_BATCH_LANES", 2, "statements at once a process")
+
+    broadcast_interval_ms: Annotated[int, Field(ge=1, le=60_000)] = _env(
+        "REALTIME_BROADCAST_INTERVAL_MS", 50, "least milliseconds between two diffs of a board"
+    )
+    subscriber_buffer_bytes: Annotated[int, Field(ge=8_192)] = _env(
+        "REALTIME_SUBSCRIBER_BUFFER_BYTES", 32_768, "unsent bytes from which a subscriber is behind"
+    )
+    slow_after_s: Seconds = _env("REALTIME_SLOW_AFTER_S", 30.0, "seconds behind after which a subscriber is closed (4408)")
+
+    max_message_bytes: Annotated[int, Field(ge=1_024)] = _env("REALTIME_MAX_MESSAGE_BYTES", 65_536, "largest message")
+    max_body_bytes: Annotated[int, Field(ge=1_024)] = _env("REALTIME_MAX_BODY_BYTES", 2_097_152, "largest HTTP body")
+    max_subscriptions: Count = _env("REALTIME_MAX_SUBSCRIPTIONS", 64, "subscriptions a connection")
+
+    registration: Literal["open", "closed"] = _env("REALTIME_REGISTRATION", "closed", "who may POST /users")
+    token_lifetime_s: Count = _env("REALTIME_TOKEN_LIFETIME_S", 86_400, "seconds a token of POST /sessions lives")
+
+    @classmethod
+    def load(cls, environment: Mapping[str, str]) -> Settings:
+        """Settings from variables; an empty one counts as unset. Raises StartupError that names every mistake."""
+        try:
+            return cls.model_validate({name: value for name, value in environment.items() if value != ""})
+        except ValidationError as error:
+            lines = [f"  {_name_of(mistake['loc'])}: {mistake['msg']}" for mistake in error.errors()]
+            raise StartupError("These settings are wrong:\n" + "\n".join(lines)) from None
+
+    def require_stores(self) -> Settings:
+        """These settings, where both stores and the secret are named. Raises StartupError that names what is missing."""
+        needed = {
+            "DATABASE_URL": self.database_url,
+            "DRAGONFLY_URL": self.dragonfly_url,
+            "REALTIME_SECRET": self.secret,
+        }
+        missing = [name for name, value in needed.items() if not value]
+        if missing:
+            raise StartupError(
+                f"Set {', '.join(missing)}. (`realtime up` brings its own stores for development; "
+                "other commands find them with --data-dir.)"
+            )
+        return self
+
+
+def _name_of(location: tuple[int | str, ...]) -> str:
+    return ".".join(map(str, location))
+
+
+def variables() -> dict[str, tuple[Any, str]]:
+    """Every variable with its default and meaning, in order: what the README's table and `realtime settings` show."""
+    shown: dict[str, tuple[Any, str]] = {}
+    for field in Settings.model_fields.values():
+        alias = field.validation_alias
+        assert isinstance(alias, AliasChoices)
+        shown[str(alias.choices[0])] = (field.default, field.description or "")
+    return shown

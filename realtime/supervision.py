@@ -1,0 +1,70 @@
+"""Supervision: no background task ends quietly.
+
+Owns the tasks it was given. A task that raises is logged and started again, after a growing pause; one that cannot keep
+going takes the process down with a clear last line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from realtime.errors import LedgerUnavailable, StoreUnavailable
+
+log = logging.getLogger(__name__)
+
+FIRST_PAUSE: Final = 0.2
+LONGEST_PAUSE: Final = 5.0
+HEALTHY_AFTER: Final = 30.0
+"""Seconds without an error after which earlier ones are forgotten."""
+
+TOO_OFTEN: Final = 20
+"""Unexpected errors in a row that end the process. A store that is away is expected, for as long as it takes."""
+
+
+class Supervisor:
+    """Runs tasks until `stop`. `on_hopeless` is called once, with the name of a task that cannot be kept going."""
+
+    def __init__(self, on_hopeless: Callable[[str], None]) -> None:
+        self._on_hopeless = on_hopeless
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self.restarts = 0
+        """Restarts of any task, ever."""
+
+    def start(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
+        """Keeps `run` running under `name`."""
+        self._tasks[name] = asyncio.get_running_loop().create_task(self._keep(name, run), name=name)
+
+    async def _keep(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
+        loop = asyncio.get_running_loop()
+        pause, failures = FIRST_PAUSE, 0
+        while True:
+            began = loop.time()
+            expected = False
+            try:
+                await run()
+                log.error("%s ended by itself", name, extra={"action": "restart"})
+            except (StoreUnavailable, LedgerUnavailable) as error:
+                expected = True
+                log.info("%s waits: %s", name, error, extra={"action": "restart"})
+            except Exception:
+                log.exception("%s failed", name, extra={"action": "restart"})
+            if loop.time() - began > HEALTHY_AFTER:
+                pause, failures = FIRST_PAUSE, 0
+            failures += 0 if expected else 1
+            if failures > TOO_OFTEN:
+                log.critical("%s fails again and again: this process ends", name, extra={"action": "end"})
+                self._on_hopeless(name)
+                return
+            self.restarts += 1
+            await asyncio.sleep(min(pause, 1.0) if expected else pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    async def stop(self) -> None:
+        """Cancels every task and waits until each has ended."""
+        tasks = list(self._tasks.values())
+        for task in reversed(tasks):
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,79 @@
+"""Sweeper: replays changes whose way to the store is not known to have ended.
+
+Owns nothing but the rule: an outbox row that is older than any healthy way to the store is replayed from the current
+absolute values, then removed. Assumes row locks (SKIP LOCKED) keep several sweepers apart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Collection
+from contextlib import AbstractAsyncContextManager
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Final, Protocol
+
+from realtime.boards import Board
+from realtime.errors import LedgerUnavailable, StoreUnavailable
+
+if TYPE_CHECKING:
+    from realtime.postgres import OutboxRow
+    from realtime.replay import Replay
+
+log = logging.getLogger(__name__)
+
+INTERVAL: Final = 1.0
+"""Seconds between two sweeps that found nothing."""
+
+OLDER_THAN: Final = 3.0
+"""Seconds a row is left to the process that wrote it: longer than one script call's time-out."""
+
+ROWS: Final = 200
+
+
+class Outbox(Protocol):
+    """What sweeping needs of PostgreSQL."""
+
+    def outbox(self, *, older_than: float, limit: int) -> AbstractAsyncContextManager[list[OutboxRow]]: ...
+
+
+class Sweeper:
+    """Replays what stayed. `amend` is told the closed weeks among it."""
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        replay: Replay,
+        now: Callable[[], datetime],
+        amend: Callable[[Collection[date]], Awaitable[None]],
+    ) -> None:
+        self._outbox = outbox
+        self._replay = replay
+        self._now = now
+        self._amend = amend
+        self.replayed = 0
+        """Outbox rows replayed, ever."""
+
+    async def run(self) -> None:
+        """Sweeps until cancelled."""
+        while True:
+            try:
+                swept = await self.sweep()
+            except (StoreUnavailable, LedgerUnavailable) as error:
+                log.debug("cannot sweep: %s", error)
+                swept = 0
+            if swept < ROWS:
+                await asyncio.sleep(INTERVAL)
+
+    async def sweep(self, *, older_than: float = OLDER_THAN) -> int:
+        """Replays up to ROWS rows; returns how many there were. Raises StoreUnavailable, LedgerUnavailable."""
+        async with self._outbox.outbox(older_than=older_than, limit=ROWS) as rows:
+            if not rows:
+                return 0
+            await self._replay.users({user_id for row in rows for user_id in row.user_ids})
+            now = self._now()
+            closed = {week for row in rows for week in row.weeks if Board(week).is_closed(now)}
+            if closed:
+                await self._amend(closed)
+        self.replayed += len(rows)
+        return len(rows)

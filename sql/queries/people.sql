@@ -1,0 +1,79 @@
+-- name: register
+-- A new user, or no row where the e-mail is taken: $1 email, $2 password hash, $3 username.
+INSERT INTO users (email, password_hash, username) VALUES ($1, $2, $3)
+ON CONFLICT (lower(email)) DO NOTHING RETURNING id
+
+-- name: credentials
+-- $1 email.
+SELECT id, password_hash FROM users WHERE lower(email) = lower($1) AND deleted_at IS NULL
+
+-- name: person
+-- $1 user id.
+SELECT u.id, u.email, u.username, u.created_at, coalesce(t.hidden, false) AS banned
+FROM users u LEFT JOIN user_total_scores t ON t.user_id = u.id WHERE u.id = $1 AND u.deleted_at IS NULL
+
+-- name: rehash
+UPDATE users SET password_hash = $2 WHERE id = $1 AND deleted_at IS NULL
+
+-- name: rename
+-- $1 user id, $2 username: one statement, with its outbox row. No row where there is no such user; `outbox_id` is NULL where
+-- the name is as it was.
+WITH renamed AS (
+    UPDATE users SET username = $2, version = version + 1, updated_at = clock_timestamp()
+    WHERE id = $1 AND deleted_at IS NULL AND username <> $2 RETURNING id
+), moved AS (
+    UPDATE closed_weeks SET version = version + 1, updated_at = clock_timestamp()
+    WHERE week IN (SELECT w.week FROM user_weekly_scores w JOIN renamed r ON w.user_id = r.id)
+), pending AS (
+    INSERT INTO outbox (kind, user_ids) SELECT 'rename', ARRAY[id] FROM renamed RETURNING id
+)
+SELECT u.id, (SELECT id FROM pending) AS outbox_id FROM users u WHERE u.id = $1 AND u.deleted_at IS NULL
+
+-- name: hide
+-- First statement of a ban or deletion ($2 true), or of its end (false): takes the total's lock, by which every batch of
+-- this user waits or has ended, and moves its version past all of theirs. $1 user id.
+INSERT INTO user_total_scores AS t (user_id, hidden) VALUES ($1, $2)
+ON CONFLICT (user_id) DO UPDATE SET hidden = $2, version = t.version + 1, updated_at = clock_timestamp()
+
+-- name: hidden_followup
+-- Second statement: sees all that was committed before the lock. Moves the versions of the user's weeks, closed boards and
+-- profile, and leaves the outbox row. $1 user id, $2 kind.
+WITH weeks AS (
+    UPDATE user_weekly_scores SET version = version + 1 WHERE user_id = $1
+), moved AS (
+    UPDATE closed_weeks SET version = version + 1, updated_at = clock_timestamp()
+    WHERE week IN (SELECT week FROM user_weekly_scores WHERE user_id = $1)
+), profile AS (
+    UPDATE users SET version = version + 1, updated_at = clock_timestamp() WHERE id = $1
+)
+INSERT INTO outbox (kind, user_ids) VALUES ($2, ARRAY[$1::bigint]) RETURNING id
+
+-- name: forget
+-- Makes a user's row anonymous; an imported player's digest stays, so that importing again does not bring them back.
+UPDATE users SET email = CASE WHEN email LIKE '%@imported.invalid' THEN email END, password_hash = NULL,
+       username = 'deleted', deleted_at = clock_timestamp(), updated_at = clock_timestamp()
+WHERE id = $1 AND deleted_at IS NULL
+
+-- name: person_exists
+SELECT 1 FROM users WHERE id = $1 AND deleted_at IS NULL
+
+-- name: audit
+-- $1 actor, $2 action, $3 user id, $4 detail.
+INSERT INTO audit (actor, action, user_id, detail) VALUES ($1, $2, $3, $4)
+
+-- name: transactions
+-- A user's log, newest first: $1 user id, $2 ids below this, $3 limit.
+SELECT id, submission_id, score_added, reason, created_at FROM user_score_transactions
+WHERE user_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3
+
+-- name: imported_users
+-- The users of players by the addresses their names give ($1 text[] addresses, $2 text[] usernames, parallel): made where missing.
+-- A deleted one is given with `deleted` true.
+WITH given AS (
+    SELECT * FROM unnest($1::text[], $2::text[]) AS g (email, username)
+), made AS (
+    INSERT INTO users (email, username) SELECT email, username FROM given ORDER BY email
+    ON CONFLICT (lower(email)) DO NOTHING RETURNING id, email
+)
+SELECT g.username, coalesce(m.id, u.id) AS id, u.deleted_at IS NOT NULL AS deleted
+FROM given g LEFT JOIN made m ON m.email = g.email LEFT JOIN users u ON lower(u.email) = lower(g.email)

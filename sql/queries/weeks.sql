@@ -1,0 +1,84 @@
+-- Queries on closed weeks. {view} is put in by the caller: a name made of a checked date, never of input.
+
+-- name: week_view
+-- The week's standings, frozen: $ {starts} and {ends} are literals (DDL takes no parameters), the week is half-open.
+CREATE MATERIALIZED VIEW {view} AS
+SELECT row_number() OVER (ORDER BY score DESC, user_id::text COLLATE "C" DESC) AS place,
+       rank() OVER (ORDER BY score DESC) AS rank,
+       user_id, score
+FROM (
+    SELECT user_id, sum(score_added)::bigint AS score FROM user_score_transactions
+    WHERE created_at >= '{starts}'::timestamptz AND created_at < '{ends}'::timestamptz
+    GROUP BY user_id
+) AS of_week
+ORDER BY place
+
+-- name: week_opened
+-- Whether week $1 has its view; $1 date.
+SELECT version FROM closed_weeks WHERE week = $1
+
+-- name: week_filled
+-- The view of week $1 was filled just now; its version is one further.
+INSERT INTO closed_weeks AS c (week, players) VALUES ($1, $2)
+ON CONFLICT (week) DO UPDATE SET version = c.version + 1, players = excluded.players, updated_at = clock_timestamp()
+
+-- name: week_moved
+-- What closed weeks show of user $1 changed: their versions are one further.
+UPDATE closed_weeks SET version = version + 1, updated_at = clock_timestamp()
+WHERE week IN (SELECT week FROM user_weekly_scores WHERE user_id = $1)
+
+-- name: first_week
+-- The week of the oldest score, NULL where there is none.
+SELECT min(week) FROM user_weekly_scores
+
+-- name: week_page
+-- $1 date, $2 offset, $3 limit: rows of a closed week with ranks among those who are shown; first the week's version and
+-- number of players. A week without (shown) rows gives one row with NULL user_id.
+WITH hidden AS MATERIALIZED (
+    SELECT v.score FROM user_total_scores t JOIN {view} v USING (user_id) WHERE t.hidden
+), shown AS (
+    SELECT v.place, v.rank, v.user_id, v.score, u.username
+    FROM {view} v JOIN users u ON u.id = v.user_id JOIN user_total_scores t ON t.user_id = v.user_id
+    WHERE NOT t.hidden
+    ORDER BY v.place OFFSET $2 LIMIT $3
+)
+SELECT c.version, c.players - (SELECT count(*) FROM hidden) AS players,
+       s.rank - (SELECT count(*) FROM hidden h WHERE h.score > s.score) AS rank, s.user_id, s.username, s.score
+FROM closed_weeks c LEFT JOIN shown s ON true
+WHERE c.week = $1
+ORDER BY s.place
+
+-- name: week_user
+-- $1 date, $2 user id: the user's row of a closed week and $3 neighbours on each side, in board order.
+WITH shown AS (
+    SELECT v.place, v.rank, v.user_id, v.score, u.username
+    FROM {view} v JOIN users u ON u.id = v.user_id JOIN user_total_scores t ON t.user_id = v.user_id
+    WHERE NOT t.hidden
+), me AS MATERIALIZED (
+    SELECT * FROM shown WHERE user_id = $2
+), hidden AS MATERIALIZED (
+    SELECT v.score FROM user_total_scores t JOIN {view} v USING (user_id) WHERE t.hidden
+), around AS (
+    (SELECT s.* FROM shown s, me WHERE s.place < me.place ORDER BY s.place DESC LIMIT $3)
+    UNION ALL SELECT * FROM me UNION ALL
+    (SELECT s.* FROM shown s, me WHERE s.place > me.place ORDER BY s.place LIMIT $3)
+)
+SELECT c.version, c.players - (SELECT count(*) FROM hidden) AS players,
+       a.rank - (SELECT count(*) FROM hidden h WHERE h.score > a.score) AS rank, a.user_id, a.username, a.score,
+       (SELECT min(s.score) FROM shown s, me WHERE s.score > me.score) AS next_score
+FROM closed_weeks c LEFT JOIN around a ON true
+WHERE c.week = $1
+ORDER BY a.place
+
+-- name: weeks_listed
+-- Closed weeks with scores, newest first: $1 the first week that is not closed, $2 offset, $3 limit. players is exact where
+-- the week has its view, else counted from the weekly rows.
+SELECT w.week, coalesce(c.players, w.players) AS players, count(*) OVER () AS total
+FROM (SELECT week, count(*) AS players FROM user_weekly_scores WHERE week < $1 GROUP BY week) w
+LEFT JOIN closed_weeks c USING (week)
+ORDER BY w.week DESC OFFSET $2 LIMIT $3
+
+-- name: weeks_unopened
+-- Closed weeks with scores that have no view yet, oldest first; $1 the first week that is not closed.
+SELECT DISTINCT w.week FROM user_weekly_scores w
+WHERE w.week < $1 AND NOT EXISTS (SELECT FROM closed_weeks c WHERE c.week = w.week) ORDER BY 1 LIMIT $2
