@@ -54,9 +54,7 @@ class Stores:
 
 
 @contextlib.contextmanager
-def start(
-    data_dir: Path, *, database_url: str | None = None, dragonfly_url: str | None = None
-) -> Iterator[Stores]:
+def start(data_dir: Path, *, database_url: str | None = None, dragonfly_url: str | None = None) -> Iterator[Stores]:
     """Start the stores that have no URL yet, yield when they answer, stop what was started.
 
     They stop as well when this process is killed. Blocks for a second or so (several at the first start), so
@@ -105,8 +103,7 @@ def locate(data_dir: Path) -> Stores | None:
         )
     if text is None:
         raise EmbeddedError(
-            f"the development instance of {folder} is still starting (process {holder}); "
-            "try again in a moment"
+            f"the development instance of {folder} is still starting (process {holder}); try again in a moment"
         )
     record = json.loads(text)
     return Stores(record["database_url"], record["dragonfly_url"], secret, tuple(record["notes"]))

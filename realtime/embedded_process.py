@@ -136,7 +136,7 @@ class Keeper:
                 pass_fds=inherit,
                 start_new_session=True,  # Ctrl-C is for this process, which stops its servers when it is done
             )
-        assert self._process.stdin and self._process.stdout  # noqa: S101 - for the type checker
+        assert self._process.stdin and self._process.stdout
         self._line = self._process.stdin
         with self._process.stdout as answer:
             self.pid = int(answer.readline() or -1)

@@ -222,9 +222,7 @@ def test_the_store_evicts_nothing_and_only_the_password_opens_it(tmp_path):
         assert url.hostname == "127.0.0.1"
         with store_at(f"redis://127.0.0.1:{url.port}/0") as store, pytest.raises(redis.AuthenticationError):
             store.ping()
-        shown = " ".join(
-            psutil.Process(running.pid).cmdline() + psutil.Process(running.pid).parent().cmdline()
-        )
+        shown = " ".join(psutil.Process(running.pid).cmdline() + psutil.Process(running.pid).parent().cmdline())
         assert url.password not in shown
 
 
@@ -304,9 +302,7 @@ def test_servers_killed_under_their_owner_start_again_with_what_was_committed(tm
 
 def test_a_start_waits_for_the_last_process_of_the_server_before(tmp_path):
     with start_postgres(tmp_path) as running:
-        (backend, *_) = [
-            one for one in psutil.Process(running.pid).children() if "checkpointer" in one.cmdline()[0]
-        ]
+        (backend, *_) = [one for one in psutil.Process(running.pid).children() if "checkpointer" in one.cmdline()[0]]
         backend.suspend()
         os.kill(running.pid, signal.SIGKILL)
     resume = threading.Timer(0.5, backend.resume)
@@ -449,9 +445,7 @@ def test_locate_knows_never_running_starting_and_not_running(tmp_path, monkeypat
             assert (stores.database_url, stores.dragonfly_url, stores.notes) == (*given.values(), ())
             assert locate(tmp_path) == stores
             assert psutil.Process().children() == []
-        with pytest.raises(
-            EmbeddedError, match=f"not running; start it with `realtime up --data-dir {tmp_path}`"
-        ):
+        with pytest.raises(EmbeddedError, match=f"not running; start it with `realtime up --data-dir {tmp_path}`"):
             locate(tmp_path)
         assert embedded.development_secret(tmp_path) == stores.secret
     assert len(seen) == 2
