@@ -72,8 +72,9 @@ def up(
         environment["REALTIME_SECRET"] = environment.get("REALTIME_SECRET") or stores.secret
         settings = Settings.load(environment)
         serving.configure_logging(settings.log_level)
-        for note in (*stores.notes, "This is for development: `realtime serve` and `realtime worker` are for the rest."):
+        for note in stores.notes:
             say(f"# {note}")
+        say("# for development; elsewhere run `realtime serve` and `realtime worker`")
         say(f"database: {settings.database_url}")
         say(f"dragonfly: {settings.dragonfly_url}")
         asyncio.run(postgres.migrate(settings.database_url))

@@ -317,7 +317,7 @@ class Store:
         """A closed week's cached JSON, and `version:users` of the same moment."""
         with _mapped():
             value, users = await self._checked.mget(board.cache_key, boards.USERS_VERSION_KEY)
-        return value, int(users or 0)
+        return value if isinstance(value, bytes) else None, int(users or 0)
 
     async def cache_week(self, board: Board, version: int, users_version: int, value: bytes) -> None:
         """Keeps a closed week's JSON, unless a newer one is there."""
@@ -380,7 +380,7 @@ class Store:
             cursor = 0
             while True:
                 cursor, keys = await self._checked.scan(cursor, match="leaderboard:*", count=1_000)
-                doomed = [key for key in keys if not key.startswith(kept)]
+                doomed = [key for key in keys if isinstance(key, bytes) and not key.startswith(kept)]
                 if doomed:
                     await self._checked.unlink(*doomed)
                 if cursor == 0:

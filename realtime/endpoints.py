@@ -11,6 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final
 
 import orjson
@@ -286,7 +287,7 @@ class Endpoints:
                 known = submission_id_of(row) if type(row) is dict else None
                 answer(place, Rejected.of(known, error))
                 continue
-            self._s.intake.submit(submission, lambda outcome, place=place: answer(place, outcome))
+            self._s.intake.submit(submission, partial(answer, place))
         await done
         return [outcome for outcome in results if outcome is not None]
 

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, date, datetime
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 import asyncpg
 from pogo_core.util import migrate as pogo
@@ -165,7 +165,7 @@ class Ledger:
         """A connection of the pool. Errors that mean "not now" leave as LedgerUnavailable."""
         with _mapped():
             async with self._pool.acquire(timeout=STATEMENT_TIMEOUT) as connection:
-                yield connection
+                yield cast("asyncpg.Connection[Any]", connection)
 
     def query(self, name: str) -> str:
         """The text of the query called `name` under sql/queries."""
@@ -286,18 +286,7 @@ async def migrate(dsn: str) -> None:
                 await connection.execute("SET LOCAL timezone = 'UTC'")
                 await connection.execute("SELECT pg_advisory_xact_lock($1)", _MIGRATION_LOCK)
                 await pogo.apply(
-                    connection, resources.folder("sql") / "migrations", schema_name="public", logger=_PogoLog()
+                    connection, resources.folder("sql") / "migrations", schema_name="public", logger=log
                 )
         finally:
             await connection.close()
-
-
-class _PogoLog:
-    """pogo announces each migration as a warning; to us it is an event."""
-
-    def warning(self, message: str, *args: object) -> None:
-        log.info(message, *args, extra={"action": "migrate"})
-
-    error = warning
-    info = warning
-    debug = warning

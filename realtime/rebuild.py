@@ -1,7 +1,7 @@
 """Rebuild: the store's content made anew from the ledger.
 
 Owns the watch over which store answers, and the filling. Must never let a half-filled store pass for a whole one: its
-epoch says `filling:` until the last row is in. Assumes scripts go on meanwhile; row versions keep old from overtaking new.
+epoch says `filling:` until the last row is in. Assumes scripts go on meanwhile; versions keep old rows from winning.
 
 The order matters: first the epoch, then the old content goes, then the ledger is read. What was committed before the
 reading is in it; what commits later brings a script of its own, under the epoch it finds.

@@ -27,6 +27,9 @@ TASKS: Final = 64
 """Subscriptions and the like that one client may have under way."""
 
 
+_UNAVAILABLE: Final = RealtimeError("unavailable", "This cannot be done now. Try again.", retry_after_ms=1_000)
+
+
 class Boards(Protocol):
     """What a session needs of the broadcaster."""
 
@@ -152,12 +155,10 @@ class Session:
         except RealtimeError as error:
             self._write(wire.error(error, board))
         except LedgerUnavailable:
-            error = RealtimeError("unavailable", "The board cannot be read now.", retry_after_ms=1_000)
-            self._write(wire.error(error, board))
+            self._write(wire.error(_UNAVAILABLE, board))
         except Exception:
             log.exception("a message could not be answered", extra={"action": "session"})
-            error = RealtimeError("unavailable", "Something went wrong here.", retry_after_ms=1_000)
-            self._write(wire.error(error, board))
+            self._write(wire.error(_UNAVAILABLE, board))
 
     # Submissions ---------------------------------------------------------------------------------------------
 

@@ -29,7 +29,9 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", validate_default=True)
 
     database_url: str = _env("DATABASE_URL", "", "PostgreSQL, as postgresql://user:password@host/database")
-    dragonfly_url: str = _env("DRAGONFLY_URL", "", "Dragonfly or Redis, as redis://:password@host:6379/0 (rediss: TLS)")
+    dragonfly_url: str = _env(
+        "DRAGONFLY_URL", "", "Dragonfly or Redis, as redis://:password@host:6379/0 (rediss:// for TLS)"
+    )
     secret: str = _env("REALTIME_SECRET", "", "signs tokens (HS256): at least 32 random bytes, the same everywhere")
 
     host: str = _env("REALTIME_HOST", "127.0.0.1", "address to listen on")
@@ -51,7 +53,7 @@ class Settings(BaseModel):
     subscriber_buffer_bytes: Annotated[int, Field(ge=8_192)] = _env(
         "REALTIME_SUBSCRIBER_BUFFER_BYTES", 32_768, "unsent bytes from which a subscriber is behind"
     )
-    slow_after_s: Seconds = _env("REALTIME_SLOW_AFTER_S", 30.0, "seconds behind after which a subscriber is closed (4408)")
+    slow_after_s: Seconds = _env("REALTIME_SLOW_AFTER_S", 30.0, "seconds behind until a subscriber is closed (4408)")
 
     max_message_bytes: Annotated[int, Field(ge=1_024)] = _env("REALTIME_MAX_MESSAGE_BYTES", 65_536, "largest message")
     max_body_bytes: Annotated[int, Field(ge=1_024)] = _env("REALTIME_MAX_BODY_BYTES", 2_097_152, "largest HTTP body")
@@ -70,7 +72,7 @@ class Settings(BaseModel):
             raise StartupError("These settings are wrong:\n" + "\n".join(lines)) from None
 
     def require_stores(self) -> Settings:
-        """These settings, where both stores and the secret are named. Raises StartupError that names what is missing."""
+        """These settings, where both stores and the secret are named. Raises StartupError naming what is missing."""
         needed = {
             "DATABASE_URL": self.database_url,
             "DRAGONFLY_URL": self.dragonfly_url,

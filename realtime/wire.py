@@ -9,7 +9,7 @@ Encoders give payload bytes; `frames.Frame` makes them ready for the socket once
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import IntEnum
@@ -155,7 +155,7 @@ def _auth(fields: Mapping[str, Any]) -> Auth:
     return Auth(token)
 
 
-_READERS: Final = {
+_READERS: Final[dict[str, Callable[[Mapping[str, Any]], Message]]] = {
     "subscribe": lambda fields: Subscribe(_board(fields), _since(fields.get("since"))),
     "unsubscribe": lambda fields: Unsubscribe(_board(fields)),
     "auth": _auth,
