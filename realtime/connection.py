@@ -28,8 +28,19 @@ from uvicorn.server import ServerState
 from websockets.extensions.permessage_deflate import PerMessageDeflate, ServerPerMessageDeflateFactory
 from websockets.frames import Close
 
-from realtime.deframing import Deframer, Incoming, ViolationError
-from realtime.frames import BINARY, CLOSE, CONT, PING, PONG, TEXT, Frame
+from realtime.frames import (
+    BINARY,
+    CLOSE,
+    CONT,
+    PING,
+    PONG,
+    TEXT,
+    Deframer,
+    Frame,
+    Incoming,
+    ViolationError,
+)
+from realtime.inbox import Gate, Inbox
 
 __all__ = ["Connection"]
 
@@ -69,60 +80,6 @@ _LATE_PONG_S = 1.0
 _MAX_REASON_BYTES = 123  # RFC 6455, section 5.5
 
 
-class _Gate:
-    """asyncio.Event, without the memory of its queue."""
-
-    __slots__ = ("_open", "_waiters")
-
-    def __init__(self) -> None:
-        self._open = True
-        self._waiters: list[asyncio.Future[None]] | None = None
-
-    def set(self) -> None:
-        self._open = True
-        waiters, self._waiters = self._waiters, None
-        for waiter in waiters or ():
-            if not waiter.done():
-                waiter.set_result(None)
-
-    def clear(self) -> None:
-        self._open = False
-
-    async def wait(self) -> None:
-        while not self._open:
-            waiter = asyncio.get_running_loop().create_future()
-            self._waiters = [*(self._waiters or ()), waiter]
-            await waiter
-
-
-class _Inbox:
-    """What ASGI's receive() has not fetched yet: asyncio.Queue, without its memory, and it knows its size."""
-
-    __slots__ = ("_events", "_gate", "size_bytes")
-
-    def __init__(self) -> None:
-        self._events: list[ASGIReceiveEvent] = []
-        self._gate = _Gate()
-        self.size_bytes = 0
-
-    def __len__(self) -> int:
-        return len(self._events)
-
-    def put_nowait(self, event: ASGIReceiveEvent, size_bytes: int = 0) -> None:
-        self._events.append(event)
-        self.size_bytes += size_bytes
-        self._gate.set()
-
-    async def get(self) -> ASGIReceiveEvent:
-        while not self._events:
-            self._gate.clear()
-            await self._gate.wait()
-        event = self._events.pop(0)
-        if not self._events:
-            self.size_bytes = 0
-        return event
-
-
 class Connection(WebSocketsSansIOProtocol):
     """One client's WebSocket connection.
 
@@ -158,8 +115,8 @@ class Connection(WebSocketsSansIOProtocol):
         self.logger = self.conn.logger = _quiet
         if self.conn.available_extensions:
             self.conn.available_extensions = [_DEFLATE]
-        self.queue = _Inbox()  # type: ignore[assignment]
-        self.writable = _Gate()  # type: ignore[assignment]
+        self.queue = Inbox[ASGIReceiveEvent]()  # type: ignore[assignment]
+        self.writable = Gate()  # type: ignore[assignment]
         self.on_text: Callable[[bytes], None] | None = None
         self.on_drain: Callable[[], None] | None = None
         self.on_shutdown: Callable[[], None] | None = None
@@ -341,7 +298,7 @@ class Connection(WebSocketsSansIOProtocol):
             event: ASGIReceiveEvent = {"type": "websocket.receive", "text": payload.decode()}
         else:
             event = {"type": "websocket.receive", "bytes": payload}
-        inbox = cast(_Inbox, self.queue)
+        inbox = cast(Inbox[ASGIReceiveEvent], self.queue)
         inbox.put_nowait(event, len(payload))
         if len(inbox) >= self.config.ws_max_queue or inbox.size_bytes >= _QUEUE_BYTES:
             self._stop_reading(_BY_QUEUE)
@@ -349,7 +306,7 @@ class Connection(WebSocketsSansIOProtocol):
     async def receive(self) -> ASGIReceiveEvent:
         """ASGI: the next event."""
         event = await self.queue.get()
-        if not len(cast(_Inbox, self.queue)):
+        if not len(cast(Inbox[ASGIReceiveEvent], self.queue)):
             self._start_reading(_BY_QUEUE)
         return event
 
