@@ -17,6 +17,7 @@ import asyncio
 import logging
 import os
 import random
+import socket
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -64,6 +65,11 @@ _BY_APP, _BY_QUEUE, _BY_OUTPUT, _BY_TURN, _BY_HANDSHAKE = 1, 2, 4, 8, 16
 # Bytes: what may wait to be written before nothing more is read, and in the ASGI queue.
 _OUTPUT_BYTES = 64 * 1024
 _QUEUE_BYTES = 64 * 1024
+
+# Bytes that may wait in the kernel until the client's window opens. Without a limit these are megabytes of
+# news long outdated, and nobody would know that the client is behind.
+_UNSENT_BYTES = 32 * 1024
+_INTERNET = (socket.AF_INET, socket.AF_INET6) if hasattr(socket, "TCP_NOTSENT_LOWAT") else ()
 
 # Events taken from one connection before others have their turn.
 _TURN_EVENTS = 128
@@ -172,7 +178,9 @@ class Connection(WebSocketsSansIOProtocol):
 
         With TLS, bytes already encrypted (up to 64 KiB) are not counted.
         """
-        return self.transport.get_write_buffer_size() if self.transport is not None else 0
+        if self.disconnected or self.transport is None:
+            return 0
+        return self.transport.get_write_buffer_size()
 
     def pause_writing(self) -> None:
         """The transport's buffer is no longer empty."""
@@ -330,11 +338,11 @@ class Connection(WebSocketsSansIOProtocol):
             self._app_closed = True
             self.close(message.get("code", 1000), message.get("reason") or "")
         elif message["type"] == "websocket.send":
-            data = message.get("bytes")
+            data, text = message.get("bytes"), message.get("text")
             if data is not None:
                 self.write(Frame(data, BINARY))
-            else:
-                self.write(Frame((message.get("text") or "").encode()))
+            elif text is not None:
+                self.write(Frame(text.encode()))
 
     def _accepted(self) -> None:
         """The handshake is complete: keep of it only what the connection needs from now on."""
@@ -343,8 +351,11 @@ class Connection(WebSocketsSansIOProtocol):
             self.window = extension.local_max_window_bits
             self._deframer.inflating = True
         secure = self.scheme == "wss"
+        sock = self.transport.get_extra_info("socket")
+        if sock.family in _INTERNET:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
         if not secure:
-            self._direct = self.transport.get_extra_info("socket").fileno()
+            self._direct = sock.fileno()
         # The transport tells when its buffer is no longer empty and when it is empty again. (A TLS
         # transport compares with "at least", so that 0 would mean "always".)
         self._fd = self._direct
@@ -374,10 +385,10 @@ class Connection(WebSocketsSansIOProtocol):
             self._hang_up()
             raise
         if not self.handshake_complete:
-            if code == 1000:
+            if code == 1000 and self.initial_response is None:
                 _log.error("ASGI callable returned without completing handshake.")
             self.send_500_response()
-            self._hang_up()
+            self._hang_up(self.close_timeout)
         elif not self._detached or code != 1000:
             self.close(code)
 
@@ -442,28 +453,28 @@ class Connection(WebSocketsSansIOProtocol):
         if not self.handshake_complete:
             self.abort()
         elif self._fd != _CLOSED:
-            self._send_close(code, reason, self.close_timeout)
+            self._send_close(code, reason)
+            self._abort_after(self.close_timeout)
 
     def abort(self) -> None:
         """End the connection at once; what waits to be written is lost."""
         self._fd = _CLOSED
         self._deframer.end()
-        if self.transport is not None:
+        if self.transport is not None and not self.disconnected:
             self.transport.abort()
 
     def shutdown(self) -> None:
         """Called by uvicorn when the server stops: ends within a second, whatever the client does."""
         if self._fd != _CLOSED and self.on_shutdown is not None:
             self._call(self.on_shutdown)
-        if self._fd != _CLOSED:
-            self._send_close(1012, "", _LINGER_S)
-        elif self.handshake_complete:
+        if self.handshake_complete:
+            self._send_close(1012)
             self._abort_after(_LINGER_S)
         else:
             self.send_500_response()
             self._hang_up()
 
-    def _send_close(self, code: int, reason: str, timeout_s: float) -> None:
+    def _send_close(self, code: int, reason: str = "") -> None:
         if self._fd == _CLOSED:
             return
         reason = reason.encode()[:_MAX_REASON_BYTES].decode(errors="ignore")
@@ -472,38 +483,38 @@ class Connection(WebSocketsSansIOProtocol):
         self._fd = _CLOSED
         self.close_sent = True
         self.stop_keepalive()
-        self._abort_after(timeout_s)
         # The client's answer is still to come; what it said before is dropped.
         self._stops = 0
         self.loop.call_soon(self._read_on)
 
     def _fail(self, code: int, reason: str) -> None:
         """RFC 6455, section 7.1.7; listens for another moment, so that the close frame is not lost."""
-        self._send_close(code, reason, _LINGER_S)
+        self._send_close(code, reason)
+        self._abort_after(_LINGER_S)
         self._deframer.end()
-        if self.transport.can_write_eof():
+        if self.transport.can_write_eof() and not self.transport.is_closing():
             self.transport.write_eof()
 
     def _closed_by_client(self, payload: bytes) -> None:
         close = Close.parse(payload)
-        self.queue.put_nowait(
-            {"type": "websocket.disconnect", "code": int(close.code), "reason": close.reason}
-        )
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": int(close.code), "reason": close.reason})
         self.write(Frame(payload, CLOSE))
         self._hang_up()
 
-    def _hang_up(self) -> None:
-        """Close the transport, and abort it where it cannot flush."""
+    def _hang_up(self, grace_s: float = _LINGER_S) -> None:
+        """Close the transport, and abort it where it cannot flush in time."""
         self._fd = _CLOSED
         self.stop_keepalive()
         self._deframer.end()
-        self.transport.close()
-        self._abort_after(_LINGER_S)
+        if not self.transport.is_closing():
+            self.transport.close()
+        self._abort_after(grace_s)
 
     def _abort_after(self, delay_s: float) -> None:
         if self.close_timer is not None:
             self.close_timer.cancel()
-        self.close_timer = self.loop.call_later(delay_s, self.abort)
+        if not self.disconnected:
+            self.close_timer = self.loop.call_later(delay_s, self.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the transport, once."""
