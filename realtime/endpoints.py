@@ -408,7 +408,7 @@ class Endpoints:
             self._s.broadcaster,
             self._s.intake,
             lambda token: self._s.tokens.verify(token, self._s.clock.now()),
-            self._s.clock.now,
+            self._s.clock,
             identity=identity,
             most_subscriptions=settings.max_subscriptions,
         )

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import sys
 import zlib
+from collections.abc import Iterable
 from typing import NamedTuple, cast
 
 from websockets.extensions.permessage_deflate import PerMessageDeflate
@@ -288,3 +289,15 @@ class Deframer:
             return Incoming(CONT, payload)
         message, self._message = bytes(self._message), bytearray()
         return self._whole(self._message_opcode, message)
+
+
+class Burst(Frame):
+    """Several messages in one write, uncompressed: answers, too short to be worth compressing one by one."""
+
+    __slots__ = ()
+
+    def __init__(self, payloads: Iterable[bytes]) -> None:
+        joined = b"".join([server_frame(TEXT, payload) for payload in payloads])
+        self.payload = joined
+        self.opcode = TEXT
+        self.by_window = [joined] * (_LARGEST_WINDOW_BITS + 1)

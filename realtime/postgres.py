@@ -103,11 +103,15 @@ class Clock:
         """Takes PostgreSQL's `moment` as the time it was at `measured_at` (monotonic seconds)."""
         self._offset = moment.timestamp() - measured_at
 
-    def now(self) -> datetime:
-        """The moment, aware, in UTC. Raises LedgerUnavailable before the first measurement."""
+    def timestamp(self) -> float:
+        """Seconds since 1970. Raises LedgerUnavailable before the first measurement."""
         if self._offset is None:
             raise LedgerUnavailable("the database's clock has not been read yet")
-        return datetime.fromtimestamp(monotonic() + self._offset, UTC)
+        return monotonic() + self._offset
+
+    def now(self) -> datetime:
+        """The moment, aware, in UTC. Raises LedgerUnavailable before the first measurement."""
+        return datetime.fromtimestamp(self.timestamp(), UTC)
 
 
 @contextmanager
@@ -122,10 +126,13 @@ def _mapped() -> Iterator[None]:
 async def _configure(connection: asyncpg.Connection[Any]) -> None:
     """Settings of a serving connection, set by statement and not at startup: a pooler in between may refuse those.
 
-    JIT costs more than it gives on short statements; UTC keeps a forgotten literal from depending on the host.
+    JIT costs more than it gives on short statements. A generic plan of the batch statement, made for arrays of unknown
+    length, takes 120 ms where one made for the batch at hand takes 18 ms and 0.8 ms of planning. UTC keeps a forgotten
+    literal from depending on the host.
     """
     await connection.execute(
-        f"SET statement_timeout = {int(STATEMENT_TIMEOUT * 1000)}; SET jit = off; SET timezone = 'UTC'"
+        f"SET statement_timeout = {int(STATEMENT_TIMEOUT * 1000)}; SET jit = off; "
+        "SET plan_cache_mode = force_custom_plan; SET timezone = 'UTC'"
     )
 
 
@@ -198,11 +205,11 @@ class Ledger:
         then nothing was recorded.
         """
         rows = await self.fetch("record_batch", *_columns(batch), cleared)
-        return [Recorded(*row) for row in rows]
+        return list(map(Recorded._make, rows))
 
     async def recorded(self, batch: Sequence[Submission]) -> list[Twin]:
         """What became of submissions that met a concurrent twin."""
-        return [Twin(*row) for row in await self.fetch("recorded", *_columns(batch))]
+        return [Twin._make(row) for row in await self.fetch("recorded", *_columns(batch))]
 
     # What the store is told ------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ Owns the server's options and how it says that it is ready. Must never log a tok
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import logging.config
 import signal
@@ -72,6 +73,10 @@ def server(app: Starlette, settings: Settings, on_ready: Callable[[str], None]) 
 def run(app: Starlette, settings: Settings, on_ready: Callable[[str], None]) -> bool:
     """Serves until a signal; False where it could not start."""
     serving = server(app, settings, on_ready)
+    # What is loaded now stays: the collector need not look at it again, nor at every connection every few messages.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
     try:
         with asyncio.Runner(loop_factory=serving.config.get_loop_factory()) as runner:
             runner.run(serving.serve())

@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 from realtime import wire
 from realtime.boards import Board
 from realtime.errors import LedgerUnavailable, RealtimeError
-from realtime.frames import Frame
+from realtime.frames import Burst, Frame
 from realtime.intake import Intake
 from realtime.streams import Subscriber
 from realtime.submissions import Accepted, Outcome, Submission, parse_submission, submission_id_of
@@ -28,6 +28,13 @@ TASKS: Final = 64
 
 
 _UNAVAILABLE: Final = RealtimeError("unavailable", "This cannot be done now. Try again.", retry_after_ms=1_000)
+
+
+class Clock(Protocol):
+    """What time it is, as the ledger says."""
+
+    def now(self) -> datetime: ...
+    def timestamp(self) -> float: ...
 
 
 class Boards(Protocol):
@@ -67,7 +74,7 @@ class Session:
         boards: Boards,
         intake: Intake,
         verify: Callable[[str], Identity],
-        now: Callable[[], datetime],
+        clock: Clock,
         *,
         identity: Identity | None,
         most_subscriptions: int,
@@ -76,16 +83,17 @@ class Session:
         self._boards = boards
         self._intake = intake
         self._verify = verify
-        self._now = now
-        self._identity = identity
+        self._clock = clock
+        self._identify(identity)
         self._most_subscriptions = most_subscriptions
         self._tasks: set[asyncio.Task[None]] = set()
+        self._answers: list[bytes] = []  # to submissions; written together at the end of the loop's turn
 
     # Coming and going ----------------------------------------------------------------------------------------
 
     def greet(self) -> None:
         """The first words."""
-        self._write(wire.hello(self._now()))
+        self._write(wire.hello(self._clock.now()))
         if self._identity is not None:
             self._write(wire.authenticated(self._identity.user_id, self._identity.expires_at))
 
@@ -132,10 +140,15 @@ class Session:
 
     def _authenticate(self, token: str) -> None:
         try:
-            self._identity = self._verify(token)
+            self._identify(self._verify(token))
         except LedgerUnavailable:
             raise RealtimeError("unavailable", "Tokens cannot be checked now.", retry_after_ms=1_000) from None
+        assert self._identity is not None
         self._write(wire.authenticated(self._identity.user_id, self._identity.expires_at))
+
+    def _identify(self, identity: Identity | None) -> None:
+        self._identity = identity
+        self._expires = identity.expires_at.timestamp() if identity else 0.0
 
     def _subscribe(self, board: str, since: wire.Since | None) -> None:
         known = self._subscriber.subscription(board) is not None
@@ -165,7 +178,8 @@ class Session:
     def _submit(self, message: wire.Submit) -> None:
         identity = self._identity
         try:
-            self._check_expiry(identity)
+            if identity is not None and self._clock.timestamp() >= self._expires:
+                raise RealtimeError("expired", "The token has expired. Send a new one with auth.")
             submission = parse_submission(message.fields, identity.user_id if identity else None)
             authorize(identity, submission)
         except RealtimeError as error:
@@ -175,10 +189,11 @@ class Session:
             return
         self._intake.submit(submission, self._reply)
 
-    def _check_expiry(self, identity: Identity | None) -> None:
-        if identity is not None and self._now() >= identity.expires_at:
-            raise RealtimeError("expired", "The token has expired. Send a new one with auth.")
-
     def _reply(self, outcome: Outcome) -> None:
-        live = self._intake.live or not isinstance(outcome, Accepted)
-        self._write(wire.outcome(outcome, live))
+        if not self._answers:
+            asyncio.get_running_loop().call_soon(self._flush_answers)
+        self._answers.append(wire.outcome(outcome, self._intake.live or type(outcome) is not Accepted))
+
+    def _flush_answers(self) -> None:
+        answers, self._answers = self._answers, []
+        self._subscriber.write(Burst(answers))

@@ -7,7 +7,6 @@ asking (rights are decided by the caller) nor what a user's total is (the ledger
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
@@ -40,8 +39,7 @@ class Submission(NamedTuple):
     created_at: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
+class Accepted(NamedTuple):
     """The submission is committed, now or (`duplicate`) earlier. Scores are current, not of that moment."""
 
     submission_id: str
@@ -51,8 +49,7 @@ class Accepted:
     duplicate: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Rejected:
+class Rejected(NamedTuple):
     """The submission changed nothing. `retry_after_ms` is None where repeating it is useless."""
 
     submission_id: str | None
