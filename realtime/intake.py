@@ -12,20 +12,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import date, datetime
-from typing import TYPE_CHECKING, Final, Protocol
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Final
 
-import asyncpg
-
-from realtime.batching import Batching, halves
-from realtime.boards import ALL_TIME, Board
-from realtime.errors import EpochMoved, LedgerUnavailable, StoreUnavailable
-from realtime.standings import Profile, Row
+from realtime import recording
+from realtime.batching import Batching
+from realtime.errors import LedgerUnavailable, StoreUnavailable
+from realtime.recording import Ledger, Ranks, Recorder, Recording
 from realtime.submissions import Accepted, Outcome, Rejected, Submission
-
-if TYPE_CHECKING:
-    from realtime.postgres import Recorded, Twin
 
 log = logging.getLogger(__name__)
 
@@ -33,26 +28,6 @@ Reply = Callable[[Outcome], None]
 """Takes a submission's outcome. Called on the event loop, once, soon after commit; must not block or raise."""
 
 RETRY_UNAVAILABLE_MS: Final = 1_000
-ATTEMPTS: Final = 5
-"""How often a batch that lost a deadlock or met a vanished twin is tried."""
-
-_OUT_OF_RANGE = (asyncpg.CheckViolationError, asyncpg.NumericValueOutOfRangeError)
-_REPEATABLE = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
-
-
-class Ledger(Protocol):
-    """What intake needs of PostgreSQL."""
-
-    async def record_batch(self, batch: Sequence[Submission], cleared: Sequence[int]) -> list[Recorded]: ...
-    async def recorded(self, batch: Sequence[Submission]) -> list[Twin]: ...
-    async def clear_outbox(self, ids: Sequence[int]) -> None: ...
-
-
-class Ranks(Protocol):
-    """What intake needs of the store."""
-
-    async def apply(self, rows: Mapping[Board, Sequence[Row]], profiles: Sequence[Profile] = ()) -> int: ...
-    async def adopt(self) -> object: ...
 
 
 class Intake:
@@ -61,7 +36,7 @@ class Intake:
     def __init__(
         self, ledger: Ledger, ranks: Ranks, now: Callable[[], datetime], *, batching: Batching, limit: int
     ) -> None:
-        self._ledger = ledger
+        self._recorder = Recorder(ledger)
         self._ranks = ranks
         self._now = now
         self._batching = batching
@@ -69,7 +44,6 @@ class Intake:
         # The queue: submissions with their replies, oldest first; never longer than `limit`.
         self._queue: deque[tuple[Submission, Reply]] = deque()
         self._in_flight: set[asyncio.Task[None]] = set()
-        self._stored: list[int] = []  # outbox rows the store has; the next statement removes them
         self._wake = asyncio.Event()
         self._rate = 0.0  # submissions a second, smoothed: for the hint when to try again
         self.live = True
@@ -119,7 +93,7 @@ class Intake:
         idle = not self._in_flight and not self._queue
         try:
             # Idle with rows to clear: a moment later, unless a batch takes them along.
-            async with asyncio.timeout(1.0 if idle and self._stored else None):
+            async with asyncio.timeout(1.0 if idle and self._recorder.owes_clearing else None):
                 await self._wake.wait()
         except TimeoutError:
             await self._clear_stored()
@@ -145,12 +119,10 @@ class Intake:
         await self._clear_stored()
 
     async def _clear_stored(self) -> None:
-        ids, self._stored = self._stored, []
-        if ids:
-            try:
-                await self._ledger.clear_outbox(ids)
-            except LedgerUnavailable:
-                pass  # the sweeper finds the rows and replays what the store has: nothing changes
+        try:
+            await self._recorder.clear()
+        except LedgerUnavailable:
+            pass  # the sweeper finds the rows and replays what the store has: nothing changes
 
     # A batch -------------------------------------------------------------------------------------------------
 
@@ -161,7 +133,7 @@ class Intake:
         for submission, reply in batch:
             replies.setdefault((submission.user_id, submission.submission_id), []).append((submission, reply))
         try:
-            recorded = await self._record([same[0][0] for same in replies.values()])
+            recorded = await self._recorder.record([same[0][0] for same in replies.values()])
         except BaseException as error:
             # Whatever it was, nobody waits for an answer for ever. The ids make it safe to send all again.
             away = isinstance(error, LedgerUnavailable)
@@ -178,113 +150,22 @@ class Intake:
         if recorded.outbox_ids:
             await self._store(recorded)
 
-    async def _record(self, batch: Sequence[Submission]) -> _Outcomes:
-        """Records a batch, whatever is in it: bad rows are answered alone, twins looked up, deadlocks repeated."""
-        result = _Outcomes()
-        await self._record_into(result, batch, ATTEMPTS)
-        return result
-
-    async def _record_into(self, result: _Outcomes, batch: Sequence[Submission], attempts: int) -> None:
-        cleared, self._stored = self._stored, []
-        try:
-            rows = await self._ledger.record_batch(batch, cleared)
-        except _OUT_OF_RANGE:
-            self._stored += cleared
-            if len(batch) == 1:
-                result.outcomes.append((batch[0], _out_of_range(batch[0])))
-                return
-            for half in halves(len(batch)):
-                await self._record_into(result, batch[half], attempts)
-            return
-        except _REPEATABLE:
-            self._stored += cleared
-            if attempts == 0:
-                raise LedgerUnavailable("deadlocks again and again") from None
-            await self._record_into(result, batch, attempts - 1)
-            return
-        except BaseException:
-            self._stored += cleared
-            raise
-        twins = result.take(batch, rows)
-        if twins:
-            await self._meet(result, twins, attempts)
-
-    async def _meet(self, result: _Outcomes, twins: Sequence[Submission], attempts: int) -> None:
-        """Answers submissions whose id was in somebody else's unfinished statement."""
-        gone: list[Submission] = []
-        for submission, twin in zip(twins, await self._ledger.recorded(twins), strict=True):
-            if twin.outcome == "gone":
-                gone.append(submission)
-            else:
-                result.outcomes.append(
-                    (submission, _outcome(submission, twin.outcome, twin.total_score, twin.week_score))
-                )
-        if gone:
-            if attempts == 0:
-                raise LedgerUnavailable("twins vanish again and again")
-            await self._record_into(result, gone, attempts - 1)
-
-    async def _store(self, recorded: _Outcomes) -> None:
+    async def _store(self, recorded: Recording) -> None:
         """Tells the store. What it does not hear now the sweeper replays: the outbox rows stay."""
         loop = asyncio.get_running_loop()
         began = loop.time()
         now = self._now()
-        rows = {board: of for board, of in recorded.rows.items() if not board.is_closed(now)}
         try:
-            try:
-                await self._ranks.apply(rows, recorded.profiles)
-            except EpochMoved:
-                await self._ranks.adopt()
-                await self._ranks.apply(rows, recorded.profiles)
+            await recording.tell(self._ranks, recorded, now)
         except StoreUnavailable as error:
             if self.live:
                 log.warning("scores are recorded but not shown: %s", error, extra={"action": "store"})
             self.live = False
             return
         self.live = True
-        if len(rows) == len(recorded.rows):  # else a closed week changed: the sweeper refreshes its view
-            self._stored += recorded.outbox_ids
+        if not recorded.closed(now):  # else the sweeper refreshes the view
+            self._recorder.stored(recorded.outbox_ids)
         self.on_stored(loop.time() - began)
-
-
-class _Outcomes:
-    """What one batch came to: an outcome for each submission, and what the store must hear."""
-
-    def __init__(self) -> None:
-        self.outcomes: list[tuple[Submission, Outcome]] = []
-        self.rows: dict[Board, list[Row]] = {ALL_TIME: []}
-        self.profiles: list[Profile] = []
-        self.outbox_ids: list[int] = []
-
-    def take(self, batch: Sequence[Submission], rows: Iterable[Recorded]) -> list[Submission]:
-        """Takes over a statement's rows; returns the submissions that met a twin."""
-        twins: list[Submission] = []
-        told: set[int] = set()
-        told_weeks: set[tuple[date, int]] = set()
-        outbox_id: int | None = None
-        for submission, row in zip(batch, rows, strict=True):
-            outbox_id = row.outbox_id
-            if row.outcome == "twin":
-                twins.append(submission)
-                continue
-            self.outcomes.append((submission, _outcome(submission, row.outcome, row.total_score, row.week_score)))
-            if row.outcome != "accepted":
-                continue
-            user_id = row.user_id
-            assert row.total_version is not None and row.week_version is not None
-            if user_id not in told:
-                told.add(user_id)
-                total = None if row.hidden else row.total_score
-                self.rows[ALL_TIME].append(Row(user_id, row.total_version, total))
-                if row.new_username is not None:
-                    self.profiles.append(Profile(user_id, row.user_version or 1, row.new_username))
-            if (row.week, user_id) not in told_weeks:
-                told_weeks.add((row.week, user_id))
-                week_score = None if row.hidden else row.week_score
-                self.rows.setdefault(Board(row.week), []).append(Row(user_id, row.week_version, week_score))
-        if outbox_id is not None:
-            self.outbox_ids.append(outbox_id)
-        return twins
 
 
 def _answer(same: Sequence[tuple[Submission, Reply]], outcome: Outcome) -> None:
@@ -292,41 +173,11 @@ def _answer(same: Sequence[tuple[Submission, Reply]], outcome: Outcome) -> None:
     first, _ = same[0]
     for place, (submission, reply) in enumerate(same):
         if submission != first:
-            reply(_conflict(submission))
+            reply(recording.conflict(submission))
         elif place and isinstance(outcome, Accepted):
             reply(Accepted(outcome.submission_id, outcome.user_id, outcome.total_score, outcome.week_score, True))
         else:
             reply(outcome)
-
-
-def _outcome(submission: Submission, outcome: str, total: int | None, week: int | None) -> Outcome:
-    if outcome in ("accepted", "duplicate"):
-        return Accepted(
-            submission.submission_id, submission.user_id, total or 0, week or 0, outcome == "duplicate"
-        )
-    if outcome == "conflict":
-        return _conflict(submission)
-    if outcome == "range":
-        return _out_of_range(submission)
-    code, message = _REFUSALS[outcome]
-    return Rejected(submission.submission_id, code, message)
-
-
-_REFUSALS: Final = {
-    "unknown": ("unknown_user", "There is no such user. Register the player before sending scores."),
-    "hidden": ("forbidden", "This player is banned."),
-    "future": ("out_of_range", "created_at lies in the future."),
-}
-
-
-def _conflict(submission: Submission) -> Rejected:
-    message = "This submission_id stands for another score of the same user. Use a new id for a new score."
-    return Rejected(submission.submission_id, "submission_conflict", message)
-
-
-def _out_of_range(submission: Submission) -> Rejected:
-    message = "The user's total would leave the range of plus or minus 2^53."
-    return Rejected(submission.submission_id, "out_of_range", message)
 
 
 def _unavailable(submission_id: str) -> Rejected:

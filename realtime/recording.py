@@ -1,0 +1,203 @@
+"""Recording: a batch of submissions -> the ledger -> what each came to, and what the store must hear of it.
+
+Owns how a batch is brought home whatever is in it: a bad submission is looked for by halving and answered alone, a
+concurrent twin is looked up, a lost deadlock is tried again. Owns the outbox rows that the store has by now, until a
+statement takes them along. Must never let a submission out without an outcome, or tell the store anything uncommitted.
+Assumes that no (user, submission id) pair is twice in a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Final, Protocol
+
+import asyncpg
+
+from realtime.batching import halves
+from realtime.boards import ALL_TIME, Board
+from realtime.errors import EpochMoved, LedgerUnavailable
+from realtime.standings import Profile, Row
+from realtime.submissions import Accepted, Outcome, Rejected, Submission
+
+if TYPE_CHECKING:
+    from realtime.postgres import Recorded, Twin
+
+ATTEMPTS: Final = 5
+"""How often a batch that lost a deadlock or met a vanished twin is tried again."""
+
+_OUT_OF_RANGE = (asyncpg.CheckViolationError, asyncpg.NumericValueOutOfRangeError)
+_REPEATABLE = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
+
+
+class Ledger(Protocol):
+    """What recording needs of PostgreSQL."""
+
+    async def record_batch(self, batch: Sequence[Submission], cleared: Sequence[int]) -> list[Recorded]: ...
+    async def recorded(self, batch: Sequence[Submission]) -> list[Twin]: ...
+    async def clear_outbox(self, ids: Sequence[int]) -> None: ...
+
+
+class Ranks(Protocol):
+    """What telling needs of the store."""
+
+    async def apply(self, rows: Mapping[Board, Sequence[Row]], profiles: Sequence[Profile] = ()) -> int: ...
+    async def adopt(self) -> object: ...
+
+
+class Recording:
+    """What one batch came to: an outcome for each submission, and what the store must hear."""
+
+    def __init__(self) -> None:
+        self.outcomes: list[tuple[Submission, Outcome]] = []
+        self.rows: dict[Board, list[Row]] = {ALL_TIME: []}
+        self.profiles: list[Profile] = []
+        self.outbox_ids: list[int] = []
+
+    def take(self, batch: Sequence[Submission], rows: Iterable[Recorded]) -> list[Submission]:
+        """Takes over a statement's rows; returns the submissions that met a twin."""
+        twins: list[Submission] = []
+        told: set[int] = set()
+        told_weeks: set[tuple[date, int]] = set()
+        outbox_id: int | None = None
+        for submission, row in zip(batch, rows, strict=True):
+            outbox_id = row.outbox_id
+            if row.outcome == "twin":
+                twins.append(submission)
+                continue
+            self.outcomes.append((submission, _outcome(submission, row.outcome, row.total_score, row.week_score)))
+            if row.outcome != "accepted":
+                continue
+            user_id = row.user_id
+            assert row.total_version is not None and row.week_version is not None
+            if user_id not in told:
+                told.add(user_id)
+                total = None if row.hidden else row.total_score
+                self.rows[ALL_TIME].append(Row(user_id, row.total_version, total))
+                if row.new_username is not None:
+                    self.profiles.append(Profile(user_id, row.user_version or 1, row.new_username))
+            if (row.week, user_id) not in told_weeks:
+                told_weeks.add((row.week, user_id))
+                week_score = None if row.hidden else row.week_score
+                self.rows.setdefault(Board(row.week), []).append(Row(user_id, row.week_version, week_score))
+        if outbox_id is not None:
+            self.outbox_ids.append(outbox_id)
+        return twins
+
+    def closed(self, now: datetime) -> list[Board]:
+        """The closed weeks that changed: the store does not hear of them, their views must."""
+        return [board for board in self.rows if board.is_closed(now)]
+
+
+class Recorder:
+    """Brings batches home through one ledger. Several may be under way at once."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._stored: list[int] = []  # outbox rows the store has; the next statement removes them
+
+    @property
+    def owes_clearing(self) -> bool:
+        """Whether there are outbox rows to remove."""
+        return bool(self._stored)
+
+    def stored(self, outbox_ids: Iterable[int]) -> None:
+        """The store has the content of these outbox rows."""
+        self._stored += outbox_ids
+
+    async def clear(self) -> None:
+        """Removes the rows named with `stored` now, instead of with the next batch. Raises LedgerUnavailable."""
+        ids, self._stored = self._stored, []
+        if ids:
+            await self._ledger.clear_outbox(ids)
+
+    async def record(self, batch: Sequence[Submission]) -> Recording:
+        """Records a batch. Raises LedgerUnavailable: whatever became of it, it may be recorded again."""
+        result = Recording()
+        await self._record_into(result, batch, ATTEMPTS)
+        return result
+
+    async def _record_into(self, result: Recording, batch: Sequence[Submission], attempts: int) -> None:
+        cleared, self._stored = self._stored, []
+        try:
+            rows = await self._ledger.record_batch(batch, cleared)
+        except _OUT_OF_RANGE:
+            self._stored += cleared
+            if len(batch) == 1:
+                result.outcomes.append((batch[0], out_of_range(batch[0])))
+                return
+            for half in halves(len(batch)):
+                await self._record_into(result, batch[half], attempts)
+            return
+        except _REPEATABLE:
+            self._stored += cleared
+            if attempts == 0:
+                raise LedgerUnavailable("deadlocks again and again") from None
+            await self._record_into(result, batch, attempts - 1)
+            return
+        except BaseException:
+            self._stored += cleared
+            raise
+        twins = result.take(batch, rows)
+        if twins:
+            await self._meet(result, twins, attempts)
+
+    async def _meet(self, result: Recording, twins: Sequence[Submission], attempts: int) -> None:
+        """Answers submissions whose id was in somebody else's unfinished statement."""
+        gone: list[Submission] = []
+        for submission, twin in zip(twins, await self._ledger.recorded(twins), strict=True):
+            if twin.outcome == "gone":
+                gone.append(submission)
+            else:
+                result.outcomes.append(
+                    (submission, _outcome(submission, twin.outcome, twin.total_score, twin.week_score))
+                )
+        if gone:
+            if attempts == 0:
+                raise LedgerUnavailable("twins vanish again and again")
+            await self._record_into(result, gone, attempts - 1)
+
+
+async def tell(ranks: Ranks, recording: Recording, now: datetime) -> None:
+    """Tells the store what a recording changed on live boards.
+
+    Raises StoreUnavailable: what the store does not hear now the sweeper replays, for the outbox rows stay.
+    """
+    rows = {board: of for board, of in recording.rows.items() if not board.is_closed(now)}
+    try:
+        await ranks.apply(rows, recording.profiles)
+    except EpochMoved:
+        await ranks.adopt()
+        await ranks.apply(rows, recording.profiles)
+
+
+def _outcome(submission: Submission, outcome: str, total: int | None, week: int | None) -> Outcome:
+    if outcome in ("accepted", "duplicate"):
+        return Accepted(
+            submission.submission_id, submission.user_id, total or 0, week or 0, outcome == "duplicate"
+        )
+    if outcome == "conflict":
+        return conflict(submission)
+    if outcome == "range":
+        return out_of_range(submission)
+    code, message = _REFUSALS[outcome]
+    return Rejected(submission.submission_id, code, message)
+
+
+_REFUSALS: Final = {
+    "unknown": ("unknown_user", "There is no such user. Register the player before sending scores."),
+    "hidden": ("forbidden", "This player is banned."),
+    "future": ("out_of_range", "created_at lies in the future."),
+}
+
+
+def conflict(submission: Submission) -> Rejected:
+    """The outcome of an id that stands for something else already."""
+    message = "This submission_id stands for another score of the same user. Use a new id for a new score."
+    return Rejected(submission.submission_id, "submission_conflict", message)
+
+
+def out_of_range(submission: Submission) -> Rejected:
+    """The outcome of a score that would take the user's total too far."""
+    message = "The user's total would leave the range of plus or minus 2^53."
+    return Rejected(submission.submission_id, "out_of_range", message)
