@@ -101,7 +101,7 @@ export class Client {
   auth(token) {
     this.#token = token;
     this.#authed = false;
-    this.#send({ type: 'auth', token });
+    this.#identify();
     return new Promise((resolve) => this.#authWaits.push(resolve));
   }
 
@@ -192,7 +192,7 @@ export class Client {
       this.#offset = Date.parse(now) - this.#greetedAt || 0;
       this.stale = false;
       this.#ping(PING_MS);
-      if (this.#token) this.#send({ type: 'auth', token: this.#token });
+      this.#identify();
       for (const sub of this.#subs.values()) this.#ask(sub, sub.board);
       for (const { board, user_id } of this.#watches.values()) this.#send({ type: 'watch', board, user_id });
       this.#resend();
@@ -249,7 +249,9 @@ export class Client {
         this.#tell(sub, message);
         if (PASSING.has(message.code)) this.#after(1000 + 9000 * this.#random(), () => this.#ask(sub, sub.board));
       }
-      if (message.board || !RIGHTS.has(message.code)) return;
+      if (message.board) return;
+      if (PASSING.has(message.code) && this.#token && !this.#authed) this.#after(1000 + 4000 * this.#random(), () => this.#identify());
+      if (!RIGHTS.has(message.code)) return;
       this.#authed = false;
       this.#answerAuth(message);
     },
@@ -261,6 +263,8 @@ export class Client {
       this.#after(wait, () => { if (this.#socket === socket) { this.#comeBackAt = 0; this.#open(); } });
     },
   };
+
+  #identify() { if (this.#token && !this.#authed) this.#send({ type: 'auth', token: this.#token }); }
 
   // ---- boards and submissions
 

@@ -1,4 +1,5 @@
 // Owns the three steps. The steps never move; people do. Never decides who stands where.
+import { light } from './rows.js';
 import { amount } from './words.js';
 
 const CLIMB = { duration: 600, easing: 'cubic-bezier(.2,.7,.2,1)' };
@@ -44,13 +45,14 @@ export class Podium {
 
   paint(entries, { me, moving, marking }) {
     const before = this.#shown;
-    const places = new Map(before.map(({ user, node }) => [user, node.getBoundingClientRect()]));
+    const climbs = moving && before.some(({ user }, at) => user !== (entries[at]?.user_id ?? null));
+    const places = new Map(climbs ? before.map(({ user, node }) => [user, node.getBoundingClientRect()]) : []);
     this.#shown = this.#holders.map((holder, at) => this.#stand(holder, entries[at], before[at], me));
     if (!before.length) return;
     this.#shown.forEach(({ user, node, score }, at) => {
       const old = before[at];
       if (old.user !== user) {
-        if (!moving) return;
+        if (!climbs) return;
         if (user !== null) this.#climb(node, places.get(user));
         if (old.user !== null && !entries.slice(0, 3).some((entry) => entry.user_id === old.user)) this.#fade(this.#holders[at], old.node);
       } else if (marking && old.score !== score) this.#light(node, moving);
@@ -87,7 +89,7 @@ export class Podium {
 
   #light(node, moving) {
     node.plate.textContent = node.text.textContent;
-    const open = { visibility: 'visible', clipPath: 'inset(0 0 0 0)' };
-    node.plate.animate([open, { ...open, offset: 900 / 1080 }, { ...open, clipPath: moving ? 'inset(0 0 100% 0)' : 'inset(0 0 0 0)' }], 1080);
+    node.plating?.cancel();
+    node.plating = light(node.plate, moving);
   }
 }

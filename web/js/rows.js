@@ -8,16 +8,18 @@ import { amount, gain } from './words.js';
 
 const RISE_MS = 480;
 const FALL_MS = 360;
+const BAR_MS = 420;
 const GAIN_MS = 2400;
 const EASING = 'cubic-bezier(.2,.7,.2,1)';
 const REACH = 0.75; // a row never travels further than this share of the viewport
-const MANY_PLATES = 24;
+const MANY = 32; // more changed scores than this in a beat cannot be followed either
 
-const plateFrames = (wipe) => [
-  { visibility: 'visible', clipPath: 'inset(0 0 0 0)' },
-  { visibility: 'visible', clipPath: 'inset(0 0 0 0)', offset: 900 / 1080 },
-  { visibility: 'visible', clipPath: wipe ? 'inset(0 0 100% 0)' : 'inset(0 0 0 0)' },
-];
+/** Shows a plate over a score for 900 ms, then wipes it upward: still until its last 180 ms, so that it costs nothing. */
+export function light(plate, moving) {
+  const shown = { visibility: 'visible', clipPath: 'inset(0 0 0 0)' };
+  const last = moving ? { visibility: 'visible', clipPath: 'inset(0 0 100% 0)' } : shown;
+  return plate.animate([shown, last], { delay: 900, duration: 180, fill: 'backwards' });
+}
 
 function part(tag, name, ...children) {
   const node = document.createElement(tag);
@@ -36,7 +38,7 @@ const unseen = (text) => {
 
 class Row {
   #texts = {};
-  rank = NaN; score = NaN; name = null; mark = undefined; width = -1; gained = 0; lift = null;
+  rank = NaN; score = NaN; name = null; mark = undefined; width = 0; before = 0; gained = 0; trip = null;
 
   constructor(user) {
     this.user = user;
@@ -62,6 +64,7 @@ class Row {
     if (entry.username !== this.name) this.#texts.name.data = this.bdi.title = this.name = entry.username;
     this.setMark(mark);
     const width = leader > 0 ? Math.max(0, Math.round((entry.score / leader) * 500) / 500) : 0;
+    this.before = this.width;
     if (width !== this.width) this.bar.style.transform = `scaleX(${(this.width = width)})`;
     const by = entry.score - this.score;
     if (by !== 0) this.#texts.score.data = amount(this.score = entry.score);
@@ -86,24 +89,29 @@ class Row {
 
   /** The score changed: a plate covers it for a moment. Where there is room, the gain stands beside it. */
   light(by, moving) {
+    if (moving && this.before !== this.width) {
+      this.bar.animate({ transform: [`scaleX(${this.before})`, `scaleX(${this.width})`] }, { duration: BAR_MS, easing: EASING });
+    }
     this.#texts.plate.data = this.#texts.score.data;
-    if (this.plating?.playState === 'running') this.plating.currentTime = 0;
-    else this.plating = this.plate.animate(plateFrames(moving), 1080);
+    this.plating?.cancel();
+    this.plating = light(this.plate, moving);
     this.gained = this.gaining?.playState === 'running' ? this.gained + by : by;
     this.#texts.gain.data = gain(this.gained);
-    if (this.gaining?.playState === 'running') this.gaining.currentTime = 0;
-    else this.gaining = this.gain.animate([{ visibility: 'visible' }, { visibility: 'visible' }], GAIN_MS);
+    this.gaining?.cancel();
+    this.gaining = this.gain.animate({ visibility: ['visible', 'visible'] }, { delay: GAIN_MS, duration: 1, fill: 'backwards' });
   }
 
-  /** Starts `pixels` away and comes home; added to what is under way, so an interruption stays continuous. */
+  /** Starts `pixels` from its new place and comes home; where it was still on its way, it goes on from there. */
   travel(pixels, axis, ms, lifted) {
-    const from = axis === 'x' ? `translateX(${pixels}px)` : `translateY(${pixels}px)`;
-    this.node.animate({ transform: [from, 'none'] }, { duration: ms, easing: EASING, composite: 'add' });
-    if (!lifted) return;
-    this.node.classList.add('rising');
-    this.lift?.cancel();
-    this.lift = this.node.animate([], ms);
-    this.lift.onfinish = () => this.node.classList.remove('rising');
+    const left = this.trip?.playState === 'running' ? this.trip.from * (1 - this.trip.effect.getComputedTiming().progress) : 0;
+    const from = left + pixels;
+    const old = this.trip;
+    const move = axis === 'x' ? 'translateX' : 'translateY';
+    this.trip = this.node.animate({ transform: [`${move}(${from}px)`, `${move}(0)`] }, { duration: ms, easing: EASING });
+    this.trip.from = from;
+    old?.cancel();
+    this.node.classList.toggle('rising', lifted);
+    this.trip.onfinish = () => { this.trip = null; this.node.classList.remove('rising'); };
   }
 }
 
@@ -146,12 +154,12 @@ export class Rows {
     this.#arrange(entries, stay);
     this.#order = entries.map(({ user_id }) => user_id);
     if (first || !marking) return 0;
-    const few = flood || changed.length > MANY_PLATES;
+    const few = flood || changed.length > MANY;
     for (const [row, by, at] of changed) {
       if (few ? at < 3 || row.user === me : at >= view.first && at <= view.last) row.light(by, moving);
     }
     if (moving) this.#travel(moves, entries, flood, view);
-    return climbers;
+    return few ? FLOOD + 1 : climbers;
   }
 
   /** Marks that are too old go, without a change of the board. */

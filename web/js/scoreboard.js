@@ -13,6 +13,7 @@ import { Rows } from './rows.js';
 import { boardName, players, points, weekAt, weekDays, weekName, weekStart } from './words.js';
 
 const COUNT_MS = 60_000;
+const DAY_MS = 86_400_000;
 const FOUND_MS = 3_000;
 const $ = (id) => document.getElementById(id);
 const reduced = matchMedia('(prefers-reduced-motion: reduce)');
@@ -40,7 +41,10 @@ let leave = [];
 let leader = null;
 let result = null; // the player the result line is about
 
-if (view.me === null && signedIn && !location.search) view.me = signedIn.user_id;
+if (view.me === null && signedIn && !location.search) {
+  view.me = signedIn.user_id;
+  history.replaceState(null, '', viewQuery(view));
+}
 if (view.me === signedIn?.user_id) followedName = signedIn?.username ?? null;
 
 // ---- which board
@@ -74,8 +78,15 @@ function blank() {
 function follow() {
   rank = null;
   if (view.me === null) return;
-  if (!isClosed()) leave.push(client.watch(view.board, view.me, (message) => { rank = message; speakRank(); beat.ask(); }));
+  if (!isClosed()) leave.push(client.watch(view.board, view.me, onRank));
   if (isClosed() || followedName === null) askWho(view.me, view.board);
+}
+
+function onRank(message) {
+  rank = message;
+  $('count').textContent = players(message.players);
+  speakRank();
+  beat.ask();
 }
 
 /** Name and place of someone outside the top 100 come over HTTP. */
@@ -146,12 +157,15 @@ function showEmpty() {
   list.hidden = !board?.entries.length;
   if ($('empty').hidden) return;
   const [title, text] = empty
-    ? [weekStart(board.board) === null ? 'No scores yet' : isClosed() ? 'Nobody scored in this week' : `${weekName(shownWeek())} has just started`,
+    ? [weekStart(board.board) === null ? 'No scores yet' : isClosed() ? 'Nobody scored in this week' : startedWords(),
       isClosed() ? '' : 'The first score takes rank 1.']
     : ['There is nothing to show here', trouble];
   $('empty').firstElementChild.textContent = title;
   $('empty').lastElementChild.textContent = text;
 }
+
+const startedWords = () =>
+  client.now() - shownWeek() < DAY_MS ? `${weekName(shownWeek())} has just started` : `No scores in ${weekName(shownWeek()).toLowerCase()} yet`;
 
 function showLine() {
   const { state, stale, retryAt, heardAt } = client;
@@ -195,16 +209,13 @@ async function count() {
 // ---- earlier weeks
 
 async function loadWeeks() {
-  const found = [];
-  for (let offset = 0; weeks === null; ) {
+  const found = new Set();
+  for (let closed = 1, offset = 0; weeks === null && offset < closed; offset += 1000) {
     const page = await getJson(`boards?limit=1000&offset=${offset}`);
-    found.push(...page.boards);
-    offset += page.boards.length;
-    if (!page.boards.length || page.boards.length < 1000) break;
+    closed = page.closed_weeks ?? 0;
+    for (const { board: id } of page.boards) if (weekStart(id) < weekAt(client.now())) found.add(id);
   }
-  const thisWeek = weekAt(client.now());
-  weeks ??= found.map(({ board: id }) => id).filter((id) => weekStart(id) !== null && weekStart(id) < thisWeek).sort().reverse();
-  return weeks;
+  return (weeks ??= [...found].filter((id) => weekStart(id) !== null).sort().reverse());
 }
 
 async function fillPicker() {

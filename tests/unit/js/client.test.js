@@ -359,6 +359,17 @@ test('auth answers with what the server said, and an expired token holds submiss
   assert.equal(last().of('submit').length, 1);
 });
 
+test('a token that cannot be checked now is sent again', async () => {
+  const client = open({ token: 't' });
+  last().greet().say({ type: 'error', code: 'unavailable', message: '' });
+  time.pass(3_000);
+  assert.equal(last().of('auth').length, 2);
+  last().say({ type: 'authenticated', user_id: 7 }, { type: 'error', code: 'overloaded', message: '' });
+  time.pass(6_000);
+  assert.equal(last().of('auth').length, 2);
+  assert.equal(client.state, 'live');
+});
+
 test('rank messages reach the watcher of their board and user, also through an alias and a rollover', () => {
   const ranks = [];
   const client = open();
