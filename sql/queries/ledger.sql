@@ -1,33 +1,38 @@
 -- name: record_batch
 -- Records up to 1,000 submissions in one statement: transactions, totals, weeks, and one outbox row.
 --   $1 bigint[] user ids, $2 text[] submission ids (no pair twice), $3 int[] scores, $4 text[] reasons,
---   $5 timestamptz[] moments (NULL: now), $6 bigint[] outbox rows that the store has by now.
--- A row for each submission, in order: what became of it, the user's current total and week, and for a user whose
--- total row is new what a board shows of them. outcome: accepted, duplicate, conflict, unknown, hidden, range, future,
--- twin (an unfinished statement holds the same id: look it up in a second statement).
--- Locks: transactions in order, then totals in order of user, then weeks of users whose total is already ours.
--- Every step reads the one before it, which fixes that sequence.
+--   $5 timestamptz[] moments (NULL: now), $6 bigint[] outbox rows that the store has by now, $7 text kind of outbox row.
+-- Rows of several kinds, told apart by `kind`, put together by the caller:
+--   verdict  for each submission, in order: what is known before it is recorded (`text`: duplicate, conflict, unknown, hidden,
+--            range, future, or NULL: recorded if there is a `fresh` row, else a twin's), its week, and for a duplicate the
+--            user's total (`score`) and week (`version`) as this statement saw them
+--   fresh    user id and submission id (`text`) of each one recorded
+--   total    for each user with a fresh one: total, version, whether hidden; for a user whose total row is new: username
+--            (`text`) and the user's version (`also`)
+--   week     for each user and week with a fresh one: score and version
+--   outbox   its id (`user_id`)
+-- Locks: transactions in order, then totals in order of user, then weeks of users whose total is already ours. Every step
+-- reads the one before it, which fixes that sequence. There is no join between the steps: planned for arrays of unknown
+-- length such a join becomes a nested loop over the whole batch.
 WITH moment AS MATERIALIZED (
     SELECT clock_timestamp() AS now
-), input AS MATERIALIZED (
-    SELECT i.ord, i.user_id, i.submission_id, i.score_added, i.reason, i.created_at AS given_at,
-           coalesce(i.created_at, moment.now) AS created_at
-    FROM unnest($1::bigint[], $2::text[], $3::int[], $4::text[], $5::timestamptz[])
-         WITH ORDINALITY AS i (user_id, submission_id, score_added, reason, created_at, ord), moment
 ), judged AS MATERIALIZED (
-    SELECT i.*, u.username, u.version AS user_version, old.created_at AS old_at,
-           t.total_score AS seen_total, t.hidden AS seen_hidden,
+    SELECT i.ord, i.user_id, i.submission_id, i.score_added, i.reason,
+           coalesce(i.created_at, moment.now) AS created_at,
+           date_trunc('week', coalesce(old.created_at, i.created_at, moment.now) AT TIME ZONE 'UTC')::date AS week,
+           t.total_score AS seen_total,
            CASE
                WHEN u.id IS NULL OR u.deleted_at IS NOT NULL THEN 'unknown'
                WHEN old.id IS NOT NULL THEN
                    CASE WHEN old.score_added = i.score_added AND old.reason IS NOT DISTINCT FROM i.reason
-                             AND (i.given_at IS NULL OR i.given_at = old.created_at)
+                             AND (i.created_at IS NULL OR i.created_at = old.created_at)
                         THEN 'duplicate' ELSE 'conflict' END
                WHEN t.hidden THEN 'hidden'
                WHEN i.created_at > moment.now THEN 'future'
                WHEN abs(coalesce(t.total_score, 0) + i.score_added) > 9007199254740992 THEN 'range'
            END AS verdict
-    FROM input i
+    FROM unnest($1::bigint[], $2::text[], $3::int[], $4::text[], $5::timestamptz[])
+         WITH ORDINALITY AS i (user_id, submission_id, score_added, reason, created_at, ord)
     CROSS JOIN moment
     LEFT JOIN users u ON u.id = i.user_id
     LEFT JOIN user_score_transactions old ON old.user_id = i.user_id AND old.submission_id = i.submission_id
@@ -49,37 +54,27 @@ WITH moment AS MATERIALIZED (
     RETURNING user_id, total_score, version, hidden, (xmax = 0) AS is_new
 ), weeks AS (
     INSERT INTO user_weekly_scores AS w (week, user_id, score)
-    SELECT f.week, f.user_id, sum(f.score_added)::bigint
-    FROM fresh f JOIN totals USING (user_id) GROUP BY f.week, f.user_id ORDER BY f.user_id, f.week
+    SELECT week, user_id, sum(score_added)::bigint
+    FROM fresh WHERE (SELECT count(*) FROM totals) > 0 GROUP BY week, user_id ORDER BY user_id, week
     ON CONFLICT (week, user_id) DO UPDATE SET score = w.score + excluded.score, version = w.version + 1
     RETURNING week, user_id, score, version
 ), pending AS (
     INSERT INTO outbox (kind, user_ids, weeks)
-    SELECT 'scores', array_agg(DISTINCT user_id), array_agg(DISTINCT week) FROM fresh HAVING count(*) > 0
+    SELECT $7, array_agg(DISTINCT user_id), array_agg(DISTINCT week) FROM fresh HAVING count(*) > 0
     RETURNING id
 ), done AS (
     DELETE FROM outbox WHERE id = ANY ($6::bigint[])
 )
-SELECT j.user_id,
-       CASE WHEN f.user_id IS NOT NULL THEN 'accepted' ELSE coalesce(j.verdict, 'twin') END AS outcome,
-       week.day AS week,
-       coalesce(t.total_score, j.seen_total) AS total_score,
-       t.version AS total_version,
-       coalesce(t.hidden, j.seen_hidden, false) AS hidden,
-       coalesce(w.score, seen.score) AS week_score,
-       w.version AS week_version,
-       CASE WHEN t.is_new THEN j.username END AS new_username,
-       j.user_version,
-       (SELECT id FROM pending) AS outbox_id
-FROM judged j
-LEFT JOIN fresh f ON f.user_id = j.user_id AND f.submission_id = j.submission_id
-LEFT JOIN totals t ON t.user_id = j.user_id
-CROSS JOIN LATERAL (
-    SELECT date_trunc('week', coalesce(j.old_at, j.created_at) AT TIME ZONE 'UTC')::date AS day
-) week
-LEFT JOIN weeks w ON w.user_id = j.user_id AND w.week = week.day
-LEFT JOIN user_weekly_scores seen ON j.verdict = 'duplicate' AND seen.user_id = j.user_id AND seen.week = week.day
-ORDER BY j.ord;
+SELECT 'verdict' AS kind, j.user_id, j.verdict AS text, j.week, j.seen_total AS score,
+       CASE WHEN j.verdict = 'duplicate' THEN
+           (SELECT w.score FROM user_weekly_scores w WHERE w.user_id = j.user_id AND w.week = j.week)
+       END AS version, false AS hidden, NULL::bigint AS also
+FROM (SELECT * FROM judged ORDER BY ord) j
+UNION ALL SELECT 'fresh', user_id, submission_id, week, NULL, NULL, false, NULL FROM fresh
+UNION ALL SELECT 'total', t.user_id, u.username, NULL, t.total_score, t.version, t.hidden, u.version
+FROM totals t LEFT JOIN users u ON t.is_new AND u.id = t.user_id
+UNION ALL SELECT 'week', user_id, NULL, week, score, version, false, NULL FROM weeks
+UNION ALL SELECT 'outbox', id, NULL, NULL, NULL, NULL, false, NULL FROM pending;
 
 -- name: recorded
 -- What became of submissions that met a concurrent twin: $1 bigint[] user ids, $2 text[] submission ids, $3 int[]
