@@ -19,8 +19,8 @@ Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
 
 
-def _env(name: str, default: Any, description: str, **bounds: Any) -> Any:
-    return Field(default, validation_alias=AliasChoices(name), description=description, **bounds)
+def _env(name: str, default: Any, description: str, *others: str) -> Any:
+    return Field(default, validation_alias=AliasChoices(name, *others), description=description)
 
 
 class Settings(BaseModel):
@@ -35,7 +35,9 @@ class Settings(BaseModel):
     secret: str = _env("REALTIME_SECRET", "", "signs tokens (HS256): at least 32 random bytes, the same everywhere")
 
     host: str = _env("REALTIME_HOST", "127.0.0.1", "address to listen on")
-    port: Annotated[int, Field(ge=0, le=65535)] = _env("REALTIME_PORT", 8000, "port to listen on; 0 picks a free one")
+    port: Annotated[int, Field(ge=0, le=65535)] = _env(
+        "REALTIME_PORT", 8000, "port to listen on; 0 picks a free one", "PORT"
+    )
     root_path: str = _env("REALTIME_ROOT_PATH", "", "path prefix that a proxy in front takes away")
     log_level: Literal["debug", "info", "warning", "error"] = _env("REALTIME_LOG_LEVEL", "info", "least severe log line")
 
