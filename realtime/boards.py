@@ -139,6 +139,13 @@ def live_boards(now: datetime) -> list[Board]:
     return boards if last == boards[1] else [*boards, last]
 
 
+def no_such_board() -> RealtimeError:
+    """What is said of an id that cannot be one."""
+    return RealtimeError(
+        "unknown_board", "There is no such board. Use all_time, current_week or week_of_YYYY_MM_DD."
+    )
+
+
 def parse_board(text: object) -> Board:
     """The board an id names.
 
@@ -148,16 +155,14 @@ def parse_board(text: object) -> Board:
         return ALL_TIME
     match = _WEEK.match(text) if isinstance(text, str) else None
     if match is None:
-        raise RealtimeError(
-            "unknown_board", "There is no such board. Use all_time, current_week or week_of_YYYY_MM_DD."
-        )
+        raise no_such_board()
     try:
         monday = date(*map(int, match.groups()))
     except ValueError:
         raise RealtimeError("unknown_board", "That date is not in the calendar.") from None
     if monday.weekday() != 0:
-        right = monday - monday.weekday() * _DAY if monday.toordinal() > 7 else monday
-        raise RealtimeError("unknown_board", f"A week begins on a Monday: use {Board(right).id}.")
+        right = Board(monday - monday.weekday() * _DAY)  # the calendar's first day is a Monday
+        raise RealtimeError("unknown_board", f"A week begins on a Monday: use {right.id}.")
     return Board(monday)
 
 

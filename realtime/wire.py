@@ -17,13 +17,16 @@ from typing import Any, Final
 
 import orjson
 
-from realtime.boards import Board
+from realtime.boards import Board, no_such_board
 from realtime.errors import RealtimeError
 from realtime.standings import Diff, Snapshot
 from realtime.submissions import ID_MAX, Accepted, Outcome, Rejected, whole_number
 
 PROTOCOL: Final = 1
 """The version that `hello` announces."""
+
+BOARD_LENGTH: Final = 64
+"""No board's id or alias is longer, or more than ASCII."""
 
 
 class CloseCode(IntEnum):
@@ -132,6 +135,9 @@ def _board(fields: Mapping[str, Any]) -> str:
     board = fields.get("board")
     if type(board) is not str:
         raise RealtimeError("bad_message", 'The message needs a text field "board".')
+    if len(board) > BOARD_LENGTH or not board.isascii():
+        # Refused here because answers name the board: what cannot be said again must not come in.
+        raise no_such_board()
     return board
 
 
