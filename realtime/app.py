@@ -10,7 +10,7 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
@@ -20,12 +20,15 @@ from starlette.exceptions import HTTPException
 from realtime import pages, resources, rollover
 from realtime.accounts import Accounts, Passwords
 from realtime.batching import Batching
+from realtime.boards import Board
 from realtime.broadcaster import Broadcaster
 from realtime.dragonfly import Store, check_fitness
 from realtime.endpoints import Endpoints, Services, on_error
 from realtime.errors import LedgerUnavailable, RealtimeError, StartupError, StoreUnavailable
 from realtime.history import History
 from realtime.intake import Intake
+from realtime.limits import Connections
+from realtime.metrics import Metrics
 from realtime.postgres import Ledger
 from realtime.reading import Reading
 from realtime.rebuild import Rebuilder
@@ -199,6 +202,10 @@ async def _lifespan(app: Starlette, settings: Settings, with_worker: bool) -> As
                 why["database"] = "PostgreSQL does not answer"
             return why
 
+        metrics = Metrics()
+        connections = Connections(settings.max_connections, settings.max_connections_per_address)
+        _measure(metrics, stores, intake, broadcaster, supervisor, connections)
+        supervisor.start("lag", lambda: _measure_lag(metrics))
         services = Services(
             settings=settings,
             clock=stores.ledger.clock,
@@ -208,7 +215,66 @@ async def _lifespan(app: Starlette, settings: Settings, with_worker: bool) -> As
             reading=reading,
             history=stores.history,
             accounts=Accounts(stores.ledger, stores.replay, passwords),
+            connections=connections,
             ready=ready,
+            metrics=metrics,
         )
+        app.state.services = services
         app.router.routes[:] = [*Endpoints(services).routes(), *pages.routes(resources.folder("web"))]
         yield
+
+
+def _measure(
+    metrics: Metrics,
+    stores: Stores,
+    intake: Intake,
+    broadcaster: Broadcaster,
+    supervisor: Supervisor,
+    connections: Connections,
+) -> None:
+    """Hangs the metrics on what they measure."""
+
+    def batch(size: int, seconds: float) -> None:
+        metrics.batch_size.observe(size)
+        metrics.commit_seconds.observe(seconds)
+
+    arrivals: dict[Board, float] = {}  # when the oldest submission came that a board does not show yet
+
+    def storing(boards: Iterable[Board], arrived: float) -> None:
+        for board in boards:
+            if arrivals.get(board, 0.0) < arrived - 1.0:  # older: a change below the top 100, which has no diff
+                arrivals[board] = arrived
+
+    def changed(board: Board) -> None:
+        arrived = arrivals.pop(board, None)
+        if arrived is not None:
+            metrics.submit_to_diff_seconds.observe(asyncio.get_running_loop().time() - arrived)
+
+    intake.on_batch = batch
+    intake.on_storing = storing
+    broadcaster.on_changed = changed
+    intake.on_stored = metrics.store_seconds.observe
+    broadcaster.on_pass = lambda deliveries, seconds: metrics.pass_seconds.observe(seconds)
+    metrics.read(
+        [
+            ("gauge", "connections", "Open sockets", lambda: connections.open),
+            ("gauge", "subscribers", "Subscriptions by class of board", broadcaster.subscriptions_by_class),
+            ("gauge", "behind", "Subscribers that are behind", lambda: broadcaster.behind),
+            ("gauge", "boards_followed", "Boards with subscribers", lambda: sum(1 for _ in broadcaster.streams)),
+            ("gauge", "live", "1 while boards move", lambda: float(broadcaster.live)),
+            ("gauge", "submissions_waiting", "Submissions in the queue", lambda: intake.waiting),
+            ("counter", "deliveries", "Frames written to subscribers", lambda: broadcaster.deliveries),
+            ("counter", "delivered_bytes", "Payload of these, uncompressed", lambda: broadcaster.delivered_bytes),
+            ("counter", "skipped_diffs", "Diffs not written to subscribers behind", lambda: broadcaster.skipped),
+            ("counter", "rebuilds", "Rebuilds of the store", lambda: stores.rebuilder.rebuilds),
+            ("counter", "task_restarts", "Restarts of background tasks", lambda: supervisor.restarts),
+        ]
+    )
+
+
+async def _measure_lag(metrics: Metrics) -> None:
+    loop = asyncio.get_running_loop()
+    while True:
+        due = loop.time() + 0.5
+        await asyncio.sleep(0.5)
+        metrics.loop_lag_seconds.observe(max(0.0, loop.time() - due))

@@ -22,7 +22,7 @@ from realtime import boards, wire
 from realtime.boards import Board
 from realtime.errors import LedgerUnavailable, RealtimeError, StoreUnavailable
 from realtime.frames import Frame
-from realtime.pacing import DirtyBoards
+from realtime.pacing import DirtyBoards, Pace
 from realtime.streams import Advance, Stream, Subscriber, Subscription
 
 if TYPE_CHECKING:
@@ -83,8 +83,13 @@ class Broadcaster:
         self._live = True
         self.deliveries = 0
         """Frames written, ever."""
-        self.broadcast_bytes = 0
+        self.delivered_bytes = 0
+        """Payload of these, before compression."""
+        self.skipped = 0
+        """Diffs not written to subscribers that were behind, ever."""
         self.on_pass: Callable[[int, float], None] = lambda deliveries, seconds: None
+        self.on_changed: Callable[[Board], None] = lambda board: None
+        """Called with a board whose diff is about to be written."""
         self.on_foreign: Callable[[], None] = lambda: None
         """Called when the store shows content that cannot follow from what it showed before."""
 
@@ -104,6 +109,19 @@ class Broadcaster:
     def subscribers(self) -> int:
         """Connections with at least one subscription."""
         return len(self._subscribers)
+
+    @property
+    def behind(self) -> int:
+        """Connections that are behind now."""
+        return sum(1 for subscriber in self._subscribers if subscriber.pace is Pace.BEHIND)
+
+    def subscriptions_by_class(self) -> dict[str, float]:
+        """Subscriptions of all time, and of weeks that are live or closed."""
+        counts = {"all_time": 0.0, "live_week": 0.0, "closed_week": 0.0}
+        for board, stream in self._streams.items():
+            kind = "all_time" if board.week is None else "closed_week" if self._is_closed(board) else "live_week"
+            counts[kind] += len(stream.subscriptions)
+        return counts
 
     def latest(self, board: Board) -> Snapshot | None:
         """The newest snapshot this process holds of a board with subscribers."""
@@ -304,6 +322,8 @@ class Broadcaster:
             if stream is None:
                 continue
             advance = stream.advance(snapshot)
+            if advance is Advance.CHANGED:
+                self.on_changed(board)
             if advance in (Advance.FIRST, Advance.UNCHANGED):
                 self._dirty.unchanged(board)
             elif advance is Advance.BACKWARDS:
@@ -334,9 +354,11 @@ class Broadcaster:
         while self._pending and budget > 0:
             stream = next(iter(self._pending))
             del self._pending[stream]
-            written, visited = stream.deliver(budget)
-            self.deliveries += written
-            budget -= max(visited, 1)
+            done = stream.deliver(budget)
+            self.deliveries += done.written
+            self.delivered_bytes += done.payload_bytes
+            self.skipped += done.skipped
+            budget -= max(done.visited, 1)
             self._schedule(stream)
         self.on_pass(SLICE - budget, asyncio.get_running_loop().time() - began)
         if self._pending:

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
-from realtime import __version__, embedded, postgres, serving
+from realtime import __version__, commands, embedded, postgres, serving
 from realtime.app import create_app, opened, run_worker
 from realtime.embedded import EmbeddedError
 from realtime.errors import LedgerUnavailable, RealtimeError, StartupError, StoreUnavailable
@@ -28,6 +28,13 @@ cli = typer.Typer(add_completion=False, no_args_is_help=True, help="Live leaderb
 
 DataDir = Annotated[Path, typer.Option(help="Folder of the development instance.", show_default=True)]
 DEFAULT_DATA_DIR = Path(".realtime")
+
+DEVELOPMENT = {
+    "REALTIME_REGISTRATION": "open",
+    "REALTIME_MAX_CONNECTIONS_PER_ADDRESS": "0",
+    "REALTIME_MESSAGE_RATE": "0",
+}
+"""What `up` sets where nobody else does: everything there comes from one address."""
 
 
 def resolve(data_dir: Path) -> Settings:
@@ -56,7 +63,7 @@ def up(
     data_dir: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
     """Start everything for development: what stores are missing, the server and the worker in one process."""
-    environment = {"REALTIME_REGISTRATION": "open", **{k: v for k, v in os.environ.items() if v != ""}}
+    environment = {**DEVELOPMENT, **{k: v for k, v in os.environ.items() if v != ""}}
     if port is not None:
         environment["REALTIME_PORT"] = str(port)
     if host is not None:
@@ -161,6 +168,16 @@ def rebuild(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
         say("Another process is rebuilding already.")
         raise typer.Exit(1)
     say("The store's content is complete.")
+
+
+@cli.command("import")
+def import_file(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True, help="CSV with a header line.")],
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+) -> None:
+    """Bring in scores of the past from a CSV file; safe to repeat, to break off and to resume."""
+    if not run(commands.import_scores(resolve(data_dir).require_stores(), file, say)):
+        raise typer.Exit(1)
 
 
 @cli.command()

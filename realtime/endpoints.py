@@ -30,9 +30,11 @@ from realtime.errors import LedgerUnavailable, RealtimeError, StoreUnavailable
 from realtime.frames import Frame
 from realtime.history import History
 from realtime.intake import Intake
+from realtime.limits import Connections
+from realtime.metrics import Metrics
 from realtime.postgres import Clock
 from realtime.reading import Reading
-from realtime.session import Session, authorize
+from realtime.session import Limits, Session, authorize
 from realtime.settings import Settings
 from realtime.streams import Subscriber
 from realtime.submissions import (
@@ -64,8 +66,18 @@ class Services:
     reading: Reading
     history: History
     accounts: Accounts
+    connections: Connections
     ready: Callable[[], Awaitable[dict[str, str]]]
     """What keeps the process from serving, by part; empty where nothing does."""
+    metrics: Metrics
+
+    def refused(self, code: str) -> None:
+        """Counts something that was refused."""
+        self.metrics.refusals.labels(code).inc()
+
+    def closed(self, code: int) -> None:
+        """Counts a socket that the server closed."""
+        self.metrics.closes.labels(str(int(code))).inc()
 
 
 # Shapes ----------------------------------------------------------------------------------------------------------
@@ -179,6 +191,7 @@ class Endpoints:
             Route("/users/{user_id}/transactions", self.transactions, methods=["GET"]),
             Route("/healthz", self.alive, methods=["GET"]),
             Route("/readyz", self.ready, methods=["GET"]),
+            Route("/metrics", self.exposition, methods=["GET"]),
         ]
 
     # Who asks ------------------------------------------------------------------------------------------------
@@ -378,6 +391,10 @@ class Endpoints:
         why = await self._s.ready()
         return json_response({"ready": not why, "why": why}, 503 if why else 200)
 
+    async def exposition(self, request: Request) -> Response:
+        """Metrics in the text format of Prometheus."""
+        return Response(self._s.metrics.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
     # The socket ----------------------------------------------------------------------------------------------
 
     async def socket(self, websocket: WebSocket) -> None:
@@ -385,24 +402,27 @@ class Endpoints:
         connection = websocket.scope["extensions"].get("realtime.connection")
         if not isinstance(connection, Connection):
             raise RuntimeError("serve with uvicorn --ws realtime.connection:Connection")
-        problem: RealtimeError | None = None
+        address = websocket.client.host if websocket.client else ""
         identity: Identity | None = None
+        refusal: tuple[int, RealtimeError] | None = None
         try:
             identity = self._identity(websocket, query=True)
         except RealtimeError as error:
-            problem = error
+            refusal = wire.CloseCode.AUTHENTICATION, error
+        if refusal is None and not self._s.connections.enter(address):
+            refusal = wire.CloseCode.LIMITS, RealtimeError("too_many", "Too many connections. Come back later.")
         await websocket.accept()
+        if refusal is not None:
+            self._turn_away(connection, *refusal)
+            return
         settings = self._s.settings
         subscriber = Subscriber(
             connection,
             buffer_limit=settings.subscriber_buffer_bytes,
             slow_after=settings.slow_after_s,
             on_drained=self._s.broadcaster.caught_up,
+            on_closed=self._s.closed,
         )
-        if problem is not None:
-            connection.write(Frame(wire.error(problem)))
-            connection.close(wire.CloseCode.AUTHENTICATION, problem.code)
-            return
         session = Session(
             subscriber,
             self._s.broadcaster,
@@ -410,10 +430,22 @@ class Endpoints:
             lambda token: self._s.tokens.verify(token, self._s.clock.now()),
             self._s.clock,
             identity=identity,
-            most_subscriptions=settings.max_subscriptions,
+            limits=Limits(settings.max_subscriptions, settings.message_rate),
+            refused=self._s.refused,
         )
+
+        def closed() -> None:
+            self._s.connections.leave(address)
+            session.closed()
+
         connection.on_text = session.receive
         connection.on_drain = subscriber.drained
-        connection.on_closed = session.closed
+        connection.on_closed = closed
         connection.detach()
         session.greet()
+
+    def _turn_away(self, connection: Connection, code: int, error: RealtimeError) -> None:
+        self._s.refused(error.code)
+        self._s.closed(code)
+        connection.write(Frame(wire.error(error)))
+        connection.close(code, error.code)

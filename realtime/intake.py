@@ -12,12 +12,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Final
 
 from realtime import recording
 from realtime.batching import Batching
+from realtime.boards import Board
 from realtime.errors import LedgerUnavailable, StoreUnavailable
 from realtime.recording import Ledger, Ranks, Recorder, Recording
 from realtime.submissions import Accepted, Outcome, Rejected, Submission
@@ -26,6 +27,12 @@ log = logging.getLogger(__name__)
 
 Reply = Callable[[Outcome], None]
 """Takes a submission's outcome. Called on the event loop, once, soon after commit; must not block or raise."""
+
+Waiting = tuple[Submission, Reply, float]
+"""A submission, its reply, and when it arrived, in the loop's seconds."""
+
+STORING: Final = 8
+"""Batches that may be on their way to the store at once; what comes while it hangs is left to the sweeper."""
 
 RETRY_UNAVAILABLE_MS: Final = 1_000
 
@@ -42,13 +49,15 @@ class Intake:
         self._batching = batching
         self._limit = limit
         # The queue: submissions with their replies, oldest first; never longer than `limit`.
-        self._queue: deque[tuple[Submission, Reply]] = deque()
+        self._queue: deque[Waiting] = deque()
         self._in_flight: set[asyncio.Task[None]] = set()
+        self._storing: set[asyncio.Task[None]] = set()  # committed batches on their way to the store
         self._wake = asyncio.Event()
         self._rate = 0.0  # submissions a second, smoothed: for the hint when to try again
         self.live = True
         """Whether the last batch reached the store: what `accepted` says with `live`."""
         self.on_batch: Callable[[int, float], None] = lambda size, seconds: None
+        self.on_storing: Callable[[Iterable[Board], float], None] = lambda boards, arrived: None
         self.on_stored: Callable[[float], None] = lambda seconds: None
 
     @property
@@ -65,7 +74,7 @@ class Intake:
         if len(self._queue) >= self._limit:
             reply(self.overloaded(submission.submission_id))
             return
-        self._queue.append((submission, reply))
+        self._queue.append((submission, reply, asyncio.get_running_loop().time()))
         self._wake.set()
 
     def overloaded(self, submission_id: str) -> Rejected:
@@ -113,9 +122,9 @@ class Intake:
 
     async def drain(self) -> None:
         """Records everything queued, and waits for the store to have it or not."""
-        while self._queue or self._in_flight:
+        while self._queue or self._in_flight or self._storing:
             self._start_batches()
-            await asyncio.wait(self._in_flight, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(self._in_flight | self._storing, return_when=asyncio.FIRST_COMPLETED)
         await self._clear_stored()
 
     async def _clear_stored(self) -> None:
@@ -126,18 +135,18 @@ class Intake:
 
     # A batch -------------------------------------------------------------------------------------------------
 
-    async def _process(self, batch: list[tuple[Submission, Reply]]) -> None:
+    async def _process(self, batch: list[Waiting]) -> None:
         loop = asyncio.get_running_loop()
         began = loop.time()
         replies: dict[tuple[int, str], list[tuple[Submission, Reply]]] = {}
-        for submission, reply in batch:
+        for submission, reply, _ in batch:
             replies.setdefault((submission.user_id, submission.submission_id), []).append((submission, reply))
         try:
             recorded = await self._recorder.record([same[0][0] for same in replies.values()])
         except BaseException as error:
             # Whatever it was, nobody waits for an answer for ever. The ids make it safe to send all again.
             away = isinstance(error, LedgerUnavailable)
-            for submission, reply in batch:
+            for submission, reply, _ in batch:
                 reply(_unavailable(submission.submission_id))
             if not away:
                 raise
@@ -147,14 +156,18 @@ class Intake:
         took = loop.time() - began
         self._rate += 0.2 * (len(batch) / max(took, 1e-4) - self._rate)
         self.on_batch(len(batch), took)
-        if recorded.outbox_ids:
-            await self._store(recorded)
+        if recorded.outbox_ids and len(self._storing) < STORING:
+            # Beside the lanes: a store that hangs must not keep the next batch from the ledger.
+            task = loop.create_task(self._store(recorded, batch[0][2]))
+            self._storing.add(task)
+            task.add_done_callback(self._storing.discard)
 
-    async def _store(self, recorded: Recording) -> None:
+    async def _store(self, recorded: Recording, arrived: float) -> None:
         """Tells the store. What it does not hear now the sweeper replays: the outbox rows stay."""
         loop = asyncio.get_running_loop()
         began = loop.time()
         now = self._now()
+        self.on_storing(recorded.rows, arrived)
         try:
             await recording.tell(self._ranks, recorded, now)
         except StoreUnavailable as error:

@@ -126,8 +126,8 @@ def _mapped() -> Iterator[None]:
 async def _configure(connection: asyncpg.Connection[Any]) -> None:
     """Settings of a serving connection, set by statement and not at startup: a pooler in between may refuse those.
 
-    JIT costs more than it gives on short statements. One plan for all batch sizes, by index: planning anew costs a small
-    batch as much as running it, and a plan made while tables were empty must not go on scanning them once they are not.
+    JIT costs more than it gives on short statements. One plan for all batch sizes, by index: planning anew costs a
+    small batch as much as running it, and a plan made while tables were empty must not go on scanning them afterwards.
     UTC keeps a forgotten literal from depending on the host.
     """
     await connection.execute(

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Protocol
 
@@ -17,11 +18,15 @@ from realtime.boards import Board
 from realtime.errors import LedgerUnavailable, RealtimeError
 from realtime.frames import Burst, Frame
 from realtime.intake import Intake
+from realtime.limits import Bucket
 from realtime.streams import Subscriber
 from realtime.submissions import Accepted, Outcome, Submission, parse_submission, submission_id_of
 from realtime.tokens import Identity
 
 log = logging.getLogger(__name__)
+
+FLOODS: Final = 200
+"""Messages beyond the rate, in a row, after which a client is closed."""
 
 TASKS: Final = 64
 """Subscriptions and the like that one client may have under way."""
@@ -65,8 +70,16 @@ def authorize(identity: Identity | None, submission: Submission) -> None:
         raise RealtimeError("forbidden", "This token may hand in positive scores alone.")
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one connection may ask for; see the settings of the same names."""
+
+    max_subscriptions: int
+    message_rate: float
+
+
 class Session:
-    """See the module. `limits` come from the settings."""
+    """See the module. `refused` is told the code of everything that was refused."""
 
     def __init__(
         self,
@@ -77,7 +90,8 @@ class Session:
         clock: Clock,
         *,
         identity: Identity | None,
-        most_subscriptions: int,
+        limits: Limits,
+        refused: Callable[[str], None],
     ) -> None:
         self._subscriber = subscriber
         self._boards = boards
@@ -85,7 +99,10 @@ class Session:
         self._verify = verify
         self._clock = clock
         self._identify(identity)
-        self._most_subscriptions = most_subscriptions
+        self._limits = limits
+        self._refused = refused
+        self._bucket = Bucket(limits.message_rate, asyncio.get_running_loop().time())
+        self._floods = 0  # messages beyond the rate, in a row
         self._tasks: set[asyncio.Task[None]] = set()
         self._answers: list[bytes] = []  # to submissions; written together at the end of the loop's turn
 
@@ -111,18 +128,32 @@ class Session:
 
     def receive(self, raw: bytes) -> None:
         """Takes one message. What is wrong with it is answered; nothing is raised."""
+        message: wire.Message | None = None
         try:
+            self._check_rate()
             message = wire.parse(raw)
+            if type(message) is wire.Submit:
+                self._submit(message.fields)
+            else:
+                self._dispatch(message)
         except RealtimeError as error:
-            self._write(wire.error(error))
+            self._refuse(error, getattr(message, "board", None))
+
+    def _check_rate(self) -> None:
+        """Counts a message. A game server, which speaks for many, is not counted."""
+        if self._trusted or self._bucket.take(asyncio.get_running_loop().time()):
+            self._floods = 0
             return
-        if type(message) is wire.Submit:
-            self._submit(message)
-            return
-        try:
-            self._dispatch(message)
-        except RealtimeError as error:
-            self._write(wire.error(error, getattr(message, "board", None)))
+        self._floods += 1
+        if self._floods > FLOODS:
+            self._subscriber.connection.close(wire.CloseCode.LIMITS, "too many messages")
+        hint = self._bucket.retry_after_ms()
+        most = f"At most {self._limits.message_rate:g} messages a second."
+        raise RealtimeError("too_many", most, retry_after_ms=hint)
+
+    def _refuse(self, error: RealtimeError, board: str | None) -> None:
+        self._refused(error.code)
+        self._write(wire.error(error, board))
 
     def _dispatch(self, message: wire.Message) -> None:
         match message:
@@ -149,12 +180,13 @@ class Session:
     def _identify(self, identity: Identity | None) -> None:
         self._identity = identity
         self._expires = identity.expires_at.timestamp() if identity else 0.0
+        self._trusted = identity is not None and identity.may("submit:any", "admin")
 
     def _subscribe(self, board: str, since: wire.Since | None) -> None:
         known = self._subscriber.subscription(board) is not None
         names = sum(len(subscription.aliases) for subscription in self._subscriber.subscriptions)
-        if len(self._tasks) >= TASKS or (not known and names + len(self._tasks) >= self._most_subscriptions):
-            raise RealtimeError("too_many", f"At most {self._most_subscriptions} subscriptions a connection.")
+        if len(self._tasks) >= TASKS or (not known and names + len(self._tasks) >= self._limits.max_subscriptions):
+            raise RealtimeError("too_many", f"At most {self._limits.max_subscriptions} subscriptions a connection.")
         self._start(self._boards.subscribe(self._subscriber, board, since), board)
 
     def _start(self, work: Coroutine[Any, Any, None], board: str) -> None:
@@ -166,26 +198,27 @@ class Session:
         try:
             await work
         except RealtimeError as error:
-            self._write(wire.error(error, board))
+            self._refuse(error, board)
         except LedgerUnavailable:
-            self._write(wire.error(_UNAVAILABLE, board))
+            self._refuse(_UNAVAILABLE, board)
         except Exception:
             log.exception("a message could not be answered", extra={"action": "session"})
-            self._write(wire.error(_UNAVAILABLE, board))
+            self._refuse(_UNAVAILABLE, board)
 
     # Submissions ---------------------------------------------------------------------------------------------
 
-    def _submit(self, message: wire.Submit) -> None:
+    def _submit(self, fields: Mapping[str, Any]) -> None:
         identity = self._identity
         try:
             if identity is not None and self._clock.timestamp() >= self._expires:
                 raise RealtimeError("expired", "The token has expired. Send a new one with auth.")
-            submission = parse_submission(message.fields, identity.user_id if identity else None)
+            submission = parse_submission(fields, identity.user_id if identity else None)
             authorize(identity, submission)
         except RealtimeError as error:
-            if identity is None and error.code == "bad_message" and message.fields.get("user_id") is None:
+            if identity is None and error.code == "bad_message" and fields.get("user_id") is None:
                 error = RealtimeError("unauthorized", "Send a token first: at the handshake, or with auth.")
-            self._write(wire.rejected(submission_id_of(message.fields), error))
+            self._refused(error.code)
+            self._write(wire.rejected(submission_id_of(fields), error))
             return
         self._intake.submit(submission, self._reply)
 

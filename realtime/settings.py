@@ -32,14 +32,16 @@ class Settings(BaseModel):
     dragonfly_url: str = _env(
         "DRAGONFLY_URL", "", "Dragonfly or Redis, as redis://:password@host:6379/0 (rediss:// for TLS)"
     )
-    secret: str = _env("REALTIME_SECRET", "", "signs tokens (HS256): at least 32 random bytes, the same everywhere")
+    secret: str = _env("REALTIME_SECRET", "", "signs tokens (HS256): 32 random bytes or more, the same everywhere")
 
     host: str = _env("REALTIME_HOST", "127.0.0.1", "address to listen on")
     port: Annotated[int, Field(ge=0, le=65535)] = _env(
         "REALTIME_PORT", 8000, "port to listen on; 0 picks a free one", "PORT"
     )
     root_path: str = _env("REALTIME_ROOT_PATH", "", "path prefix that a proxy in front takes away")
-    log_level: Literal["debug", "info", "warning", "error"] = _env("REALTIME_LOG_LEVEL", "info", "least severe log line")
+    log_level: Literal["debug", "info", "warning", "error"] = _env(
+        "REALTIME_LOG_LEVEL", "info", "least severe line that is logged"
+    )
 
     database_connections: Count = _env("REALTIME_DATABASE_CONNECTIONS", 8, "PostgreSQL connections a process")
     store_connections: Count = _env("REALTIME_STORE_CONNECTIONS", 8, "store connections a process, besides two spare")
@@ -59,6 +61,13 @@ class Settings(BaseModel):
 
     max_message_bytes: Annotated[int, Field(ge=1_024)] = _env("REALTIME_MAX_MESSAGE_BYTES", 65_536, "largest message")
     max_body_bytes: Annotated[int, Field(ge=1_024)] = _env("REALTIME_MAX_BODY_BYTES", 2_097_152, "largest HTTP body")
+    max_connections: Count = _env("REALTIME_MAX_CONNECTIONS", 50_000, "sockets a process; beyond: closed (4429)")
+    max_connections_per_address: Annotated[int, Field(ge=0)] = _env(
+        "REALTIME_MAX_CONNECTIONS_PER_ADDRESS", 1_000, "sockets of one client address; 0: any number"
+    )
+    message_rate: Annotated[float, Field(ge=0)] = _env(
+        "REALTIME_MESSAGE_RATE", 50.0, "messages a second of one socket without submit:any or admin; 0: any number"
+    )
     max_subscriptions: Count = _env("REALTIME_MAX_SUBSCRIPTIONS", 64, "subscriptions a connection")
 
     registration: Literal["open", "closed"] = _env("REALTIME_REGISTRATION", "closed", "who may POST /users")

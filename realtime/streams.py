@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from enum import Enum, auto
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from realtime import standings, wire
 from realtime.boards import Board
@@ -35,6 +35,15 @@ class Advance(Enum):
     a fresh start, for it is what the store holds."""
 
 
+class Delivered(NamedTuple):
+    """What a stretch of a pass came to: frames written, their payload, subscribers behind, places visited."""
+
+    written: int
+    payload_bytes: int
+    skipped: int
+    visited: int
+
+
 class Connection(Protocol):
     """What a subscriber writes to; see `realtime.connection`."""
 
@@ -45,7 +54,9 @@ class Connection(Protocol):
 class Subscriber:
     """One connection, as far as boards are concerned: its pace and its subscriptions."""
 
-    __slots__ = ("_expiry", "_on_drained", "buffer_limit", "connection", "pace", "slow_after", "subscriptions")
+    __slots__ = (
+        "_expiry", "_on_closed", "_on_drained", "buffer_limit", "connection", "pace", "slow_after", "subscriptions",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -54,6 +65,7 @@ class Subscriber:
         buffer_limit: int,
         slow_after: float,
         on_drained: Callable[[Subscriber], None] = lambda subscriber: None,
+        on_closed: Callable[[int], None] = lambda code: None,
     ) -> None:
         self.connection = connection
         self.pace = Pace.FOLLOWING
@@ -61,6 +73,7 @@ class Subscriber:
         self.slow_after = slow_after  # seconds behind until it is closed
         self.subscriptions: list[Subscription] = []
         self._on_drained = on_drained
+        self._on_closed = on_closed  # told the code where a subscriber is closed for being slow
         self._expiry: asyncio.TimerHandle | None = None
 
     @property
@@ -97,6 +110,7 @@ class Subscriber:
             self._on_drained(self)
         elif action is Action.CLOSE:
             self.connection.close(wire.CloseCode.TOO_SLOW, "too slow")
+            self._on_closed(wire.CloseCode.TOO_SLOW)
 
     def drained(self) -> None:
         """The transport has written all it held."""
@@ -260,8 +274,8 @@ class Stream:
             subscription.state = self.state
             subscriber.wrote(subscriber.connection.write(frame))
 
-    def deliver(self, budget: int) -> tuple[int, int]:
-        """Goes on with the pass for up to `budget` subscriptions. Returns frames written and places visited."""
+    def deliver(self, budget: int) -> Delivered:
+        """Goes on with the pass for up to `budget` subscriptions."""
         subscriptions, state, frames = self.subscriptions, self.state, self._frames
         visits = min(self.remaining, budget, len(subscriptions))
         if self._cursor > len(subscriptions):
@@ -273,18 +287,20 @@ class Stream:
             stretch += subscriptions[:end]
         self._cursor = end
         self.remaining = self.remaining - visits if subscriptions else 0
-        written = 0
+        written = skipped = payload_bytes = 0
         for subscription in stretch:
             before = subscription.state
             if before == state:
                 continue
             subscriber = subscription.subscriber
             if subscriber.pace is not Pace.FOLLOWING:
+                skipped += 1
                 continue
             frame = frames.get(before) or self.frame_from(before)
             subscription.state = state
             buffered = subscriber.connection.write(frame)
             written += 1
+            payload_bytes += len(frame.payload)
             if buffered > 0:
                 subscriber.wrote(buffered)
-        return written, visits
+        return Delivered(written, payload_bytes, skipped, visits)

@@ -1,0 +1,62 @@
+"""Limits: how much one client may ask for.
+
+Owns the counters. Must never read a clock (`now` is an argument, monotonic seconds) nor grow with what clients do
+beyond one entry for each address that is connected.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+
+class Bucket:
+    """A token bucket: `rate` messages a second, twice as many at once. A rate of 0 allows everything."""
+
+    __slots__ = ("_at", "_rate", "_tokens")
+
+    def __init__(self, rate: float, now: float) -> None:
+        self._rate = rate
+        self._tokens = 2 * rate
+        self._at = now
+
+    def take(self, now: float) -> bool:
+        """Whether one more message is within the limit; it is counted then."""
+        if self._rate == 0:
+            return True
+        self._tokens = min(2 * self._rate, self._tokens + (now - self._at) * self._rate)
+        self._at = now
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
+
+    def retry_after_ms(self) -> int:
+        """When the next message will be within the limit."""
+        return 0 if self._rate == 0 else max(1, int(1000 * (1 - self._tokens) / self._rate))
+
+
+class Connections:
+    """Open connections, of the process and of each address. A limit of 0 allows any number of an address."""
+
+    def __init__(self, most: int, most_an_address: int) -> None:
+        self._most = most
+        self._most_an_address = most_an_address
+        self._by_address: Counter[str] = Counter()
+        self.open = 0
+
+    def enter(self, address: str) -> bool:
+        """Whether one more connection of `address` is within the limits; it is counted then."""
+        if self.open >= self._most or 0 < self._most_an_address <= self._by_address[address]:
+            if not self._by_address[address]:
+                del self._by_address[address]
+            return False
+        self.open += 1
+        self._by_address[address] += 1
+        return True
+
+    def leave(self, address: str) -> None:
+        """One connection of `address` is gone."""
+        self.open -= 1
+        self._by_address[address] -= 1
+        if not self._by_address[address]:
+            del self._by_address[address]
