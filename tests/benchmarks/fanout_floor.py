@@ -79,10 +79,10 @@ async def serve(loop_name: str, detach: bool) -> None:
             await receive()
 
     config = uvicorn.Config(app, port=0, ws=Connection, log_level="warning", lifespan="off", ws_ping_interval=None)
+    config.load()
     server = uvicorn.Server(config)
-    task = asyncio.create_task(server.serve())
-    while not server.started:
-        await asyncio.sleep(0.01)
+    server.lifespan = config.lifespan_class(config)
+    await server.startup()
     gc.collect()
     print(server.servers[0].sockets[0].getsockname()[1], rss_kib(), flush=True)
     reader = asyncio.StreamReader()
@@ -101,8 +101,7 @@ async def serve(loop_name: str, detach: bool) -> None:
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
                 way(connections, frame)
             print(len(connections) * int(seconds * hz), time.process_time() - before, flush=True)
-    server.should_exit = True
-    await task
+    await server.shutdown()
 
 
 class Side:
@@ -111,12 +110,12 @@ class Side:
     def __init__(self, name: str, command: list[str], floor: str, clients: int, websocket: int) -> None:
         self.name = name
         cores = sorted(os.sched_getaffinity(0))
-        self.server = subprocess.Popen(  # noqa: S603
+        self.server = subprocess.Popen(
             ["taskset", "-c", str(cores[0]), *command], stdin=-1, stdout=-1, text=True, bufsize=1
         )
         first = self.line()
         self.empty_kib = int(first[1]) if len(first) > 1 else 0
-        self.audience = subprocess.Popen(  # noqa: S603
+        self.audience = subprocess.Popen(
             ["taskset", "-c", str(cores[-1]), floor, "drain", first[0], str(clients), str(websocket)],
             stdin=-1,
             stdout=-1,
@@ -168,7 +167,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         floor = str(Path(folder) / "floor")
         source = str(Path(__file__).with_suffix(".c"))
-        subprocess.run(["gcc", "-O2", "-o", floor, source], check=True)  # noqa: S603, S607
+        subprocess.run(["gcc", "-O2", "-o", floor, source], check=True)
         measure(floor, chosen)
 
 
