@@ -22,6 +22,7 @@ import orjson
 
 from realtime.boards import CLOSE_GRACE, CLOSED_EPOCH, TOP, Board, week_at
 from realtime.errors import RealtimeError, StoreUnavailable
+from realtime.postgres import PATIENT_TIMEOUT
 from realtime.standings import Snapshot
 
 log = logging.getLogger(__name__)
@@ -161,12 +162,24 @@ class History:
         return len(rows)
 
     async def amend(self, weeks: Collection[date]) -> None:
-        """Scores of closed weeks changed: views, versions and caches follow, subscribers hear of it."""
-        for week in sorted(weeks):
+        """Scores of closed weeks changed: views, versions and caches follow, subscribers hear of it.
+
+        Raises LedgerUnavailable, StoreUnavailable: then it may be repeated.
+        """
+        for week in await self._opened_of(weeks):
             board = Board(week)
-            if await self._ledger.fetch("week_opened", week):
-                await self._fill(board, again=True)
-                await self.refresh(board)
+            await self._fill(board, again=True)
+            await self.refresh(board)
+
+    async def _opened_of(self, weeks: Collection[date]) -> list[date]:
+        """Those of `weeks` that have their view, in order. One that is just being made is waited for: it may lack what
+        was committed since it began.
+        """
+        async with self._ledger.connection() as connection, connection.transaction():
+            await connection.execute("SET LOCAL statement_timeout = 0")
+            args = list(weeks), _LOCK
+            await connection.execute(self._ledger.query("weeks_locked"), *args, timeout=PATIENT_TIMEOUT)
+            return [week for (week,) in await connection.fetch(self._ledger.query("weeks_opened"), args[0])]
 
     async def refresh(self, board: Board) -> None:
         """Reads a closed week's top anew and announces it. Raises StoreUnavailable: the outbox row stays."""
@@ -180,13 +193,15 @@ class History:
         assert board.week is not None and ends is not None
         async with self._ledger.connection() as connection, connection.transaction():
             await connection.execute("SET LOCAL statement_timeout = 0")
-            await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK + board.week.toordinal())
+            lock = _LOCK + board.week.toordinal()
+            await connection.execute("SELECT pg_advisory_xact_lock($1)", lock, timeout=PATIENT_TIMEOUT)
             there = await connection.fetchval("SELECT to_regclass($1)", board.view)
             if there is None:
                 await connection.execute(
                     self._ledger.query("week_view").format(
                         view=board.view, starts=board.starts.isoformat(), ends=ends.isoformat()
-                    )
+                    ),
+                    timeout=PATIENT_TIMEOUT,
                 )
                 await connection.execute(f"CREATE UNIQUE INDEX ON {board.view} (user_id)")
                 await connection.execute(f"CREATE UNIQUE INDEX ON {board.view} (place)")
@@ -194,7 +209,7 @@ class History:
             elif not again:
                 return
             else:
-                await connection.execute(f"REFRESH MATERIALIZED VIEW {board.view}")
+                await connection.execute(f"REFRESH MATERIALIZED VIEW {board.view}", timeout=PATIENT_TIMEOUT)
             players = await connection.fetchval(f"SELECT count(*) FROM {board.view}")  # noqa: S608
             await connection.execute(self._ledger.query("week_filled"), board.week, players)
         log.info("%s is filled: %d players", board.id, players, extra={"action": "week"})

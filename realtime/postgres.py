@@ -33,6 +33,9 @@ log = logging.getLogger(__name__)
 STATEMENT_TIMEOUT: Final = 10.0
 """Seconds after which PostgreSQL gives up a statement of the serving path."""
 
+PATIENT_TIMEOUT: Final = 3_600.0
+"""Seconds after which the client gives up where statement_timeout was raised: imports, views."""
+
 _MIGRATION_LOCK: Final = 0x7265616C74696D65  # "realtime"
 _REBUILD_LOCK: Final = _MIGRATION_LOCK + 1
 
@@ -198,15 +201,24 @@ class Ledger:
     # Submissions -----------------------------------------------------------------------------------------------
 
     async def record_batch(
-        self, batch: Sequence[Submission], cleared: Sequence[int], *, kind: str = "scores"
+        self,
+        batch: Sequence[Submission],
+        cleared: Sequence[int],
+        *,
+        kind: str = "scores",
+        connection: asyncpg.Connection[Any] | None = None,
     ) -> list[Recorded]:
         """Records submissions in one statement, committed when this returns; clears outbox rows the store has.
 
         No (user, submission id) pair may be twice in `batch`. `kind` is the outbox row's. Raises asyncpg's
         CheckViolationError or NumericValueOutOfRangeError where a sum leaves its range, DeadlockDetectedError where
-        others were in the way: then nothing was recorded.
+        others were in the way: then nothing was recorded. Where `connection` is given, it happens in the transaction
+        that is open there, under whatever statement_timeout that has.
         """
-        return _assembled(batch, await self.fetch("record_batch", *_columns(batch), cleared, kind))
+        args = (*_columns(batch), cleared, kind)
+        if connection is None:
+            return _assembled(batch, await self.fetch("record_batch", *args))
+        return _assembled(batch, await connection.fetch(self._sql["record_batch"], *args, timeout=PATIENT_TIMEOUT))
 
     async def recorded(self, batch: Sequence[Submission]) -> list[Twin]:
         """What became of submissions that met a concurrent twin."""

@@ -131,9 +131,11 @@ INSERT INTO store_epochs AS e (run) VALUES ($1) ON CONFLICT (run) DO UPDATE SET 
 DELETE FROM outbox WHERE id = ANY ($1::bigint[]);
 
 -- name: outbox_take
--- Up to $2 rows older than $1 seconds, oldest first, locked until the transaction's end.
+-- Up to $2 rows older than $1 seconds, oldest first, locked until the transaction's end. An import's row is left alone while
+-- the import lives: it refreshes each closed week once, at its end.
 SELECT id, kind, user_ids, weeks FROM outbox
-WHERE created_at < clock_timestamp() - make_interval(secs => $1) ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED;
+WHERE created_at < clock_timestamp() - make_interval(secs => CASE kind WHEN 'import' THEN greatest($1, 120) ELSE $1 END)
+ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED;
 
 -- name: outbox_state
 -- How many rows wait, and the age of the oldest in seconds.

@@ -65,15 +65,3 @@ INSERT INTO audit (actor, action, user_id, detail) VALUES ($1, $2, $3, $4)
 -- A user's log, newest first: $1 user id, $2 ids below this, $3 limit.
 SELECT id, submission_id, score_added, reason, created_at FROM user_score_transactions
 WHERE user_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3
-
--- name: imported_users
--- The users of players by the addresses their names give ($1 text[] addresses, $2 text[] usernames, parallel): made where missing.
--- A deleted one is given with `deleted` true.
-WITH given AS (
-    SELECT * FROM unnest($1::text[], $2::text[]) AS g (email, username)
-), made AS (
-    INSERT INTO users (email, username) SELECT email, username FROM given ORDER BY email
-    ON CONFLICT (lower(email)) DO NOTHING RETURNING id, email
-)
-SELECT g.username, coalesce(m.id, u.id) AS id, u.deleted_at IS NOT NULL AS deleted
-FROM given g LEFT JOIN made m ON m.email = g.email LEFT JOIN users u ON lower(u.email) = lower(g.email)

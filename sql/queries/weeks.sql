@@ -17,6 +17,16 @@ ORDER BY place
 -- Whether week $1 has its view; $1 date.
 SELECT version FROM closed_weeks WHERE week = $1
 
+-- name: weeks_locked
+-- First of two statements: waits until every view in the making of $1 date[] weeks is there, and keeps others from beginning.
+-- $2 the number of the locks' family.
+SELECT pg_advisory_xact_lock_shared($2::bigint + lock.day)
+FROM (SELECT week - DATE '0001-01-01' + 1 AS day FROM unnest($1::date[]) AS w (week) ORDER BY week) AS lock
+
+-- name: weeks_opened
+-- Which of $1 date[] weeks have their view.
+SELECT week FROM closed_weeks WHERE week = ANY ($1::date[]) ORDER BY week
+
 -- name: week_filled
 -- The view of week $1 was filled just now; its version is one further.
 INSERT INTO closed_weeks AS c (week, players) VALUES ($1, $2)

@@ -1,0 +1,214 @@
+"""Importing: a file of scores into the ledger, and both stores right after it.
+
+Owns the batches of one run and the outbox row of what it has yet to refresh. Must never hold more than a batch, let a
+bad row stop it, or refresh a closed week's view more than once. Assumes that anything may kill it at any moment:
+whatever is not done then, another run or the sweeper does.
+
+A batch is recorded like any other. What live boards show of it the store hears at once, and its outbox row goes with
+the next statement; the closed weeks in it move to the run's own outbox row in that same transaction. At the end that
+row's weeks are refreshed, once each, and it goes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from datetime import date, datetime
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from realtime import recording
+from realtime.errors import StoreUnavailable
+from realtime.players import Players
+from realtime.postgres import PATIENT_TIMEOUT
+from realtime.recording import Ranks, Recorder, Recording
+from realtime.score_file import BadRow, FileRow
+from realtime.submissions import Accepted, Outcome, Rejected, Submission
+
+if TYPE_CHECKING:
+    from realtime.postgres import Recorded, Twin
+
+log = logging.getLogger(__name__)
+
+BATCH: Final = 1_000
+"""Rows recorded in one statement."""
+
+STATEMENT_TIMEOUT: Final = 120.0
+"""Seconds a batch may take: nobody waits for it, and locks of live submissions may be in its way."""
+
+WEEKS_AT_ONCE: Final = 20
+
+
+class Ledger(Protocol):
+    """What an import needs of PostgreSQL."""
+
+    def connection(self) -> AbstractAsyncContextManager[Any]: ...
+    def query(self, name: str) -> str: ...
+    async def fetch(self, name: str, *args: Any) -> list[Any]: ...
+    async def record_batch(
+        self, batch: Sequence[Submission], cleared: Sequence[int], *, connection: Any
+    ) -> list[Recorded]: ...
+    async def recorded(self, batch: Sequence[Submission]) -> list[Twin]: ...
+
+
+Amend = Callable[[Collection[date]], Awaitable[None]]
+"""Refreshes closed weeks that have their view; see `history`."""
+
+
+@dataclass(slots=True)
+class Summary:
+    """What an import came to. Every row is exactly one of `new`, `known` and `bad`."""
+
+    read: int = 0
+    new: int = 0
+    known: int = 0
+    """Rows that were there already."""
+    bad: int = 0
+    players: int = 0
+    """Users made."""
+    untold: int = 0
+    """Batches that are recorded, but that the store has not heard of: a worker tells it."""
+
+
+class Importer:
+    """One import. `on_bad` is told each bad row, in order."""
+
+    def __init__(
+        self, ledger: Ledger, store: Ranks, amend: Amend, now: Callable[[], datetime], on_bad: Callable[[BadRow], None]
+    ) -> None:
+        self._ledger = ledger
+        self._owing = _Owing(ledger)
+        self._recorder = Recorder(self._owing)
+        self._players = Players(ledger)
+        self._store = store
+        self._amend = amend
+        self._now = now
+        self._on_bad = on_bad
+        self.summary = Summary()
+
+    async def run(self, rows: Iterator[FileRow | BadRow], progress: Callable[[], None] = lambda: None) -> None:
+        """Records every row; `progress` is called after each batch. `settle` is due afterwards.
+
+        Raises LedgerUnavailable: all that was recorded stays, and the file can be imported again from its beginning.
+        """
+        while batch := list(islice(rows, BATCH)):
+            await self._record(batch)
+            self.summary.read += len(batch)
+            self.summary.players = self._players.made
+            progress()
+
+    async def settle(self, progress: Callable[[int, int], None] = lambda done, total: None) -> None:
+        """Refreshes the closed weeks that this import, or one that broke off, changed; `progress` is told how many of
+        how many are done.
+
+        Raises LedgerUnavailable, StoreUnavailable: what is left is the sweeper's, in two minutes.
+        """
+        await self._recorder.clear()
+        async with self._ledger.connection() as connection, connection.transaction():
+            owed = await connection.fetch(self._ledger.query("import_owed"))
+            weeks = sorted({week for row in owed for week in row["weeks"]})
+            for start in range(0, len(weeks), WEEKS_AT_ONCE):
+                part = weeks[start : start + WEEKS_AT_ONCE]
+                await self._amend(part)
+                progress(start + len(part), len(weeks))
+            await connection.execute(self._ledger.query("outbox_clear"), [row["id"] for row in owed])
+
+    # A batch -------------------------------------------------------------------------------------------------------
+
+    async def _record(self, batch: Sequence[FileRow | BadRow]) -> None:
+        now = self._now()
+        bad: list[BadRow] = []
+        good: list[FileRow] = []
+        for row in batch:
+            if isinstance(row, BadRow):
+                bad.append(row)
+            elif row.created_at > now:  # here as well as in the statement: no player is made for it
+                bad.append(BadRow(row.line, "created_at lies in the future."))
+            else:
+                good.append(row)
+        if good:
+            bad += await self._record_good(good)
+        self.summary.bad += len(bad)
+        for row in sorted(bad):
+            self._on_bad(row)
+
+    async def _record_good(self, rows: Sequence[FileRow]) -> list[BadRow]:
+        users = await self._players.of({row.player for row in rows if isinstance(row.player, str)})
+        same: dict[tuple[int, str], list[tuple[FileRow, Submission]]] = {}
+        for row in rows:
+            user_id = row.player if isinstance(row.player, int) else users[row.player]
+            submission = Submission(user_id, row.submission_id, row.score_added, row.reason, row.created_at)
+            same.setdefault((user_id, row.submission_id), []).append((row, submission))
+        recorded = await self._recorder.record([alike[0][1] for alike in same.values()])
+        await self._tell(recorded)
+        bad: list[BadRow] = []
+        for submission, outcome in recorded.outcomes:
+            bad += self._judge(same[submission.user_id, submission.submission_id], outcome)
+        return bad
+
+    def _judge(self, alike: Iterable[tuple[FileRow, Submission]], outcome: Outcome) -> Iterator[BadRow]:
+        """Counts the rows of one user and submission id, in the order of the file; gives the bad ones."""
+        first: Submission | None = None
+        for row, submission in alike:
+            if first is not None and submission != first:
+                yield BadRow(row.line, _cause(row, recording.conflict(submission)))
+            elif not isinstance(outcome, Accepted):
+                yield BadRow(row.line, _cause(row, outcome))
+            elif first is None and not outcome.duplicate:
+                self.summary.new += 1
+            else:
+                self.summary.known += 1
+            first = first or submission
+
+    async def _tell(self, recorded: Recording) -> None:
+        """Brings a batch to the live boards, and its closed weeks to what is owed."""
+        if not recorded.outbox_ids:
+            return
+        now = self._now()
+        try:
+            await recording.tell(self._store, recorded, now)
+        except StoreUnavailable as error:
+            self.summary.untold += 1
+            log.debug("the store has not heard of a batch: %s", error)
+            return
+        self._owing.weeks.update(board.week for board in recorded.closed(now) if board.week is not None)
+        self._recorder.stored(recorded.outbox_ids)
+
+
+class _Owing:
+    """The ledger as an import uses it: patient, and with the run's own outbox row in every transaction."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._row: int | None = None
+        self.weeks: set[date] = set()
+        """Closed weeks to refresh, of batches whose own outbox rows go."""
+
+    async def record_batch(self, batch: Sequence[Submission], cleared: Sequence[int]) -> list[Recorded]:
+        async with self._transaction() as connection:
+            return await self._ledger.record_batch(batch, cleared, connection=connection)
+
+    async def recorded(self, batch: Sequence[Submission]) -> list[Twin]:
+        return await self._ledger.recorded(batch)
+
+    async def clear_outbox(self, ids: Sequence[int]) -> None:
+        async with self._transaction() as connection:
+            await connection.execute(self._ledger.query("outbox_clear"), ids)
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[Any]:
+        """A transaction that first writes down what is owed, anew each time: so the row stays young while we live."""
+        async with self._ledger.connection() as connection, connection.transaction():
+            await connection.execute(f"SET LOCAL statement_timeout = {int(STATEMENT_TIMEOUT * 1000)}")
+            if self.weeks:
+                query = self._ledger.query("import_owes")
+                self._row = await connection.fetchval(query, self._row, sorted(self.weeks), timeout=PATIENT_TIMEOUT)
+            yield connection
+
+
+def _cause(row: FileRow, outcome: Rejected) -> str:
+    if outcome.code == "unknown_user" and isinstance(row.player, str):
+        return "deleted: this player was deleted here, and does not come back by an import."
+    return f"{outcome.code}: {outcome.message}"

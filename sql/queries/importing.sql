@@ -1,0 +1,26 @@
+-- name: imported_users
+-- The users of players by the addresses that their names give ($1 text[] addresses, none twice, $2 text[] usernames): made
+-- where missing. user_id is NULL where a concurrent statement is just making that user: ask again.
+WITH given AS (
+    SELECT * FROM unnest($1::text[], $2::text[]) AS g (email, username)
+), made AS (
+    -- Looked for first: a conflict would use up an id each time.
+    INSERT INTO users (email, username)
+    SELECT g.email, g.username FROM given g
+    WHERE NOT EXISTS (SELECT FROM users u WHERE lower(u.email) = g.email) ORDER BY g.email
+    ON CONFLICT (lower(email)) DO NOTHING RETURNING id, email
+)
+SELECT g.username, coalesce(m.id, u.id) AS user_id, m.id IS NOT NULL AS is_new
+FROM given g LEFT JOIN made m ON m.email = g.email LEFT JOIN users u ON lower(u.email) = g.email
+
+-- name: import_owes
+-- The one outbox row of a running import: $1 its id (NULL: a new one), $2 date[] closed weeks whose views it has yet to
+-- refresh. Written again with every batch, so its age says whether the import lives.
+INSERT INTO outbox (id, kind, user_ids, weeks)
+VALUES (coalesce($1, nextval(pg_get_serial_sequence('outbox', 'id'))), 'import', '{}', $2)
+ON CONFLICT (id) DO UPDATE SET weeks = excluded.weeks, created_at = excluded.created_at
+RETURNING id
+
+-- name: import_owed
+-- What imports that ended or broke off have yet to refresh, locked: one that is at it now has its row back with its next batch.
+SELECT id, weeks FROM outbox WHERE kind = 'import' ORDER BY id FOR UPDATE SKIP LOCKED
