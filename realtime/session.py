@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any, Final, Protocol
 
 from realtime import wire
-from realtime.boards import Board
+from realtime.boards import Board, resolve
 from realtime.errors import LedgerUnavailable, RealtimeError
 from realtime.frames import Burst, Frame
 from realtime.intake import Intake
@@ -104,6 +104,7 @@ class Session:
         self._bucket = Bucket(limits.message_rate, asyncio.get_running_loop().time())
         self._floods = 0  # messages beyond the rate, in a row
         self._tasks: set[asyncio.Task[None]] = set()
+        self._awaited: dict[str, asyncio.Task[None]] = {}  # subscriptions whose first state has not come yet
         self._answers: list[bytes] = []  # to submissions; written together at the end of the loop's turn
 
     # Coming and going ----------------------------------------------------------------------------------------
@@ -162,10 +163,7 @@ class Session:
             case wire.Subscribe(board, since):
                 self._subscribe(board, since)
             case wire.Unsubscribe(board):
-                left = self._boards.unsubscribe(self._subscriber, board)
-                if left is None:
-                    raise RealtimeError("unknown_board", "There is no subscription of that board.")
-                self._write(wire.unsubscribed(left, board))
+                self._unsubscribe(board)
             case wire.Auth(token):
                 self._authenticate(token)
 
@@ -187,12 +185,28 @@ class Session:
         names = sum(len(subscription.aliases) for subscription in self._subscriber.subscriptions)
         if len(self._tasks) >= TASKS or (not known and names + len(self._tasks) >= self._limits.max_subscriptions):
             raise RealtimeError("too_many", f"At most {self._limits.max_subscriptions} subscriptions a connection.")
-        self._start(self._boards.subscribe(self._subscriber, board, since), board)
+        self._awaited[board] = self._start(self._boards.subscribe(self._subscriber, board, since), board)
 
-    def _start(self, work: Coroutine[Any, Any, None], board: str) -> None:
+    def _unsubscribe(self, alias: str) -> None:
+        """Ends a subscription, also one whose first state has not come yet: messages act in their order."""
+        awaited = self._awaited.get(alias)
+        if awaited is not None:
+            awaited.cancel()
+        board = self._boards.unsubscribe(self._subscriber, alias)
+        if board is None and awaited is None:
+            raise RealtimeError("unknown_board", "There is no subscription of that board.")
+        self._write(wire.unsubscribed(board or resolve(alias, self._clock.now()), alias))
+
+    def _start(self, work: Coroutine[Any, Any, None], board: str) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(self._answered(work, board))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        for alias in [alias for alias, awaited in self._awaited.items() if awaited is task]:
+            del self._awaited[alias]
 
     async def _answered(self, work: Coroutine[Any, Any, None], board: str) -> None:
         try:
