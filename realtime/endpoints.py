@@ -52,6 +52,7 @@ log = logging.getLogger(__name__)
 
 PAGE_LIMIT: Final = 1_000
 LIST_LIMIT: Final = 1_000
+NEIGHBOURS_LIMIT: Final = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +184,7 @@ class Endpoints:
             WebSocketRoute("/ws", self.socket),
             Route("/boards", self.list_boards, methods=["GET"]),
             Route("/boards/{board}", self.read_board, methods=["GET"]),
+            Route("/boards/{board}/users/{user_id}", self.read_user, methods=["GET"]),
             Route("/scores", self.submit, methods=["POST"]),
             Route("/users", self.register, methods=["POST"]),
             Route("/sessions", self.sign_in, methods=["POST"]),
@@ -254,6 +256,13 @@ class Endpoints:
         limit = _number(request, "limit", 100, 1, PAGE_LIMIT)
         offset = _number(request, "offset", 0, 0, ID_MAX)
         return json_response(await self._s.reading.page(board, offset, limit))
+
+    async def read_user(self, request: Request) -> Response:
+        """One user on a board: rank, score, points to the next rank, and neighbours on each side."""
+        board = boards.resolve(request.path_params["board"], self._s.clock.now())
+        user_id = _as_number(request.path_params["user_id"], "user_id", 1, ID_MAX)
+        neighbours = _number(request, "neighbours", 5, 0, NEIGHBOURS_LIMIT)
+        return json_response(await self._s.reading.user(board, user_id, neighbours))
 
     # Scores --------------------------------------------------------------------------------------------------
 

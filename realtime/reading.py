@@ -7,11 +7,11 @@ never show an old state as a new one: it says `stale`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
-from realtime.boards import TOP, Board
+from realtime.boards import CLOSED_EPOCH, TOP, Board
 from realtime.errors import RealtimeError, StoreUnavailable
 from realtime.standings import Snapshot, ranks
 
@@ -43,6 +43,25 @@ class Page:
     players: int
     stale: bool
     entries: Sequence[Line]
+
+
+@dataclass(frozen=True, slots=True)
+class UserPage:
+    """One user on a board, with those around, as HTTP shows it."""
+
+    board: str
+    epoch: str
+    version: int
+    players: int
+    stale: bool
+    rank: int
+    score: int
+    to_next: int | None
+    """Points to the score of the next better rank; None for the first."""
+    user_id: int
+    username: str
+    neighbours: Sequence[Line]
+    """In board order, the user among them."""
 
 
 class Reading:
@@ -91,7 +110,37 @@ class Reading:
             return Page(board.id, snapshot.epoch, snapshot.version, players, False, lines)
         week = await self._closed.page(board, offset, limit)
         entries = [Line(*line) for line in week.lines]
-        return Page(board.id, "closed", week.version, week.players, False, entries)
+        return Page(board.id, CLOSED_EPOCH, week.version, week.players, False, entries)
+
+    async def user(self, board: Board, user_id: int, neighbours: int) -> UserPage:
+        """A user's row with up to `neighbours` on each side. While the store is away: from the last top seen, `stale`.
+
+        Raises RealtimeError `unknown_user` where the user is not on that board, and as `page` does.
+        """
+        if board.is_closed(self._now()):
+            week = await self._closed.around(board, user_id, neighbours)
+            lines = [Line(*line) for line in week.lines]
+            page = Page(board.id, CLOSED_EPOCH, week.version, week.players, False, lines)
+            return _user_page(page, user_id, week.next_score)
+        try:
+            around, names = await self._live.around(board, user_id, neighbours)
+        except StoreUnavailable:
+            return self._remembered_user(board, user_id, neighbours)
+        lines = _lines(around.scores, names, around.first_rank, around.place)
+        page = Page(board.id, around.epoch or "", around.version, around.players, False, lines)
+        return _user_page(page, user_id, around.next_score)
+
+    def _remembered_user(self, board: Board, user_id: int, neighbours: int) -> UserPage:
+        last = self._remembered(board, 0, 0)
+        known = last.entries
+        place = next((i for i, line in enumerate(known) if line.user_id == user_id), None)
+        if len(known) < last.players and (place is None or place + neighbours >= len(known)):
+            raise _unavailable()  # this user, or a neighbour, may be below what was seen
+        if place is None:
+            raise _unknown_user()
+        better = [line.score for line in known[:place] if line.score > known[place].score]
+        around = replace(last, entries=known[max(0, place - neighbours) : place + neighbours + 1])
+        return _user_page(around, user_id, better[-1] if better else None)
 
     def _remember(self, board: Board, page: Page) -> None:
         known = self._last.pop(board, None)
@@ -104,9 +153,37 @@ class Reading:
     def _remembered(self, board: Board, offset: int, limit: int) -> Page:
         last = self._last.get(board)
         if last is None or offset + limit > max(len(last.entries), TOP):
-            raise RealtimeError("unavailable", "The board cannot be read now.", retry_after_ms=1_000)
+            raise _unavailable()
         entries = last.entries[offset : offset + limit]
         return Page(last.board, last.epoch, last.version, last.players, True, entries)
+
+
+def _unavailable() -> RealtimeError:
+    return RealtimeError("unavailable", "The board cannot be read now.", retry_after_ms=1_000)
+
+
+def _unknown_user() -> RealtimeError:
+    return RealtimeError("unknown_user", "This user is not on that board.")
+
+
+def _user_page(page: Page, user_id: int, next_score: int | None) -> UserPage:
+    own = next((line for line in page.entries if line.user_id == user_id), None)
+    if own is None:
+        raise _unknown_user()
+    to_next = None if next_score is None else next_score - own.score
+    return UserPage(
+        page.board,
+        page.epoch,
+        page.version,
+        page.players,
+        page.stale,
+        own.rank,
+        own.score,
+        to_next,
+        user_id,
+        own.username,
+        page.entries,
+    )
 
 
 def _lines(scores: Mapping[int, int], names: Mapping[int, str], first_rank: int, offset: int) -> list[Line]:

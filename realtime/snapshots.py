@@ -17,7 +17,8 @@ from realtime.errors import StoreChanged, StoreUnavailable
 from realtime.standings import Snapshot
 
 if TYPE_CHECKING:
-    from realtime.dragonfly import Content, Page, Reading
+    from realtime.dragonfly import Around, Content, Page, Reading
+    from realtime.standings import Standing
 
 ATTEMPTS: Final = 8
 NAMES_KEPT: Final = 50_000
@@ -35,6 +36,10 @@ class Store(Protocol):
     async def read(self, wanted: Sequence[Board], names_of: Collection[int] = ()) -> Reading: ...
     async def page(self, board: Board, offset: int, limit: int) -> Page: ...
     async def names(self, user_ids: Collection[int]) -> dict[int, str]: ...
+    async def around(self, board: Board, user_id: int, neighbours: int) -> Around: ...
+    async def standings(
+        self, wanted: Mapping[Board, Sequence[int]]
+    ) -> tuple[str | None, dict[Board, list[Standing]]]: ...
 
 
 class SnapshotReader:
@@ -105,3 +110,26 @@ class SnapshotReader:
         await self._check_epoch(page.epoch)
         names = await self._store.names(page.scores)
         return page, {user_id: names.get(user_id) or f"#{user_id}" for user_id in page.scores}
+
+    async def around(self, board: Board, user_id: int, neighbours: int) -> tuple[Around, Mapping[int, str]]:
+        """A user's row with those around it, and the names in it; one round trip where the names are known.
+
+        Raises StoreUnavailable, StoreChanged.
+        """
+        for _ in range(ATTEMPTS):
+            around = await self._store.around(board, user_id, neighbours)
+            await self._check_epoch(around.epoch)
+            at = (around.epoch, around.users_version)
+            unknown = [i for i in around.scores if i not in self._names] if at == self._names_at else [*around.scores]
+            if unknown:
+                self._take_names(await self._store.read([], unknown))
+            if not unknown or at == self._names_at:
+                known = self._names.get
+                return around, {i: known(i) or f"#{i}" for i in around.scores}
+        raise StoreUnavailable("names change faster than they can be read")
+
+    async def standings(self, wanted: Mapping[Board, Sequence[int]]) -> dict[Board, list[Standing]]:
+        """Where users stand on live boards, in the order asked. Raises StoreUnavailable, StoreChanged."""
+        epoch, found = await self._store.standings(wanted)
+        await self._check_epoch(epoch)
+        return found

@@ -60,6 +60,24 @@ class Diff:
     remove: Sequence[int]
 
 
+class Standing(NamedTuple):
+    """Where one user stands on a board. `rank` and `score` are None while they are not on it."""
+
+    rank: int | None
+    """Standard competition rank: one more than there are players with a higher score."""
+    score: int | None
+    players: int
+    to_next: int | None
+    """Points to the score of the next better rank; None for the first."""
+
+
+def standing(score: int | None, above: int | None, next_score: int | None, players: int) -> Standing:
+    """The standing of a user with `score`, `above` players having more, the least of them `next_score`."""
+    if score is None or above is None:
+        return Standing(None, None, players, None)
+    return Standing(above + 1, score, players, None if next_score is None else next_score - score)
+
+
 def order_key(user_id: int, score: int) -> tuple[int, str]:
     """Sort key, descending: score, then the id as text, as ZREVRANGE and `COLLATE "C" DESC` do."""
     return score, str(user_id)
