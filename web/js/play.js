@@ -33,7 +33,7 @@ function choose(kind) {
     tab.setAttribute('aria-selected', name === kind);
     tab.tabIndex = name === kind ? 0 : -1;
   }
-  $('join').setAttribute('aria-labelledby', TABS[kind].id);
+  $('account').setAttribute('aria-labelledby', TABS[kind].id);
   const joining = kind === 'join';
   $('name-field').hidden = $('password-hint').hidden = !joining;
   $('username').disabled = !joining;

@@ -47,7 +47,7 @@ function preview(options, width, height) {
 
 form.elements.top.addEventListener('input', () => { touchedTop = true; });
 for (const radio of form.elements.shape) {
-  radio.addEventListener('change', () => { if (!touchedTop) form.elements.top.value = defaultTop(radio.value); });
+  radio.addEventListener('input', () => { if (!touchedTop) form.elements.top.value = defaultTop(radio.value); });
 }
 form.addEventListener('input', show);
 form.addEventListener('submit', (event) => event.preventDefault());

@@ -1,0 +1,234 @@
+"""A real server and a real Chromium for the pages' tests.
+
+Owns one `realtime up` for the session, which tests may stop and start again, and one browser with a fresh context for
+each page. Must never stand in for the server; only time's passing is played (`route_web_socket`), since no test can
+wait for Monday. Assumes a Chromium on PATH or Playwright's own; without one, every test here skips.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+from playwright.sync_api import (
+    Browser,
+    ConsoleMessage,
+    Dialog,
+    Page,
+    Playwright,
+    Request,
+    sync_playwright,
+)
+
+CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+QUIET = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+)
+PHONE = {"width": 390, "height": 844}
+DESKTOP = {"width": 1280, "height": 800}
+START_S = 60
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.browser)
+
+
+class Server:
+    """A `realtime up` of the tests' own: its address stays the same from start to start."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._process: subprocess.Popen[str] | None = None
+        self._database = ""
+        self._headers: dict[str, str] = {}
+        self.start()
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "realtime", "up", "--port", str(self.port)]
+        command += ["--data-dir", str(self.folder)]
+        log = (self.folder.parent / "server.log").open("a")
+        environment = {name: value for name, value in os.environ.items() if not name.endswith("_URL")}
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
+        log.close()
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.startswith("database: "):
+                self._database = line.split(maxsplit=1)[1].strip()
+            if line.startswith("ready: "):
+                return
+        raise RuntimeError((self.folder.parent / "server.log").read_text()[-2000:])
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
+        if self._process is None:
+            return
+        self._process.send_signal(how)
+        self._process.wait(START_S)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+        self._process = None
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    def make_users(self, names: list[str]) -> list[int]:
+        """Players without a password, straight into the ledger: a password's hash costs 100 ms."""
+
+        async def insert() -> list[int]:
+            connection = await asyncpg.connect(self._database)
+            try:
+                rows = await connection.fetch(
+                    "INSERT INTO users (username) SELECT * FROM unnest($1::text[]) RETURNING id", names
+                )
+            finally:
+                await connection.close()
+            return [row["id"] for row in rows]
+
+        with ThreadPoolExecutor(1) as thread:  # Playwright's loop runs in this one
+            return thread.submit(lambda: asyncio.run(insert())).result()
+
+    def _token(self) -> str:
+        command = [sys.executable, "-m", "realtime", "token", "--data-dir", str(self.folder)]
+        command += ["--scope", "submit:any", "--scope", "admin"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        return done.stdout.strip().splitlines()[-1]
+
+    def score(self, points: dict[int, int], **more: Any) -> None:
+        """Adds points to players, by their ids."""
+        if not self._headers:
+            self._headers = {"authorization": f"Bearer {self._token()}"}
+        rows = [
+            {"submission_id": secrets.token_hex(8), "user_id": user, "score_added": added, **more}
+            for user, added in points.items()
+        ]
+        answer = httpx.post(f"{self.url}/scores", json=rows, headers=self._headers, timeout=20)
+        outcomes = answer.raise_for_status().json()["results"]
+        assert all(outcome["type"] == "accepted" for outcome in outcomes), outcomes[:3]
+
+    def board(self, board: str = "current_week") -> list[tuple[int, str, int]]:
+        """(rank, name, score) of the top 100 as HTTP tells."""
+        entries = httpx.get(f"{self.url}/boards/{board}", timeout=20).raise_for_status().json()["entries"]
+        return [(entry["rank"], entry["username"], entry["score"]) for entry in entries]
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory, chromium: Browser) -> Iterator[Server]:
+    """The server, once there is a browser to look at it."""
+    made = Server(tmp_path_factory.mktemp("browser") / "data")
+    yield made
+    made.stop()
+
+
+class Cast:
+    """The players of the session's board: 120 of them, the first with the most points."""
+
+    def __init__(self, server: Server) -> None:
+        names = [f"Player {number:03}" for number in range(1, 121)]
+        names[3] = "<img src=x onerror=alert(1)>"
+        names[4] = "مرحبا بالعالم"
+        names[5] = "W" * 64
+        names[6] = "Amélie Roux"
+        self.names = names
+        self.ids = server.make_users(names)
+        server.score({user: 50_000 - 400 * at for at, user in enumerate(self.ids)})
+
+    def climb(self, server: Server, start: int, goal: int) -> int:
+        """Lets the player at rank `start` of this week pass the one at rank `goal`; answers who it is."""
+        board = server.board()
+        _, name, score = board[start - 1]
+        climber = self.ids[self.names.index(name)]
+        server.score({climber: board[goal - 1][2] - score + 1})
+        return climber
+
+
+@pytest.fixture(scope="session")
+def cast(server: Server) -> Cast:
+    """Players with scores."""
+    return Cast(server)
+
+
+@pytest.fixture(scope="session")
+def playwright() -> Iterator[Playwright]:
+    with sync_playwright() as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def chromium(playwright: Playwright) -> Iterator[Browser]:
+    """Debian's Chromium, or Playwright's own."""
+    path = next(filter(None, map(shutil.which, CHROMIUM_NAMES)), None)
+    path = path or (own if Path(own := playwright.chromium.executable_path).exists() else None)
+    if path is None:
+        pytest.skip("no Chromium here: apt-get install chromium, or playwright install chromium")
+    browser = playwright.chromium.launch(executable_path=path, args=list(QUIET))
+    yield browser
+    browser.close()
+
+
+OpenPage = Callable[..., Page]
+
+
+@pytest.fixture
+def open_page(chromium: Browser, server: Server) -> Iterator[OpenPage]:
+    """Opens an address of the server in a context of its own. What must never happen on any page fails the test:
+    an exception, a breach of the policy, a dialog, a request to another host."""
+    contexts = []
+    wrong: list[str] = []
+    ours = (server.url, "data:", "http://localhost:", "about:")
+
+    def on_dialog(dialog: Dialog) -> None:
+        wrong.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
+
+    def on_console(message: ConsoleMessage) -> None:
+        if "Content Security Policy" in message.text:
+            wrong.append(message.text)
+
+    def on_request(request: Request) -> None:
+        if not request.url.startswith(ours):
+            wrong.append(f"request to {request.url}")
+
+    def opened(path: str, *, before: Callable[[Page], None] | None = None, **context: Any) -> Page:
+        made = chromium.new_context(**{"viewport": DESKTOP, "locale": "en-GB", **context})
+        contexts.append(made)
+        page = made.new_page()
+        page.set_default_timeout(10_000)
+        page.on("pageerror", lambda error: wrong.append(f"exception: {error}"))
+        page.on("dialog", on_dialog)
+        page.on("console", on_console)
+        page.on("request", on_request)
+        if before:
+            before(page)
+        page.goto(server.url + path if path.startswith("/") else path)
+        return page
+
+    yield opened
+    for made in contexts:
+        made.close()
+    assert not wrong

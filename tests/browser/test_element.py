@@ -1,0 +1,125 @@
+"""<live-leaderboard> on somebody else's page, on another origin, by one script tag."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import Cast, OpenPage, Server
+
+Host = Callable[[str], str]
+
+
+@pytest.fixture
+def host() -> Iterator[Host]:
+    """Serves one page under another origin, with a policy of its own; answers its address."""
+    servers = []
+
+    def serve(html: str) -> str:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                body = ("<!doctype html><title>Host</title>" + html).encode()
+                self.send_response(200)
+                self.send_header("content-type", "text/html; charset=utf-8")
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        made = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        servers.append(made)
+        threading.Thread(target=made.serve_forever, daemon=True).start()
+        return f"http://localhost:{made.server_address[1]}/"
+
+    yield serve
+    for made in servers:
+        made.shutdown()
+        made.server_close()
+
+
+def names(page: Page, within: str = ".rows") -> list[str]:
+    return page.locator(f"live-leaderboard {within} bdi").all_inner_texts()
+
+
+def expect_names(page: Page, expected: list[str]) -> None:
+    page.wait_for_function(
+        """expected => JSON.stringify([...document.querySelector('live-leaderboard').shadowRoot
+            .querySelectorAll('.rows bdi')].map(node => node.textContent)) === JSON.stringify(expected)""",
+        arg=expected,
+    )
+
+
+def tag(server: Server, attributes: str) -> str:
+    return (
+        f'<script type="module" src="{server.url}/static/js/live-leaderboard.js"></script>'
+        f"<live-leaderboard {attributes}></live-leaderboard>"
+    )
+
+
+def test_one_script_tag_shows_a_live_board(open_page: OpenPage, server: Server, cast: Cast, host: Host) -> None:
+    page = open_page(host(tag(server, 'board="all_time" top="7"')))
+    expect_names(page, [name for _, name, _ in server.board("all_time")[:7]])
+    expect(page.locator("live-leaderboard .status")).to_have_text("Live")
+    board = server.board("all_time")
+    server.score({cast.ids[cast.names.index(board[3][1])]: board[0][2] - board[3][2] + 5})
+    expect_names(page, [name for _, name, _ in server.board("all_time")[:7]])
+
+
+def test_attributes_may_change_and_a_burst_is_one_change(
+    open_page: OpenPage, server: Server, cast: Cast, host: Host
+) -> None:
+    page = open_page(host(tag(server, 'top="3"')))
+    expect_names(page, [name for _, name, _ in server.board()[:3]])
+    sent: list[str] = []
+    page.evaluate("""() => { const send = WebSocket.prototype.send; window.sent = [];
+        WebSocket.prototype.send = function (text) { window.sent.push(text); return send.call(this, text); }; }""")
+    page.evaluate("""() => { const board = document.querySelector('live-leaderboard');
+        board.setAttribute('board', 'all_time'); board.setAttribute('top', '5');
+        board.setAttribute('heading', 'Ever'); }""")
+    expect_names(page, [name for _, name, _ in server.board("all_time")[:5]])
+    expect(page.locator("live-leaderboard .title")).to_have_text("Ever")
+    sent = page.evaluate("window.sent.filter(text => text.includes('\"subscribe\"'))")
+    assert len(sent) == 1
+
+
+def test_several_on_one_page_share_a_connection(open_page: OpenPage, server: Server, cast: Cast, host: Host) -> None:
+    sockets: list[str] = []
+    html = tag(server, 'top="3"') + '<live-leaderboard board="all_time" top="2"></live-leaderboard>'
+    page = open_page(host(html), before=lambda page: page.on("websocket", lambda line: sockets.append(line.url)))
+    expect(page.locator("live-leaderboard >> nth=1").locator(".row")).to_have_count(2)
+    assert len(sockets) == 1
+    page.evaluate("for (const board of document.querySelectorAll('live-leaderboard')) board.remove()")
+
+
+def test_it_is_styled_from_outside(open_page: OpenPage, server: Server, cast: Cast, host: Host) -> None:
+    rules = "live-leaderboard { --ll-ink: rgb(1, 2, 3) } live-leaderboard::part(score) { color: rgb(4, 5, 6) }"
+    page = open_page(host(f"<style>{rules}</style>" + tag(server, 'top="2"')))
+    expect(page.locator("live-leaderboard .row")).to_have_count(2)
+    expect(page.locator("live-leaderboard section")).to_have_css("color", "rgb(1, 2, 3)")
+    expect(page.locator("live-leaderboard .score").first).to_have_css("color", "rgb(4, 5, 6)")
+
+
+def test_a_followed_player_out_of_sight_is_pinned_below(
+    open_page: OpenPage, server: Server, cast: Cast, host: Host
+) -> None:
+    page = open_page(host(tag(server, f'top="5" user="{cast.ids[80]}"')))
+    expect(page.locator("live-leaderboard .pinned bdi")).to_have_text(cast.names[80])
+    assert cast.names[80] not in names(page)
+
+
+def test_markup_in_a_name_is_text(open_page: OpenPage, server: Server, cast: Cast, host: Host) -> None:
+    page = open_page(host(tag(server, 'top="100"')))
+    expect(page.locator("live-leaderboard .row")).to_have_count(100)
+    assert page.locator("live-leaderboard img").count() == 0
+
+
+def test_narrow_it_leaves_the_gain_out(open_page: OpenPage, server: Server, cast: Cast, host: Host) -> None:
+    page = open_page(host(f"<div style='width: 320px'>{tag(server, 'top=3')}</div>"))
+    expect(page.locator("live-leaderboard .row")).to_have_count(3)
+    expect(page.locator("live-leaderboard .gain").first).to_have_css("display", "none")

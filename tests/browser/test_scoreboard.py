@@ -1,0 +1,309 @@
+"""The scoreboard page in a real browser against the real server: what it shows, and that it goes on showing it."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+from playwright.sync_api import WebSocketRoute, expect
+
+from tests.browser.conftest import DESKTOP, PHONE, Cast, OpenPage, Server
+from tests.browser.looking import expect_live, expect_rows, rows
+
+
+@pytest.mark.parametrize("viewport", [PHONE, DESKTOP, {"width": 320, "height": 640}], ids=["phone", "desktop", "small"])
+def test_it_opens_connects_and_moves(open_page: OpenPage, server: Server, cast: Cast, viewport: dict[str, int]) -> None:
+    page = open_page("/", viewport=viewport)
+    expect_live(page)
+    expect_rows(page, server.board())
+    climber = cast.climb(server, 40, 1)
+    expect_rows(page, server.board())
+    expect(page.locator(f".row[data-user='{climber}'] .change")).to_have_attribute("data-kind", "up")
+    first, second, third = server.board()[:3]
+    for step, (_, name, _) in {"first": first, "second": second, "third": third}.items():
+        expect(page.locator(f".{step} .holder .person:not(.leaving) bdi")).to_have_text(name)
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing sticks out sideways"
+
+
+def test_rows_are_moved_and_not_rebuilt(open_page: OpenPage, server: Server, cast: Cast) -> None:
+    page = open_page("/")
+    expect_rows(page, server.board())
+    page.evaluate("for (const row of document.querySelectorAll('.row')) row.mark = row.dataset.user")
+    server.score({cast.ids[20]: 3_000, cast.ids[60]: 9_000})
+    expect_rows(page, server.board())
+    kept = page.locator(".row").evaluate_all("rows => rows.filter(row => row.mark === row.dataset.user).length")
+    assert kept >= 99
+
+
+def test_a_name_with_markup_is_text_and_a_long_one_is_cut(open_page: OpenPage, server: Server, cast: Cast) -> None:
+    page = open_page("/", viewport=PHONE)
+    expect_rows(page, server.board())
+    assert page.locator("img").count() == 0
+    assert "<img src=x onerror=alert(1)>" in [name for _, name, _ in rows(page)]
+    wide = page.locator(".name").evaluate_all(
+        "names => names.filter(name => name.getBoundingClientRect().right > innerWidth).length"
+    )
+    assert wide == 0
+
+
+def test_the_address_holds_the_view(open_page: OpenPage, server: Server, cast: Cast) -> None:
+    page = open_page("/")
+    expect_live(page)
+    page.get_by_role("tab", name="All time").click()
+    expect(page).to_have_url(re.compile(r"\?board=all_time$"))
+    expect_rows(page, server.board("all_time"))
+    page.go_back()
+    expect(page.get_by_role("tab", name="This week")).to_have_attribute("aria-selected", "true")
+    again = open_page(f"/?board=all_time&me={cast.ids[10]}")
+    expect(again.get_by_role("tab", name="All time")).to_have_attribute("aria-selected", "true")
+    expect(again.locator(".me-name")).to_have_text(cast.names[10])
+    expect(again.locator(f".row.me[data-user='{cast.ids[10]}'] .you")).to_have_text("You")
+
+
+def test_a_board_that_is_not_there_says_so(open_page: OpenPage) -> None:
+    page = open_page("/?board=week_of_2026_11_24")
+    expect(page.locator("#empty")).to_be_visible()
+    expect(page.locator("#empty span")).not_to_be_empty()
+
+
+def test_finding_and_following_by_keyboard_alone(open_page: OpenPage, server: Server, cast: Cast) -> None:
+    page = open_page("/")
+    expect_rows(page, server.board())
+    page.keyboard.press("/")
+    expect(page.locator("#player")).to_be_focused()
+    page.keyboard.type("amelie")
+    page.keyboard.press("Enter")
+    rank, name, score = next(row for row in server.board() if row[1] == "Amélie Roux")
+    expect(page.locator("#result span")).to_have_text(f"{name} is rank {rank} with {score:,} points.")
+    expect(page.locator(".row.found")).to_be_in_viewport()
+    page.locator("#result button").focus()
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile(rf"me={cast.ids[6]}$"))
+    expect(page.locator(".me-name")).to_have_text(name)
+    page.keyboard.press("/")
+    page.keyboard.type("nobody of that name")
+    page.keyboard.press("Enter")
+    expect(page.locator("#result span")).to_contain_text("No player called")
+    page.keyboard.press("Escape")
+    expect(page.locator("#result")).to_be_hidden()
+    expect(page.locator("#player")).to_have_value("")
+
+
+def test_a_player_outside_the_top_hundred_is_found(open_page: OpenPage, server: Server, cast: Cast) -> None:
+    page = open_page("/")
+    expect_rows(page, server.board())
+    page.locator("#player").fill("Player 119")
+    page.locator("#player").press("Enter")
+    expect(page.locator("#result span")).to_have_text("Player 119 is rank 119, outside the top 100.")
+
+
+def test_tabs_by_keyboard(open_page: OpenPage, cast: Cast) -> None:
+    page = open_page("/")
+    expect_live(page)
+    page.get_by_role("tab", name="This week").focus()
+    page.keyboard.press("ArrowRight")
+    expect(page.get_by_role("tab", name="All time")).to_be_focused()
+    expect(page.get_by_role("tab", name="All time")).to_have_attribute("aria-selected", "true")
+    page.keyboard.press("Home")
+    expect(page.get_by_role("tab", name="This week")).to_have_attribute("aria-selected", "true")
+    inside = page.locator("[role=tab][tabindex='0']").count()
+    assert inside == 1, "one stop for the tab key"
+
+
+def test_sharing_copies_what_it_says(open_page: OpenPage, server: Server, cast: Cast) -> None:
+    page = open_page("/?board=all_time", permissions=["clipboard-read", "clipboard-write"])
+    expect_live(page)
+    copied = {}
+    page.locator("#share summary").click()
+    for what in ("link", "embed", "overlay"):
+        button = page.locator(f"[data-copy={what}]")
+        button.click()
+        expect(button).to_have_text("Copied")
+        copied[what] = page.evaluate("navigator.clipboard.readText()")
+    assert copied["link"] == f"{server.url}/?board=all_time"
+    assert copied["overlay"] == f"{server.url}/overlay?board=all_time"
+    assert f'src="{server.url}/static/js/live-leaderboard.js"' in copied["embed"]
+
+
+# Counts, frame by frame, the rows on the move and the plates to be seen.
+WATCH_MOVES = """() => {
+    window.moves = window.plates = 0;
+    const moves = row => row.getAnimations().some(one => one.effect.getKeyframes().some(frame => 'transform' in frame));
+    const seen = plate => getComputedStyle(plate).visibility === 'visible';
+    const look = () => {
+        window.moves = Math.max(window.moves, [...document.querySelectorAll('.row')].filter(moves).length);
+        window.plates = Math.max(window.plates, [...document.querySelectorAll('.row .plate')].filter(seen).length);
+        requestAnimationFrame(look);
+    };
+    look();
+}"""
+
+
+def test_rank_moves_are_animated_unless_the_viewer_wants_none(open_page: OpenPage, server: Server, cast: Cast) -> None:
+    lively = open_page("/")
+    calm = open_page("/", reduced_motion="reduce")
+    for page in (lively, calm):
+        expect_rows(page, server.board())
+        page.evaluate(WATCH_MOVES)
+    cast.climb(server, 16, 6)
+    for page in (lively, calm):
+        expect_rows(page, server.board())
+    lively.wait_for_function("() => window.moves > 0 && window.plates > 0")
+    calm.wait_for_function("() => window.plates > 0")
+    assert calm.evaluate("window.moves") == 0
+
+
+def test_a_hidden_page_paints_once_when_it_is_seen_again(open_page: OpenPage, server: Server, cast: Cast) -> None:
+    page = open_page("/")
+    expect_rows(page, server.board())
+    page.evaluate("""() => {
+        window.paints = 0;
+        const list = document.querySelector('#list');
+        new MutationObserver(() => { window.paints += 1; }).observe(list, {subtree: true, characterData: true});
+        Object.defineProperty(document, 'hidden', {configurable: true, get: () => true});
+        document.dispatchEvent(new Event('visibilitychange'));
+    }""")
+    for _ in range(5):
+        server.score({cast.ids[2]: 1})
+    page.wait_for_timeout(600)
+    assert page.evaluate("window.paints") == 0
+    page.evaluate("""() => { Object.defineProperty(document, 'hidden', {configurable: true, get: () => false});
+        document.dispatchEvent(new Event('visibilitychange')); }""")
+    expect_rows(page, server.board())
+    assert page.evaluate("window.paints") == 1
+
+
+def test_offline_says_since_when_and_online_goes_on_at_once(open_page: OpenPage, server: Server, cast: Cast) -> None:
+    lines: list[WebSocketRoute] = []
+    cut = False
+
+    def answer(line: WebSocketRoute) -> None:
+        if cut:
+            line.close(code=1001)
+            return
+        lines.append(line)
+        line.connect_to_server()
+
+    page = open_page("/", before=lambda page: page.route_web_socket("**/ws", answer))
+    expect_rows(page, server.board())
+    cut = True
+    lines[-1].close(code=1001)
+    expect(page.locator("#lamp")).to_have_text("Reconnecting")
+    expect(page.locator("#note")).to_contain_text("Connection lost. These are the scores from")
+    expect(page.locator("#list .row").first).to_be_attached()
+    server.score({cast.ids[2]: 7})
+    cut = False
+    page.evaluate("dispatchEvent(new Event('online'))")
+    expect_live(page)
+    expect(page.locator("#note")).to_be_hidden()
+    expect_rows(page, server.board())
+
+
+def test_a_lost_diff_is_healed(open_page: OpenPage, server: Server, cast: Cast) -> None:
+    lost: list[str] = []
+
+    def lossy(line: WebSocketRoute) -> None:
+        upstream = line.connect_to_server()
+
+        def pass_on(message: str | bytes) -> None:
+            if '"diff"' in str(message) and not lost:
+                lost.append(str(message))
+                return
+            line.send(message)
+
+        upstream.on_message(pass_on)
+
+    page = open_page("/", before=lambda page: page.route_web_socket("**/ws", lossy))
+    expect_rows(page, server.board())
+    server.score({cast.ids[2]: 3})
+    page.wait_for_timeout(300)
+    assert lost
+    server.score({cast.ids[2]: 3})
+    expect_rows(page, server.board())
+
+
+def test_rollover_empties_the_board_and_says_so_without_a_reload(open_page: OpenPage) -> None:
+    lines: list[WebSocketRoute] = []
+    old, new = "week_of_2026_01_05", "week_of_2026_01_12"
+
+    def say(line: WebSocketRoute, **message: Any) -> None:
+        line.send(json.dumps(message))
+
+    def play(line: WebSocketRoute) -> None:
+        lines.append(line)
+
+        def answer(message: str | bytes) -> None:
+            if json.loads(message)["type"] != "subscribe":
+                return
+            say(line, type="subscribed", board=old, resumed=False, **{"as": "current_week"})
+            entries = [{"user_id": 7, "username": "Last Week's First", "score": 900}]
+            say(line, type="snapshot", board=old, epoch="x", version=4, entries=entries)
+
+        line.on_message(answer)
+        say(line, type="hello", protocol=1, now="2026-01-11T23:59:58.000Z")
+
+    page = open_page("/", before=lambda page: page.route_web_socket("**/ws", play))
+    expect_rows(page, [(1, "Last Week's First", 900)])
+    expect(page.locator("#clock-label")).to_have_text("Week 2 ends in")
+    expect(page.locator("#clock")).to_have_class(re.compile("last-hour"))
+    expect(page.locator("#clock-label")).to_have_text("Week 2 is closing")
+    page.evaluate("window.stayed = true")
+    say(lines[-1], type="rollover", to=new, **{"as": "current_week", "from": old})
+    say(lines[-1], type="snapshot", board=new, epoch="x", version=0, entries=[])
+    expect(page.locator("#empty strong")).to_have_text("Week 3 has just started")
+    expect(page.locator("#clock-label")).to_have_text("Week 2 is final. Week 3 has started.")
+    expect(page.locator(".first .open")).to_have_text("Open")
+    entries = [{"user_id": 8, "username": "New", "score": 1}]
+    say(lines[-1], type="diff", board=new, epoch="x", version=1, upsert=entries, remove=[], **{"from": 0})
+    expect_rows(page, [(1, "New", 1)])
+    assert page.evaluate("window.stayed")
+
+
+def test_the_server_restarts_and_the_page_goes_on(open_page: OpenPage, server: Server, cast: Cast) -> None:
+    page = open_page("/")
+    expect_rows(page, server.board())
+    page.evaluate("window.stayed = true")
+    server.restart()
+    server.score({cast.ids[30]: 500})
+    page.wait_for_function("() => document.querySelector('#lamp').textContent.trim() === 'Live'", timeout=40_000)
+    expect_rows(page, server.board())
+    assert page.evaluate("window.stayed")
+
+
+def test_numbers_stand_in_the_viewers_locale(open_page: OpenPage, server: Server, cast: Cast) -> None:
+    page = open_page("/", locale="de-DE")
+    expect_rows(page, server.board())
+    assert re.search(r"\d\.\d{3}", page.locator(".row .score").nth(5).inner_text())
+
+
+BYTES = """() => ['navigation', 'resource'].flatMap(kind => performance.getEntriesByType(kind))
+    .filter(entry => !entry.name.includes('/boards'))
+    .reduce((sum, entry) => sum + entry.encodedBodySize, 0)"""
+
+# When the socket opened, and when the hundredth row was painted.
+WATCH_START = """(() => {
+    const Plain = WebSocket;
+    window.WebSocket = class extends Plain {
+        constructor(url) {
+            super(url);
+            this.addEventListener('open', () => { window.opened = performance.now(); });
+        }
+    };
+    addEventListener('DOMContentLoaded', () => new MutationObserver((_, observer) => {
+        if (document.querySelectorAll('.row').length !== 100) return;
+        observer.disconnect();
+        requestAnimationFrame(() => { window.shown = performance.now(); });
+    }).observe(document.body, {subtree: true, childList: true}));
+})()"""
+
+
+def test_a_cold_load_is_small_and_the_board_soon_there(open_page: OpenPage, server: Server, cast: Cast) -> None:
+    waits = []
+    for _ in range(3):
+        page = open_page("/", before=lambda page: page.add_init_script(WATCH_START))
+        page.wait_for_function("() => window.shown")
+        waits.append(page.evaluate("window.shown - window.opened"))
+        assert 10 * 1024 < page.evaluate(BYTES) < 40 * 1024, "everything, compressed, as it came over the line"
+    assert min(waits) < 300, waits
