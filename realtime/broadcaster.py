@@ -249,23 +249,27 @@ class Broadcaster:
         """Compares versions every 2 s: a lost announcement costs that, not truth."""
         while True:
             await asyncio.sleep(POLL_INTERVAL)
-            live = [board for board, stream in self._streams.items() if not self._is_closed(board)]
-            try:
-                versions = await self._announcements.versions(live)
-            except StoreUnavailable as error:
-                self._set_live(False, str(error))
-                continue
-            moved = versions.users != self._users_version
-            self._users_version = versions.users
-            for board, version in versions.boards.items():
-                stream = self._streams.get(board)
-                latest = stream.latest if stream else None
-                if moved or latest is None or (latest.epoch, latest.version) != (versions.epoch, version):
-                    self.mark(board.id)
-            if not self._live:
-                self.mark_all()
-                if not self._streams:
-                    await self._probe()
+            await self.compare()
+
+    async def compare(self) -> None:
+        """Marks every followed board of which the store has another version than was last shown."""
+        live = [board for board, stream in self._streams.items() if not self._is_closed(board)]
+        try:
+            versions = await self._announcements.versions(live)
+        except StoreUnavailable as error:
+            self._set_live(False, str(error))
+            return
+        moved = versions.users != self._users_version
+        self._users_version = versions.users
+        for board, version in versions.boards.items():
+            stream = self._streams.get(board)
+            latest = stream.latest if stream else None
+            if moved or latest is None or (latest.epoch, latest.version) != (versions.epoch, version):
+                self.mark(board.id)
+        if not self._live:
+            self.mark_all()
+            if not self._streams:
+                await self._probe()
 
     async def _probe(self) -> None:
         """With nothing to read, whether the store is back is asked all the same."""

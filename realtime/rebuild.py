@@ -68,32 +68,41 @@ def epoch_name(run: str, n: int) -> str:
 class Rebuilder:
     """Keeps the store's content ours: watches, and fills when need be."""
 
-    def __init__(self, ledger: Ledger, store: Store, now: Callable[[], datetime]) -> None:
+    def __init__(self, ledger: Ledger, store: Store, now: Callable[[], datetime], *, chunk: int = CHUNK) -> None:
         self._ledger = ledger
         self._store = store
         self._now = now
-        self._suspected = asyncio.Event()
+        self._chunk = chunk
+        self._suspected = False
         self.rebuilds = 0
         """Rebuilds this process completed."""
 
     def suspect(self) -> None:
         """Somebody met content that cannot be ours: rebuilt soon, even where the run says it is."""
-        self._suspected.set()
+        self._suspected = True
 
     async def watch(self) -> None:
         """Looks every second which store answers, and rebuilds where its content is not ours. Never ends by itself."""
         while True:
-            suspected = self._suspected.is_set()
-            self._suspected.clear()
             try:
-                content = await self._store.adopt()
-                if suspected or not content.is_complete:
-                    await self.rebuild(force=suspected)
+                await self.look()
             except (StoreUnavailable, LedgerUnavailable) as error:
-                if suspected:
-                    self._suspected.set()
                 log.debug("cannot look after the store: %s", error)
             await asyncio.sleep(WATCH_INTERVAL)
+
+    async def look(self) -> bool:
+        """Whether the content had to be rebuilt, and was, by this process.
+
+        Raises StoreUnavailable, LedgerUnavailable: a suspicion stays for the next look.
+        """
+        suspected = self._suspected
+        self._suspected = False
+        try:
+            content = await self._store.adopt()
+            return (suspected or not content.is_complete) and await self.rebuild(force=suspected)
+        except BaseException:
+            self._suspected |= suspected
+            raise
 
     async def rebuild(self, *, force: bool = False, progress: Progress = lambda board, rows: None) -> bool:
         """Fills the store from the ledger; False where another process does so already, or did meanwhile.
@@ -127,9 +136,9 @@ class Rebuilder:
         for board in live:
             done = 0
             if board is ALL_TIME:
-                stream = self._ledger.stream(connection, "all_totals", size=CHUNK)
+                stream = self._ledger.stream(connection, "all_totals", size=self._chunk)
             else:
-                stream = self._ledger.stream(connection, "all_of_week", board.week, size=CHUNK)
+                stream = self._ledger.stream(connection, "all_of_week", board.week, size=self._chunk)
             async for records in stream:
                 rows = [Row(record[0], record[1], record[2]) for record in records]
                 profiles = [Profile(r[0], r[4], r[3]) for r in records] if board is ALL_TIME else []
