@@ -30,6 +30,7 @@ from realtime.intake import Intake
 from realtime.limits import Connections
 from realtime.metrics import Metrics
 from realtime.postgres import Ledger
+from realtime.ranks import Ranks
 from realtime.reading import Reading
 from realtime.rebuild import Rebuilder
 from realtime.replay import Replay
@@ -165,7 +166,9 @@ async def _lifespan(app: Starlette, settings: Settings, with_worker: bool) -> As
     async with AsyncExitStack() as stack:
         stores = await stack.enter_async_context(opened(settings))
         now = stores.ledger.clock.now
-        reading = Reading(SnapshotReader(stores.store), stores.history, now)
+        snapshots = SnapshotReader(stores.store)
+        reading = Reading(snapshots, stores.history, now)
+        ranks = Ranks(snapshots, stores.history, now, most=settings.max_watches)
         broadcaster = Broadcaster(reading, stores.store, now, interval=settings.broadcast_interval_ms / 1000)
         broadcaster.on_foreign = stores.rebuilder.suspect
         intake = Intake(
@@ -186,6 +189,8 @@ async def _lifespan(app: Starlette, settings: Settings, with_worker: bool) -> As
             ("poll", broadcaster.poll),
             ("read", broadcaster.read),
             ("deliver", broadcaster.deliver),
+            ("ranks", ranks.run),
+            ("closed ranks", ranks.run_closed),
             ("rollover", Rollover(broadcaster, now).run),
             *(worker_tasks(stores) if with_worker else []),
         ]
@@ -212,6 +217,7 @@ async def _lifespan(app: Starlette, settings: Settings, with_worker: bool) -> As
             tokens=Tokens(settings.secret),
             intake=intake,
             broadcaster=broadcaster,
+            ranks=ranks,
             reading=reading,
             history=stores.history,
             accounts=Accounts(stores.ledger, stores.replay, passwords),

@@ -33,6 +33,7 @@ from realtime.intake import Intake
 from realtime.limits import Connections
 from realtime.metrics import Metrics
 from realtime.postgres import Clock
+from realtime.ranks import Ranks
 from realtime.reading import Reading
 from realtime.session import Limits, Session, authorize
 from realtime.settings import Settings
@@ -64,6 +65,7 @@ class Services:
     tokens: Tokens
     intake: Intake
     broadcaster: Broadcaster
+    ranks: Ranks
     reading: Reading
     history: History
     accounts: Accounts
@@ -435,6 +437,7 @@ class Endpoints:
         session = Session(
             subscriber,
             self._s.broadcaster,
+            self._s.ranks,
             self._s.intake,
             lambda token: self._s.tokens.verify(token, self._s.clock.now()),
             self._s.clock,

@@ -23,7 +23,7 @@ import orjson
 from realtime.boards import CLOSE_GRACE, CLOSED_EPOCH, TOP, Board, week_at
 from realtime.errors import RealtimeError, StoreUnavailable
 from realtime.postgres import PATIENT_TIMEOUT
-from realtime.standings import Snapshot
+from realtime.standings import Snapshot, Standing, standing
 
 log = logging.getLogger(__name__)
 
@@ -123,6 +123,17 @@ class History:
         await self.open(board)
         rows = await self._fetch("week_user", board, user_id, neighbours)
         return _page(rows)
+
+    async def versions(self, of: Sequence[Board]) -> dict[Board, int]:
+        """The versions of those closed weeks that have their view, all in one statement. Raises LedgerUnavailable."""
+        rows = await self._ledger.fetch("weeks_versions", [board.week for board in of]) if of else []
+        return {Board(week): version for week, version in rows}
+
+    async def standings(self, board: Board, user_ids: Sequence[int]) -> tuple[int, list[Standing]]:
+        """Where users stand on an open closed week, in the order asked, and its version. Raises LedgerUnavailable."""
+        rows = await self._fetch("week_standings", board, list(user_ids))
+        version, players = rows[0]["version"], rows[0]["players"]
+        return version, [standing(row["score"], row["above"], row["next_score"], players) for row in rows]
 
     async def _fetch(self, name: str, board: Board, *args: Any) -> list[Any]:
         async with self._ledger.connection() as connection:

@@ -50,6 +50,14 @@ class Boards(Protocol):
     def remove(self, subscriber: Subscriber) -> None: ...
 
 
+class Watches(Protocol):
+    """What a session needs of ranks."""
+
+    def watch(self, subscriber: Subscriber, alias: str, user_id: int) -> None: ...
+    def unwatch(self, subscriber: Subscriber, alias: str, user_id: int) -> Board | None: ...
+    def remove(self, subscriber: Subscriber) -> None: ...
+
+
 def authorize(identity: Identity | None, submission: Submission) -> None:
     """Whether `identity` may hand in `submission`. Raises RealtimeError `unauthorized` or `forbidden`.
 
@@ -85,6 +93,7 @@ class Session:
         self,
         subscriber: Subscriber,
         boards: Boards,
+        watches: Watches,
         intake: Intake,
         verify: Callable[[str], Identity],
         clock: Clock,
@@ -95,6 +104,7 @@ class Session:
     ) -> None:
         self._subscriber = subscriber
         self._boards = boards
+        self._watches = watches
         self._intake = intake
         self._verify = verify
         self._clock = clock
@@ -119,6 +129,7 @@ class Session:
         """The connection is gone."""
         self._subscriber.gone()
         self._boards.remove(self._subscriber)
+        self._watches.remove(self._subscriber)
         for task in self._tasks:
             task.cancel()
 
@@ -164,6 +175,13 @@ class Session:
                 self._subscribe(board, since)
             case wire.Unsubscribe(board):
                 self._unsubscribe(board)
+            case wire.Watch(board, user_id):
+                self._watches.watch(self._subscriber, board, user_id)
+            case wire.Unwatch(board, user_id):
+                left = self._watches.unwatch(self._subscriber, board, user_id)
+                if left is None:
+                    raise RealtimeError("unknown_user", "This user is not watched on that board.")
+                self._write(wire.unwatched(left, user_id))
             case wire.Auth(token):
                 self._authenticate(token)
 

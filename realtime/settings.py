@@ -69,6 +69,7 @@ class Settings(BaseModel):
         "REALTIME_MESSAGE_RATE", 50.0, "messages a second of one socket without submit:any or admin; 0: any number"
     )
     max_subscriptions: Count = _env("REALTIME_MAX_SUBSCRIPTIONS", 64, "subscriptions a connection")
+    max_watches: Count = _env("REALTIME_MAX_WATCHES", 16, "users whose rank a connection may watch")
 
     registration: Literal["open", "closed"] = _env("REALTIME_REGISTRATION", "closed", "who may POST /users")
     token_lifetime_s: Count = _env("REALTIME_TOKEN_LIFETIME_S", 86_400, "seconds a token of POST /sessions lives")

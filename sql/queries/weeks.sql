@@ -41,6 +41,26 @@ WHERE week IN (SELECT week FROM user_weekly_scores WHERE user_id = $1)
 -- The week of the oldest score, NULL where there is none.
 SELECT min(week) FROM user_weekly_scores
 
+-- name: weeks_versions
+-- Versions of those of $1 date[] weeks that have their view.
+SELECT week, version FROM closed_weeks WHERE week = ANY ($1::date[])
+
+-- name: week_standings
+-- $1 date, $2 bigint[] users, in that order: score, players above, the least score above; NULL where not shown. With each,
+-- the week's version and players.
+WITH hidden AS MATERIALIZED (
+    SELECT v.score FROM user_total_scores t JOIN {view} v USING (user_id) WHERE t.hidden
+)
+SELECT c.version, c.players - (SELECT count(*) FROM hidden) AS players, own.score,
+       own.rank - 1 - (SELECT count(*) FROM hidden h WHERE h.score > own.score) AS above,
+       (SELECT v.score FROM {view} v JOIN user_total_scores t USING (user_id)
+        WHERE v.score > own.score AND NOT t.hidden ORDER BY v.score LIMIT 1) AS next_score
+FROM unnest($2::bigint[]) WITH ORDINALITY AS wanted (user_id, ord)
+JOIN closed_weeks c ON c.week = $1
+LEFT JOIN (SELECT v.* FROM {view} v JOIN user_total_scores t USING (user_id) WHERE NOT t.hidden) AS own
+       ON own.user_id = wanted.user_id
+ORDER BY wanted.ord
+
 -- name: week_page
 -- $1 date, $2 offset, $3 limit: rows of a closed week with ranks among those who are shown; first the week's version and
 -- number of players. A week without (shown) rows gives one row with NULL user_id.
