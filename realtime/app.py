@@ -28,7 +28,8 @@ from realtime.errors import LedgerUnavailable, RealtimeError, StartupError, Stor
 from realtime.history import History
 from realtime.intake import Intake
 from realtime.limits import Connections
-from realtime.metrics import Metrics
+from realtime.metrics import Metrics, Peers
+from realtime.metrics import Reading as Measured
 from realtime.postgres import Ledger
 from realtime.ranks import Ranks
 from realtime.reading import Reading
@@ -45,6 +46,9 @@ log = logging.getLogger(__name__)
 
 CLOCK_INTERVAL = 60.0
 """Seconds between two measurements of PostgreSQL's clock."""
+
+BACKLOG_INTERVAL = 5.0
+"""Seconds between two looks at what waits in the ledger for the store."""
 
 START_PATIENCE = 30.0
 """Seconds a starting process waits for PostgreSQL."""
@@ -115,6 +119,27 @@ def _end_process(name: str) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
+class Backlog:
+    """How much waits in the ledger for its way to the store, as last looked."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._rows, self._age = 0, 0.0
+
+    async def watch(self) -> None:
+        """Looks now and then. Never ends by itself."""
+        while True:
+            self._rows, self._age = await self._ledger.outbox_state()
+            await asyncio.sleep(BACKLOG_INTERVAL)
+
+    def readings(self) -> list[Measured]:
+        """For the metrics."""
+        return [
+            ("gauge", "outbox_rows", "Changes recorded that the store may not have", lambda: self._rows),
+            ("gauge", "outbox_age_seconds", "Age of the oldest of these", lambda: self._age),
+        ]
+
+
 Task = tuple[str, Callable[[], Awaitable[None]]]
 
 
@@ -136,7 +161,14 @@ def common_tasks(stores: Stores) -> list[Task]:
 async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
     """The worker, until `stop`."""
     async with opened(settings) as stores:
-        await supervised([*common_tasks(stores), *worker_tasks(stores)], stop)
+        tasks = [*common_tasks(stores), *worker_tasks(stores)]
+        if settings.worker_metrics_port:
+            backlog = Backlog(stores.ledger)
+            metrics = Metrics()
+            metrics.read(backlog.readings())
+            tasks += [("backlog", backlog.watch), ("lag", lambda: _measure_lag(metrics))]
+            metrics.serve(settings.host, settings.worker_metrics_port)
+        await supervised(tasks, stop)
 
 
 async def supervised(tasks: Sequence[Task], stop: asyncio.Event) -> None:
@@ -150,19 +182,22 @@ async def supervised(tasks: Sequence[Task], stop: asyncio.Event) -> None:
         await supervisor.stop()
 
 
-def create_app(settings: Settings, *, with_worker: bool) -> Starlette:
-    """The ASGI application; `with_worker` does the worker's part in the same process."""
+def create_app(settings: Settings, *, with_worker: bool, peers: Peers | None = None) -> Starlette:
+    """The ASGI application; `with_worker` does the worker's part in the same process. `peers` serve the same port."""
     app = Starlette(
-        lifespan=lambda app: _lifespan(app, settings, with_worker),
+        lifespan=lambda app: _lifespan(app, settings, with_worker, peers),
         exception_handlers={HTTPException: on_error, RealtimeError: on_error, Exception: on_error},
     )
     for kind in (LedgerUnavailable, StoreUnavailable):
         app.add_exception_handler(kind, on_error)
+    app.state.leaving = False
     return app
 
 
 @asynccontextmanager
-async def _lifespan(app: Starlette, settings: Settings, with_worker: bool) -> AsyncIterator[None]:
+async def _lifespan(
+    app: Starlette, settings: Settings, with_worker: bool, peers: Peers | None
+) -> AsyncIterator[None]:
     async with AsyncExitStack() as stack:
         stores = await stack.enter_async_context(opened(settings))
         now = stores.ledger.clock.now
@@ -180,6 +215,8 @@ async def _lifespan(app: Starlette, settings: Settings, with_worker: bool) -> As
         )
         passwords = Passwords()
         stack.callback(passwords.close)
+        weeks = Rollover(broadcaster, now)
+        backlog = Backlog(stores.ledger)
         supervisor = Supervisor(_end_process)
         stack.push_async_callback(supervisor.stop)
         tasks: list[Task] = [
@@ -189,9 +226,10 @@ async def _lifespan(app: Starlette, settings: Settings, with_worker: bool) -> As
             ("poll", broadcaster.poll),
             ("read", broadcaster.read),
             ("deliver", broadcaster.deliver),
+            ("backlog", backlog.watch),
             ("ranks", ranks.run),
             ("closed ranks", ranks.run_closed),
-            ("rollover", Rollover(broadcaster, now).run),
+            ("rollover", weeks.run),
             *(worker_tasks(stores) if with_worker else []),
         ]
         for name, run in tasks:
@@ -199,18 +237,26 @@ async def _lifespan(app: Starlette, settings: Settings, with_worker: bool) -> As
 
         async def ready() -> dict[str, str]:
             why: dict[str, str] = {}
+            if app.state.leaving:
+                why["leaving"] = "this process is about to end"
             if not broadcaster.live or not stores.store.is_complete:
                 why["store"] = "boards cannot be read, or are being rebuilt"
             try:
                 await stores.ledger.read_clock()
             except LedgerUnavailable:
                 why["database"] = "PostgreSQL does not answer"
+            else:
+                if weeks.is_late(now()):
+                    why["rollover"] = "the week has changed, and this process has not"
             return why
 
-        metrics = Metrics()
+        metrics = Metrics(peers)
+        metrics.read_once(backlog.readings())
         connections = Connections(settings.max_connections, settings.max_connections_per_address)
         _measure(metrics, stores, intake, broadcaster, supervisor, connections)
         supervisor.start("lag", lambda: _measure_lag(metrics))
+        if peers is not None:
+            supervisor.start("share", metrics.share)
         services = Services(
             settings=settings,
             clock=stores.ledger.clock,

@@ -21,7 +21,8 @@ from realtime import __version__, commands, embedded, postgres, serving
 from realtime.app import create_app, opened, run_worker
 from realtime.embedded import EmbeddedError
 from realtime.errors import LedgerUnavailable, RealtimeError, StartupError, StoreUnavailable
-from realtime.settings import Settings
+from realtime.processes import Processes
+from realtime.settings import Settings, in_force
 from realtime.tokens import Tokens
 
 cli = typer.Typer(add_completion=False, no_args_is_help=True, help="Live leaderboards, pushed.")
@@ -33,21 +34,34 @@ DEVELOPMENT = {
     "REALTIME_REGISTRATION": "open",
     "REALTIME_MAX_CONNECTIONS_PER_ADDRESS": "0",
     "REALTIME_MESSAGE_RATE": "0",
+    "REALTIME_DRAIN_S": "0",
 }
-"""What `up` sets where nobody else does: everything there comes from one address."""
+"""What `up` sets where nobody else does: everything there comes from one address, and no balancer looks."""
+
+
+def gathered(data_dir: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """The variables of this environment, what they leave out from the development instance of `data_dir`; and where
+    each is from."""
+    environment = {name: value for name, value in os.environ.items() if value != ""}
+    sources = dict.fromkeys(environment, "environment")
+    if "REALTIME_PORT" not in environment and "PORT" in environment:
+        sources["PORT"] = "environment, as PORT"
+    found: dict[str, str | None] = {}
+    if not ("DATABASE_URL" in environment and "DRAGONFLY_URL" in environment):
+        stores = embedded.locate(data_dir)
+        if stores is not None:
+            found = {"DATABASE_URL": stores.database_url, "DRAGONFLY_URL": stores.dragonfly_url}
+    found["REALTIME_SECRET"] = embedded.development_secret(data_dir)
+    for name, value in found.items():
+        if value and name not in environment:
+            environment[name] = value
+            sources[name] = str(data_dir)
+    return environment, sources
 
 
 def resolve(data_dir: Path) -> Settings:
     """Settings of this environment; what it leaves out, from the development instance of `data_dir`."""
-    environment = dict(os.environ)
-    if not (environment.get("DATABASE_URL") and environment.get("DRAGONFLY_URL")):
-        stores = embedded.locate(data_dir)
-        if stores is not None:
-            environment["DATABASE_URL"] = environment.get("DATABASE_URL") or stores.database_url
-            environment["DRAGONFLY_URL"] = environment.get("DRAGONFLY_URL") or stores.dragonfly_url
-    environment["REALTIME_SECRET"] = (
-        environment.get("REALTIME_SECRET") or embedded.development_secret(data_dir) or ""
-    )
+    environment, _ = gathered(data_dir)
     return Settings.load(environment)
 
 
@@ -93,12 +107,34 @@ def up(
 
 
 @cli.command()
-def serve(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
+def serve(
+    processes: Annotated[int | None, typer.Option(help="Processes, one a core. [default: 1]")] = None,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+) -> None:
     """Serve boards, sockets and pages. Needs both stores; starts nothing else."""
-    settings = resolve(data_dir).require_stores()
+    environment, _ = gathered(data_dir)
+    if processes is not None:
+        environment["REALTIME_PROCESSES"] = str(processes)
+    settings = Settings.load(environment).require_stores()
     serving.configure_logging(settings.log_level)
-    if not serving.run(create_app(settings, with_worker=False), settings, lambda address: say(f"ready: {address}")):
+
+    def ready(address: str) -> None:
+        say(f"ready: {address}")
+
+    if settings.processes > 1:
+        raise typer.Exit(0 if Processes(settings, ready).run() else 1)
+    if not serving.run(create_app(settings, with_worker=False), settings, ready):
         raise typer.Exit(1)
+
+
+@cli.command("settings")
+def show_settings(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
+    """Print every setting in force and where it is from; secrets masked."""
+    environment, sources = gathered(data_dir)
+    shown = in_force(Settings.load(environment), sources)
+    widest = max(len(one.value) for one in shown)
+    for one in shown:
+        say(f"{one.name:<38} {one.value:<{widest}}  {one.source}".rstrip())
 
 
 @cli.command()

@@ -1,17 +1,25 @@
 """Metrics: what happens, as Prometheus reads it.
 
-Owns the names and the registry. Must never be asked on the hot path for more than an addition: what services count by
-themselves is read when it is scraped. Assumes one registry a process.
+Owns the names, the registry, and how the figures of several processes on one port become one answer: each writes its
+own to a folder now and then, and whoever is asked adds them up. Must never be asked on the hot path for more than an
+addition: what services count by themselves is read when it is scraped. Assumes one registry a process.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
+
+from realtime.errors import StartupError
 
 SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 SIZES: Final = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000)
@@ -20,11 +28,89 @@ Reading = tuple[str, str, str, Callable[[], float | dict[str, float]]]
 """Kind (`gauge` or `counter`), name, meaning, and where the value is; a dictionary is one value a label."""
 
 
-class Metrics:
-    """One process's metrics."""
+SHARE_INTERVAL: Final = 1.0
+"""Seconds between two writings of a process's figures for the others."""
 
-    def __init__(self) -> None:
+
+@dataclass(frozen=True, slots=True)
+class Peers:
+    """The processes behind one port: a folder with a file of figures for each, and the name of this one's."""
+
+    folder: Path
+    name: str
+
+    @property
+    def _file(self) -> Path:
+        return self.folder / f"{self.name}.prom"
+
+    def write(self, exposition: bytes) -> None:
+        """Shows the others what this process counts."""
+        _replace(self._file, exposition)
+
+    def others(self) -> list[str]:
+        """What the others last showed, and what those counted that are gone."""
+        return [_text(path) for path in self.folder.glob("*.prom") if path != self._file]
+
+    def retire(self) -> None:
+        """This process is gone: what it counted still happened, what it held at the moment is no more."""
+        gone = _text(self._file)
+        if gone:
+            kept = self.folder / "retired.prom"
+            counted = [metric for metric in _summed([_text(kept), gone]) if metric.type != "gauge"]
+            _replace(kept, _exposed(counted))
+            self._file.unlink()
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:  # written for the first time just now, or just retired
+        return ""
+
+
+def _replace(path: Path, content: bytes) -> None:
+    fresh = path.with_suffix(".new")
+    fresh.write_bytes(content)
+    fresh.replace(path)
+
+
+def _summed(expositions: Iterable[str]) -> list[Metric]:
+    """The same metrics with the samples of all added up."""
+    found: dict[str, Metric] = {}
+    sums: dict[str, dict[tuple[str, tuple[tuple[str, str], ...]], float]] = {}
+    for text in expositions:
+        for metric in text_string_to_metric_families(text):
+            found.setdefault(metric.name, metric)
+            values = sums.setdefault(metric.name, {})
+            for sample in metric.samples:
+                key = sample.name, tuple(sorted(sample.labels.items()))
+                values[key] = values.get(key, 0.0) + sample.value
+    for name, metric in found.items():
+        metric.samples = [Sample(sample, dict(labels), value) for (sample, labels), value in sums[name].items()]
+    return list(found.values())
+
+
+def _exposed(metrics: Iterable[Metric]) -> bytes:
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Given(list(metrics)))
+    return generate_latest(registry)
+
+
+class _Given(Collector):
+    def __init__(self, metrics: list[Metric]) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterable[Metric]:
+        return self._metrics
+
+
+class Metrics:
+    """One process's metrics, and with `peers` everybody's on the same port."""
+
+    def __init__(self, peers: Peers | None = None) -> None:
         self.registry = CollectorRegistry()
+        self._deployment = CollectorRegistry()  # what is true of all processes together: never added up
+        self._peers = peers
 
         def histogram(name: str, meaning: str, buckets: Iterable[float] = SECONDS) -> Histogram:
             return Histogram(f"realtime_{name}", meaning, buckets=tuple(buckets), registry=self.registry)
@@ -45,9 +131,41 @@ class Metrics:
         """Adds values that are read when they are scraped."""
         self.registry.register(_Readings(list(readings)))
 
+    def read_once(self, readings: Iterable[Reading]) -> None:
+        """Adds values that every process would tell alike, such as what waits in the database."""
+        self._deployment.register(_Readings(list(readings)))
+
     def exposition(self) -> bytes:
-        """Everything, in the text format of Prometheus."""
-        return generate_latest(self.registry)
+        """Everything of every process, in the text format of Prometheus."""
+        own = self._own()
+        if self._peers is not None:
+            own = _exposed(_summed([own.decode(), *self._peers.others()]))
+        return own + generate_latest(self._deployment)
+
+    def _own(self) -> bytes:
+        return _exposed(metric for metric in map(_without_created, self.registry.collect()))
+
+    def serve(self, host: str, port: int) -> None:
+        """Shows them at `/metrics` of a port of their own: for a process that serves nothing else.
+
+        Raises StartupError.
+        """
+        try:
+            start_http_server(port, host, registry=self.registry)
+        except OSError as error:
+            raise StartupError(f"Cannot show metrics on {host}, port {port}: {error.strerror}.") from None
+
+    async def share(self) -> None:
+        """Shows the other processes what this one counts, now and then. Never ends by itself."""
+        while self._peers is not None:
+            self._peers.write(self._own())
+            await asyncio.sleep(SHARE_INTERVAL)
+
+
+def _without_created(metric: Metric) -> Metric:
+    """The moment a counter began says nothing once several are added up."""
+    metric.samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
+    return metric
 
 
 class _Readings(Collector):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final, Protocol
 
 from realtime.boards import Board, week_at
@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 
 LONGEST_SLEEP: Final = 1.0
 """Seconds: the clock's offset may be corrected while we sleep."""
+
+LATE: Final = timedelta(seconds=10)
 
 OPEN_INTERVAL: Final = 5.0
 OPENED_AT_ONCE: Final = 20
@@ -51,6 +53,10 @@ class Rollover:
         for board in [board for board in self._closing if board.is_closed(now)]:
             self._closing.remove(board)
             self._boards.mark(board.id)
+
+    def is_late(self, now: datetime) -> bool:
+        """Whether a week ended a while ago and subscribers have not been moved."""
+        return self._week not in (None, week_at(now), week_at(now - LATE))
 
     async def run(self) -> None:
         """Steps at every end of a week, until cancelled."""

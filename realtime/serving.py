@@ -1,39 +1,78 @@
-"""Serving: uvicorn, set up for many sockets, and logs as one JSON object a line.
+"""Serving: uvicorn, set up for many sockets, how it leaves, and logs as one JSON object a line.
 
-Owns the server's options and how it says that it is ready. Must never log a token: there is no access log.
+Owns the server's options, how it says that it is ready, and the order in which it leaves: first /readyz says no, so
+that a balancer looks away; then no new connection is taken and each client is asked, at its own moment, to come back
+(which leads it elsewhere); then what is left is closed with 1012. Must never log a token (there is no access log), nor
+take longer to leave than `longest_leave`, whatever clients and stores do.
 """
 
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import gc
 import logging
 import logging.config
+import random
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, Final
 
 import uvicorn
 from starlette.applications import Starlette
 
+from realtime import wire
 from realtime.connection import Connection
+from realtime.frames import Frame
 from realtime.settings import Settings
 
-SHUTDOWN_SECONDS = 5
+log = logging.getLogger(__name__)
+
+SHUTDOWN_SECONDS: Final = 5
+"""Seconds that open requests get after the last client was closed."""
+
+FLUSH_SECONDS: Final = 15
+"""Seconds that intake and the stores get after that."""
+
+LEAVING_A_SECOND: Final = 100
+"""Clients asked to leave in a second while they are few; many share `reconnect_spread_s`."""
+
+COME_BACK_MS: Final = 500
+"""What `reconnect` says: the moment itself is the client's own already."""
+
+CLOSE_AFTER: Final = 2.0
+"""Seconds from `reconnect` to the close frame, for clients that do not go by themselves."""
+
+SLICE_SECONDS: Final = 0.05
+
+
+def longest_leave(settings: Settings) -> float:
+    """Seconds within which a process has ended after SIGTERM, always."""
+    return settings.drain_s + settings.reconnect_spread_s + CLOSE_AFTER + SHUTDOWN_SECONDS + FLUSH_SECONDS
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, which tells when it answers, and leaves ending the process to its caller."""
+    """uvicorn's server, which tells when it answers, leaves without haste, and leaves ending the process to its
+    caller."""
 
-    def __init__(self, config: uvicorn.Config, on_ready: Callable[[str], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, app: Starlette, settings: Settings, on_ready: Callable[[str], None]
+    ) -> None:
         super().__init__(config)
+        self._app = app
+        self._settings = settings
         self._on_ready = on_ready
+        self._asked = False
+        self._hurry = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
 
-    async def startup(self, sockets: object = None) -> None:
-        await super().startup(sockets)  # type: ignore[arg-type]
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        await super().startup(sockets)
         if not self.should_exit and self.servers and self.servers[0].sockets:
-            host, port = self.servers[0].sockets[0].getsockname()[:2]
-            self._on_ready(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+            self._on_ready(address_of(self.servers[0].sockets[0]))
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -42,8 +81,65 @@ class Server(uvicorn.Server):
         try:
             yield
         finally:
+            faulthandler.cancel_dump_traceback_later()
             for number, handler in kept.items():
                 signal.signal(number, handler)
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """The first signal begins the leave, a second one hastens it. A watchdog outside the loop keeps the limit."""
+        self.should_exit = True
+        self._app.state.leaving = True
+        if self._asked and self._loop is not None:
+            self._loop.call_soon_threadsafe(self._hurry.set)
+        elif not self._asked:
+            self._asked = True
+            faulthandler.dump_traceback_later(longest_leave(self._settings), exit=True)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._asked:
+            await self._leave()
+        await super().shutdown(sockets)
+
+    async def _leave(self) -> None:
+        log.info("leaving: balancers see it now", extra={"action": "leave"})
+        await self._pause(self._settings.drain_s)
+        for server in self.servers:
+            server.close()
+        # An answer on a kept connection is its last: the next request goes elsewhere.
+        self.server_state.default_headers = [*self.server_state.default_headers, (b"connection", b"close")]
+        clients = [c for c in self.server_state.connections if isinstance(c, Connection)]
+        random.shuffle(clients)
+        seconds = min(self._settings.reconnect_spread_s, len(clients) / LEAVING_A_SECOND)
+        log.info("asking %d clients to come back", len(clients), extra={"action": "leave", "seconds": seconds})
+        await self._ask(clients, seconds)
+        await self._pause(CLOSE_AFTER if self._clients_left() else 0)
+
+    async def _ask(self, clients: list[Connection], seconds: float) -> None:
+        """Asks each client at a moment of its own, and closes it a little later."""
+        loop = asyncio.get_running_loop()
+        frame = Frame(wire.reconnect(COME_BACK_MS))
+        slices = max(1, round(seconds / SLICE_SECONDS))
+        for n in range(slices):
+            for client in clients[n::slices]:
+                if client.write(frame) >= 0:
+                    loop.call_later(CLOSE_AFTER, client.close, wire.CloseCode.RESTART)
+            await self._pause(seconds / slices)
+
+    def _clients_left(self) -> bool:
+        return any(isinstance(c, Connection) for c in self.server_state.connections)
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._hurry.wait()
+        except TimeoutError:
+            pass
+
+
+def address_of(listener: socket.socket) -> str:
+    """The address of a bound socket, as a browser takes it."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def server(app: Starlette, settings: Settings, on_ready: Callable[[str], None]) -> Server:
@@ -67,11 +163,13 @@ def server(app: Starlette, settings: Settings, on_ready: Callable[[str], None]) 
         backlog=4096,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
-    return Server(config, on_ready)
+    return Server(config, app, settings, on_ready)
 
 
-def run(app: Starlette, settings: Settings, on_ready: Callable[[str], None]) -> bool:
-    """Serves until a signal; False where it could not start."""
+def run(
+    app: Starlette, settings: Settings, on_ready: Callable[[str], None], *, listener: socket.socket | None = None
+) -> bool:
+    """Serves until a signal, on `listener` where one is given; False where it could not start."""
     serving = server(app, settings, on_ready)
     # What is loaded now stays: the collector need not look at it again, nor at every connection every few messages.
     gc.collect()
@@ -79,7 +177,7 @@ def run(app: Starlette, settings: Settings, on_ready: Callable[[str], None]) -> 
     gc.set_threshold(50_000, 20, 50)
     try:
         with asyncio.Runner(loop_factory=serving.config.get_loop_factory()) as runner:
-            runner.run(serving.serve())
+            runner.run(serving.serve(None if listener is None else [listener]))
     except SystemExit:
         return False
     return serving.started

@@ -7,7 +7,8 @@ told at once, each with the name to change, and never with the value of a secret
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, NamedTuple
+from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
@@ -41,6 +42,19 @@ class Settings(BaseModel):
     root_path: str = _env("REALTIME_ROOT_PATH", "", "path prefix that a proxy in front takes away")
     log_level: Literal["debug", "info", "warning", "error"] = _env(
         "REALTIME_LOG_LEVEL", "info", "least severe line that is logged"
+    )
+
+    processes: Annotated[int, Field(ge=1, le=256)] = _env(
+        "REALTIME_PROCESSES", 1, "serving processes of `realtime serve`: one a core"
+    )
+    drain_s: Annotated[float, Field(ge=0, le=600)] = _env(
+        "REALTIME_DRAIN_S", 2.0, "seconds from SIGTERM, while /readyz says no, until clients are asked to leave"
+    )
+    reconnect_spread_s: Annotated[float, Field(ge=0, le=600)] = _env(
+        "REALTIME_RECONNECT_SPREAD_S", 15.0, "most seconds over which clients are asked to leave, one by one"
+    )
+    worker_metrics_port: Annotated[int, Field(ge=0, le=65535)] = _env(
+        "REALTIME_WORKER_METRICS_PORT", 0, "port on which `realtime worker` shows its metrics; 0: none"
     )
 
     database_connections: Count = _env("REALTIME_DATABASE_CONNECTIONS", 8, "PostgreSQL connections a process")
@@ -111,3 +125,43 @@ def variables() -> dict[str, tuple[Any, str]]:
         assert isinstance(alias, AliasChoices)
         shown[str(alias.choices[0])] = (field.default, field.description or "")
     return shown
+
+
+class InForce(NamedTuple):
+    """One variable as it counts: its value as text, secrets masked, and where that is from."""
+
+    name: str
+    value: str
+    source: str
+
+
+def in_force(settings: Settings, sources: Mapping[str, str]) -> list[InForce]:
+    """Every variable of `settings` in order; `sources` says where those that are set come from."""
+    shown: list[InForce] = []
+    for attribute, field in Settings.model_fields.items():
+        alias = field.validation_alias
+        assert isinstance(alias, AliasChoices)
+        names = [str(name) for name in alias.choices]
+        source = next((sources[name] for name in names if name in sources), "default")
+        value = getattr(settings, attribute)
+        shown.append(InForce(names[0], masked(value) if names[0] in SECRETS else str(value), source))
+    return shown
+
+
+def masked(secret: str) -> str:
+    """What may be shown of a secret: of a URL everything but the password, of anything else that it is there."""
+    if not secret or "://" not in secret:
+        return secret and "***"
+    parts = urlsplit(secret)
+    user, _, address = parts.netloc.rpartition("@")
+    name, separator, _ = user.partition(":")
+    shown = f"{name}{separator}{separator and '***'}@{address}" if user else address
+    return urlunsplit(parts._replace(netloc=shown, query=_masked_query(parts.query)))
+
+
+def _masked_query(query: str) -> str:
+    return "&".join(
+        f"{name}=***" if name in ("password", "sslpassword") else pair
+        for pair in query.split("&")
+        for name in [pair.partition("=")[0].lower()]
+    )
