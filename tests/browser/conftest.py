@@ -82,6 +82,7 @@ class Server:
                 self._database = line.split(maxsplit=1)[1].strip()
             if line.startswith("ready: "):
                 return
+        self.stop(signal.SIGKILL)
         raise RuntimeError((self.folder.parent / "server.log").read_text()[-2000:])
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:

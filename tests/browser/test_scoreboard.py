@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 import pytest
-from playwright.sync_api import WebSocketRoute, expect
+from playwright.sync_api import Page, Route, WebSocketRoute, expect
 
 from tests.browser.conftest import DESKTOP, PHONE, Cast, OpenPage, Server
 from tests.browser.looking import expect_live, expect_rows, rows
@@ -307,3 +307,36 @@ def test_a_cold_load_is_small_and_the_board_soon_there(open_page: OpenPage, serv
         waits.append(page.evaluate("window.shown - window.opened"))
         assert 10 * 1024 < page.evaluate(BYTES) < 40 * 1024, "everything, compressed, as it came over the line"
     assert min(waits) < 300, waits
+
+
+@pytest.mark.parametrize("path", ["/", "/overlay", "/play", "/overlay/setup"])
+def test_every_page_works_below_a_path_prefix(open_page: OpenPage, server: Server, cast: Cast, path: str) -> None:
+    sockets: list[str] = []
+    missing: list[str] = []
+
+    def proxy(route: Route) -> None:
+        answer = route.fetch(url=route.request.url.replace("/some/prefix", "", 1))
+        if answer.status >= 400:
+            missing.append(route.request.url)
+        route.fulfill(response=answer)
+
+    def line(socket: WebSocketRoute) -> None:
+        sockets.append(socket.url)
+        socket.send(json.dumps({"type": "hello", "protocol": 1, "now": "2026-01-11T12:00:00.000Z"}))
+
+    def before(page: Page) -> None:
+        page.route(f"{server.url}/some/prefix/**", proxy)
+        page.route_web_socket("**/ws", line)
+        page.on("request", lambda request: missing.append(request.url) if "/some/prefix/" not in request.url else None)
+
+    page = open_page("/some/prefix" + path, before=before)
+    if path in ("/", "/overlay"):
+        page.wait_for_function("() => document.readyState === 'complete'")
+        page.wait_for_timeout(300)
+        assert sockets == [server.url.replace("http", "ws") + "/some/prefix/ws"]
+    elif path == "/overlay/setup":
+        expect(page.frame_locator("#frame").locator(".row")).to_have_count(10)
+        expect(page.locator("#address")).to_have_value(f"{server.url}/some/prefix/overlay")
+    else:
+        expect(page.locator("#signed-out")).to_be_visible()
+    assert missing == []
