@@ -33,7 +33,7 @@ export class Beat {
   hide(hidden) {
     if (hidden === this.#hidden) return;
     this.#hidden = hidden;
-    if (hidden) { this.#still = true; return; }
+    if (hidden) return;
     this.#asked = false;
     this.ask(true);
   }

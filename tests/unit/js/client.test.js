@@ -307,6 +307,14 @@ test('made-up submission ids are 32 hexadecimal digits and differ', () => {
   assert.notEqual(a, b);
 });
 
+test('the same submission handed in twice waits once', async () => {
+  const client = open();
+  const [one, two] = [1, 2].map(() => client.submit({ score_added: 1, submission_id: 'a' }));
+  assert.equal(client.waiting.length, 1);
+  last().greet().say({ type: 'accepted', submission_id: 'a' });
+  assert.equal(await one, await two);
+});
+
 test('what waits is bounded', async () => {
   const client = open({ keep: 2 });
   client.submit({ score_added: 1 });
