@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.benchmarks.harness import machine, write_json
 
-NAMES = ("submissions", "latency", "board_size", "bytes_a_tick")
+NAMES = ("submissions", "latency", "board_size", "watchers", "bytes_a_tick")
 
 
 def main(names: list[str]) -> None:
