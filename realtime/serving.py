@@ -22,10 +22,12 @@ from typing import Any, Final
 
 import uvicorn
 from starlette.applications import Starlette
+from uvicorn.middleware.proxy_headers import _TrustedHosts
 
 from realtime import wire
 from realtime.connection import Connection
 from realtime.frames import Frame
+from realtime.handshake import bounded
 from realtime.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -112,7 +114,9 @@ class Server(uvicorn.Server):
         seconds = min(self._settings.reconnect_spread_s, len(clients) / LEAVING_A_SECOND)
         log.info("asking %d clients to come back", len(clients), extra={"action": "leave", "seconds": seconds})
         await self._ask(clients, seconds)
-        await self._pause(CLOSE_AFTER if self._clients_left() else 0)
+        until = asyncio.get_running_loop().time() + CLOSE_AFTER
+        while self._clients_left() and not self._hurry.is_set() and asyncio.get_running_loop().time() < until:
+            await self._pause(SLICE_SECONDS)
 
     async def _ask(self, clients: list[Connection], seconds: float) -> None:
         """Asks each client at a moment of its own, and closes it a little later."""
@@ -153,12 +157,13 @@ def server(app: Starlette, settings: Settings, on_ready: Callable[[str], None]) 
         ws_max_size=settings.max_message_bytes,
         ws_ping_interval=20,
         ws_ping_timeout=20,
-        http="httptools",
+        http=bounded(settings.max_connections_per_address, _TrustedHosts(settings.trusted_proxies).__contains__),
         loop="uvloop",
         lifespan="on",
         access_log=False,
         log_config=None,
-        proxy_headers=False,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=settings.trusted_proxies,
         server_header=False,
         backlog=4096,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,

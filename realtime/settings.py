@@ -7,10 +7,11 @@ told at once, each with the name to change, and never with the value of a secret
 from __future__ import annotations
 
 from collections.abc import Mapping
+from ipaddress import ip_network
 from typing import Annotated, Any, Final, Literal, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from realtime.errors import StartupError
 
@@ -24,6 +25,24 @@ def _env(name: str, default: Any, description: str, *others: str) -> Any:
     return Field(default, validation_alias=AliasChoices(name, *others), description=description)
 
 
+def _origins(text: str) -> str:
+    """Origins as browsers write them (RFC 6454, section 6.2), with commas in between."""
+    origins = [part.strip().rstrip("/").lower() for part in text.split(",") if part.strip()]
+    for origin in origins:
+        parts = urlsplit(origin)
+        if parts.scheme not in ("http", "https") or not parts.netloc or origin != f"{parts.scheme}://{parts.netloc}":
+            raise ValueError(f"{origin!r} is no origin; write https://example.com")
+    return ",".join(origins)
+
+
+def _networks(text: str) -> str:
+    """Addresses and networks, with commas in between."""
+    networks = [part.strip() for part in text.split(",") if part.strip()]
+    for network in networks:
+        ip_network(network, strict=False)
+    return ",".join(networks)
+
+
 class Settings(BaseModel):
     """What one process runs with. Field descriptions are the documentation."""
 
@@ -33,13 +52,24 @@ class Settings(BaseModel):
     dragonfly_url: str = _env(
         "DRAGONFLY_URL", "", "Dragonfly or Redis, as redis://:password@host:6379/0 (rediss:// for TLS)"
     )
-    secret: str = _env("REALTIME_SECRET", "", "signs tokens (HS256): 32 random bytes or more, the same everywhere")
+    secret: str = _env(
+        "REALTIME_SECRET",
+        "",
+        "signs tokens (HS256): 32 random bytes or more, the same everywhere; several with commas in between all count, "
+        "the first signs",
+    )
+    jwks_file: str = _env("REALTIME_JWKS_FILE", "", "public keys (RS256, ES256, EdDSA) that tokens may be signed for")
+    token_audience: str = _env("REALTIME_TOKEN_AUDIENCE", "", "aud that every token must name; empty: none may")
+    token_issuer: str = _env("REALTIME_TOKEN_ISSUER", "", "iss that every token must name; empty: any")
 
     host: str = _env("REALTIME_HOST", "127.0.0.1", "address to listen on")
     port: Annotated[int, Field(ge=0, le=65535)] = _env(
         "REALTIME_PORT", 8000, "port to listen on; 0 picks a free one", "PORT"
     )
     root_path: str = _env("REALTIME_ROOT_PATH", "", "path prefix that a proxy in front takes away")
+    trusted_proxies: str = _env(
+        "REALTIME_TRUSTED_PROXIES", "", "addresses or networks, with commas, whose X-Forwarded-For is believed"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = _env(
         "REALTIME_LOG_LEVEL", "info", "least severe line that is logged"
     )
@@ -85,6 +115,30 @@ class Settings(BaseModel):
     max_subscriptions: Count = _env("REALTIME_MAX_SUBSCRIPTIONS", 64, "subscriptions a connection")
     max_watches: Count = _env("REALTIME_MAX_WATCHES", 16, "users whose rank a connection may watch")
 
+    boards: Literal["public", "private"] = _env(
+        "REALTIME_BOARDS", "public", "who may read: everybody, or tokens of scope read"
+    )
+    origins: Annotated[str, AfterValidator(_origins)] = _env(
+        "REALTIME_ORIGINS", "", "pages of these origins may use tokens too, as https://example.com, with commas in between"
+    )
+    trusted_proxies: Annotated[str, AfterValidator(_networks)] = _env(
+        "REALTIME_TRUSTED_PROXIES", "", "addresses or networks whose X-Forwarded-* headers count, with commas in between"
+    )
+    max_score: Annotated[int, Field(ge=1, le=2**31 - 1)] = _env(
+        "REALTIME_MAX_SCORE", 2**31 - 1, "largest score, without its sign, of one submission, but for admins"
+    )
+    submission_rate: Annotated[int, Field(ge=0)] = _env(
+        "REALTIME_SUBMISSION_RATE", 100, "submissions of one user a second without submit:any or admin; 0: any number"
+    )
+    registrations_per_address: Annotated[int, Field(ge=0)] = _env(
+        "REALTIME_REGISTRATIONS_PER_ADDRESS", 20, "registrations from one address an hour; 0: any number"
+    )
+    logins_per_address: Annotated[int, Field(ge=0)] = _env(
+        "REALTIME_LOGINS_PER_ADDRESS", 30, "logins from one address a minute; 0: any number"
+    )
+    logins_per_account: Annotated[int, Field(ge=0)] = _env(
+        "REALTIME_LOGINS_PER_ACCOUNT", 10, "logins of one account a minute; 0: any number"
+    )
     registration: Literal["open", "closed"] = _env("REALTIME_REGISTRATION", "closed", "who may POST /users")
     token_lifetime_s: Count = _env("REALTIME_TOKEN_LIFETIME_S", 86_400, "seconds a token of POST /sessions lives")
 
@@ -102,7 +156,7 @@ class Settings(BaseModel):
         needed = {
             "DATABASE_URL": self.database_url,
             "DRAGONFLY_URL": self.dragonfly_url,
-            "REALTIME_SECRET": self.secret,
+            "REALTIME_SECRET": self.secret or self.jwks_file,
         }
         missing = [name for name, value in needed.items() if not value]
         if missing:
