@@ -94,7 +94,6 @@ class Connection(WebSocketsSansIOProtocol):
     - `on_text(payload)`: whole text messages, valid UTF-8, instead of through ASGI's receive(). If it
       raises, the connection is closed with 1011. Binary messages are then refused with 1003.
     - `on_drain()`: everything that waited to be written has gone to the kernel.
-    - `on_shutdown()`: the server stops; the last chance to write before the close frame (1012).
     - `on_closed()`: the connection is gone; called once, whatever the cause.
     """
 
@@ -104,8 +103,8 @@ class Connection(WebSocketsSansIOProtocol):
         "_ping_due", "_pong_late", "_stops", "app", "app_state", "asgi_version", "client", "close_sent",
         "close_timeout", "close_timer", "config", "conn", "connections", "curr_msg_data_type",
         "default_headers", "disconnected", "frames", "handshake_complete", "handshake_initiated",
-        "initial_response", "last_ping_rtt", "logger", "loop", "on_closed", "on_drain", "on_shutdown",
-        "on_text", "pending_ping_payload", "ping_interval", "ping_sent_at", "ping_timeout", "ping_timer",
+        "initial_response", "last_ping_rtt", "logger", "loop", "on_closed", "on_drain", "on_text",
+        "pending_ping_payload", "ping_interval", "ping_sent_at", "ping_timeout", "ping_timer",
         "pong_timer", "queue", "read_paused", "request", "response", "root_path", "scheme", "scope",
         "server", "tasks", "transport", "window", "writable",
     )  # fmt: skip
@@ -125,7 +124,6 @@ class Connection(WebSocketsSansIOProtocol):
         self.writable = Gate()  # type: ignore[assignment]
         self.on_text: Callable[[bytes], None] | None = None
         self.on_drain: Callable[[], None] | None = None
-        self.on_shutdown: Callable[[], None] | None = None
         self.on_closed: Callable[[], None] | None = None
         # Bits of the negotiated compression window, 9 to 15; 0 without compression.
         self.window = 0
@@ -465,8 +463,6 @@ class Connection(WebSocketsSansIOProtocol):
 
     def shutdown(self) -> None:
         """Called by uvicorn when the server stops: ends within a second, whatever the client does."""
-        if self._fd != _CLOSED and self.on_shutdown is not None:
-            self._call(self.on_shutdown)
         if self.handshake_complete:
             self._send_close(1012)
             self._abort_after(_LINGER_S)
@@ -522,6 +518,6 @@ class Connection(WebSocketsSansIOProtocol):
         super().connection_lost(exc)
         self._deframer.end()
         on_closed = self.on_closed
-        self.on_text = self.on_drain = self.on_shutdown = self.on_closed = None
+        self.on_text = self.on_drain = self.on_closed = None
         if on_closed is not None:
             self._call(on_closed)

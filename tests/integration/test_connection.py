@@ -761,12 +761,12 @@ def test_shutdown_ends_soon_with_stalled_paused_and_deaf_clients(run: Run) -> No
             stalled, paused, told, closing = [await hub.arrived.get() for _ in clients]
             stall(stalled)
             paused.pause_reading()
-            told.on_shutdown = lambda: told.write(Frame(b'{"type":"reconnect"}')) and None
+            told.write(Frame(b"last"))
             stall(closing)
             closing.close(4000)
             start = time.monotonic()
         assert time.monotonic() - start < 3
-        assert bytes((await clients[2].next()).data) == b'{"type":"reconnect"}'
+        assert bytes((await clients[2].next()).data) == b"last"
         assert (await clients[2].next()).data == b"\x03\xf4"  # 1012
         assert hub.closed_times == 4
         for client in clients:
