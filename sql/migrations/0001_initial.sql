@@ -46,6 +46,8 @@ CREATE TABLE user_total_scores (
     CONSTRAINT user_total_scores_exact_in_a_double
         CHECK (total_score BETWEEN -9007199254740992 AND 9007199254740992)
 ) WITH (fillfactor = 70);
+-- Who is banned or deleted, few among many: closed weeks leave them out when they are read.
+CREATE INDEX user_total_scores_hidden ON user_total_scores (user_id) WHERE hidden;
 
 CREATE TABLE user_weekly_scores (
     week    DATE NOT NULL,

@@ -63,14 +63,15 @@ ORDER BY wanted.ord
 
 -- name: week_page
 -- $1 date, $2 offset, $3 limit: rows of a closed week with ranks among those who are shown; first the week's version and
--- number of players. A week without (shown) rows gives one row with NULL user_id.
+-- number of players. A week without (shown) rows gives one row with NULL user_id. A place is at least the number of rows shown
+-- before it, so the first $2 places are stepped over by index, and then as many rows as hidden ones were among them.
 WITH hidden AS MATERIALIZED (
-    SELECT v.score FROM user_total_scores t JOIN {view} v USING (user_id) WHERE t.hidden
+    SELECT v.place, v.score FROM user_total_scores t JOIN {view} v USING (user_id) WHERE t.hidden
 ), shown AS (
     SELECT v.place, v.rank, v.user_id, v.score, u.username
     FROM {view} v JOIN users u ON u.id = v.user_id JOIN user_total_scores t ON t.user_id = v.user_id
-    WHERE NOT t.hidden
-    ORDER BY v.place OFFSET $2 LIMIT $3
+    WHERE NOT t.hidden AND v.place > $2
+    ORDER BY v.place OFFSET (SELECT count(*) FROM hidden WHERE place <= $2) LIMIT $3
 )
 SELECT c.version, c.players - (SELECT count(*) FROM hidden) AS players,
        s.rank - (SELECT count(*) FROM hidden h WHERE h.score > s.score) AS rank, s.user_id, s.username, s.score
@@ -80,7 +81,7 @@ ORDER BY s.place
 
 -- name: week_user
 -- $1 date, $2 user id: the user's row of a closed week and $3 neighbours on each side, in board order.
-WITH shown AS (
+WITH shown AS NOT MATERIALIZED (
     SELECT v.place, v.rank, v.user_id, v.score, u.username
     FROM {view} v JOIN users u ON u.id = v.user_id JOIN user_total_scores t ON t.user_id = v.user_id
     WHERE NOT t.hidden
@@ -89,26 +90,43 @@ WITH shown AS (
 ), hidden AS MATERIALIZED (
     SELECT v.score FROM user_total_scores t JOIN {view} v USING (user_id) WHERE t.hidden
 ), around AS (
-    (SELECT s.* FROM shown s, me WHERE s.place < me.place ORDER BY s.place DESC LIMIT $3)
+    (SELECT s.* FROM shown s WHERE s.place < (SELECT place FROM me) ORDER BY s.place DESC LIMIT $3)
     UNION ALL SELECT * FROM me UNION ALL
-    (SELECT s.* FROM shown s, me WHERE s.place > me.place ORDER BY s.place LIMIT $3)
+    (SELECT s.* FROM shown s WHERE s.place > (SELECT place FROM me) ORDER BY s.place LIMIT $3)
 )
 SELECT c.version, c.players - (SELECT count(*) FROM hidden) AS players,
        a.rank - (SELECT count(*) FROM hidden h WHERE h.score > a.score) AS rank, a.user_id, a.username, a.score,
-       (SELECT min(s.score) FROM shown s, me WHERE s.score > me.score) AS next_score
+       (SELECT s.score FROM shown s WHERE s.score > (SELECT score FROM me) ORDER BY s.score LIMIT 1) AS next_score
 FROM closed_weeks c LEFT JOIN around a ON true
 WHERE c.week = $1
 ORDER BY a.place
 
 -- name: weeks_listed
--- Closed weeks with scores, newest first: $1 the first week that is not closed, $2 offset, $3 limit. players is exact where
--- the week has its view, else counted from the weekly rows.
-SELECT w.week, coalesce(c.players, w.players) AS players, count(*) OVER () AS total
-FROM (SELECT week, count(*) AS players FROM user_weekly_scores WHERE week < $1 GROUP BY week) w
-LEFT JOIN closed_weeks c USING (week)
-ORDER BY w.week DESC OFFSET $2 LIMIT $3
+-- Closed weeks with scores, newest first, and how many there are: $1 the first week that is not closed, $2 offset, $3 limit.
+-- Weeks are stepped through by index, from one to the next; only those without a view have their players counted.
+WITH RECURSIVE weeks AS (
+    SELECT max(week) AS week FROM user_weekly_scores WHERE week < $1
+    UNION ALL
+    SELECT (SELECT max(w.week) FROM user_weekly_scores w WHERE w.week < weeks.week) FROM weeks WHERE week IS NOT NULL
+), listed AS (
+    SELECT week, count(*) OVER () AS total FROM weeks WHERE week IS NOT NULL ORDER BY week DESC OFFSET $2 LIMIT $3
+), hidden AS (
+    SELECT w.week, count(*) AS players FROM user_total_scores t JOIN user_weekly_scores w USING (user_id)
+    WHERE t.hidden GROUP BY w.week
+)
+SELECT l.week, l.total,
+       coalesce(c.players, (SELECT count(*) FROM user_weekly_scores w WHERE w.week = l.week))
+           - coalesce(h.players, 0) AS players
+FROM listed l LEFT JOIN closed_weeks c USING (week) LEFT JOIN hidden h USING (week)
+ORDER BY l.week DESC
 
 -- name: weeks_unopened
 -- Closed weeks with scores that have no view yet, oldest first; $1 the first week that is not closed.
-SELECT DISTINCT w.week FROM user_weekly_scores w
-WHERE w.week < $1 AND NOT EXISTS (SELECT FROM closed_weeks c WHERE c.week = w.week) ORDER BY 1 LIMIT $2
+WITH RECURSIVE weeks AS (
+    SELECT min(week) AS week FROM user_weekly_scores WHERE week < $1
+    UNION ALL
+    SELECT (SELECT min(w.week) FROM user_weekly_scores w WHERE w.week > weeks.week AND w.week < $1)
+    FROM weeks WHERE week IS NOT NULL
+)
+SELECT week FROM weeks
+WHERE week IS NOT NULL AND NOT EXISTS (SELECT FROM closed_weeks c WHERE c.week = weeks.week) ORDER BY week LIMIT $2
