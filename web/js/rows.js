@@ -46,15 +46,12 @@ class Row {
     this.bdi = document.createElement('bdi');
     this.bdi.append(text('name'));
     this.direction = unseen('');
-    this.plate = part('span', 'plate', text('plate'));
-    this.plate.setAttribute('aria-hidden', 'true');
-    this.gain = part('span', 'gain', text('gain'));
-    this.gain.setAttribute('aria-hidden', 'true');
+    this.scoreCell = part('span', 'score', text('score'), unseen(' points'));
     this.change = part('span', 'change', this.direction, document.createElement('i'), text('change'));
     this.bar = part('i', 'bar');
     this.who = part('span', 'who', part('span', 'name', this.bdi));
     this.node = part('li', 'row', part('span', 'rank', text('rank')), this.who,
-      part('span', 'score', text('score'), unseen(' points'), this.plate), this.change, this.gain, this.bar);
+      this.scoreCell, this.change, this.bar);
     this.node.dataset.user = user;
   }
 
@@ -87,11 +84,23 @@ class Row {
     else this.who.lastChild.remove();
   }
 
+  /** Most rows are never lit: their plate and gain are made when they are first needed. */
+  #kindle() {
+    const silent = (name) => {
+      const node = part('span', name, (this.#texts[name] = document.createTextNode('')));
+      node.setAttribute('aria-hidden', 'true');
+      return node;
+    };
+    this.scoreCell.append((this.plate = silent('plate')));
+    this.node.append((this.gain = silent('gain')));
+  }
+
   /** The score changed: a plate covers it for a moment. Where there is room, the gain stands beside it. */
   light(by, moving) {
     if (moving && this.before !== this.width) {
       this.bar.animate({ transform: [`scaleX(${this.before})`, `scaleX(${this.width})`] }, { duration: BAR_MS, easing: EASING });
     }
+    if (!this.plate) this.#kindle();
     this.#texts.plate.data = this.#texts.score.data;
     this.plating?.cancel();
     this.plating = light(this.plate, moving);
