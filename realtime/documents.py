@@ -1,0 +1,200 @@
+"""Documents: what this server understands, for programs: OpenAPI 3.1 of its HTTP, AsyncAPI 3.0 of its socket.
+
+Owns one table of operations. Must never describe a shape by itself: those are `schemas`'. Assumes that a test compares
+the table with the routes, and the schemas with the code that validates.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from realtime import __version__
+from realtime.errors import STATUS
+from realtime.schemas import BOARD, FROM_CLIENT, FROM_SERVER, SHAPES, USER_ID, Schema, listed, named, whole
+from realtime.submissions import ID_MAX
+from realtime.wire import CloseCode
+
+_AT: Final = {"board": BOARD, "user_id": USER_ID}
+"""What a part of a path may be."""
+
+_LIMIT: Final = whole(1, 1_000) | {"default": 100}
+_OFFSET: Final = whole(0, ID_MAX) | {"default": 0}
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One method of one path. `errors` are codes beyond those that every operation may answer with."""
+
+    method: str
+    path: str
+    about: str
+    answer: str | None  # a shape's name; None: nothing, or no JSON
+    status: int = 200
+    body: Schema | None = None
+    query: tuple[tuple[str, Schema], ...] = ()
+    scope: str | None = None  # what the token must allow; None: no token is needed
+    errors: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Its id in the document."""
+        parts = [part.strip("{}") for part in self.path.split("/") if part]
+        return "_".join([self.method, *parts]).replace(".", "_")
+
+
+OPERATIONS: Final = (
+    Operation("get", "/boards", "Which boards there are.", "Boards", query=(("limit", _LIMIT), ("offset", _OFFSET))),
+    Operation(
+        "get", "/boards/{board}", "A stretch of a board.", "Page", query=(("limit", _LIMIT), ("offset", _OFFSET)),
+        errors=("unknown_board",),
+    ),
+    Operation(
+        "get", "/boards/{board}/users/{user_id}", "One user's rank, and who is around.", "UserPage",
+        query=(("neighbours", whole(0, 50) | {"default": 5}),), errors=("unknown_board", "unknown_user"),
+    ),
+    Operation(
+        "post", "/scores", "Hand in one score, or up to 1,000.", "Outcome | Outcomes",
+        body={"oneOf": [named("Submission"), listed(named("Submission"), 1, 1_000)]}, scope="submit",
+        errors=("unknown_user", "submission_conflict", "overloaded", "too_large", "forbidden"),
+    ),
+    Operation(
+        "post", "/users", "Register.", "User", 201, named("Registration"), errors=("conflict", "forbidden", "too_many")
+    ),
+    Operation("post", "/sessions", "Sign in.", "Session", 201, named("Credentials"), errors=("too_many",)),
+    Operation("get", "/users/me", "Oneself.", "Me", scope="submit"),
+    Operation("patch", "/users/me", "Change one's name.", "Me", body=named("Rename"), scope="submit"),
+    Operation("delete", "/users/me", "Leave for good: name, address and rows on boards go.", None, 204, scope="submit"),
+    Operation("post", "/users/{user_id}/ban", "Take a player off every board.", "Banned", body=named("Ban"),
+              scope="admin", errors=("forbidden", "unknown_user")),
+    Operation("delete", "/users/{user_id}/ban", "Bring a player back.", "Banned", scope="admin",
+              errors=("forbidden", "unknown_user")),
+    Operation(
+        "get", "/users/{user_id}/transactions", "A user's log, newest first.", "Transactions", scope="submit",
+        query=(("limit", _LIMIT), ("before", whole(1, ID_MAX))), errors=("forbidden",),
+    ),
+    Operation("get", "/healthz", "Whether the process is alive.", "Alive"),
+    Operation("get", "/readyz", "Whether it should get traffic; 503 with the reasons where not.", "Ready"),
+    Operation("get", "/metrics", "For Prometheus; of all processes on this port.", None),
+    Operation("get", "/openapi.json", "This document.", None),
+    Operation("get", "/asyncapi.json", "The socket's messages.", None),
+)  # fmt: skip
+
+CLOSE_CODES: Final[dict[CloseCode, str]] = {
+    CloseCode.RESTART: "The server restarts: come back, at a random moment within what `reconnect` said.",
+    CloseCode.AUTHENTICATION: "The token is no good: come back with another.",
+    CloseCode.TOO_SLOW: "You did not read for too long: come back and get a snapshot.",
+    CloseCode.LIMITS: "A limit was passed: come back later.",
+}
+
+_INFO: Final = {
+    "title": "realtime",
+    "version": __version__,
+    "description": "Live leaderboards, pushed. Readers ignore fields and types they do not know.",
+    "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+}
+
+
+def _answer(operation: Operation) -> dict[str, Any]:
+    if operation.answer is None:
+        return {"description": operation.about}
+    names = operation.answer.split(" | ")
+    schema = named(names[0]) if len(names) == 1 else {"oneOf": [named(name) for name in names]}
+    return {"description": operation.about, "content": {"application/json": {"schema": schema}}}
+
+
+def _errors(operation: Operation) -> dict[str, Any]:
+    codes = {"unavailable", *operation.errors}
+    if operation.body or operation.query or "{" in operation.path:
+        codes |= {"bad_message", "out_of_range"}
+    if operation.scope or operation.path == "/sessions":
+        codes |= {"unauthorized"}
+    if operation.scope:
+        codes |= {"expired"}
+    by_status: dict[str, list[str]] = {}
+    for code in sorted(codes):
+        by_status.setdefault(str(STATUS[code]), []).append(code)
+    content = {"application/json": {"schema": named("Error")}}
+    return {status: {"description": ", ".join(names), "content": content} for status, names in by_status.items()}
+
+
+def _operation(operation: Operation) -> dict[str, Any]:
+    in_path = [part.strip("{}") for part in operation.path.split("/") if part.startswith("{")]
+    described: dict[str, Any] = {
+        "operationId": operation.name,
+        "summary": operation.about,
+        "parameters": [
+            *({"name": name, "in": "path", "required": True, "schema": _AT[name]} for name in in_path),
+            *({"name": name, "in": "query", "schema": schema} for name, schema in operation.query),
+        ],
+        "responses": {str(operation.status): _answer(operation), **_errors(operation)},
+    }
+    if operation.body:
+        described["requestBody"] = {"required": True, "content": {"application/json": {"schema": operation.body}}}
+    if operation.scope:
+        described["security"] = [{"token": [operation.scope]}]
+    return described
+
+
+def openapi() -> dict[str, Any]:
+    """The OpenAPI 3.1 document."""
+    paths: dict[str, dict[str, Any]] = {}
+    for operation in OPERATIONS:
+        paths.setdefault(operation.path, {})[operation.method] = _operation(operation)
+    return {
+        "openapi": "3.1.0",
+        "info": _INFO,
+        "servers": [{"url": "."}],
+        "paths": paths,
+        "components": {
+            "schemas": SHAPES,
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},
+        },
+    }
+
+
+def asyncapi() -> dict[str, Any]:
+    """The AsyncAPI 3.0 document."""
+    both = {**FROM_CLIENT, **FROM_SERVER}
+    messages = {kind: {"name": kind, "title": kind, "payload": schema} for kind, schema in both.items()}
+    channel = "#/channels/socket"
+    codes = "\n".join(f"- {int(code)}: {meaning}" for code, meaning in CLOSE_CODES.items())
+
+    def operation(action: str, kinds: dict[str, Schema]) -> dict[str, Any]:
+        return {
+            "action": action,
+            "channel": {"$ref": channel},
+            "messages": [{"$ref": f"{channel}/messages/{kind}"} for kind in kinds],
+        }
+
+    return {
+        "asyncapi": "3.0.0",
+        "info": _INFO,
+        "defaultContentType": "application/json",
+        "channels": {
+            "socket": {
+                "address": "/ws",
+                "description": f"One JSON object a text message. Close codes:\n{codes}",
+                "messages": {kind: {"$ref": f"#/components/messages/{kind}"} for kind in messages},
+            }
+        },
+        "operations": {"hear": operation("receive", FROM_CLIENT), "say": operation("send", FROM_SERVER)},
+        "components": {"messages": messages},
+    }
+
+
+def routes() -> list[BaseRoute]:
+    """Where the documents are, made once."""
+    return [_route("/openapi.json", orjson.dumps(openapi())), _route("/asyncapi.json", orjson.dumps(asyncapi()))]
+
+
+def _route(path: str, document: bytes) -> Route:
+    async def show(request: Request) -> Response:
+        return Response(document, media_type="application/json", headers={"access-control-allow-origin": "*"})
+
+    return Route(path, show, methods=["GET"])
