@@ -153,6 +153,12 @@ def test_a_lone_surrogate_costs_its_own_field_alone() -> None:
     assert rows[1] == {"reason": "fine"}
 
 
+@pytest.mark.parametrize("text", [b"NaN", b"[Infinity]", b'{"a":-Infinity}', b'{"a":"\\ud800","b":NaN}'])
+def test_numbers_that_json_does_not_have_are_refused(text: bytes) -> None:
+    with pytest.raises(RealtimeError, match="not JSON"):
+        wire.loads(text)
+
+
 def test_the_largest_and_smallest_numbers_come_through_exactly() -> None:
     for number in (2**53 - 1, -(2**31), 2**63 - 1, 2**64 - 1):
         assert wire.loads(b'{"n":%d}' % number) == {"n": number}
