@@ -17,15 +17,19 @@ from dataclasses import dataclass
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 
-from realtime import pages, resources, rollover
+from realtime import documents, pages, resources, rollover
+from realtime.access import Access
 from realtime.accounts import Accounts, Passwords
+from realtime.admission import Admission
 from realtime.batching import Batching
 from realtime.boards import Board
 from realtime.broadcaster import Broadcaster
 from realtime.dragonfly import Store, check_fitness
-from realtime.endpoints import Endpoints, Services, on_error
+from realtime.drift import Drift
+from realtime.endpoints import Endpoints, Services, on_error, refusal
 from realtime.errors import LedgerUnavailable, RealtimeError, StartupError, StoreUnavailable
 from realtime.history import History
+from realtime.inspection import Inspection
 from realtime.intake import Intake
 from realtime.limits import Connections
 from realtime.metrics import Metrics, Peers
@@ -35,11 +39,15 @@ from realtime.ranks import Ranks
 from realtime.reading import Reading
 from realtime.rebuild import Rebuilder
 from realtime.replay import Replay
+from realtime.revocation import Revocations
+from realtime.rights import Rights
 from realtime.rollover import Rollover
+from realtime.security import Origins, Security
 from realtime.settings import Settings
 from realtime.snapshots import SnapshotReader
 from realtime.supervision import Supervisor
 from realtime.sweeper import Sweeper
+from realtime.throttle import Limit, Throttle
 from realtime.tokens import Tokens
 
 log = logging.getLogger(__name__)
@@ -147,9 +155,12 @@ def worker_tasks(stores: Stores) -> list[Task]:
     """What the worker does, besides keeping clock and store."""
     now = stores.ledger.clock.now
     sweeper = Sweeper(stores.ledger, stores.replay, now, stores.history.amend)
+    inspection = Inspection(stores.ledger, stores.store, now)
+    drift = Drift(inspection, stores.store, stores.replay, now, stores.rebuilder.suspect)
     return [
         ("sweeper", sweeper.run),
         ("weeks", lambda: rollover.open_weeks(stores.history.open_all, now)),
+        ("drift", drift.run),
     ]
 
 
@@ -184,19 +195,24 @@ async def supervised(tasks: Sequence[Task], stop: asyncio.Event) -> None:
 
 def create_app(settings: Settings, *, with_worker: bool, peers: Peers | None = None) -> Starlette:
     """The ASGI application; `with_worker` does the worker's part in the same process. `peers` serve the same port."""
+    tokens = Tokens.of(settings)  # first: a deployment without proper keys must not even start
     app = Starlette(
-        lifespan=lambda app: _lifespan(app, settings, with_worker, peers),
+        lifespan=lambda app: _lifespan(app, settings, tokens, with_worker, peers),
         exception_handlers={HTTPException: on_error, RealtimeError: on_error, Exception: on_error},
     )
     for kind in (LedgerUnavailable, StoreUnavailable):
         app.add_exception_handler(kind, on_error)
     app.state.leaving = False
+    # Around everything, the answers to what failed too.
+    app.middleware_stack = Security(
+        app.build_middleware_stack(), Origins(settings.origins), private=settings.boards == "private", refuse=refusal
+    )
     return app
 
 
 @asynccontextmanager
 async def _lifespan(
-    app: Starlette, settings: Settings, with_worker: bool, peers: Peers | None
+    app: Starlette, settings: Settings, tokens: Tokens, with_worker: bool, peers: Peers | None
 ) -> AsyncIterator[None]:
     async with AsyncExitStack() as stack:
         stores = await stack.enter_async_context(opened(settings))
@@ -215,6 +231,18 @@ async def _lifespan(
         )
         passwords = Passwords()
         stack.callback(passwords.close)
+        metrics = Metrics(peers)
+        timestamp = stores.ledger.clock.timestamp
+        throttle = Throttle(stores.store, timestamp, lambda name: metrics.limited.labels(name).inc())
+        admission = Admission(
+            intake,
+            throttle,
+            stores.ledger,
+            limit=Limit("submissions_of_one_user", settings.submission_rate, 1),
+            room=settings.queue_limit,
+        )
+        revocations = Revocations(stores.ledger)
+        await revocations.refresh()
         weeks = Rollover(broadcaster, now)
         backlog = Backlog(stores.ledger)
         supervisor = Supervisor(_end_process)
@@ -222,6 +250,8 @@ async def _lifespan(
         tasks: list[Task] = [
             *common_tasks(stores),
             ("intake", intake.run),
+            ("admission", admission.run),
+            ("revocations", revocations.run),
             ("announcements", broadcaster.listen),
             ("poll", broadcaster.poll),
             ("read", broadcaster.read),
@@ -250,7 +280,6 @@ async def _lifespan(
                     why["rollover"] = "the week has changed, and this process has not"
             return why
 
-        metrics = Metrics(peers)
         metrics.read_once(backlog.readings())
         connections = Connections(settings.max_connections, settings.max_connections_per_address)
         _measure(metrics, stores, intake, broadcaster, supervisor, connections)
@@ -260,7 +289,10 @@ async def _lifespan(
         services = Services(
             settings=settings,
             clock=stores.ledger.clock,
-            tokens=Tokens(settings.secret),
+            tokens=tokens,
+            access=Access(tokens, revocations, _rights(settings), Origins(settings.origins), now),
+            throttle=throttle,
+            admission=admission,
             intake=intake,
             broadcaster=broadcaster,
             ranks=ranks,
@@ -272,8 +304,20 @@ async def _lifespan(
             metrics=metrics,
         )
         app.state.services = services
-        app.router.routes[:] = [*Endpoints(services).routes(), *pages.routes(resources.folder("web"))]
+        app.router.routes[:] = [
+            *Endpoints(services).routes(),
+            *documents.routes(),
+            *pages.routes(resources.folder("web")),
+        ]
         yield
+
+
+def _rights(settings: Settings) -> Rights:
+    return Rights(
+        private=settings.boards == "private",
+        registration_open=settings.registration == "open",
+        max_score=settings.max_score,
+    )
 
 
 def _measure(

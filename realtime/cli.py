@@ -7,21 +7,23 @@ needs through `app`, and shows what comes of it.
 from __future__ import annotations
 
 import asyncio
+import getpass
 import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from realtime import __version__, commands, embedded, postgres, serving
+from realtime import __version__, boards, commands, embedded, postgres, serving
 from realtime.app import create_app, opened, run_worker
 from realtime.embedded import EmbeddedError
 from realtime.errors import LedgerUnavailable, RealtimeError, StartupError, StoreUnavailable
 from realtime.processes import Processes
+from realtime.revocation import Revocations
 from realtime.settings import Settings, in_force
 from realtime.tokens import Tokens
 
@@ -34,6 +36,10 @@ DEVELOPMENT = {
     "REALTIME_REGISTRATION": "open",
     "REALTIME_MAX_CONNECTIONS_PER_ADDRESS": "0",
     "REALTIME_MESSAGE_RATE": "0",
+    "REALTIME_SUBMISSION_RATE": "0",
+    "REALTIME_REGISTRATIONS_PER_ADDRESS": "0",
+    "REALTIME_LOGINS_PER_ADDRESS": "0",
+    "REALTIME_LOGINS_PER_ACCOUNT": "0",
     "REALTIME_DRAIN_S": "0",
 }
 """What `up` sets where nobody else does: everything there comes from one address, and no balancer looks."""
@@ -170,22 +176,72 @@ def migrate(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     say("The schema is up to date.")
 
 
-@cli.command()
+token_cli = typer.Typer(invoke_without_command=True)
+cli.add_typer(token_cli, name="token")
+
+
+@token_cli.callback()
 def token(
-    scope: Annotated[list[str], typer.Option(help="submit, submit:any, read, admin; may be given again.")],
+    context: typer.Context,
+    scope: Annotated[
+        list[str] | None, typer.Option(help="submit, submit:any, read, admin; may be given again.")
+    ] = None,
     user_id: Annotated[int | None, typer.Option(help="The user the token speaks for.")] = None,
+    board: Annotated[
+        list[str] | None, typer.Option(help="Bind it to this board, as for an overlay; may be given again.")
+    ] = None,
     lifetime: Annotated[int, typer.Option(help="Seconds it lives.")] = 86_400,
     data_dir: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
     """Make a token; it is the last line printed."""
-    from datetime import UTC, datetime
-
+    context.obj = data_dir
+    if context.invoked_subcommand is not None:
+        return
+    if not scope:
+        raise typer.BadParameter("Say what it is for: --scope submit, submit:any, read or admin.", context)
     settings = resolve(data_dir)
     if not settings.secret:
         raise StartupError("Set REALTIME_SECRET, or name a development instance with --data-dir.")
     scopes = [name for given in scope for name in given.replace(",", " ").split()]
-    text, _ = Tokens(settings.secret).mint(user_id, scopes, datetime.now(UTC), timedelta(seconds=lifetime))
+    for name in board or ():
+        boards.resolve(name, datetime.now(UTC))
+    span = timedelta(seconds=lifetime)
+    text, _ = Tokens.of(settings).mint(user_id, scopes, datetime.now(UTC), span, boards=board or ())
     say(text)
+
+
+@token_cli.command()
+def revoke(
+    context: typer.Context,
+    given: Annotated[str, typer.Argument(metavar="TOKEN", help="The token; - reads it from standard input.")],
+    reason: Annotated[str | None, typer.Option(help="Why, for the audit log.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Folder of the development instance.")] = None,
+) -> None:
+    """Take a token back before it expires; servers know within two seconds."""
+    settings = resolve(data_dir or context.obj)
+    if not settings.database_url:
+        raise StartupError("Set DATABASE_URL, or name a development instance with --data-dir.")
+    text = sys.stdin.read().strip() if given == "-" else given
+
+    async def work() -> None:
+        ledger = postgres.Ledger(settings.database_url, connections=1)
+        try:
+            await ledger.open()
+            identity = Tokens.of(settings).verify(text, ledger.clock.now())
+            await Revocations(ledger).revoke(identity, actor=f"operator:{_operator()}", reason=reason)
+        finally:
+            await ledger.aclose()
+
+    run(work())
+    say("The token is revoked.")
+
+
+def _operator() -> str:
+    """Who runs this command, as far as the system knows."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return str(os.getuid())
 
 
 @cli.command()

@@ -281,6 +281,15 @@ class Store:
             raise EpochMoved(_text(value) or None)
         return int(value)
 
+    async def count(self, amounts: Mapping[str, int], seconds: int) -> list[int]:
+        """Adds to counters that expire `seconds` after the last addition; what each is then, in order."""
+        with _mapped():
+            async with self._checked.pipeline(transaction=False) as pipe:
+                for key, amount in amounts.items():
+                    pipe.incrby(key, amount)
+                    pipe.expire(key, seconds)
+                return [int(total) for total in (await pipe.execute())[::2]]
+
     # Reading -------------------------------------------------------------------------------------------------
 
     async def read(self, wanted: Sequence[Board], names_of: Collection[int] = ()) -> Reading:

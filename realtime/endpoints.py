@@ -16,14 +16,17 @@ from typing import Any, Final
 
 import orjson
 from starlette.exceptions import HTTPException
-from starlette.requests import HTTPConnection, Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.types import Scope
 from starlette.websockets import WebSocket
 
 from realtime import boards, wire
+from realtime.access import Access, address_of
 from realtime.accounts import Accounts
-from realtime.boards import ALL_TIME
+from realtime.admission import Admission
+from realtime.boards import ALL_TIME, Board
 from realtime.broadcaster import Broadcaster
 from realtime.connection import Connection
 from realtime.errors import LedgerUnavailable, RealtimeError, StoreUnavailable
@@ -35,7 +38,8 @@ from realtime.metrics import Metrics
 from realtime.postgres import Clock
 from realtime.ranks import Ranks
 from realtime.reading import Reading
-from realtime.session import Limits, Session, authorize
+from realtime.rights import unknown
+from realtime.session import Limits, Session
 from realtime.settings import Settings
 from realtime.streams import Subscriber
 from realtime.submissions import (
@@ -47,6 +51,7 @@ from realtime.submissions import (
     submission_id_of,
     whole_number,
 )
+from realtime.throttle import Limit, Throttle, account
 from realtime.tokens import Identity, Tokens
 
 log = logging.getLogger(__name__)
@@ -63,6 +68,9 @@ class Services:
     settings: Settings
     clock: Clock
     tokens: Tokens
+    access: Access
+    throttle: Throttle
+    admission: Admission
     intake: Intake
     broadcaster: Broadcaster
     ranks: Ranks
@@ -120,6 +128,8 @@ def rejection_response(outcome: Rejected) -> Response:
 async def on_error(request: Request, error: Exception) -> Response:
     """Any exception that leaves a route, in that shape."""
     if isinstance(error, RealtimeError):
+        services: Services = request.app.state.services
+        services.refused(error.code)
         return error_response(error)
     if isinstance(error, (LedgerUnavailable, StoreUnavailable)):
         return error_response(RealtimeError("unavailable", "This cannot be done now.", retry_after_ms=1_000))
@@ -134,16 +144,31 @@ async def on_error(request: Request, error: Exception) -> Response:
     return response
 
 
+def refusal(scope: Scope, error: RealtimeError) -> Response:
+    """The answer to a request that never reaches a route."""
+    services: Services = scope["app"].state.services
+    services.refused(error.code)
+    return error_response(error)
+
+
 async def body_of(request: Request, limit: int) -> Any:
     """The request's JSON. Raises RealtimeError `too_large` or `bad_message`."""
+    return wire.loads(await bytes_of(request, limit))
+
+
+async def bytes_of(request: Request, limit: int) -> bytes:
+    """The request's body. Raises RealtimeError `too_large` or `bad_message`."""
     chunks: list[bytes] = []
     size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > limit:
-            raise RealtimeError("too_large", f"The body may have at most {limit} bytes.")
-        chunks.append(chunk)
-    return wire.loads(b"".join(chunks))
+    try:
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > limit:
+                raise RealtimeError("too_large", f"The body may have at most {limit} bytes.")
+            chunks.append(chunk)
+    except ClientDisconnect:
+        raise RealtimeError("bad_message", "The body ended early.") from None
+    return b"".join(chunks)
 
 
 def _object(value: Any) -> dict[str, Any]:
@@ -165,10 +190,21 @@ def _as_number(text: str, name: str, low: int, high: int) -> int:
     return whole_number(int(text), name, low, high)
 
 
-def bearer(connection: HTTPConnection) -> str | None:
-    """The token of the Authorization header (RFC 6750, section 2.1), if there is one."""
-    scheme, _, token = connection.headers.get("authorization", "").partition(" ")
-    return token.strip() if scheme.lower() == "bearer" and token else None
+@dataclass(frozen=True, slots=True)
+class AccountLimits:
+    """How often one may register and sign in; see the settings of the same names."""
+
+    registrations: Limit
+    logins: Limit
+    logins_of_account: Limit
+
+    @classmethod
+    def of(cls, settings: Settings) -> AccountLimits:
+        return cls(
+            Limit("registrations", settings.registrations_per_address, 3_600),
+            Limit("logins", settings.logins_per_address, 60),
+            Limit("logins_of_one_account", settings.logins_per_account, 60),
+        )
 
 
 # Routes ----------------------------------------------------------------------------------------------------------
@@ -179,6 +215,7 @@ class Endpoints:
 
     def __init__(self, services: Services) -> None:
         self._s = services
+        self._limits = AccountLimits.of(services.settings)
 
     def routes(self) -> list[BaseRoute]:
         """Everything but the pages."""
@@ -198,24 +235,6 @@ class Endpoints:
             Route("/metrics", self.exposition, methods=["GET"]),
         ]
 
-    # Who asks ------------------------------------------------------------------------------------------------
-
-    def _identity(self, connection: HTTPConnection, *, query: bool = False) -> Identity | None:
-        token = bearer(connection) or (connection.query_params.get("token") if query else None)
-        return self._s.tokens.verify(token, self._s.clock.now()) if token else None
-
-    def _known(self, request: Request) -> Identity:
-        identity = self._identity(request)
-        if identity is None:
-            raise RealtimeError("unauthorized", "Send a token in the Authorization header.")
-        return identity
-
-    def _own(self, request: Request) -> int:
-        identity = self._known(request)
-        if identity.user_id is None:
-            raise RealtimeError("forbidden", "This token speaks for no user.")
-        return identity.user_id
-
     # Boards --------------------------------------------------------------------------------------------------
 
     async def list_boards(self, request: Request) -> Response:
@@ -223,8 +242,12 @@ class Endpoints:
         limit = _number(request, "limit", 100, 1, PAGE_LIMIT)
         offset = _number(request, "offset", 0, 0, ID_MAX)
         now = self._s.clock.now()
+        identity = self._s.access.identity(request)
+        self._s.access.rights.list_boards(identity)
         weeks, total = await self._s.history.listed(now, offset, limit)
-        live = [await self._s.reading.page(board, 0, 1) for board in boards.live_boards(now)]
+        weeks = [week for week in weeks if self._may_read(identity, week.board)]
+        current_boards = [board for board in boards.live_boards(now) if self._may_read(identity, board)]
+        live = [await self._s.reading.page(board, 0, 1) for board in current_boards]
         current = boards.week_at(now)
         listed = [
             {
@@ -235,7 +258,7 @@ class Endpoints:
                 "starts": None if board is ALL_TIME else wire.moment(board.starts),
                 "ends": None if board.ends is None else wire.moment(board.ends),
             }
-            for board, page in zip(boards.live_boards(now), live, strict=True)
+            for board, page in zip(current_boards, live, strict=True)
         ]
         listed += [
             {
@@ -254,23 +277,36 @@ class Endpoints:
 
     async def read_board(self, request: Request) -> Response:
         """A stretch of a board."""
-        board = boards.resolve(request.path_params["board"], self._s.clock.now())
+        board = self._readable(request)
         limit = _number(request, "limit", 100, 1, PAGE_LIMIT)
         offset = _number(request, "offset", 0, 0, ID_MAX)
         return json_response(await self._s.reading.page(board, offset, limit))
 
     async def read_user(self, request: Request) -> Response:
         """One user on a board: rank, score, points to the next rank, and neighbours on each side."""
-        board = boards.resolve(request.path_params["board"], self._s.clock.now())
+        board = self._readable(request)
         user_id = _as_number(request.path_params["user_id"], "user_id", 1, ID_MAX)
         neighbours = _number(request, "neighbours", 5, 0, NEIGHBOURS_LIMIT)
         return json_response(await self._s.reading.user(board, user_id, neighbours))
+
+    def _may_read(self, identity: Identity | None, board: Board) -> bool:
+        return self._s.access.rights.may_read(identity, board.id, board, self._s.clock.now())
+
+    def _readable(self, request: Request) -> Board:
+        """The board that the path names, where whoever asks may read it."""
+        name, now = request.path_params["board"], self._s.clock.now()
+        identity = self._s.access.identity(request)
+        board = boards.resolve(name, now)
+        self._s.access.rights.read(identity, name, board, now)
+        return board
 
     # Scores --------------------------------------------------------------------------------------------------
 
     async def submit(self, request: Request) -> Response:
         """One submission, or up to 1,000 of them."""
-        identity = self._identity(request)
+        identity = self._s.access.identity(request)
+        if identity is None:
+            raise unknown()
         body = await body_of(request, self._s.settings.max_body_bytes)
         if type(body) is dict:
             (outcome,) = await self._record([body], identity)
@@ -279,15 +315,13 @@ class Endpoints:
             return json_response(self._fields(outcome))
         if type(body) is not list or not 1 <= len(body) <= LIST_LIMIT:
             raise RealtimeError("bad_message", f"Send one submission, or a list of 1 to {LIST_LIMIT}.")
-        if identity is None:
-            raise RealtimeError("unauthorized", "Send a token in the Authorization header.")
         outcomes = await self._record(body, identity)
         return json_response({"results": [self._fields(outcome) for outcome in outcomes]})
 
     def _fields(self, outcome: Outcome) -> dict[str, Any]:
         return wire.outcome_fields(outcome, self._s.intake.live or not isinstance(outcome, Accepted))
 
-    async def _record(self, rows: list[Any], identity: Identity | None) -> list[Outcome]:
+    async def _record(self, rows: list[Any], identity: Identity) -> list[Outcome]:
         """The outcome of each row, in order; a bad one is answered alone."""
         results: list[Outcome | None] = [None] * len(rows)
         left = len(rows)
@@ -296,6 +330,8 @@ class Endpoints:
         def answer(place: int, outcome: Outcome) -> None:
             nonlocal left
             results[place] = outcome
+            if isinstance(outcome, Rejected):
+                self._s.refused(outcome.code)
             left -= 1
             if left == 0 and not done.done():
                 done.set_result(None)
@@ -303,15 +339,13 @@ class Endpoints:
         for place, row in enumerate(rows):
             try:
                 fields = _object(row)
-                submission = parse_submission(fields, identity.user_id if identity else None)
-                authorize(identity, submission)
+                submission = parse_submission(fields, identity.user_id)
+                self._s.access.rights.submit(identity, submission)
             except RealtimeError as error:
-                if identity is None:
-                    raise RealtimeError("unauthorized", "Send a token in the Authorization header.") from None
                 known = submission_id_of(row) if type(row) is dict else None
                 answer(place, Rejected.of(known, error))
                 continue
-            self._s.intake.submit(submission, partial(answer, place))
+            self._s.admission.submit(identity, submission, partial(answer, place))
         await done
         return [outcome for outcome in results if outcome is not None]
 
@@ -319,27 +353,31 @@ class Endpoints:
 
     async def register(self, request: Request) -> Response:
         """A new user, where registration is open or an admin asks."""
-        identity = self._identity(request)
-        if self._s.settings.registration != "open" and not (identity and identity.may("admin")):
-            raise RealtimeError("forbidden", "Registration is closed here.")
+        identity = self._s.access.identity(request)
+        self._s.access.rights.register(identity)
         body = _object(await body_of(request, self._s.settings.max_message_bytes))
+        if identity is None or not identity.may("admin"):
+            await self._s.throttle.check(self._limits.registrations, address_of(request))
         user_id = await self._s.accounts.register(body.get("email"), body.get("password"), body.get("username"))
         return json_response({"user_id": user_id, "username": body["username"]}, 201)
 
     async def sign_in(self, request: Request) -> Response:
         """A token for one's own scores."""
         body = _object(await body_of(request, self._s.settings.max_message_bytes))
+        await self._s.throttle.check(self._limits.logins, address_of(request))
+        await self._s.throttle.check(self._limits.logins_of_account, account(body.get("email")))
         user_id = await self._s.accounts.sign_in(body.get("email"), body.get("password"))
         return json_response(self._token(user_id), 201)
 
     def _token(self, user_id: int) -> dict[str, Any]:
         lifetime = timedelta(seconds=self._s.settings.token_lifetime_s)
-        token, expires_at = self._s.tokens.mint(user_id, ["submit"], self._s.clock.now(), lifetime)
+        scopes = ["submit", "read"] if self._s.access.rights.private else ["submit"]
+        token, expires_at = self._s.tokens.mint(user_id, scopes, self._s.clock.now(), lifetime)
         return {"token": token, "expires_at": wire.moment(expires_at), "user_id": user_id}
 
     async def me(self, request: Request) -> Response:
         """Oneself: look, rename, leave for good."""
-        user_id = self._own(request)
+        user_id = self._s.access.rights.own_user(self._s.access.identity(request))
         if request.method == "PATCH":
             body = _object(await body_of(request, self._s.settings.max_message_bytes))
             await self._s.accounts.rename(user_id, body.get("username"))
@@ -359,23 +397,21 @@ class Endpoints:
 
     async def ban(self, request: Request) -> Response:
         """Hides a player from every board, or shows them again."""
-        identity = self._known(request)
-        if not identity.may("admin"):
-            raise RealtimeError("forbidden", "Only an admin may ban.")
+        identity = self._s.access.rights.administer(self._s.access.identity(request))
         user_id = _as_number(request.path_params["user_id"], "user_id", 1, ID_MAX)
-        raw = await request.body()
+        raw = await bytes_of(request, self._s.settings.max_message_bytes)
         reason = _object(wire.loads(raw)).get("reason") if raw else None
-        actor = f"user:{identity.user_id}" if identity.user_id is not None else "admin"
         act = self._s.accounts.ban if request.method == "POST" else self._s.accounts.unban
-        await act(user_id, actor=actor, reason=reason)
+        await act(user_id, actor=identity.actor, reason=reason)
         return json_response({"user_id": user_id, "banned": request.method == "POST"})
 
     async def transactions(self, request: Request) -> Response:
         """A user's log, newest first; `before` pages on."""
-        identity = self._known(request)
+        identity = self._s.access.identity(request)
+        if identity is None:
+            raise unknown()
         user_id = _as_number(request.path_params["user_id"], "user_id", 1, ID_MAX)
-        if identity.user_id != user_id and not identity.may("admin"):
-            raise RealtimeError("forbidden", "Only the user and an admin may see this.")
+        self._s.access.rights.see_log(identity, user_id)
         limit = _number(request, "limit", 100, 1, PAGE_LIMIT)
         before = _number(request, "before", ID_MAX, 1, ID_MAX)
         entries = await self._s.accounts.entries(user_id, before, limit)
@@ -413,19 +449,16 @@ class Endpoints:
         connection = websocket.scope["extensions"].get("realtime.connection")
         if not isinstance(connection, Connection):
             raise RuntimeError("serve with uvicorn --ws realtime.connection:Connection")
-        address = websocket.client.host if websocket.client else ""
-        identity: Identity | None = None
-        refusal: tuple[int, RealtimeError] | None = None
-        try:
-            identity = self._identity(websocket, query=True)
-        except RealtimeError as error:
-            refusal = wire.CloseCode.AUTHENTICATION, error
-        if refusal is None and not self._s.connections.enter(address):
-            refusal = wire.CloseCode.LIMITS, RealtimeError("too_many", "Too many connections. Come back later.")
+        address = address_of(websocket)
         await websocket.accept()
-        if refusal is not None:
-            self._turn_away(connection, *refusal)
-            return
+        # From here on nothing is awaited: what is counted now is sure to be counted off when the connection ends.
+        try:
+            identity = self._s.access.at_handshake(websocket)
+        except RealtimeError as error:
+            return self._turn_away(connection, wire.CloseCode.AUTHENTICATION, error)
+        if not self._s.connections.enter(address):
+            full = RealtimeError("too_many", "Too many connections. Come back later.", retry_after_ms=10_000)
+            return self._turn_away(connection, wire.CloseCode.LIMITS, full)
         settings = self._s.settings
         subscriber = Subscriber(
             connection,
@@ -438,10 +471,12 @@ class Endpoints:
             subscriber,
             self._s.broadcaster,
             self._s.ranks,
-            self._s.intake,
-            lambda token: self._s.tokens.verify(token, self._s.clock.now()),
+            self._s.admission,
+            self._s.access.verifier(websocket),
             self._s.clock,
             identity=identity,
+            rights=self._s.access.rights,
+            holders=self._s.access.revocations,
             limits=Limits(settings.max_subscriptions, settings.message_rate),
             refused=self._s.refused,
         )

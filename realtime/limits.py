@@ -1,7 +1,7 @@
 """Limits: how much one client may ask for.
 
 Owns the counters. Must never read a clock (`now` is an argument, monotonic seconds) nor grow with what clients do
-beyond one entry for each address that is connected.
+beyond one entry for each address that is connected, or a fixed number of names.
 """
 
 from __future__ import annotations
@@ -33,6 +33,28 @@ class Bucket:
     def retry_after_ms(self) -> int:
         """When the next message will be within the limit."""
         return 0 if self._rate == 0 else max(1, int(1000 * (1 - self._tokens) / self._rate))
+
+
+class Windows:
+    """Counts within windows of time, by who is counted. Only the newest window is remembered.
+
+    Beyond `most_names` in one window, everybody new shares one count: an attacker with many names gains nothing.
+    """
+
+    def __init__(self, most_names: int = 100_000) -> None:
+        self._most_names = most_names
+        self._window = -1
+        self._counts: Counter[str] = Counter()
+
+    def add(self, name: str, amount: int, window: int) -> int:
+        """Adds to a count; what it is then. A window before the newest counts as the newest."""
+        if window > self._window:
+            self._window = window
+            self._counts.clear()
+        if len(self._counts) >= self._most_names and name not in self._counts:
+            name = ""
+        self._counts[name] += amount
+        return self._counts[name]
 
 
 class Connections:

@@ -188,6 +188,11 @@ class Ranks:
             self._end(watch)
         return watch.watched.board
 
+    def watched_by(self, subscriber: Subscriber) -> list[tuple[str, int]]:
+        """What a subscriber watches: names of boards, as asked for, and users."""
+        watches = self._watches.get(subscriber, ())
+        return [(name, watch.watched.user_id) for watch in watches for name in watch.names]
+
     def remove(self, subscriber: Subscriber) -> None:
         """The connection is gone."""
         for watch in list(self._watches.get(subscriber, ())):

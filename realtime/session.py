@@ -15,12 +15,13 @@ from typing import Any, Final, Protocol
 
 from realtime import wire
 from realtime.boards import Board, resolve
+from realtime.credentials import Credentials, Holders
 from realtime.errors import LedgerUnavailable, RealtimeError
 from realtime.frames import Burst, Frame
-from realtime.intake import Intake
 from realtime.limits import Bucket
+from realtime.rights import Rights, unknown
 from realtime.streams import Subscriber
-from realtime.submissions import Accepted, Outcome, Submission, parse_submission, submission_id_of
+from realtime.submissions import Accepted, Outcome, Rejected, Submission, parse_submission, submission_id_of
 from realtime.tokens import Identity
 
 log = logging.getLogger(__name__)
@@ -55,27 +56,16 @@ class Watches(Protocol):
 
     def watch(self, subscriber: Subscriber, alias: str, user_id: int) -> None: ...
     def unwatch(self, subscriber: Subscriber, alias: str, user_id: int) -> Board | None: ...
+    def watched_by(self, subscriber: Subscriber) -> list[tuple[str, int]]: ...
     def remove(self, subscriber: Subscriber) -> None: ...
 
 
-def authorize(identity: Identity | None, submission: Submission) -> None:
-    """Whether `identity` may hand in `submission`. Raises RealtimeError `unauthorized` or `forbidden`.
+class Scores(Protocol):
+    """Where a session's submissions go."""
 
-    `submit` is for one's own, positive scores; `submit:any` for everyone's, negative ones too; `admin` may also say
-    when it was.
-    """
-    if identity is None:
-        raise RealtimeError("unauthorized", "Send a token first: at the handshake, or with auth.")
-    if submission.created_at is not None and not identity.may("admin"):
-        raise RealtimeError("forbidden", "Only an admin may say when a score was made.")
-    if identity.may("submit:any", "admin"):
-        return
-    if not identity.may("submit"):
-        raise RealtimeError("forbidden", "This token may not hand in scores.")
-    if identity.user_id is None or submission.user_id != identity.user_id:
-        raise RealtimeError("forbidden", "This token may hand in scores of its own user alone.")
-    if submission.score_added <= 0:
-        raise RealtimeError("forbidden", "This token may hand in positive scores alone.")
+    @property
+    def live(self) -> bool: ...
+    def submit(self, identity: Identity, submission: Submission, reply: Callable[[Outcome], None]) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,21 +84,23 @@ class Session:
         subscriber: Subscriber,
         boards: Boards,
         watches: Watches,
-        intake: Intake,
+        scores: Scores,
         verify: Callable[[str], Identity],
         clock: Clock,
         *,
         identity: Identity | None,
+        rights: Rights,
+        holders: Holders,
         limits: Limits,
         refused: Callable[[str], None],
     ) -> None:
         self._subscriber = subscriber
         self._boards = boards
         self._watches = watches
-        self._intake = intake
+        self._scores = scores
         self._verify = verify
         self._clock = clock
-        self._identify(identity)
+        self._rights = rights
         self._limits = limits
         self._refused = refused
         self._bucket = Bucket(limits.message_rate, asyncio.get_running_loop().time())
@@ -116,18 +108,23 @@ class Session:
         self._tasks: set[asyncio.Task[None]] = set()
         self._awaited: dict[str, asyncio.Task[None]] = {}  # subscriptions whose first state has not come yet
         self._answers: list[bytes] = []  # to submissions; written together at the end of the loop's turn
+        self._credentials = Credentials(clock, holders, self._lapsed)
+        if identity is not None:
+            self._credentials.take(identity)
 
     # Coming and going ----------------------------------------------------------------------------------------
 
     def greet(self) -> None:
         """The first words."""
         self._write(wire.hello(self._clock.now()))
-        if self._identity is not None:
-            self._write(wire.authenticated(self._identity.user_id, self._identity.expires_at))
+        identity = self._credentials.identity
+        if identity is not None:
+            self._write(wire.authenticated(identity.user_id, identity.expires_at))
 
     def closed(self) -> None:
         """The connection is gone."""
         self._subscriber.gone()
+        self._credentials.close()
         self._boards.remove(self._subscriber)
         self._watches.remove(self._subscriber)
         for task in self._tasks:
@@ -153,7 +150,7 @@ class Session:
 
     def _check_rate(self) -> None:
         """Counts a message. A game server, which speaks for many, is not counted."""
-        if self._trusted or self._bucket.take(asyncio.get_running_loop().time()):
+        if self._credentials.trusted or self._bucket.take(asyncio.get_running_loop().time()):
             self._floods = 0
             return
         self._floods += 1
@@ -176,33 +173,60 @@ class Session:
             case wire.Unsubscribe(board):
                 self._unsubscribe(board)
             case wire.Watch(board, user_id):
+                self._check_readable(board)
                 self._watches.watch(self._subscriber, board, user_id)
             case wire.Unwatch(board, user_id):
-                left = self._watches.unwatch(self._subscriber, board, user_id)
-                if left is None:
-                    raise RealtimeError("unknown_user", "This user is not watched on that board.")
-                self._write(wire.unwatched(left, user_id))
+                self._unwatch(board, user_id)
             case wire.Auth(token):
                 self._authenticate(token)
 
     def _authenticate(self, token: str) -> None:
         try:
-            self._identify(self._verify(token))
+            identity = self._verify(token)
         except LedgerUnavailable:
             raise RealtimeError("unavailable", "Tokens cannot be checked now.", retry_after_ms=1_000) from None
-        assert self._identity is not None
-        self._write(wire.authenticated(self._identity.user_id, self._identity.expires_at))
+        self._credentials.take(identity)
+        self._write(wire.authenticated(identity.user_id, identity.expires_at))
+        self._drop_unreadable()
 
-    def _identify(self, identity: Identity | None) -> None:
-        self._identity = identity
-        self._expires = identity.expires_at.timestamp() if identity else 0.0
-        self._trusted = identity is not None and identity.may("submit:any", "admin")
+    # Rights --------------------------------------------------------------------------------------------------
+
+    def _lapsed(self, error: RealtimeError) -> None:
+        """The token's time is over: what needed it ends, what everybody may have goes on."""
+        self._refuse(error, None)
+        self._drop_unreadable()
+
+    def _check_readable(self, alias: str) -> None:
+        """Raises RealtimeError where the client may not see that board now."""
+        if self._rights.private:
+            identity, now = self._credentials.required(), self._clock.now()
+            self._rights.read(identity, alias, resolve(alias, now), now)
+
+    def _drop_unreadable(self) -> None:
+        """Ends subscriptions and watches of boards that the client may no longer see."""
+        if not self._rights.private:
+            return
+        aliases = {alias for subscription in self._subscriber.subscriptions for alias in subscription.aliases}
+        for alias in aliases | self._awaited.keys():
+            if not self._is_readable(alias):
+                self._unsubscribe(alias)
+        for alias, user_id in self._watches.watched_by(self._subscriber):
+            if not self._is_readable(alias):
+                self._unwatch(alias, user_id)
+
+    def _is_readable(self, alias: str) -> bool:
+        try:
+            self._check_readable(alias)
+        except RealtimeError:
+            return False
+        return True
 
     def _subscribe(self, board: str, since: wire.Since | None) -> None:
         known = self._subscriber.subscription(board) is not None
         names = sum(len(subscription.aliases) for subscription in self._subscriber.subscriptions)
         if len(self._tasks) >= TASKS or (not known and names + len(self._tasks) >= self._limits.max_subscriptions):
             raise RealtimeError("too_many", f"At most {self._limits.max_subscriptions} subscriptions a connection.")
+        self._check_readable(board)
         self._awaited[board] = self._start(self._boards.subscribe(self._subscriber, board, since), board)
 
     def _unsubscribe(self, alias: str) -> None:
@@ -214,6 +238,12 @@ class Session:
         if board is None and awaited is None:
             raise RealtimeError("unknown_board", "There is no subscription of that board.")
         self._write(wire.unsubscribed(board or resolve(alias, self._clock.now()), alias))
+
+    def _unwatch(self, alias: str, user_id: int) -> None:
+        board = self._watches.unwatch(self._subscriber, alias, user_id)
+        if board is None:
+            raise RealtimeError("unknown_user", "This user is not watched on that board.")
+        self._write(wire.unwatched(board, user_id))
 
     def _start(self, work: Coroutine[Any, Any, None], board: str) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(self._answered(work, board))
@@ -240,24 +270,24 @@ class Session:
     # Submissions ---------------------------------------------------------------------------------------------
 
     def _submit(self, fields: Mapping[str, Any]) -> None:
-        identity = self._identity
         try:
-            if identity is not None and self._clock.timestamp() >= self._expires:
-                raise RealtimeError("expired", "The token has expired. Send a new one with auth.")
-            submission = parse_submission(fields, identity.user_id if identity else None)
-            authorize(identity, submission)
+            identity = self._credentials.required()
+            if identity is None:
+                raise unknown()
+            submission = parse_submission(fields, identity.user_id)
+            self._rights.submit(identity, submission)
         except RealtimeError as error:
-            if identity is None and error.code == "bad_message" and fields.get("user_id") is None:
-                error = RealtimeError("unauthorized", "Send a token first: at the handshake, or with auth.")
             self._refused(error.code)
             self._write(wire.rejected(submission_id_of(fields), error))
             return
-        self._intake.submit(submission, self._reply)
+        self._scores.submit(identity, submission, self._reply)
 
     def _reply(self, outcome: Outcome) -> None:
+        if type(outcome) is Rejected:
+            self._refused(outcome.code)
         if not self._answers:
             asyncio.get_running_loop().call_soon(self._flush_answers)
-        self._answers.append(wire.outcome(outcome, self._intake.live or type(outcome) is not Accepted))
+        self._answers.append(wire.outcome(outcome, self._scores.live or type(outcome) is not Accepted))
 
     def _flush_answers(self) -> None:
         answers, self._answers = self._answers, []

@@ -67,8 +67,8 @@ class Settings(BaseModel):
         "REALTIME_PORT", 8000, "port to listen on; 0 picks a free one", "PORT"
     )
     root_path: str = _env("REALTIME_ROOT_PATH", "", "path prefix that a proxy in front takes away")
-    trusted_proxies: str = _env(
-        "REALTIME_TRUSTED_PROXIES", "", "addresses or networks, with commas, whose X-Forwarded-For is believed"
+    trusted_proxies: Annotated[str, AfterValidator(_networks)] = _env(
+        "REALTIME_TRUSTED_PROXIES", "", "addresses or networks, with commas, whose X-Forwarded-* headers are believed"
     )
     log_level: Literal["debug", "info", "warning", "error"] = _env(
         "REALTIME_LOG_LEVEL", "info", "least severe line that is logged"
@@ -119,10 +119,7 @@ class Settings(BaseModel):
         "REALTIME_BOARDS", "public", "who may read: everybody, or tokens of scope read"
     )
     origins: Annotated[str, AfterValidator(_origins)] = _env(
-        "REALTIME_ORIGINS", "", "pages of these origins may use tokens too, as https://example.com, with commas in between"
-    )
-    trusted_proxies: Annotated[str, AfterValidator(_networks)] = _env(
-        "REALTIME_TRUSTED_PROXIES", "", "addresses or networks whose X-Forwarded-* headers count, with commas in between"
+        "REALTIME_ORIGINS", "", "whose pages may use tokens too, as https://example.com, with commas"
     )
     max_score: Annotated[int, Field(ge=1, le=2**31 - 1)] = _env(
         "REALTIME_MAX_SCORE", 2**31 - 1, "largest score, without its sign, of one submission, but for admins"

@@ -1,0 +1,116 @@
+"""Security: what every response says to a browser, and which pages may speak for somebody.
+
+Owns response headers, CORS and the judgement of origins. Must never decide what an identity may do (`rights` does), nor
+believe a forwarded header: the server in front of this (uvicorn's ProxyHeadersMiddleware, set up in `serving`) has put
+the client's address and scheme into the scope where a trusted proxy named them, and nowhere else.
+
+Plain ASGI: sockets pass through untouched. Tokens are sent in a header or a message, never in a cookie, so no page can
+borrow a visitor's rights; the check of origins is the second lock on that door.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from starlette._utils import get_route_path
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from realtime.errors import RealtimeError
+
+DEFAULTS: Final = {
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",  # an address may carry an overlay's token
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+}
+"""What a response says unless its route says otherwise: pages have a policy of their own."""
+
+STRICT_TRANSPORT: Final = "max-age=31536000"
+PREFLIGHT_SECONDS: Final = "600"
+READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_PORTS: Final = {"http": ":80", "https": ":443"}
+
+
+class Origins:
+    """Which pages may speak for somebody: this server's own, and those that the operator names."""
+
+    def __init__(self, allowed: str = "") -> None:
+        self._allowed = frozenset(origin for origin in allowed.split(",") if origin)
+
+    def names(self, origin: str) -> bool:
+        """Whether the operator named `origin`."""
+        return origin.lower() in self._allowed
+
+    def trusts(self, headers: Mapping[str, str]) -> bool:
+        """Whether a request with these headers comes from such a page, or from no browser at all (no Origin)."""
+        origin = headers.get("origin")
+        if origin is None or headers.get("sec-fetch-site") == "same-origin":  # no page can set that one
+            return True
+        if self.names(origin):
+            return True
+        # As most servers compare: a proxy that ends TLS changes the scheme, and leaves Host as it was.
+        scheme, _, place = origin.lower().partition("://")
+        port = _PORTS.get(scheme, "")
+        return bool(place) and place.removesuffix(port) == headers.get("host", "").lower().removesuffix(port)
+
+
+class Security:
+    """The outermost layer around the application. `refuse` answers what may not pass."""
+
+    def __init__(
+        self, app: ASGIApp, origins: Origins, *, private: bool, refuse: Callable[[Scope, RealtimeError], ASGIApp]
+    ) -> None:
+        self._app = app
+        self._origins = origins
+        self._private = private
+        self._refuse = refuse
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        request = Headers(scope=scope)
+        shared = self._sharing(scope, request)
+
+        async def send_secured(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in DEFAULTS.items():
+                    headers.setdefault(name, value)
+                if scope["scheme"] == "https":
+                    headers["strict-transport-security"] = STRICT_TRANSPORT
+                for name, value in shared.items():
+                    headers[name] = value
+            await send(message)
+
+        app = self._app
+        if shared and scope["method"] == "OPTIONS":
+            app = _preflight
+        elif scope["method"] not in READING and not self._origins.trusts(request):
+            hint = "This page is of another origin: name it in REALTIME_ORIGINS."
+            app = self._refuse(scope, RealtimeError("forbidden", hint))
+        await app(scope, receive, send_secured)
+
+    def _sharing(self, scope: Scope, request: Headers) -> dict[str, str]:
+        """What lets pages of other origins read boards: all of them where boards are public, else those named."""
+        path = get_route_path(scope)
+        if scope["method"] not in READING or not (path == "/boards" or path.startswith("/boards/")):
+            return {}
+        shared = {
+            "access-control-allow-origin": "*",
+            "access-control-allow-methods": "GET",
+            "access-control-allow-headers": "authorization",
+            "access-control-expose-headers": "retry-after",
+            "access-control-max-age": PREFLIGHT_SECONDS,
+        }
+        if not self._private:
+            return shared
+        origin = request.get("origin", "")
+        if not self._origins.names(origin):
+            return {"vary": "origin"}
+        return {**shared, "access-control-allow-origin": origin, "vary": "origin"}
+
+
+async def _preflight(scope: Scope, receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 204, "headers": []})
+    await send({"type": "http.response.body", "body": b""})

@@ -1,0 +1,19 @@
+-- name: revoked_tokens
+-- Tokens that would be good if they had not been revoked.
+SELECT token_id FROM revoked_tokens WHERE expires_at > clock_timestamp()
+
+-- name: revoke_token
+-- $1 token id, $2 its expiry, and for the audit log, where it is new: $3 actor, $4 user id, $5 detail. Rows of tokens that have
+-- expired since are swept out.
+WITH revoked AS (
+    INSERT INTO revoked_tokens (token_id, expires_at) VALUES ($1, $2) ON CONFLICT DO NOTHING RETURNING token_id
+), swept AS (
+    DELETE FROM revoked_tokens WHERE expires_at < clock_timestamp() - interval '1 day'
+)
+INSERT INTO audit (actor, action, user_id, detail) SELECT $3, 'revoke', $4, $5::jsonb FROM revoked
+
+-- name: audit_corrections
+-- Scores that an admin is about to hand in for another moment than now: $1 text[] actors, $2 bigint[] user ids, $3 jsonb[]
+-- details.
+INSERT INTO audit (actor, action, user_id, detail)
+SELECT actor, 'correct', user_id, detail FROM unnest($1::text[], $2::bigint[], $3::jsonb[]) AS c (actor, user_id, detail)
