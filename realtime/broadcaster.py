@@ -215,6 +215,12 @@ class Broadcaster:
         self._drop_if_unused(old)
         self._mark(after)
 
+    def send_away(self, after_ms: int) -> None:
+        """Asks every subscriber to come back within so long: to another process, where there is a balancer."""
+        frame = Frame(wire.reconnect(after_ms))
+        for subscriber in self._subscribers:
+            subscriber.write(frame)
+
     # Changes -------------------------------------------------------------------------------------------------
 
     def _mark(self, board: Board) -> None:

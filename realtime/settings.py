@@ -83,6 +83,11 @@ class Settings(BaseModel):
     reconnect_spread_s: Annotated[float, Field(ge=0, le=600)] = _env(
         "REALTIME_RECONNECT_SPREAD_S", 15.0, "most seconds over which clients are asked to leave, one by one"
     )
+    cut_off_s: Annotated[float, Field(ge=0)] = _env(
+        "REALTIME_CUT_OFF_S",
+        0.0,
+        "seconds without the store until clients are asked to come back; for a balancer that reads /readyz; 0: never",
+    )
     worker_metrics_port: Annotated[int, Field(ge=0, le=65535)] = _env(
         "REALTIME_WORKER_METRICS_PORT", 0, "port on which `realtime worker` shows its metrics; 0: none"
     )
