@@ -6,19 +6,39 @@ decide anything about scores. Assumes resolved settings; `cli` turns what comes 
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Callable
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from itertools import islice
 from pathlib import Path
+from time import monotonic
+from typing import Final
 
-from realtime import progress, score_file
+from realtime import boards, drift, progress, score_file, simulation
 from realtime.app import opened
-from realtime.errors import LedgerUnavailable, StoreUnavailable
+from realtime.client import Client, connect
+from realtime.errors import LedgerUnavailable, StartupError, StoreUnavailable
 from realtime.importer import Importer, Summary
+from realtime.inspection import Inspection
+from realtime.players import Players
+from realtime.postgres import Ledger
 from realtime.score_file import BadRow
 from realtime.settings import Settings
+from realtime.simulation import Play, Simulation, Tally
+from realtime.tokens import Tokens
 
 Say = Callable[[str], None]
 """Prints one line of the result."""
+
+SOCKETS: Final = 8
+"""Connections of a simulation."""
+
+FIRST_WAIT: Final = 10.0
+"""Seconds in which a server must greet before a simulation begins."""
 
 
 async def import_scores(settings: Settings, path: Path, say: Say) -> bool:
@@ -58,3 +78,124 @@ def _told(summary: Summary) -> str:
     if summary.untold:
         line += f" The store has not heard of {summary.untold} batches: a worker tells it."
     return line
+
+
+# Simulating ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to play, where."""
+
+    url: str
+    file: Path | None
+    rate: float
+    """Scores a second."""
+    players: int
+    """Invented ones, where there is no file."""
+    limit: int | None
+
+
+async def simulate(settings: Settings, plan: Plan, say: Say) -> bool:
+    """Plays a plan, until its end or Ctrl-C; whether every score was good and accepted.
+
+    Raises StartupError where no server answers, LedgerUnavailable, and RealtimeError for a file without a header.
+    """
+    if not settings.database_url or not settings.secret:
+        raise StartupError("Set DATABASE_URL and REALTIME_SECRET, or name a development instance with --data-dir.")
+    bad = 0
+    with progress.towards() as bars:
+
+        def show_bad(row: BadRow) -> None:
+            nonlocal bad
+            bad += 1
+            bars.say(f"line {row.line}: {row.cause}")
+
+        def show() -> None:
+            tally = playing.tally
+            answered = tally.accepted + tally.refusals.total()
+            bars.show("scores", answered, total, f"{tally.rate:,.0f}/s, {tally.refusals.total()} rejected")
+
+        with _scores(plan, show_bad) as (scores, total):
+            async with _ledger(settings) as ledger, _clients(settings, plan, ledger) as clients:
+                playing = Simulation(clients, Players(ledger), secrets.token_hex(6), rate=plan.rate, now=monotonic)
+                try:
+                    await playing.run(scores, show)
+                except asyncio.CancelledError:
+                    bars.say("Broken off.")
+    say(_played(playing.tally, bad))
+    return not bad and not playing.tally.refusals
+
+
+@contextmanager
+def _scores(plan: Plan, on_bad: Callable[[BadRow], None]) -> Iterator[tuple[Iterator[Play], int | None]]:
+    """What a plan plays, and how much that is, where it has an end."""
+    if plan.file is None:
+        yield islice(simulation.invented(plan.players, secrets.SystemRandom()), plan.limit), plan.limit
+        return
+    with plan.file.open("rb") as file:
+        rows = sum(1 for _ in score_file.rows(file))
+        file.seek(0)
+        plays = simulation.plays(score_file.rows(file), on_bad)
+        yield islice(plays, plan.limit), rows if plan.limit is None else min(rows, plan.limit)
+
+
+@asynccontextmanager
+async def _ledger(settings: Settings) -> AsyncIterator[Ledger]:
+    ledger = Ledger(settings.database_url)
+    try:
+        await ledger.open()
+        yield ledger
+    finally:
+        await ledger.aclose()
+
+
+@asynccontextmanager
+async def _clients(settings: Settings, plan: Plan, ledger: Ledger) -> AsyncIterator[list[Client]]:
+    """Connected clients that may submit for everybody. Raises StartupError where no server answers."""
+    token, _ = Tokens.of(settings).mint(None, ["submit:any"], ledger.clock.now(), timedelta(days=30))
+    async with AsyncExitStack() as stack:
+        try:
+            clients = [await stack.enter_async_context(connect(plan.url, token=token)) for _ in range(SOCKETS)]
+            async with asyncio.timeout(FIRST_WAIT):
+                for client in clients:
+                    await client.connected()
+        except ValueError as error:
+            raise StartupError(str(error)) from None
+        except TimeoutError:
+            raise StartupError(f"No server answers at {plan.url}.") from None
+        yield clients
+
+
+def _played(tally: Tally, bad: int) -> str:
+    refused = ", ".join(f"{count} {code}" for code, count in tally.refusals.most_common())
+    return (
+        f"{tally.sent} sent: {tally.accepted} accepted, {tally.refusals.total()} rejected"
+        f"{f' ({refused})' if refused else ''}, {bad} bad rows left out; {tally.rate:.1f} a second."
+    )
+
+
+# Checking --------------------------------------------------------------------------------------------------------
+
+
+async def check(settings: Settings, say: Say) -> bool:
+    """Compares every live board and prints what differs; whether nothing does.
+
+    Raises StoreUnavailable where the store cannot be read, or is being filled; LedgerUnavailable.
+    """
+    async with opened(settings) as stores:
+        now = stores.ledger.clock.now
+        if not stores.store.is_complete:
+            raise StoreUnavailable("The store does not answer, or its content is being made anew. Check again later.")
+        inspection = Inspection(stores.ledger, stores.store, now)
+        with progress.counting("users") as show:
+            reports = [await drift.check(inspection, board, show) for board in boards.live_boards(now())]
+    differing = sum(report.differing for report in reports)
+    for report in reports:
+        waiting = f", {report.waiting} on their way" if report.waiting else ""
+        say(f"{report.board.id}: {report.compared} users compared, {report.differing} differences{waiting}.")
+    for finding in [finding for report in reports for finding in report.shown][: drift.SHOWN]:
+        say(f"  {finding}.")
+    if differing:
+        say("A worker repairs this, or `realtime rebuild`.")
+    return differing == 0

@@ -25,7 +25,7 @@ from redis.backoff import NoBackoff
 
 from realtime import boards, resources
 from realtime.boards import Board
-from realtime.errors import EpochMoved, StartupError, StoreChanged, StoreUnavailable
+from realtime.errors import EpochMoved, ForeignContent, StartupError, StoreChanged, StoreUnavailable
 from realtime.standings import Standing, standing
 
 if TYPE_CHECKING:
@@ -116,6 +116,14 @@ class Versions(NamedTuple):
     boards: dict[Board, int]
 
 
+class Held(NamedTuple):
+    """What the store holds of a place on a board, or of a profile, as it stands there. None for nothing."""
+
+    version: bytes | None
+    value: float | bytes | None
+    """The score, or the username."""
+
+
 class Announcement(NamedTuple):
     """A message from `leaderboard:changes:*`; `board` is None for names."""
 
@@ -132,7 +140,7 @@ def _mapped() -> Iterator[None]:
     except failures.ResponseError as error:
         text = str(error)
         if "WRONGTYPE" in text or "not an integer" in text or "not a valid float" in text:
-            raise StoreChanged(f"foreign content: {text}") from error
+            raise ForeignContent(text) from error
         raise StoreUnavailable(text) from error
     except (failures.RedisError, OSError, TimeoutError) as error:
         raise StoreUnavailable(str(error) or type(error).__name__) from error
@@ -197,6 +205,7 @@ class Store:
         self._around = self._checked.register_script(resources.script("around"))
         self._ranks = resources.script("ranks")
         self._cache = self._checked.register_script(resources.script("cache_week"))
+        self._forget = self._checked.register_script(resources.script("forget"))
         self._begin = self._checked.register_script(resources.script("begin_filling"))
         self._end = self._checked.register_script(resources.script("end_filling"))
 
@@ -376,6 +385,74 @@ class Store:
         counters = [int(version or 0) for version in versions]
         return Versions(_text(epoch), int(users or 0), dict(zip(of, counters, strict=True)))
 
+    # Looking for drift ---------------------------------------------------------------------------------------
+
+    async def held(self, board: Board, members: Sequence[int | bytes]) -> list[Held]:
+        """What is held of members of a live board, all of one moment. Raises EpochMoved."""
+        with _mapped():
+            async with self._checked.pipeline(transaction=True) as pipe:
+                pipe.get(boards.EPOCH_KEY)
+                pipe.hmget(board.versions_key, members)
+                pipe.execute_command("ZMSCORE", board.scores_key, *members)
+                epoch, versions, scores = await pipe.execute()
+        self._check_epoch(epoch)
+        return [Held(version, score) for version, score in zip(versions, scores, strict=True)]
+
+    async def held_profiles(self, user_ids: Sequence[int]) -> list[Held]:
+        """What is held of users besides scores; where that is no hash, its version is empty. Raises EpochMoved."""
+        with _mapped():
+            async with self._checked.pipeline(transaction=True) as pipe:
+                pipe.get(boards.EPOCH_KEY)
+                for user_id in user_ids:
+                    pipe.hmget(boards.user_key(user_id), "version", "username")
+                epoch, *replies = await pipe.execute(raise_on_error=False)
+        self._check_epoch(epoch)
+        return [Held(*reply) if isinstance(reply, list) else Held(b"", None) for reply in replies]
+
+    def _check_epoch(self, epoch: bytes | None) -> None:
+        if _text(epoch) != self.epoch or not self.is_complete:
+            raise EpochMoved(_text(epoch))
+
+    async def top_members(self, board: Board) -> list[bytes]:
+        """Who is at the top of a live board, whatever they are called."""
+        with _mapped():
+            found: Any = await self._checked.zrevrange(board.scores_key, 0, boards.TOP - 1)
+            return list(found)
+
+    async def scan(self, board: Board, cursor: int, count: int) -> tuple[int, set[bytes]]:
+        """Who a live board has scores or versions of, some `count` at a time; begins and ends with cursor 0.
+
+        Both keys are gone through in one: an even cursor goes on in the scores, an odd one in the versions.
+        """
+        position, of_versions = divmod(cursor, 2)
+        found: set[Any]
+        with _mapped():
+            if of_versions:
+                position, fields = await self._checked.hscan(board.versions_key, position, count=count)
+                found = set(fields)
+            else:
+                position, rows = await self._checked.zscan(board.scores_key, position, count=count)
+                found = {row[0] for row in rows}
+        return 2 * position + (of_versions if position else 1 - of_versions), found
+
+    async def players(self, board: Board) -> int:
+        """How many have a place on a live board."""
+        with _mapped():
+            return int(await self._checked.zcard(board.scores_key))
+
+    async def forget(self, board: Board, members: Mapping[bytes, bytes | None], user_ids: Sequence[int] = ()) -> None:
+        """Drops members of a live board where the version last seen of each still stands, and the hashes of users.
+
+        For what the ledger knows nothing of, and for what is no number. Raises EpochMoved.
+        """
+        keys = [boards.EPOCH_KEY, boards.USERS_VERSION_KEY, board.scores_key, board.version_key, board.versions_key]
+        keys += map(boards.user_key, user_ids)
+        seen = [version or b"" for version in members.values()]
+        with _mapped():
+            verdict = await self._forget(keys=keys, args=[self.epoch or "", board.id, len(seen), *members, *seen])
+        if verdict != b"ok":
+            raise EpochMoved(None)
+
     # Closed weeks --------------------------------------------------------------------------------------------
 
     async def cached_week(self, board: Board) -> tuple[bytes | None, int]:
@@ -467,4 +544,4 @@ def _scores(reply: Sequence[Any]) -> dict[int, int]:
     try:
         return {int(user_id): int(float(score)) for user_id, score in zip(reply[::2], reply[1::2], strict=True)}
     except ValueError as error:
-        raise StoreChanged(f"foreign content: {error}") from error
+        raise ForeignContent(str(error)) from error

@@ -1,7 +1,7 @@
 """The development instance behind `realtime up`: real stores, all of it in one data folder.
 
 Owns: the data folder as a whole: who holds it (`lock`, with the owner's pid in it), its `secret`, and the
-record `instance.json` from which other commands find the running stores. The servers are
+records `instance.json` and `address` from which other commands find the running stores and the server. The servers are
 `embedded_postgres`'s and `embedded_store`'s.
 Must never: start anything for a URL that was given, or tell a secret to other users of the machine (files are
 0600).
@@ -33,8 +33,10 @@ __all__ = [
     "EmbeddedError",
     "Running",
     "Stores",
+    "address_of",
     "development_secret",
     "locate",
+    "record_address",
     "start",
     "start_postgres",
     "start_store",
@@ -107,6 +109,22 @@ def locate(data_dir: Path) -> Stores | None:
         )
     record = json.loads(text)
     return Stores(record["database_url"], record["dragonfly_url"], secret, tuple(record["notes"]))
+
+
+def record_address(data_dir: Path, address: str) -> None:
+    """Notes where this process, which holds `data_dir`, answers: for `address_of`."""
+    folder = data_dir.absolute()
+    with explained(folder):
+        write_private(folder / "address", f"{os.getpid()} {address}\n")
+
+
+def address_of(data_dir: Path) -> str | None:
+    """Where the server of the development instance of `data_dir` answers; None where none does."""
+    folder = data_dir.absolute()
+    with explained(folder):
+        holder, text = holder_of(folder / "lock"), read_private(folder / "address")
+    owner, _, address = (text or "").strip().partition(" ")
+    return address if holder is not None and owner == str(holder) else None
 
 
 def development_secret(data_dir: Path) -> str | None:

@@ -56,6 +56,10 @@ class StoreChanged(StoreUnavailable):
     """The store is not the one whose content we know: empty, restarted, replaced or failed over."""
 
 
+class ForeignContent(StoreChanged):
+    """A key holds what we never wrote: another type, or no number where one belongs."""
+
+
 class EpochMoved(StoreChanged):
     """A script was refused: the store's content has another epoch than the caller expected.
 

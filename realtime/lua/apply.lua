@@ -38,7 +38,7 @@ end
 
 -- Reads ---------------------------------------------------------------------------------------------------------------
 
-local plans, applied = {}, 0
+local plans, applied, placed = {}, 0, {}
 for b = 1, boards do
   local plan = {
     scores = KEYS[3 * b], version = KEYS[3 * b + 1], versions = KEYS[3 * b + 2],
@@ -54,6 +54,7 @@ for b = 1, boards do
     local known = redis.call('HMGET', plan.versions, unpack(ids))
     local before = redis.call('ZMSCORE', plan.scores, unpack(ids))
     for i = 1, length do
+      if before[i] then placed[ids[i]] = true end
       if not known[i] or tonumber(versions[i]) >= tonumber(known[i]) then
         local new = scores[i] ~= '' and tonumber(scores[i]) or nil
         local old = before[i] and tonumber(before[i]) or nil
@@ -88,8 +89,9 @@ for u = 1, users do
   if not known[1] or tonumber(version) > tonumber(known[1])
      or (tonumber(version) == tonumber(known[1]) and username ~= known[2]) then
     profiles[#profiles + 1] = {key, id, version, username}
-    if known[1] then
-      renamed[#renamed + 1] = id  -- or banned, or deleted: closed weeks must look again
+    if known[1] or placed[id] then
+      -- or banned, or deleted: closed weeks must look again. Or the name was lost, and boards show a placeholder
+      renamed[#renamed + 1] = id
     end
   end
 end
