@@ -105,9 +105,12 @@ def up(
         say(f"database: {settings.database_url}")
         say(f"dragonfly: {settings.dragonfly_url}")
         asyncio.run(postgres.migrate(settings.database_url))
-        started = serving.run(
-            create_app(settings, with_worker=True), settings, lambda address: say(f"ready: {address}")
-        )
+
+        def ready(address: str) -> None:
+            embedded.record_address(data_dir, address)
+            say(f"ready: {address}")
+
+        started = serving.run(create_app(settings, with_worker=True), settings, ready)
     if not started:
         raise typer.Exit(1)
 
@@ -269,6 +272,31 @@ def import_file(
 ) -> None:
     """Bring in scores of the past from a CSV file; safe to repeat, to break off and to resume."""
     if not run(commands.import_scores(resolve(data_dir).require_stores(), file, say)):
+        raise typer.Exit(1)
+
+
+@cli.command()
+def simulate(
+    file: Annotated[Path | None, typer.Argument(exists=True, dir_okay=False, help="CSV. [default: invented]")] = None,
+    rate: Annotated[float, typer.Option(min=0.01, help="Scores a second.")] = 50.0,
+    players: Annotated[int, typer.Option(min=1, help="Invented players.")] = 200,
+    limit: Annotated[int | None, typer.Option(min=0, help="Scores to play. [default: the file's; else no end]")] = None,
+    url: Annotated[str | None, typer.Option(help="The server. [default: the development instance's]")] = None,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+) -> None:
+    """Play a CSV file's scores, or invented ones, as live submissions over real sockets; Ctrl-C ends it."""
+    address = url or embedded.address_of(data_dir)
+    if address is None:
+        raise StartupError("Say which server with --url, or start one with `realtime up`.")
+    plan = commands.Plan(address, file, rate, players, limit)
+    if not run(commands.simulate(resolve(data_dir), plan, say)):
+        raise typer.Exit(1)
+
+
+@cli.command()
+def check(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
+    """Compare the two stores, user by user; exit code 1 where they differ."""
+    if not run(commands.check(resolve(data_dir).require_stores(), say)):
         raise typer.Exit(1)
 
 
