@@ -203,8 +203,13 @@ class Accounts:
         await self._hide(user_id, False, "unban", actor, reason)
 
     async def delete(self, user_id: int, *, actor: str) -> None:
-        """Takes a person off every board for good and makes what remains anonymous. Can be repeated."""
+        """Takes a person off every board for good and makes what remains anonymous. Can be repeated.
+
+        Raises RealtimeError `unknown_user` where there never was one.
+        """
         async with self._ledger.connection() as connection, connection.transaction():
+            if not await connection.fetchval(self._ledger.query("user_exists"), user_id):
+                raise _unknown()
             await connection.execute(self._ledger.query("hide"), user_id, True)
             forgotten = await connection.execute(self._ledger.query("forget"), user_id)
             outbox_id = await connection.fetchval(self._ledger.query("hidden_followup"), user_id, "deletion")

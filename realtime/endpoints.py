@@ -238,7 +238,7 @@ class Endpoints:
     # Boards --------------------------------------------------------------------------------------------------
 
     async def list_boards(self, request: Request) -> Response:
-        """All time, the current week, and closed weeks, newest first."""
+        """Closed weeks, newest first; on the first page all time and the current week before them."""
         limit = _number(request, "limit", 100, 1, PAGE_LIMIT)
         offset = _number(request, "offset", 0, 0, ID_MAX)
         now = self._s.clock.now()
@@ -246,7 +246,7 @@ class Endpoints:
         self._s.access.rights.list_boards(identity)
         weeks, total = await self._s.history.listed(now, offset, limit)
         weeks = [week for week in weeks if self._may_read(identity, week.board)]
-        current_boards = [board for board in boards.live_boards(now) if self._may_read(identity, board)]
+        current_boards = [board for board in boards.live_boards(now) if not offset and self._may_read(identity, board)]
         live = [await self._s.reading.page(board, 0, 1) for board in current_boards]
         current = boards.week_at(now)
         listed = [

@@ -78,6 +78,7 @@ class History:
         self._ledger = ledger
         self._cache = cache
         self._opened: set[date] = set()  # weeks known to have their view: there is no way back
+        self._newest: dict[Board, int] = {}  # the newest version given out: an older cache is no answer any more
 
     # Reading -------------------------------------------------------------------------------------------------
 
@@ -91,7 +92,10 @@ class History:
         except StoreUnavailable:
             return await self._read_top(board, None)
         if value is not None and (good := _decode(board, value, users_version)) is not None:
-            return good
+            version = good[0].version
+            if version >= self._newest.get(board, 0):
+                self._newest[board] = version
+                return good
         try:
             return await self._read_top(board, users_version)
         except StoreUnavailable:
@@ -107,6 +111,7 @@ class History:
             {line.user_id: line.score for line in page.lines},
             {line.user_id: line.username for line in page.lines},
         )
+        self._newest[board] = max(page.version, self._newest.get(board, 0))
         if users_version is not None:
             encoded = _encode(snapshot, page.players, users_version)
             await self._cache.cache_week(board, page.version, users_version, encoded)

@@ -13,7 +13,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from realtime import recording
@@ -35,6 +35,9 @@ STORING: Final = 8
 """Batches that may be on their way to the store at once; what comes while it hangs is left to the sweeper."""
 
 RETRY_UNAVAILABLE_MS: Final = 1_000
+
+CLOCKS_AGREE: Final = timedelta(seconds=1)
+"""How far two processes may differ in what time it is."""
 
 
 class Intake:
@@ -176,7 +179,7 @@ class Intake:
             self.live = False
             return
         self.live = True
-        if not recorded.closed(now):  # else the sweeper refreshes the view
+        if not recorded.closed(now + CLOCKS_AGREE):  # else the sweeper refreshes the view, which may be in the making
             self._recorder.stored(recorded.outbox_ids)
         self.on_stored(loop.time() - began)
 

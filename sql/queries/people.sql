@@ -17,13 +17,16 @@ UPDATE users SET password_hash = $2 WHERE id = $1 AND deleted_at IS NULL
 
 -- name: rename
 -- $1 user id, $2 username: one statement, with its outbox row. No row where there is no such user; `outbox_id` is NULL where
--- the name is as it was.
+-- the name is as it was. Locks: the user, then closed weeks in order, here and wherever both are changed.
 WITH renamed AS (
     UPDATE users SET username = $2, version = version + 1, updated_at = clock_timestamp()
     WHERE id = $1 AND deleted_at IS NULL AND username <> $2 RETURNING id
 ), moved AS (
-    UPDATE closed_weeks SET version = version + 1, updated_at = clock_timestamp()
-    WHERE week IN (SELECT w.week FROM user_weekly_scores w JOIN renamed r ON w.user_id = r.id)
+    UPDATE closed_weeks c SET version = c.version + 1, updated_at = clock_timestamp()
+    FROM (SELECT week FROM closed_weeks
+          WHERE week IN (SELECT w.week FROM user_weekly_scores w JOIN renamed p ON w.user_id = p.id)
+          ORDER BY week FOR UPDATE) AS locked
+    WHERE c.week = locked.week
 ), pending AS (
     INSERT INTO outbox (kind, user_ids) SELECT 'rename', ARRAY[id] FROM renamed RETURNING id
 )
@@ -40,11 +43,14 @@ ON CONFLICT (user_id) DO UPDATE SET hidden = $2, version = t.version + 1, update
 -- profile, and leaves the outbox row. $1 user id, $2 kind.
 WITH weeks AS (
     UPDATE user_weekly_scores SET version = version + 1 WHERE user_id = $1
-), moved AS (
-    UPDATE closed_weeks SET version = version + 1, updated_at = clock_timestamp()
-    WHERE week IN (SELECT week FROM user_weekly_scores WHERE user_id = $1)
 ), profile AS (
-    UPDATE users SET version = version + 1, updated_at = clock_timestamp() WHERE id = $1
+    UPDATE users SET version = version + 1, updated_at = clock_timestamp() WHERE id = $1 RETURNING id
+), moved AS (
+    UPDATE closed_weeks c SET version = c.version + 1, updated_at = clock_timestamp()
+    FROM (SELECT week FROM closed_weeks
+          WHERE week IN (SELECT w.week FROM user_weekly_scores w JOIN profile p ON w.user_id = p.id)
+          ORDER BY week FOR UPDATE) AS locked
+    WHERE c.week = locked.week
 )
 INSERT INTO outbox (kind, user_ids) VALUES ($2, ARRAY[$1::bigint]) RETURNING id
 
@@ -53,6 +59,10 @@ INSERT INTO outbox (kind, user_ids) VALUES ($2, ARRAY[$1::bigint]) RETURNING id
 UPDATE users SET email = CASE WHEN email LIKE '%@imported.invalid' THEN email END, password_hash = NULL,
        username = 'deleted', deleted_at = clock_timestamp(), updated_at = clock_timestamp()
 WHERE id = $1 AND deleted_at IS NULL
+
+-- name: user_exists
+-- Whether there is or was a user $1.
+SELECT 1 FROM users WHERE id = $1
 
 -- name: person_exists
 SELECT 1 FROM users WHERE id = $1 AND deleted_at IS NULL
