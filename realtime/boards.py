@@ -28,6 +28,9 @@ CLOSED_EPOCH: Final = "closed"
 CLOSE_GRACE: Final = timedelta(seconds=120)
 """From a week's end plus this, its view answers for it: longer than any transaction may last (10 s)."""
 
+CLOCK_SLACK: Final = timedelta(seconds=5)
+"""How far PostgreSQL's clock may be ahead of our estimate of it: more than any error of measuring it."""
+
 EXPIRY_GRACE: Final = timedelta(days=8)
 """A week's keys leave the store this long after the week's end."""
 
@@ -144,6 +147,16 @@ def no_such_board() -> RealtimeError:
     return RealtimeError(
         "unknown_board", "There is no such board. Use all_time, current_week or week_of_YYYY_MM_DD."
     )
+
+
+def told_boards(now: datetime) -> list[Board]:
+    """The boards whose rows the store must have at `now`: the live ones, and a week just about to begin.
+
+    PostgreSQL, which decides what week a score is of, may be in it already while our estimate of its clock is not.
+    """
+    boards = live_boards(now)
+    coming = week_at(now + CLOCK_SLACK)
+    return boards if coming in boards else [*boards, coming]
 
 
 def parse_board(text: object) -> Board:

@@ -121,7 +121,7 @@ class Rebuilder:
                 raise StoreChanged("another rebuild went ahead")
             await self._store.adopt()
             await self._store.clear()
-            live = boards.live_boards(self._now())
+            live = boards.told_boards(self._now())
             await self._fill(connection, live, epoch, progress)
             announced = [*(board.id for board in live), "users"]
             if not await self._store.end_filling(content.run, epoch, announced):

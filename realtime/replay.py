@@ -51,7 +51,7 @@ class Replay:
             await self._part(ordered[start : start + USERS])
 
     async def _part(self, user_ids: Sequence[int]) -> None:
-        live = boards.live_boards(self._now())
+        live = boards.told_boards(self._now())
         rows = await self._ledger.standings_of(user_ids, live)
         profiles = await self._ledger.profiles_of(user_ids)
         try:

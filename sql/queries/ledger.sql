@@ -63,7 +63,7 @@ WITH moment AS MATERIALIZED (
     SELECT $7, array_agg(DISTINCT user_id), array_agg(DISTINCT week) FROM fresh HAVING count(*) > 0
     RETURNING id
 ), done AS (
-    DELETE FROM outbox WHERE id = ANY ($6::bigint[])
+    DELETE FROM outbox WHERE id IN (SELECT id FROM outbox WHERE id = ANY ($6::bigint[]) FOR UPDATE SKIP LOCKED)
 )
 SELECT 'verdict' AS kind, j.user_id, j.verdict AS text, j.week, j.seen_total AS score,
        CASE WHEN j.verdict = 'duplicate' THEN
@@ -128,7 +128,9 @@ SELECT clock_timestamp();
 INSERT INTO store_epochs AS e (run) VALUES ($1) ON CONFLICT (run) DO UPDATE SET n = e.n + 1 RETURNING n;
 
 -- name: outbox_clear
-DELETE FROM outbox WHERE id = ANY ($1::bigint[]);
+-- Removes rows whose content the store has, but for those that a sweep has just taken: they are removed with it, and nobody
+-- who records scores waits for a sweep that waits for the store.
+DELETE FROM outbox WHERE id IN (SELECT id FROM outbox WHERE id = ANY ($1::bigint[]) FOR UPDATE SKIP LOCKED);
 
 -- name: outbox_take
 -- Up to $2 rows older than $1 seconds, oldest first, locked until the transaction's end. An import's row is left alone while
