@@ -3,8 +3,10 @@
    fanout_floor serve N           listens, prints its port, takes N clients and then, for each line
                                   "SECONDS HZ BYTES" read, sends BYTES to every client HZ times a second with
                                   a bare loop over send(); answers "DELIVERIES CPU_SECONDS".
-   fanout_floor drain PORT N WS   connects N clients (WS 0: bare; 1: a WebSocket; 2: one that offers
-                                  compression), prints "ready", then reads and forgets until stdin ends. */
+   fanout_floor drain PORT N WS [PATH [MESSAGE]]
+                                  connects N clients (WS 0: bare; 1: a WebSocket; 2: one that offers
+                                  compression) at PATH (/ws), each sends MESSAGE (at most 125 bytes), prints
+                                  "ready", then reads and forgets until stdin ends. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -67,22 +69,30 @@ static int serve(int clients) {
     return 0;
 }
 
+static const char *path = "/ws", *message;
+
 static int connect_one(int port, int websocket) {
     int fd = socket(AF_INET, SOCK_STREAM, 0), got = 0;
     struct sockaddr_in address = loopback(port);
     if (connect(fd, (void *)&address, sizeof address)) fail("connect");
     if (websocket) {
         int length = snprintf(scratch, sizeof scratch,
-            "GET /ws HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            "GET %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
             "User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 Chrome/140.0.0.0 Safari/537.36\r\n"
             "Origin: http://127.0.0.1\r\nAccept-Encoding: gzip, deflate, br, zstd\r\nAccept-Language: en\r\n"
             "Cache-Control: no-cache\r\nPragma: no-cache\r\n"
-            "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n%s\r\n", port,
+            "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n%s\r\n", path, port,
             websocket == 2 ? "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n" : "");
         if (send(fd, scratch, length, 0) != length) fail("send");
         while (got < 4 || memcmp(scratch + got - 4, "\r\n\r\n", 4))
             if (recv(fd, scratch + got++, 1, 0) != 1) fail("handshake");
         if (memcmp(scratch, "HTTP/1.1 101", 12)) fail("status");
+        if (message) { /* a masked text frame, its mask zeros (RFC 6455, section 5.3) */
+            size_t size = strlen(message);
+            unsigned char frame[131] = {0x81, 0x80 | size};
+            memcpy(frame + 6, message, size);
+            if (send(fd, frame, size + 6, 0) < 0) fail("message");
+        }
     }
     return fd;
 }
@@ -108,6 +118,8 @@ static int drain(int port, int clients, int websocket) {
 
 int main(int count, char **words) {
     if (count == 3 && !strcmp(words[1], "serve")) return serve(atoi(words[2]));
-    if (count == 5 && !strcmp(words[1], "drain")) return drain(atoi(words[2]), atoi(words[3]), atoi(words[4]));
+    if (count > 5) path = words[5];
+    if (count > 6) message = words[6];
+    if (count >= 5 && !strcmp(words[1], "drain")) return drain(atoi(words[2]), atoi(words[3]), atoi(words[4]));
     return 2;
 }
