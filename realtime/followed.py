@@ -32,17 +32,18 @@ class Refused(Exception):
 
 
 def board_after(board: Snapshot | None, message: Mapping[str, Any]) -> Snapshot:
-    """The board after a `snapshot` or `diff`: the same object where the message was heard before. Raises Gap."""
+    """The board after a `snapshot` or `diff`: the same object where nothing is new in it. Raises Gap."""
+    if board is not None and message["board"] != board.board:
+        return board
     if message["type"] == "snapshot":
         return _snapshot(message)
-    change = _diff(message)
-    if board is None or change.epoch != board.epoch:
+    if board is None or message["epoch"] != board.epoch:
         raise Gap
-    if change.version <= board.version:
+    if message["version"] <= board.version:
         return board
     try:
-        result = standings.apply(board, change)
-    except (ValueError, KeyError):
+        result = standings.apply(board, _diff(message, board))
+    except ValueError:
         raise Gap from None
     if result.scores.keys() != result.names.keys():
         raise Gap  # a newcomer whom nobody named
@@ -60,9 +61,10 @@ def _snapshot(message: Mapping[str, Any]) -> Snapshot:
     )
 
 
-def _diff(message: Mapping[str, Any]) -> Diff:
+def _diff(message: Mapping[str, Any], board: Snapshot) -> Diff:
     upsert = [Upsert(line["user_id"], line.get("username"), line["score"]) for line in message["upsert"]]
-    return Diff(message["board"], message["epoch"], message["from"], message["version"], upsert, message["remove"])
+    remove = [user_id for user_id in message["remove"] if user_id in board.scores]
+    return Diff(message["board"], message["epoch"], message["from"], message["version"], upsert, remove)
 
 
 class Reader:
