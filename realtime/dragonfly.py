@@ -39,6 +39,9 @@ RANKED_A_CALL: Final = 250
 ROWS_A_CALL: Final = 1_000
 """Rows of one board, and profiles, in one script call: Lua's `unpack` ends at about 8,000 values."""
 
+KEYS_A_CALL: Final = 5_000
+"""Keys dropped in one script call, for the same reason."""
+
 
 class Content(NamedTuple):
     """Which store this is and what it says it holds."""
@@ -207,6 +210,7 @@ class Store:
         self._cache = self._checked.register_script(resources.script("cache_week"))
         self._forget = self._checked.register_script(resources.script("forget"))
         self._begin = self._checked.register_script(resources.script("begin_filling"))
+        self._clear = self._checked.register_script(resources.script("clear"))
         self._end = self._checked.register_script(resources.script("end_filling"))
 
     async def aclose(self) -> None:
@@ -312,14 +316,14 @@ class Store:
                     pipe.hget(boards.user_key(user_id), "username")
                 (epoch, users_version, *versions), *replies = await pipe.execute()
         tops = [
-            Top(int(version or 0), _scores(reply)) for version, reply in zip(versions, replies, strict=False)
+            Top(_count(version), _scores(reply)) for version, reply in zip(versions, replies, strict=False)
         ]
         names = {
-            user_id: name.decode()
+            user_id: _name(name)
             for user_id, name in zip(names_of, replies[len(wanted) :], strict=True)
             if name is not None
         }
-        return Reading(_text(epoch), int(users_version or 0), tops, names)
+        return Reading(_text(epoch), _count(users_version), tops, names)
 
     async def page(self, board: Board, offset: int, limit: int) -> Page:
         """`limit` rows of a board from place `offset` on, in one call."""
@@ -374,7 +378,7 @@ class Store:
                 for user_id in user_ids:
                     pipe.hget(boards.user_key(user_id), "username")
                 replies = await pipe.execute()
-        return {i: name.decode() for i, name in zip(user_ids, replies, strict=True) if name is not None}
+        return {i: _name(name) for i, name in zip(user_ids, replies, strict=True) if name is not None}
 
     async def versions(self, of: Sequence[Board]) -> Versions:
         """Epoch and change counters in one MGET: what the poll compares with what was last shown."""
@@ -382,8 +386,8 @@ class Store:
             epoch, users, *versions = await self._checked.mget(
                 boards.EPOCH_KEY, boards.USERS_VERSION_KEY, *(board.version_key for board in of)
             )
-        counters = [int(version or 0) for version in versions]
-        return Versions(_text(epoch), int(users or 0), dict(zip(of, counters, strict=True)))
+        counters = [_count(version) for version in versions]
+        return Versions(_text(epoch), _count(users), dict(zip(of, counters, strict=True)))
 
     # Looking for drift ---------------------------------------------------------------------------------------
 
@@ -459,12 +463,13 @@ class Store:
         """A closed week's cached JSON, and `version:users` of the same moment."""
         with _mapped():
             value, users = await self._checked.mget(board.cache_key, boards.USERS_VERSION_KEY)
-        return value if isinstance(value, bytes) else None, int(users or 0)
+        return value if isinstance(value, bytes) else None, _count(users)
 
     async def cache_week(self, board: Board, version: int, users_version: int, value: bytes) -> None:
-        """Keeps a closed week's JSON, unless a newer one is there."""
+        """Keeps a closed week's JSON, unless a newer one is there or names have moved since `users_version`."""
         with _mapped():
-            await self._cache(keys=[board.cache_key], args=[version, users_version, value])
+            keys = [board.cache_key, boards.USERS_VERSION_KEY]
+            await self._cache(keys=keys, args=[version, users_version, value])
 
     async def announce(self, board: Board, version: int) -> None:
         """Says that a closed week shows something else."""
@@ -515,16 +520,22 @@ class Store:
         with _mapped():
             return bool(await self._begin(keys=[boards.EPOCH_KEY], args=[epoch]) == b"ok")
 
-    async def clear(self) -> None:
-        """Drops all content but the epoch and the limits' counters, a thousand keys at a time."""
+    async def clear(self, epoch: str) -> None:
+        """Drops all content but the epoch and the limits' counters, some thousand keys at a time.
+
+        Raises StoreChanged where `epoch` is no longer what is filled: a rebuild that hung must not drop what the one
+        after it has filled.
+        """
         kept = (boards.EPOCH_KEY.encode(), b"leaderboard:limit:")
+        cursor = 0
         with _mapped():
-            cursor = 0
             while True:
                 cursor, keys = await self._checked.scan(cursor, match="leaderboard:*", count=1_000)
                 doomed = [key for key in keys if isinstance(key, bytes) and not key.startswith(kept)]
-                if doomed:
-                    await self._checked.unlink(*doomed)
+                for start in range(0, len(doomed), KEYS_A_CALL):
+                    part = doomed[start : start + KEYS_A_CALL]
+                    if await self._clear(keys=[boards.EPOCH_KEY, *part], args=[epoch]) != b"ok":
+                        raise StoreChanged("another rebuild went ahead")
                 if cursor == 0:
                     return
 
@@ -542,6 +553,29 @@ def _text(value: Any) -> str | None:
 def _scores(reply: Sequence[Any]) -> dict[int, int]:
     """ZREVRANGE WITHSCORES under RESP2, in its order. Scores are doubles that hold whole numbers."""
     try:
-        return {int(user_id): int(float(score)) for user_id, score in zip(reply[::2], reply[1::2], strict=True)}
+        return {int(user_id): _whole(score) for user_id, score in zip(reply[::2], reply[1::2], strict=True)}
+    except (ValueError, OverflowError) as error:
+        raise ForeignContent(str(error)) from error
+
+
+def _whole(score: bytes) -> int:
+    number = float(score)
+    whole = int(number)
+    if whole != number:
+        raise ValueError(f"no whole score: {number}")
+    return whole
+
+
+def _count(counter: Any) -> int:
+    """A counter as it is kept; a missing one is 0."""
+    try:
+        return int(counter or 0)
     except ValueError as error:
+        raise ForeignContent(str(error)) from error
+
+
+def _name(name: bytes) -> str:
+    try:
+        return name.decode()
+    except UnicodeDecodeError as error:
         raise ForeignContent(str(error)) from error

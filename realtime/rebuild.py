@@ -48,7 +48,7 @@ class Store(Protocol):
 
     async def adopt(self) -> Content: ...
     async def begin_filling(self, run: str, epoch: str) -> bool: ...
-    async def clear(self) -> None: ...
+    async def clear(self, epoch: str) -> None: ...
     async def apply(
         self, rows: Mapping[Board, Sequence[Row]], profiles: Sequence[Profile] = (), *, epoch: str | None = None
     ) -> int: ...
@@ -120,7 +120,7 @@ class Rebuilder:
             if not await self._store.begin_filling(content.run, epoch):
                 raise StoreChanged("another rebuild went ahead")
             await self._store.adopt()
-            await self._store.clear()
+            await self._store.clear(epoch)
             live = boards.told_boards(self._now())
             await self._fill(connection, live, epoch, progress)
             announced = [*(board.id for board in live), "users"]

@@ -11,7 +11,7 @@ local function number(epoch)
 end
 
 local run, n = number(ARGV[1])
-local there = redis.call('GET', KEYS[1])
+local there = redis.call('MGET', KEYS[1])[1]  -- and not GET: a key of another type is no epoch, and no error
 if there then
   local its_run, its_n = number(there)
   if its_run == run and its_n and its_n >= n then return 'fenced' end

@@ -1,17 +1,17 @@
--- Keeps a closed week's top 100, unless a newer one is there.
+-- Keeps a closed week's top 100, unless a newer one is there, or names have moved since it was read.
 --
--- KEYS[1]  leaderboard:cache_top_100:{board}
+-- KEYS[1]  leaderboard:cache_top_100:{board}    KEYS[2]  leaderboard:version:users
 -- ARGV[1]  version of the closed week   ARGV[2]  version:users that the names are from   ARGV[3]  the JSON
 --
--- Returns 1 where it was written.
+-- Returns 1 where it was written. A counter that stands elsewhere than it was read makes the JSON useless, or, where the
+-- content was made anew meanwhile, wrong: it would come to pass for good when the counter gets there again.
 
-local there = redis.call('GET', KEYS[1])
+local known = redis.call('MGET', KEYS[1], KEYS[2])
+if tonumber(known[2] or 0) ~= tonumber(ARGV[2]) then return 0 end
+local there = known[1]
 if there then
   local ok, old = pcall(cjson.decode, there)
-  if ok and type(old) == 'table' and tonumber(old.version) and tonumber(old.users_version) then
-    local version, users = tonumber(ARGV[1]), tonumber(ARGV[2])
-    if old.version > version or (old.version == version and old.users_version > users) then return 0 end
-  end
+  if ok and type(old) == 'table' and tonumber(old.version) and tonumber(old.version) > tonumber(ARGV[1]) then return 0 end
 end
 redis.call('SET', KEYS[1], ARGV[3])
 return 1
