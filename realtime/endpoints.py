@@ -242,7 +242,7 @@ class Endpoints:
         limit = _number(request, "limit", 100, 1, PAGE_LIMIT)
         offset = _number(request, "offset", 0, 0, ID_MAX)
         now = self._s.clock.now()
-        identity = self._s.access.identity(request)
+        identity = self._reader(request)
         self._s.access.rights.list_boards(identity)
         weeks, total = await self._s.history.listed(now, offset, limit)
         weeks = [week for week in weeks if self._may_read(identity, week.board)]
@@ -295,10 +295,14 @@ class Endpoints:
     def _readable(self, request: Request) -> Board:
         """The board that the path names, where whoever asks may read it."""
         name, now = request.path_params["board"], self._s.clock.now()
-        identity = self._s.access.identity(request)
+        identity = self._reader(request)
         board = boards.resolve(name, now)
         self._s.access.rights.read(identity, name, board, now)
         return board
+
+    def _reader(self, request: Request) -> Identity | None:
+        """Who wants to read, where that matters: what everybody may see needs no good token."""
+        return self._s.access.identity(request) if self._s.access.rights.private else None
 
     # Scores --------------------------------------------------------------------------------------------------
 
