@@ -122,4 +122,7 @@ def test_markup_in_a_name_is_text(open_page: OpenPage, server: Server, cast: Cas
 def test_narrow_it_leaves_the_gain_out(open_page: OpenPage, server: Server, cast: Cast, host: Host) -> None:
     page = open_page(host(f"<div style='width: 320px'>{tag(server, 'top=3')}</div>"))
     expect(page.locator("live-leaderboard .row")).to_have_count(3)
-    expect(page.locator("live-leaderboard .gain").first).to_have_css("display", "none")
+    _, name, _ = server.board()[1]
+    server.score({cast.ids[cast.names.index(name)]: 1})
+    expect(page.locator("live-leaderboard .gain")).to_have_text("+1")
+    expect(page.locator("live-leaderboard .gain")).to_have_css("display", "none")

@@ -99,6 +99,35 @@ def test_a_player_outside_the_top_hundred_is_found(open_page: OpenPage, server: 
     expect(page.locator("#result span")).to_have_text("Player 119 is rank 119, outside the top 100.")
 
 
+def test_one_who_is_followed_is_shown_wherever_they_are(open_page: OpenPage, server: Server, cast: Cast) -> None:
+    page = open_page(f"/?me={cast.ids[115]}")
+    board = server.board("current_week?limit=1000")
+    at, (rank, name, score) = next((at, row) for at, row in enumerate(board) if row[1] == cast.names[115])
+    expect(page.locator(".me-name")).to_have_text(name)
+    expect(page.locator(".me-rank")).to_have_text(str(rank))
+    expect(page.locator(".me-far")).to_have_text(f"{board[at - 1][2] - score} points to the next rank")
+    server.score({cast.ids[115]: 10})
+    expect(page.locator(".me-score")).to_have_text(f"{score + 10:,}")
+    expect(page.locator("#spoken")).to_contain_text(f"You are rank {rank}")
+
+
+def test_an_earlier_week_is_final(open_page: OpenPage, server: Server, cast: Cast) -> None:
+    server.score({cast.ids[1]: 70, cast.ids[2]: 60}, created_at="2026-01-07T12:00:00Z")
+    server.score({cast.ids[3]: 50}, created_at="2025-12-31T12:00:00Z")
+    page = open_page(f"/?me={cast.ids[2]}")
+    expect_live(page)
+    page.get_by_role("tab", name="Earlier").click()
+    expect(page).to_have_url(re.compile("board=week_of_2026_01_05"))
+    expect_rows(page, [(1, cast.names[1], 70), (2, cast.names[2], 60)])
+    expect(page.locator("#lamp")).to_have_text("Final")
+    expect(page.locator("#week-days")).to_have_text(re.compile("^5 . 11 January"))
+    expect(page.locator(".me-far")).to_have_text("Your final rank in week 2")
+    expect(page.locator("#clock")).to_be_hidden()
+    page.locator("#week").select_option("week_of_2025_12_29")
+    expect_rows(page, [(1, cast.names[3], 50)])
+    expect(page.locator(".me-far")).to_have_text("No score in this week")
+
+
 def test_tabs_by_keyboard(open_page: OpenPage, cast: Cast) -> None:
     page = open_page("/")
     expect_live(page)

@@ -45,7 +45,7 @@ export function standing(user, entries, ranks, rank, name, closedWords) {
     return { rank: ranks[at], username, score, far: closedWords || distance(entries, ranks, at) };
   }
   const username = name ?? `Player ${user}`;
-  if (!rank || rank.rank === null || rank.rank === undefined) return { rank: null, username, score: null, far: 'No score on this board yet' };
+  if (!rank || rank.rank === null || rank.rank === undefined) return { rank: null, username, score: null, far: closedWords ? 'No score in this week' : 'No score on this board yet' };
   const far = closedWords || (rank.to_next ? `${points(rank.to_next)} to the next rank` : 'Outside the top 100');
   return { rank: rank.rank, username, score: rank.score, far };
 }

@@ -89,12 +89,14 @@ function onRank(message) {
   beat.ask();
 }
 
-/** Name and place of someone outside the top 100 come over HTTP. */
+/** Name and place of someone outside the top 100 come over HTTP; the name, if need be, from the board of all time. */
 async function askWho(user, name) {
-  const answer = await getJson(`boards/${encodeURIComponent(name)}/users/${user}?neighbours=0`).catch(() => null);
-  if (!answer || view.me !== user) return;
-  followedName = answer.username ?? followedName;
-  if (view.board === name && isClosed()) rank = answer;
+  const ask = (id) => getJson(`boards/${encodeURIComponent(id)}/users/${user}?neighbours=0`).catch(() => null);
+  const here = await ask(name);
+  const person = here ?? (await ask('all_time'));
+  if (!person || view.me !== user) return;
+  followedName = person.username;
+  if (here && view.board === name && isClosed()) rank = here;
   beat.ask();
 }
 
@@ -223,11 +225,13 @@ async function fillPicker() {
   const start = weekStart(view.board);
   if (start === null) return;
   const ids = weeks?.includes(view.board) ? weeks : [view.board, ...(weeks ?? [])].sort().reverse();
-  $('week').replaceChildren(...ids.map((id) => {
+  const years = new Map();
+  for (const id of ids) {
     const year = new Date(weekStart(id)).getUTCFullYear();
-    const suffix = year === new Date(client.now()).getUTCFullYear() ? '' : `, ${year}`;
-    return new Option(weekName(weekStart(id)) + suffix, id, false, id === view.board);
-  }));
+    if (!years.has(year)) years.set(year, Object.assign(document.createElement('optgroup'), { label: year }));
+    years.get(year).append(new Option(weekName(weekStart(id)), id, false, id === view.board));
+  }
+  $('week').replaceChildren(...years.values());
   $('week-days').textContent = weekDays(start, client.now());
 }
 

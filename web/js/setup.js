@@ -63,7 +63,8 @@ $('copy').addEventListener('click', async () => {
 });
 new ResizeObserver(show).observe($('stage'));
 
-getJson('boards?limit=100').then(({ boards }) => {
-  const starts = boards.map(({ board }) => board).filter((board) => weekStart(board) !== null).sort().reverse();
-  form.elements.board.append(...starts.slice(0, 20).map((board) => new Option(`${weekName(weekStart(board))}, ${new Date(weekStart(board)).getUTCFullYear()}`, board)));
+getJson('boards?limit=20').then(({ boards }) => {
+  const weeks = boards.filter(({ closed, board }) => closed && weekStart(board) !== null).slice(0, 20);
+  const name = (start) => `${weekName(start)}, ${new Date(start).getUTCFullYear()}`;
+  form.elements.board.append(...weeks.map(({ board }) => new Option(name(weekStart(board)), board)));
 }, () => {});
