@@ -108,6 +108,10 @@ class Settings(BaseModel):
     )
     slow_after_s: Seconds = _env("REALTIME_SLOW_AFTER_S", 30.0, "seconds behind until a subscriber is closed (4408)")
 
+    ping_interval_s: Seconds = _env(
+        "REALTIME_PING_INTERVAL_S", 20.0, "seconds between pings; who does not answer for as long is gone"
+    )
+
     max_message_bytes: Annotated[int, Field(ge=1_024)] = _env("REALTIME_MAX_MESSAGE_BYTES", 65_536, "largest message")
     max_body_bytes: Annotated[int, Field(ge=1_024)] = _env("REALTIME_MAX_BODY_BYTES", 2_097_152, "largest HTTP body")
     max_connections: Count = _env("REALTIME_MAX_CONNECTIONS", 50_000, "sockets a process; beyond: closed (4429)")

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import subprocess
-import sys
 from contextlib import ExitStack
 from urllib.parse import urlsplit
 
@@ -35,8 +33,7 @@ async def _fill(target: Server, players: int) -> None:
     )
     await connection.execute("ANALYZE")
     await connection.close()
-    command = [sys.executable, "-m", "realtime", "rebuild", "--data-dir", str(target.data_dir)]
-    await asyncio.to_thread(subprocess.run, command, check=True, capture_output=True)
+    await asyncio.to_thread(target.rebuild)
 
 
 def _store_pid(url: str) -> int:

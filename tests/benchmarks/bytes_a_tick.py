@@ -1,7 +1,7 @@
 """How many bytes a change costs each viewer, on the fixed sequence of changes in `ticks.py`.
 
-`python -m tests.benchmarks bytes_a_tick`. Frames as they go out, headers included, compressed where that is smaller, for
-the window that browsers negotiate; beside them the full board, plain and compressed, for the same ticks.
+`python -m tests.benchmarks bytes_a_tick`. Frames as they go out, headers included, compressed where that is smaller,
+for the window that browsers negotiate; beside them the full board, plain and compressed, for the same ticks.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 from realtime import standings, wire
@@ -53,7 +54,7 @@ def run() -> list[Table]:
         return []
     for changes in CHANGES:
         snapshots = _snapshots(changes)
-        diffs = [_size(wire.diff(standings.diff(a, b))) for a, b in zip(snapshots, snapshots[1:], strict=False)]
+        diffs = [_size(wire.diff(standings.diff(a, b))) for a, b in pairwise(snapshots)]
         full = [_size(wire.snapshot(snapshot)) for snapshot in snapshots[1:]]
         mean = [sum(column) / len(column) for column in (*zip(*diffs, strict=True), *zip(*full, strict=True))]
         table.add(changes, mean[0], mean[1], BARS[changes], mean[2], mean[3])

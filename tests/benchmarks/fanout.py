@@ -1,8 +1,8 @@
 """What one delivery costs each server's CPU, side by side: ours on its whole path, and what people compare us with.
 
 `python -m tests.benchmarks fanout`. Every server is pinned to the first core and its audience of 2,000 sockets to the
-last; windows alternate, the medians of server CPU a delivery are compared with a bare C loop over send(), of which there
-are two: their difference is the noise. Ours: a change is applied in the real store from outside, and the server hears
+last; windows alternate, the medians of server CPU a delivery are compared with a bare C loop over send(), of which
+there are two: their difference is the noise. Ours: a change is applied in the real store from outside, and the server hears
 of it, reads, diffs, encodes and writes; the peers send ready text of the same size to everybody. What is not installed
 is named as missing.
 """
@@ -137,13 +137,13 @@ class Ours:
         self._runner = runner
         other: Server = stack.enter_context(server())
         environment = {**os.environ, "REALTIME_PORT": "0", "REALTIME_MAX_CONNECTIONS_PER_ADDRESS": "0"}
+        environment["REALTIME_PING_INTERVAL_S"] = "3600"  # the audience reads and forgets, pings too
         command = [sys.executable, "-m", "realtime", "serve", "--data-dir", str(other.data_dir)]
         self._process = stack.enter_context(
             _ended(_pinned(0, *command, stdout=-1, stderr=subprocess.DEVNULL, env=environment))
         )
         runner.run(_fill(other.database_url))
-        rebuild = [sys.executable, "-m", "realtime", "rebuild", "--data-dir", str(other.data_dir)]
-        subprocess.run(rebuild, check=True, capture_output=True)
+        other.rebuild()
         assert self._process.stdout is not None
         self._base_url = next(line.split()[1] for line in self._process.stdout if line.startswith("ready: "))
         port = int(self._base_url.rsplit(":", 1)[1])

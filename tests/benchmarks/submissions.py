@@ -163,8 +163,8 @@ async def one_transaction_each(dsn: str) -> float:
                     )
                     await connection.execute(
                         "INSERT INTO user_weekly_scores AS w (week, user_id, score)"
-                        " VALUES (date_trunc('week', now() AT TIME ZONE 'UTC')::date, $1, 5) ON CONFLICT (week, user_id)"
-                        " DO UPDATE SET score = w.score + 5, version = w.version + 1",
+                        " VALUES (date_trunc('week', now() AT TIME ZONE 'UTC')::date, $1, 5)"
+                        " ON CONFLICT (week, user_id) DO UPDATE SET score = w.score + 5, version = w.version + 1",
                         user,
                     )
                 done += 1
