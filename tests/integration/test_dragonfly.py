@@ -462,14 +462,15 @@ async def test_a_reading_is_of_one_moment_whatever_is_written_meanwhile(store: S
     await store.apply({ALL_TIME: [Row(7, 1, 1)], WEEK: [Row(7, 1, 1)]}, [Profile(7, 1, "1")])
 
     async def write() -> None:
-        for number in range(2, 400):
+        for number in range(2, 150):
             row = Row(7, number, number)
             await writer.apply({ALL_TIME: [row], WEEK: [row]}, [Profile(7, number, str(number))])
 
     writing = asyncio.ensure_future(write())
     seen = set()
     while not writing.done():
-        reading = await store.read([ALL_TIME, WEEK], [7])
+        # Long enough that the store takes it in by several pieces.
+        reading = await store.read([ALL_TIME, WEEK], [*range(10_000, 11_000), 7])
         numbers = {reading.users_version + 1, int(reading.names[7])}
         for top in reading.tops:
             numbers |= {top.version, top.scores[7]}
@@ -477,7 +478,7 @@ async def test_a_reading_is_of_one_moment_whatever_is_written_meanwhile(store: S
         seen |= numbers
     await writing
     await writer.aclose()
-    assert len(seen) > 20, "reader and writer did meet"
+    assert len(seen) > 5, "reader and writer did meet"
 
 
 async def test_what_is_missing_reads_as_empty(store: Store) -> None:
