@@ -23,6 +23,9 @@ HELD: Final = 32
 NOTHING_WRITTEN: Final = -1
 """The state of a subscription that needs a snapshot."""
 
+WAITING: Final = -2
+"""The state of a subscription whose subscriber is not following: it needs a snapshot, later."""
+
 
 class Advance(Enum):
     """How a snapshot relates to the one shown before it."""
@@ -102,11 +105,14 @@ class Subscriber:
         if self.pace is not before and self._expiry is not None:
             self._expiry.cancel()
             self._expiry = None
-        if self.pace is Pace.BEHIND and before is not Pace.BEHIND:
+        if self.pace is not Pace.FOLLOWING:
             for subscription in self.subscriptions:
-                subscription.state = NOTHING_WRITTEN
+                subscription.state = WAITING
+        if self.pace is Pace.BEHIND and before is not Pace.BEHIND:
             self._expiry = asyncio.get_running_loop().call_later(self.slow_after, self.step, Event.EXPIRED)
         if action is Action.SNAPSHOT:
+            for subscription in self.subscriptions:
+                subscription.state = NOTHING_WRITTEN
             self._on_drained(self)
         elif action is Action.CLOSE:
             self.connection.close(wire.CloseCode.TOO_SLOW, "too slow")
@@ -124,7 +130,7 @@ class Subscriber:
 class Subscription:
     """One subscriber on one stream, under one or two names (the id, and an alias)."""
 
-    __slots__ = ("aliases", "place", "state", "stream", "subscriber")
+    __slots__ = ("aliases", "place", "state", "stream", "subscriber", "write")
 
     def __init__(self, subscriber: Subscriber, stream: Stream, alias: str, place: int) -> None:
         self.subscriber = subscriber
@@ -132,6 +138,7 @@ class Subscription:
         self.aliases = {alias}
         self.place = place  # in stream.subscriptions
         self.state = NOTHING_WRITTEN  # the stream's state last written to it
+        self.write = subscriber.connection.write  # at hand for the loop over all
 
 
 class Stream:
@@ -267,12 +274,14 @@ class Stream:
         return frame
 
     def serve(self, subscription: Subscription) -> None:
-        """Writes one subscription what it lacks."""
+        """Writes one subscription what it lacks, unless its subscriber is behind: then it waits for the drain."""
         subscriber = subscription.subscriber
-        if subscription.state != self.state and subscriber.pace is Pace.FOLLOWING and self.latest is not None:
+        if subscriber.pace is not Pace.FOLLOWING:
+            subscription.state = WAITING
+        elif subscription.state != self.state and self.latest is not None:
             frame = self.frame_from(subscription.state)
             subscription.state = self.state
-            subscriber.wrote(subscriber.connection.write(frame))
+            subscriber.wrote(subscription.write(frame))
 
     def deliver(self, budget: int) -> Delivered:
         """Goes on with the pass for up to `budget` subscriptions."""
@@ -288,19 +297,20 @@ class Stream:
         self._cursor = end
         self.remaining = self.remaining - visits if subscriptions else 0
         written = skipped = payload_bytes = 0
+        # The loop over all: for nearly everybody two look-ups and a write.
         for subscription in stretch:
-            before = subscription.state
-            if before == state:
-                continue
-            subscriber = subscription.subscriber
-            if subscriber.pace is not Pace.FOLLOWING:
-                skipped += 1
-                continue
-            frame = frames.get(before) or self.frame_from(before)
+            frame = frames.get(subscription.state)
+            if frame is None:
+                if subscription.state == state:
+                    continue
+                if subscription.state == WAITING:
+                    skipped += 1
+                    continue
+                frame = self.frame_from(subscription.state)
             subscription.state = state
-            buffered = subscriber.connection.write(frame)
+            buffered = subscription.write(frame)
             written += 1
             payload_bytes += len(frame.payload)
             if buffered > 0:
-                subscriber.wrote(buffered)
+                subscription.subscriber.wrote(buffered)
         return Delivered(written, payload_bytes, skipped, visits)

@@ -32,7 +32,7 @@ from realtime.boards import ALL_TIME, CURRENT_WEEK, Board
 from realtime.frames import Frame
 from realtime.pacing import Event, Pace
 from realtime.standings import Snapshot, in_order
-from realtime.streams import HELD, NOTHING_WRITTEN, Advance, Stream, Subscriber
+from realtime.streams import HELD, WAITING, Advance, Stream, Subscriber
 from tests.following import Follower
 
 WEEK = Board(date(2026, 11, 23))
@@ -504,7 +504,7 @@ async def test_who_is_behind_gets_nothing_until_drained_and_then_one_snapshot(st
         finish(stream)
     assert client.pace is Pace.BEHIND
     assert connection.kinds() == ["subscribed", "snapshot", "diff"], "the one that filled it was the last"
-    assert client.subscriptions[0].state == NOTHING_WRITTEN
+    assert client.subscriptions[0].state == WAITING
     connection.stalled, connection.buffered = False, 0
     client.drained()
     assert connection.kinds()[3:] == ["snapshot"]
