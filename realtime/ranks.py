@@ -1,8 +1,7 @@
 """Ranks: a user's own standing, live, wherever on a board that is.
 
-Owns who watches whom in this process, the standing each was told last, and whose turn to be read it is. Must never read
-for nobody, read one user on one board twice in a turn, encode a standing twice, or write one that was written last.
-Assumes one event loop; `run` and `run_closed` must be running.
+Owns who watches whom in this process. Must never read for nobody, read one user on one board twice in a turn, encode a
+standing twice, or write one that was written last. Assumes one event loop; `run` and `run_closed` must be running.
 
 A board announces changes of its top 100 alone, so everybody who is watched is read once a second, from the moment of
 their first watch on, some hundreds in one round trip. A closed week moves only with its version, and that is asked once
@@ -13,32 +12,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from time import monotonic
 from typing import Final, Protocol
 
 from realtime import boards, wire
 from realtime.boards import CURRENT_WEEK, Board
 from realtime.errors import LedgerUnavailable, RealtimeError, StoreUnavailable
 from realtime.frames import Frame
-from realtime.pacing import Pace
 from realtime.standings import Standing
 from realtime.streams import Subscriber
+from realtime.watches import Turns, Watch, Watched, tell, tell_all
 
 log = logging.getLogger(__name__)
 
-INTERVAL: Final = 1.0
-"""Seconds between two readings of a user, and the least between two messages about one."""
-
 PAUSE: Final = 0.01
 """Seconds between two passes: what comes meanwhile is read together."""
-
-PASS: Final = 500
-"""Users read in one pass: some milliseconds of the store's time on a board of a million."""
-
-SLICE: Final = 1_000
-"""Messages written between two turns of the event loop."""
 
 
 class Live(Protocol):
@@ -55,83 +45,22 @@ class Closed(Protocol):
     async def standings(self, board: Board, user_ids: Sequence[int]) -> tuple[int, list[Standing]]: ...
 
 
-class Watched:
-    """One user on one board, while somebody watches."""
-
-    __slots__ = ("_frame", "board", "due", "standing", "user_id", "version", "watches")
-
-    def __init__(self, board: Board, user_id: int) -> None:
-        self.board = board
-        self.user_id = user_id
-        self.due = 0.0  # monotonic seconds; when to read next
-        self.version = -1  # of a closed week: the one that `standing` is of
-        self.standing: Standing | None = None  # as read last; None where the last reading failed
-        self.watches: list[Watch] = []
-        self._frame: tuple[Standing, Frame] | None = None
-
-    @property
-    def frame(self) -> Frame:
-        """What tells the standing; encoded once."""
-        assert self.standing is not None
-        if self._frame is None or self._frame[0] != self.standing:
-            self._frame = self.standing, Frame(wire.rank(self.board, self.user_id, *self.standing))
-        return self._frame[1]
-
-
-class Watch:
-    """One connection's interest in one user on one board, under one or two names (the board's id, and an alias)."""
-
-    __slots__ = ("names", "subscriber", "told", "told_until", "watched")
-
-    def __init__(self, subscriber: Subscriber, watched: Watched) -> None:
-        self.subscriber = subscriber
-        self.watched = watched
-        self.names: set[str] = set()
-        self.told: Standing | None = None  # what was written last
-        self.told_until = 0.0  # monotonic seconds; nothing more is written before
-
-
-class Turns:
-    """Users to be read, soonest first: one new at once, one read again an interval later."""
-
-    def __init__(self) -> None:
-        self._queue: deque[Watched] = deque()
-        self.wake = asyncio.Event()
-
-    def add(self, watched: Watched) -> None:
-        """Its turn is now."""
-        watched.due = 0.0
-        self._queue.appendleft(watched)
-        self.wake.set()
-
-    def take(self, at: float) -> list[Watched]:
-        """Up to PASS users whose turn it is at `at` (monotonic seconds); whom nobody watches any more is left out."""
-        taken: list[Watched] = []
-        while self._queue and self._queue[0].due <= at and len(taken) < PASS:
-            watched = self._queue.popleft()
-            if watched.watches:
-                taken.append(watched)
-        return taken
-
-    def put_back(self, taken: Iterable[Watched], at: float) -> None:
-        """These were read at `at`, not before any that were put back earlier: their next turn is an interval later."""
-        for watched in taken:
-            watched.due = at + INTERVAL
-            self._queue.append(watched)
-
-    @property
-    def next_due(self) -> float | None:
-        """When the next turn is."""
-        return self._queue[0].due if self._queue else None
-
-
 class Ranks:
     """See the module."""
 
-    def __init__(self, live: Live, closed: Closed, now: Callable[[], datetime], *, most: int) -> None:
+    def __init__(
+        self,
+        live: Live,
+        closed: Closed,
+        now: Callable[[], datetime],
+        *,
+        most: int,
+        monotonic: Callable[[], float] = monotonic,
+    ) -> None:
         self._live = live
         self._closed = closed
         self._now = now
+        self._monotonic = monotonic
         self._most = most  # watches of one connection
         self._watched: dict[tuple[Board, int], Watched] = {}
         self._watches: dict[Subscriber, list[Watch]] = {}  # of connections that watch anybody
@@ -158,7 +87,7 @@ class Ranks:
         watch = self._begin(subscriber, board, user_id, alias)
         watch.told, watch.told_until = None, 0.0
         if watch.watched.standing is not None:
-            _tell(watch, asyncio.get_running_loop().time())
+            tell(watch, self._monotonic())
 
     def _begin(self, subscriber: Subscriber, board: Board, user_id: int, name: str) -> Watch:
         watched = self._watched.get((board, user_id))
@@ -225,18 +154,32 @@ class Ranks:
 
     async def run(self) -> None:
         """Reads those on live boards, each once a second. Never ends by itself."""
-        await _take_turns(self._live_turns, self.step)
+        await self._take_turns(self._live_turns, self.step)
 
     async def run_closed(self) -> None:
         """The same for closed weeks."""
-        await _take_turns(self._closed_turns, self.step_closed)
+        await self._take_turns(self._closed_turns, self.step_closed)
+
+    async def _take_turns(self, turns: Turns, step: Callable[[float], Awaitable[None]]) -> None:
+        while True:
+            due = turns.next_due
+            if due is None or due > self._monotonic():
+                turns.wake.clear()
+                try:
+                    async with asyncio.timeout(None if due is None else due - self._monotonic()):
+                        await turns.wake.wait()
+                except TimeoutError:
+                    pass
+            await step(self._monotonic())
+            await asyncio.sleep(PAUSE)
 
     async def step(self, at: float) -> None:
         """Reads up to PASS users of live boards whose turn it is at `at` (monotonic seconds); tells what changed."""
-        taken = self._live_turns.take(at)
+        taken: list[Watched] = []
         try:
             now = self._now()
             self._follow_week(now)
+            taken = self._live_turns.take(at)
             ended = [watched for watched in taken if watched.board.is_closed(now)]
             for watched in ended:
                 taken.remove(watched)
@@ -246,7 +189,7 @@ class Ranks:
             _forget(taken, error)
         finally:
             self._live_turns.put_back(taken, at)
-        await _tell_all(taken, at)
+        await tell_all(taken, at)
 
     async def _read(self, taken: Sequence[Watched]) -> None:
         of_board = _by_board(taken)
@@ -268,7 +211,7 @@ class Ranks:
             _forget(taken, error)
         finally:
             self._closed_turns.put_back(taken, at)
-        await _tell_all(taken, at)
+        await tell_all(taken, at)
 
     async def _read_closed(self, board: Board, moved: Sequence[Watched]) -> None:
         if not moved:
@@ -286,21 +229,6 @@ class Ranks:
             watched.version, watched.standing = version, standing
 
 
-async def _take_turns(turns: Turns, step: Callable[[float], Awaitable[None]]) -> None:
-    loop = asyncio.get_running_loop()
-    while True:
-        due = turns.next_due
-        if due is None or due > loop.time():
-            turns.wake.clear()
-            try:
-                async with asyncio.timeout_at(due):
-                    await turns.wake.wait()
-            except TimeoutError:
-                pass
-        await step(loop.time())
-        await asyncio.sleep(PAUSE)
-
-
 def _by_board(taken: Iterable[Watched]) -> dict[Board, list[Watched]]:
     of_board: dict[Board, list[Watched]] = {}
     for watched in taken:
@@ -313,31 +241,3 @@ def _forget(taken: Iterable[Watched], error: Exception) -> None:
     log.debug("cannot read ranks: %s", error)
     for watched in taken:
         watched.standing = None
-
-
-async def _tell_all(taken: Iterable[Watched], at: float) -> None:
-    written = 0
-    for watched in taken:
-        for watch in list(watched.watches):
-            written += _tell(watch, at)
-            if written >= SLICE:
-                written = 0
-                await asyncio.sleep(0)
-
-
-def _tell(watch: Watch, at: float) -> int:
-    """Writes the standing where it is another than was written last; 1 where it was written.
-
-    Too soon after the last, or to somebody who is behind: the next turn will.
-    """
-    standing = watch.watched.standing
-    if standing is None or standing == watch.told or at < watch.told_until or not watch.names:
-        return 0
-    if watch.subscriber.pace is not Pace.FOLLOWING:
-        return 0
-    watch.told, watch.told_until = standing, at + INTERVAL
-    watch.subscriber.write(watch.watched.frame)
-    return 1
-
-
-__all__ = ["Ranks"]

@@ -131,7 +131,9 @@ class Reading:
         return _user_page(page, user_id, around.next_score)
 
     def _remembered_user(self, board: Board, user_id: int, neighbours: int) -> UserPage:
-        last = self._remembered(board, 0, 0)
+        last = self._last.get(board)
+        if last is None:
+            raise _unavailable()
         known = last.entries
         place = next((i for i, line in enumerate(known) if line.user_id == user_id), None)
         if len(known) < last.players and (place is None or place + neighbours >= len(known)):
@@ -139,7 +141,7 @@ class Reading:
         if place is None:
             raise _unknown_user()
         better = [line.score for line in known[:place] if line.score > known[place].score]
-        around = replace(last, entries=known[max(0, place - neighbours) : place + neighbours + 1])
+        around = replace(last, stale=True, entries=known[max(0, place - neighbours) : place + neighbours + 1])
         return _user_page(around, user_id, better[-1] if better else None)
 
     def _remember(self, board: Board, page: Page) -> None:
