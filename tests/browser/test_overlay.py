@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import re
-import struct
-import zlib
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, WebSocketRoute, expect
 
 from tests.browser.conftest import Cast, OpenPage, Server
-from tests.browser.looking import expect_rows, rows
+from tests.browser.looking import expect_rows, pixels, rows
 
 OBS_SIZE = {"width": 400, "height": 600}
 OBS_CSS = "body { background-color: rgba(0, 0, 0, 0); margin: 0px auto; overflow: hidden; }"
@@ -19,24 +17,10 @@ RESTARTS = 3
 
 
 def alpha_at(png: bytes, x: int, y: int) -> int:
-    """The alpha value of one pixel of an 8-bit RGBA picture (PNG specification, 9: filtering)."""
-    width, _, _, colour = struct.unpack(">IIBB", png[16:26])
-    assert colour == 6, "a picture with alpha"
-    data, at = b"", 8
-    while at < len(png):
-        (length,) = struct.unpack(">I", png[at : at + 4])
-        if png[at + 4 : at + 8] == b"IDAT":
-            data += png[at + 8 : at + 8 + length]
-        at += 12 + length
-    raw, stride, above = zlib.decompress(data), width * 4, bytearray(width * 4)
-    for line in range(y + 1):
-        kind, row = raw[line * (stride + 1)], bytearray(raw[line * (stride + 1) + 1 : (line + 1) * (stride + 1)])
-        for i in range(stride):
-            left, up, corner = (row[i - 4] if i >= 4 else 0), above[i], (above[i - 4] if i >= 4 else 0)
-            nearest = min((left, up, corner), key=lambda value: abs(left + up - corner - value))
-            row[i] = (row[i] + (0, left, up, (left + up) // 2, nearest)[kind]) & 255
-        above = row
-    return above[x * 4 + 3]
+    """The alpha value of one pixel."""
+    lines, size = pixels(png)
+    assert size == 4, "a picture with alpha"
+    return lines[y][x * 4 + 3]
 
 
 def test_ten_rows_fill_obs_exactly_and_the_rest_is_transparent(open_page: OpenPage, server: Server, cast: Cast) -> None:
@@ -94,6 +78,13 @@ def test_a_strip_stands_in_one_line(open_page: OpenPage, server: Server, cast: C
     boxes = [row.bounding_box() for row in page.locator(".row").all()]
     assert len({box["y"] for box in boxes if box}) == 1
     assert all(box and box["width"] >= 200 and box["x"] + box["width"] <= 1280 for box in boxes)
+
+
+def test_one_who_climbs_into_the_rows_is_not_new(open_page: OpenPage, server: Server, cast: Cast) -> None:
+    page = open_page("/overlay", viewport=OBS_SIZE)
+    expect_rows(page, server.board()[:10])
+    climber = cast.climb(server, 25, 5)
+    expect(page.locator(f".row[data-user='{climber}'] .change")).to_have_text("up 20")
 
 
 def test_a_highlighted_player_further_down_takes_the_last_row(open_page: OpenPage, server: Server, cast: Cast) -> None:

@@ -30,14 +30,16 @@ let name = null;
 let downSince = null;
 
 /** The first rows of the board; the last one gives way to the highlighted user who stands further down. */
-function chosen(entries) {
+function chosen({ entries, ranks: all }) {
   const top = entries.slice(0, options.top);
-  const ranked = ranks(entries);
+  const ranked = all.slice(0, options.top);
+  if (options.user === null || top.some(({ user_id }) => user_id === options.user)) return [top, ranked];
   const at = entries.findIndex(({ user_id }) => user_id === options.user);
-  const far = at >= 0 ? { ...entries[at], rank: ranked[at] } : outside();
-  if (far && !top.some(({ user_id }) => user_id === options.user)) {
-    top.splice(options.top - 1, 1, { user_id: far.user_id, username: far.username, score: far.score });
-    ranked[top.length - 1] = far.rank;
+  const far = at >= 0 ? { ...entries[at], rank: all[at] } : outside();
+  if (far) {
+    const last = Math.min(top.length, options.top - 1);
+    top[last] = { user_id: far.user_id, username: far.username, score: far.score };
+    ranked[last] = far.rank;
   }
   return [top, ranked];
 }
@@ -48,9 +50,10 @@ const beat = new Beat((still) => {
   if (!board) return 0;
   if (shown !== board.board) rows.clear();
   shown = board.board;
-  const [entries, ranked] = chosen(board.entries);
+  const field = { entries: board.entries, ranks: ranks(board.entries) };
+  const [entries, ranked] = chosen(field);
   const moving = options.motion && !still && !reduced.matches;
-  const moved = rows.paint(entries, ranked, { now: Date.now(), me: options.user, moving, marking: !still });
+  const moved = rows.paint(entries, ranked, { now: Date.now(), me: options.user, moving, marking: !still, field });
   $('overlay').hidden = false;
   showHeader();
   return moved;

@@ -147,8 +147,11 @@ export class Rows {
     this.#list.replaceChildren();
   }
 
-  /** Shows entries in board order with their ranks. `moving`: whether it may move. Answers how many climbed in sight. */
-  paint(all, ranks, { now, me = null, moving = true, marking = true }) {
+  /**
+   * Shows entries in board order with their ranks. `moving`: whether rows may move; `marking`: whether changed scores
+   * are lit; `field`: everybody whose rank is known, where more are known than shown. Answers how many climbed in sight.
+   */
+  paint(all, ranks, { now, me = null, moving = true, marking = true, field = { entries: all, ranks } }) {
     const entries = all.length > this.#limit() ? all.slice(0, this.#limit()) : all;
     const first = !this.#order.length;
     const was = new Map(this.#order.map((user, at) => [user, at]));
@@ -158,7 +161,7 @@ export class Rows {
     const moves = first ? [] : this.#moves(places, stay, view);
     const climbers = moves.filter(({ mover }) => mover).length; // the others only make room
     const flood = climbers > FLOOD;
-    const marks = this.#movements.note(new Map(entries.map(({ user_id }, at) => [user_id, ranks[at]])), now);
+    const marks = this.#movements.note(new Map(field.entries.map(({ user_id }, at) => [user_id, field.ranks[at]])), now);
     const changed = this.#write(entries, ranks, me, marks);
     this.#arrange(entries, stay);
     this.#order = entries.map(({ user_id }) => user_id);
