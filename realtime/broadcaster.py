@@ -39,6 +39,9 @@ SLICE: Final = 1_000
 POLL_INTERVAL: Final = 2.0
 """Seconds between two comparisons of versions: what a lost announcement costs."""
 
+CLOSED_A_POLL: Final = 25
+"""Closed weeks looked at in each poll: one that is lost among more costs some polls."""
+
 RETRY_INTERVAL: Final = 0.5
 """Seconds until a board that could not be read is tried again."""
 
@@ -80,6 +83,7 @@ class Broadcaster:
         self._wake = asyncio.Event()
         self._deliver_wake = asyncio.Event()
         self._users_version = -1
+        self._closed_turn = 0  # the next of the followed closed weeks to look at unasked
         self._live = True
         self.deliveries = 0
         """Frames written, ever."""
@@ -272,10 +276,19 @@ class Broadcaster:
             latest = stream.latest if stream else None
             if moved or latest is None or (latest.epoch, latest.version) != (versions.epoch, version):
                 self.mark(board.id)
+        self._look_at_closed(all_of_them=moved)
         if not self._live:
             self.mark_all()
             if not self._streams:
                 await self._probe()
+
+    def _look_at_closed(self, *, all_of_them: bool) -> None:
+        """Marks closed weeks, which have no version in the store to compare: names moved, or it is their turn."""
+        closed = [board for board in self._streams if self._is_closed(board)]
+        turn = self._closed_turn if self._closed_turn < len(closed) else 0
+        self._closed_turn = turn + CLOSED_A_POLL
+        for board in closed if all_of_them else closed[turn : self._closed_turn]:
+            self._mark(board)
 
     async def _probe(self) -> None:
         """With nothing to read, whether the store is back is asked all the same."""

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import Final, Protocol
 
-from realtime.boards import Board, week_at
+from realtime.boards import ALL_TIME, Board, live_boards, week_at
 from realtime.errors import LedgerUnavailable, StoreUnavailable
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,9 @@ class Rollover:
     def step(self, now: datetime) -> None:
         """Does what is due at `now`."""
         week = week_at(now)
-        if self._week is not None and week != self._week:
+        if self._week is None:  # begun between a week's end and its view: somebody may follow it by its id
+            self._closing += [board for board in live_boards(now) if board not in (ALL_TIME, week)]
+        elif week != self._week:
             log.info("%s ends, %s begins", self._week.id, week.id, extra={"action": "rollover"})
             self._boards.roll_over(self._week, week)
             self._closing.append(self._week)
