@@ -1,7 +1,7 @@
 """Reading boards, whatever they are made of: live ones from the store, closed weeks from history.
 
 Owns the decision which of the two answers, and the last state seen of a few boards for when the store is away. Must
-never show an old state as a new one: it says `stale`.
+never show an old state as a new one: it says `stale`. Assumes that whatever subscribers are shown is read through it.
 """
 
 from __future__ import annotations
@@ -72,6 +72,7 @@ class Reading:
         self._closed = closed
         self._now = now
         self._last: dict[Board, Page] = {}  # the top of boards read lately, oldest first
+        self._shown: dict[Board, Snapshot] = {}  # newer tops of some of these, as their subscribers have them
 
     async def read(self, wanted: Sequence[Board], shown: Iterable[int] = ()) -> dict[Board, Snapshot]:
         """Snapshots of boards of any kind. Raises StoreUnavailable, LedgerUnavailable."""
@@ -79,6 +80,10 @@ class Reading:
         closed = [board for board in wanted if board.is_closed(now)]
         live = [board for board in wanted if not board.is_closed(now)]
         found = await self._live.read(live, shown) if live else {}
+        for board, snapshot in found.items():
+            if board not in self._last:  # a snapshot does not tell how many players there are
+                await self._live_page(board, 0, TOP)
+            self._shown[board] = snapshot
         for board in closed:
             try:
                 found[board], _ = await self._closed.snapshot(board)
@@ -94,9 +99,12 @@ class Reading:
         if board.is_closed(self._now()):
             return await self._closed_page(board, offset, limit)
         try:
-            page, names = await self._live.page(board, offset, limit)
+            return await self._live_page(board, offset, limit)
         except StoreUnavailable:
             return self._remembered(board, offset, limit)
+
+    async def _live_page(self, board: Board, offset: int, limit: int) -> Page:
+        page, names = await self._live.page(board, offset, limit)
         lines = _lines(page.scores, names, page.first_rank, offset)
         result = Page(board.id, page.epoch or "", page.version, page.players, False, lines)
         if offset == 0:
@@ -131,9 +139,7 @@ class Reading:
         return _user_page(page, user_id, around.next_score)
 
     def _remembered_user(self, board: Board, user_id: int, neighbours: int) -> UserPage:
-        last = self._last.get(board)
-        if last is None:
-            raise _unavailable()
+        last = self._last_top(board)
         known = last.entries
         place = next((i for i, line in enumerate(known) if line.user_id == user_id), None)
         if len(known) < last.players and (place is None or place + neighbours >= len(known)):
@@ -141,23 +147,38 @@ class Reading:
         if place is None:
             raise _unknown_user()
         better = [line.score for line in known[:place] if line.score > known[place].score]
-        around = replace(last, stale=True, entries=known[max(0, place - neighbours) : place + neighbours + 1])
+        around = replace(last, entries=known[max(0, place - neighbours) : place + neighbours + 1])
         return _user_page(around, user_id, better[-1] if better else None)
 
     def _remember(self, board: Board, page: Page) -> None:
         known = self._last.pop(board, None)
-        if known is not None and known.version == page.version and len(known.entries) > len(page.entries):
-            page = known
-        self._last[board] = page
+        same = known is not None and (known.epoch, known.version) == (page.epoch, page.version)
+        self._last[board] = known if known and same and len(known.entries) > len(page.entries) else page
+        shown = self._shown.get(board)
+        if shown is not None and (shown.epoch != page.epoch or shown.version <= page.version):
+            del self._shown[board]
         if len(self._last) > REMEMBERED:
-            del self._last[next(iter(self._last))]
+            oldest = next(iter(self._last))
+            del self._last[oldest]
+            self._shown.pop(oldest, None)
+
+    def _last_top(self, board: Board) -> Page:
+        """The last top seen. Raises RealtimeError `unavailable` where none was."""
+        last, shown = self._last.get(board), self._shown.get(board)
+        if last is None:
+            raise _unavailable()
+        if shown is None:
+            return replace(last, stale=True)
+        # Beyond the top the number of players is as old as the last page.
+        players = max(last.players, TOP) if len(shown.scores) == TOP else len(shown.scores)
+        lines = _lines(shown.scores, shown.names, 1, 0)
+        return Page(board.id, shown.epoch, shown.version, players, True, lines)
 
     def _remembered(self, board: Board, offset: int, limit: int) -> Page:
-        last = self._last.get(board)
-        if last is None or offset + limit > max(len(last.entries), TOP):
+        last = self._last_top(board)
+        if offset + limit > max(len(last.entries), TOP):
             raise _unavailable()
-        entries = last.entries[offset : offset + limit]
-        return Page(last.board, last.epoch, last.version, last.players, True, entries)
+        return replace(last, entries=last.entries[offset : offset + limit])
 
 
 def _unavailable() -> RealtimeError:
