@@ -50,15 +50,22 @@ class Recording:
 
     def __init__(self) -> None:
         self.outcomes: list[tuple[Submission, Outcome]] = []
-        self.rows: dict[Board, list[Row]] = {ALL_TIME: []}
         self.profiles: list[Profile] = []
         self.outbox_ids: list[int] = []
+        # One row for each user on a board: a batch cut in halves meets a user twice, and a script that is told both
+        # would compare both with what it read before either.
+        self._totals: dict[int, Row] = {}
+        self._weeks: dict[date, dict[int, Row]] = {}
+
+    @property
+    def rows(self) -> dict[Board, list[Row]]:
+        """By board, the newest row of each user whom the batch changed there."""
+        weeks = {Board(week): list(rows.values()) for week, rows in self._weeks.items()}
+        return {ALL_TIME: list(self._totals.values()), **weeks}
 
     def take(self, batch: Sequence[Submission], rows: Iterable[Recorded]) -> list[Submission]:
         """Takes over a statement's rows; returns the submissions that met a twin."""
         twins: list[Submission] = []
-        told: set[int] = set()
-        told_weeks: set[tuple[date, int]] = set()
         outbox_id: int | None = None
         for submission, row in zip(batch, rows, strict=True):
             outbox_id = row.outbox_id
@@ -66,27 +73,28 @@ class Recording:
                 twins.append(submission)
                 continue
             self.outcomes.append((submission, _outcome(submission, row.outcome, row.total_score, row.week_score)))
-            if row.outcome != "accepted":
-                continue
-            user_id = row.user_id
-            assert row.total_version is not None and row.week_version is not None
-            if user_id not in told:
-                told.add(user_id)
-                total = None if row.hidden else row.total_score
-                self.rows[ALL_TIME].append(Row(user_id, row.total_version, total))
-                if row.new_username is not None:
-                    self.profiles.append(Profile(user_id, row.user_version or 1, row.new_username))
-            if (row.week, user_id) not in told_weeks:
-                told_weeks.add((row.week, user_id))
-                week_score = None if row.hidden else row.week_score
-                self.rows.setdefault(Board(row.week), []).append(Row(user_id, row.week_version, week_score))
+            if row.outcome == "accepted":
+                self._tell(row)
         if outbox_id is not None:
             self.outbox_ids.append(outbox_id)
         return twins
 
+    def _tell(self, row: Recorded) -> None:
+        user_id = row.user_id
+        assert row.total_version is not None and row.week_version is not None
+        known = self._totals.get(user_id)
+        if known is None or known.version != row.total_version:
+            self._totals[user_id] = Row(user_id, row.total_version, None if row.hidden else row.total_score)
+            if row.new_username is not None:
+                self.profiles.append(Profile(user_id, row.user_version or 1, row.new_username))
+        rows = self._weeks.setdefault(row.week, {})
+        known = rows.get(user_id)
+        if known is None or known.version != row.week_version:
+            rows[user_id] = Row(user_id, row.week_version, None if row.hidden else row.week_score)
+
     def closed(self, now: datetime) -> list[Board]:
         """The closed weeks that changed: the store does not hear of them, their views must."""
-        return [board for board in self.rows if board.is_closed(now)]
+        return [board for board in map(Board, self._weeks) if board.is_closed(now)]
 
 
 class Recorder:
