@@ -1,16 +1,15 @@
 """What tests run on: real stores, started once a session, fresh for each test.
 
-Owns how they are had: PostgreSQL from its wheel with databases cloned from one that was migrated once; every store there
-is on this machine; both emptied between tests; a server in the test's own process and loop. Must never
-stand in for any of them. Where `DATABASE_URL` or `DRAGONFLY_URL` are set, those are used instead: databases are made and
-dropped beside what is there, and of the store only `leaderboard:*` is touched.
+Owns how they are had: PostgreSQL from its wheel with databases cloned from one that was migrated once; every store that
+this machine has; both emptied between tests; a server in the test's own process and loop. Must never stand in for any
+of them. Where `DATABASE_URL` or `DRAGONFLY_URL` are set, those are used instead: databases are made and dropped beside
+what is there, and of the store only `leaderboard:*` is touched.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import secrets
 import shutil
 import signal
 import tempfile

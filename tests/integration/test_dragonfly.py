@@ -1,4 +1,4 @@
-"""The store and its scripts: guarded by versions, told apart by epochs, bumped only where a board shows something else."""
+"""The store and its scripts: guarded by versions, told apart by epochs, moved only where boards show something else."""
 
 from __future__ import annotations
 
@@ -293,7 +293,10 @@ async def test_the_first_hundred_and_their_edge(store: Store, keys: Keys) -> Non
 @given(
     st.lists(
         st.lists(
-            st.tuples(st.integers(1, 125), st.none() | st.integers(95, 130)), min_size=1, max_size=6, unique_by=lambda r: r[0]
+            st.tuples(st.integers(1, 125), st.none() | st.integers(95, 130)),
+            min_size=1,
+            max_size=6,
+            unique_by=lambda r: r[0],
         ),
         min_size=1,
         max_size=4,
@@ -414,7 +417,15 @@ async def test_scripts_touch_no_key_that_they_do_not_declare(store: Store, keys:
     ]
     for name, declared, args in calls:
         await keys.execute_command(
-            "ACL", "SETUSER", "narrow", "reset", "on", ">narrow", "+@all", "allchannels", *(f"~{key}" for key in declared)
+            "ACL",
+            "SETUSER",
+            "narrow",
+            "reset",
+            "on",
+            ">narrow",
+            "+@all",
+            "allchannels",
+            *(f"~{key}" for key in declared),
         )
         address = store_url.rpartition("@")[2]
         async with redis.asyncio.Redis.from_url(f"redis://narrow:narrow@{address}", decode_responses=True) as narrow:
@@ -534,7 +545,9 @@ async def test_foreign_content_is_told_as_such_and_not_shown(store: Store, keys:
 # Closed weeks' cache ---------------------------------------------------------------------------------------------
 
 
-async def test_a_closed_weeks_cache_is_kept_by_version_and_read_with_the_names_version(store: Store, keys: Keys) -> None:
+async def test_a_closed_weeks_cache_is_kept_by_version_and_read_with_the_names_version(
+    store: Store, keys: Keys
+) -> None:
     await fill(store, 1)
     assert await store.cached_week(WEEK) == (None, 0)
     await store.cache_week(WEEK, 2, 0, b'{"version":2,"users_version":0}')

@@ -25,7 +25,9 @@ MONDAY = datetime(2026, 3, 2, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 
 
-def submission(user_id: int, name: str, score: int = 1, reason: str | None = None, at: datetime | None = None) -> Submission:
+def submission(
+    user_id: int, name: str, score: int = 1, reason: str | None = None, at: datetime | None = None
+) -> Submission:
     return Submission(user_id, name, score, reason, at)
 
 
@@ -221,9 +223,7 @@ async def test_a_score_counts_for_the_week_of_its_moment_in_utc_wherever_postgre
             "after": (MONDAY + timedelta(days=7), MONDAY + timedelta(days=7)),
             "week 53": (datetime(2021, 1, 1, 12, tzinfo=UTC), datetime(2020, 12, 28, tzinfo=UTC)),
         }
-        rows = await ledger.record_batch(
-            [submission(user, name, 1, None, at) for name, (at, _) in moments.items()], []
-        )
+        rows = await ledger.record_batch([submission(user, name, 1, None, at) for name, (at, _) in moments.items()], [])
         assert [row.week for row in rows] == [monday.date() for _, monday in moments.values()]
         assert [row.week_score for row in rows] == [2, 2, 1, 1, 1]
         (now,) = await ledger.record_batch([submission(user, "now")], [])
@@ -237,9 +237,7 @@ async def test_a_score_counts_for_the_week_of_its_moment_in_utc_wherever_postgre
 
 @hypothesis_settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    st.lists(
-        st.datetimes(datetime(1970, 1, 5), datetime(2026, 1, 1), timezones=st.just(UTC)), min_size=1, max_size=20
-    )
+    st.lists(st.datetimes(datetime(1970, 1, 5), datetime(2026, 1, 1), timezones=st.just(UTC)), min_size=1, max_size=20)
 )
 async def test_the_ledger_and_the_boards_agree_on_the_week_of_any_moment(
     ledger: Ledger, make_users: MakeUsers, moments: list[datetime]
@@ -254,7 +252,13 @@ async def test_one_batch_may_be_of_many_weeks(ledger: Ledger, sql: asyncpg.Conne
     users = await make_users(5)
     chance = random.Random(7)
     batch = [
-        submission(chance.choice(users), str(n), chance.randint(-9, 9), None, MONDAY + timedelta(hours=chance.randint(0, 5_000)))
+        submission(
+            chance.choice(users),
+            str(n),
+            chance.randint(-9, 9),
+            None,
+            MONDAY + timedelta(hours=chance.randint(0, 5_000)),
+        )
         for n in range(500)
     ]
     rows = await ledger.record_batch(batch, [])
@@ -289,7 +293,7 @@ async def test_a_twin_in_an_unfinished_transaction_is_waited_for_and_looked_up(
     watcher = await asyncpg.connect(dsn)
     while not await watcher.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
         assert not recording.done(), "it waits for the other's end"
-        await asyncio.sleep(0.005)
+        await watcher.execute("SELECT pg_sleep(0.005)")
     await watcher.close()
     await sql.execute(ends)
     rows = await recording
@@ -468,10 +472,13 @@ async def test_a_database_that_leaves_is_unavailable_and_comes_back(
     (user,) = await make_users(1)
     assert await outcomes(ledger, submission(user, "a")) == ["accepted"]
     killer = await asyncpg.connect(dsn)
-    await killer.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()")
+    await killer.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
     await killer.close()
     seen = []
-    for attempt in range(9):  # each of the pool's connections may be met once
+    for _ in range(9):  # each of the pool's connections may be met once
         try:
             seen += await outcomes(ledger, submission(user, "b"))
             break
@@ -519,7 +526,9 @@ async def test_one_process_at_a_time_may_rebuild(ledger: Ledger, dsn: str) -> No
         await other.aclose()
 
 
-async def test_the_log_is_never_changed_by_a_batch(ledger: Ledger, sql: asyncpg.Connection, make_users: MakeUsers) -> None:
+async def test_the_log_is_never_changed_by_a_batch(
+    ledger: Ledger, sql: asyncpg.Connection, make_users: MakeUsers
+) -> None:
     (user,) = await make_users(1)
     await ledger.record_batch([submission(user, "a", 5, "r", MONDAY)], [])
     before = await sql.fetch("SELECT *, xmin FROM user_score_transactions")

@@ -8,9 +8,7 @@ from hypothesis import strategies as st
 
 from realtime.batching import Batching, halves
 
-rules = st.builds(
-    Batching, largest=st.integers(1, 1_000), lanes=st.integers(1, 8), worthwhile=st.integers(1, 1_000)
-)
+rules = st.builds(Batching, largest=st.integers(1, 1_000), lanes=st.integers(1, 8), worthwhile=st.integers(1, 1_000))
 
 
 @given(rules, st.integers(1, 100_000))

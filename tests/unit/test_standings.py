@@ -124,9 +124,7 @@ def _as_snapshot(state: dict[str, Any]) -> Snapshot:
 
 def _as_diff(message: dict[str, Any]) -> Diff:
     upsert = [Upsert(u["user_id"], u.get("username"), u["score"]) for u in message["upsert"]]
-    return Diff(
-        message["board"], message["epoch"], message["from"], message["version"], upsert, message["remove"]
-    )
+    return Diff(message["board"], message["epoch"], message["from"], message["version"], upsert, message["remove"])
 
 
 def _fits(fixture: dict[str, Any]) -> bool:
@@ -136,9 +134,7 @@ def _fits(fixture: dict[str, Any]) -> bool:
         return False
     there = {entry["user_id"] for entry in start["entries"]}
     return (
-        message["board"] == start["board"]
-        and message["from"] == start["version"]
-        and set(message["remove"]) <= there
+        message["board"] == start["board"] and message["from"] == start["version"] and set(message["remove"]) <= there
     )
 
 

@@ -366,9 +366,7 @@ def test_a_subscriber_is_told_its_board_and_given_a_snapshot(stream: Stream) -> 
 def test_a_since_equal_to_now_is_resumed_and_gets_nothing_else(stream: Stream) -> None:
     connection = Recorder()
     stream.add(subscriber_on(connection), "all_time", wire.Since("x", 10))
-    assert connection.messages == [
-        {"type": "subscribed", "board": "all_time", "as": "all_time", "resumed": True}
-    ]
+    assert connection.messages == [{"type": "subscribed", "board": "all_time", "as": "all_time", "resumed": True}]
 
 
 def test_a_since_still_held_gets_the_diff_from_exactly_there(stream: Stream) -> None:

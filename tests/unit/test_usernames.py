@@ -23,7 +23,7 @@ from realtime.usernames import check_username
         "J. R. R. Tolkien",
         "Ελένη",
         "محمد",
-        "می\u200cخواهم",  # Persian needs the non-joiner
+        "نمی\u200cدانم",  # noqa: RUF001 - Persian needs the non-joiner
         "क्\u200dष",  # Hindi needs the joiner
         "👩\u200d🚀",  # so does an astronaut
         "日本語",

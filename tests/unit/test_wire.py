@@ -206,9 +206,7 @@ def test_messages_are_as_the_protocol_says() -> None:
             '{"type":"error","code":"overloaded","message":"Later.","board":"all_time","retry_after_ms":250}'
         ),
         wire.error(RealtimeError("bad_message", "No.")): '{"type":"error","code":"bad_message","message":"No."}',
-        wire.authenticated(7, at): (
-            '{"type":"authenticated","user_id":7,"expires_at":"2026-11-23T10:00:00.001Z"}'
-        ),
+        wire.authenticated(7, at): ('{"type":"authenticated","user_id":7,"expires_at":"2026-11-23T10:00:00.001Z"}'),
         wire.status(False): '{"type":"status","live":false}',
         wire.rollover("current_week", Board(date(2026, 11, 16)), WEEK): (
             '{"type":"rollover","as":"current_week","from":"week_of_2026_11_16","to":"week_of_2026_11_23"}'
