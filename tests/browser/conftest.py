@@ -1,8 +1,9 @@
 """A real server and a real Chromium for the pages' tests.
 
-Owns one `realtime up` for the session, which tests may stop and start again, and one browser with a fresh context for
-each page. Must never stand in for the server; only time's passing is played (`route_web_socket`), since no test can
-wait for Monday. Assumes a Chromium on PATH or Playwright's own; without one, every test here skips.
+Owns one `realtime up` for this folder's tests, which they may stop and start again, and one browser with a fresh context
+for each page. Must never stand in for the server; only time's passing is played (`route_web_socket`), since no test can
+wait for Monday. Must end with this folder's tests: Playwright's loop runs in the main thread, where other tests want to
+run theirs. Assumes a Chromium on PATH or Playwright's own; without one, every test here skips.
 """
 
 from __future__ import annotations
@@ -138,7 +139,7 @@ class Server:
         return [(entry["rank"], entry["username"], entry["score"]) for entry in entries]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def server(tmp_path_factory: pytest.TempPathFactory, chromium: Browser) -> Iterator[Server]:
     """The server, once there is a browser to look at it."""
     made = Server(tmp_path_factory.mktemp("browser") / "data")
@@ -168,19 +169,19 @@ class Cast:
         return climber
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def cast(server: Server) -> Cast:
     """Players with scores."""
     return Cast(server)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def playwright() -> Iterator[Playwright]:
     with sync_playwright() as made:
         yield made
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def chromium(playwright: Playwright) -> Iterator[Browser]:
     """Debian's Chromium, or Playwright's own."""
     path = next(filter(None, map(shutil.which, CHROMIUM_NAMES)), None)
