@@ -119,7 +119,8 @@ class Intake:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._in_flight.discard(task)
-        self._wake.set()
+        self._storing.discard(task)
+        self._wake.set()  # a lane is free, or there are outbox rows to clear
         if not task.cancelled() and (error := task.exception()):
             log.error("a batch failed", exc_info=error, extra={"action": "batch"})
 
@@ -138,14 +139,12 @@ class Intake:
 
     # A batch -------------------------------------------------------------------------------------------------
 
-    async def _process(self, batch: list[Waiting]) -> None:
+    async def _process(self, batch: Sequence[Waiting], *, again: bool = True) -> None:
         loop = asyncio.get_running_loop()
         began = loop.time()
-        replies: dict[tuple[int, str], list[tuple[Submission, Reply]]] = {}
-        for submission, reply, _ in batch:
-            replies.setdefault((submission.user_id, submission.submission_id), []).append((submission, reply))
+        firsts = _grouped(batch)
         try:
-            recorded = await self._recorder.record([same[0][0] for same in replies.values()])
+            recorded = await self._recorder.record([first.submission for first in firsts.values()])
         except BaseException as error:
             # Whatever it was, nobody waits for an answer for ever. The ids make it safe to send all again.
             away = isinstance(error, LedgerUnavailable)
@@ -154,8 +153,15 @@ class Intake:
             if not away:
                 raise
             return
+        others: list[Waiting] = []
         for submission, outcome in recorded.outcomes:
-            _answer(replies[submission.user_id, submission.submission_id], outcome)
+            first = firsts[submission.user_id, submission.submission_id]
+            first.answer(outcome)
+            if again and not isinstance(outcome, Accepted):
+                others += first.others  # nothing of this stands under the id: theirs may
+            else:
+                for other, reply, _ in first.others:
+                    reply(_beside(other, submission, outcome))
         took = loop.time() - began
         self._rate += 0.2 * (len(batch) / max(took, 1e-4) - self._rate)
         self.on_batch(len(batch), took)
@@ -163,7 +169,9 @@ class Intake:
             # Beside the lanes: a store that hangs must not keep the next batch from the ledger.
             task = loop.create_task(self._store(recorded, batch[0][2]))
             self._storing.add(task)
-            task.add_done_callback(self._storing.discard)
+            task.add_done_callback(self._ended)
+        if others:
+            await self._process(others, again=False)
 
     async def _store(self, recorded: Recording, arrived: float) -> None:
         """Tells the store. What it does not hear now the sweeper replays: the outbox rows stay."""
@@ -184,16 +192,47 @@ class Intake:
         self.on_stored(loop.time() - began)
 
 
-def _answer(same: Sequence[tuple[Submission, Reply]], outcome: Outcome) -> None:
-    """Answers one submission and those of the same id in the same batch."""
-    first, _ = same[0]
-    for place, (submission, reply) in enumerate(same):
-        if submission != first:
-            reply(recording.conflict(submission))
-        elif place and isinstance(outcome, Accepted):
-            reply(Accepted(outcome.submission_id, outcome.user_id, outcome.total_score, outcome.week_score, True))
+class _First:
+    """What came first under an id of a user in a batch, with what came under the same id after it."""
+
+    __slots__ = ("others", "replies", "submission")
+
+    def __init__(self, submission: Submission) -> None:
+        self.submission = submission
+        self.replies: list[Reply] = []  # of those who sent the same
+        self.others: list[Waiting] = []  # with other content
+
+    def answer(self, outcome: Outcome) -> None:
+        self.replies[0](outcome)
+        for reply in self.replies[1:]:
+            reply(_again(outcome))
+
+
+def _grouped(batch: Iterable[Waiting]) -> dict[tuple[int, str], _First]:
+    firsts: dict[tuple[int, str], _First] = {}
+    for waiting in batch:
+        submission = waiting[0]
+        key = submission.user_id, submission.submission_id
+        first = firsts.get(key)
+        if first is None:
+            first = firsts[key] = _First(submission)
+        if submission == first.submission:
+            first.replies.append(waiting[1])
         else:
-            reply(outcome)
+            first.others.append(waiting)
+    return firsts
+
+
+def _again(outcome: Outcome) -> Outcome:
+    """What is said of the same once more."""
+    return outcome._replace(duplicate=True) if isinstance(outcome, Accepted) else outcome
+
+
+def _beside(other: Submission, first: Submission, outcome: Outcome) -> Outcome:
+    """What is said of other content under an id that is taken; a moment may be left out, as in the ledger's rule."""
+    if isinstance(outcome, Accepted) and other == first._replace(created_at=None):
+        return _again(outcome)
+    return recording.conflict(other)
 
 
 def _unavailable(submission_id: str) -> Rejected:
