@@ -1,6 +1,6 @@
 """A real server and a real Chromium for the pages' tests.
 
-Owns one `realtime up` for this folder's tests, which they may stop and start again, and one browser with a fresh context
+Owns one `realtime up` for this folder's tests, which they may stop and start again, and one browser with a new context
 for each page. Must never stand in for the server; only time's passing is played (`route_web_socket`), since no test can
 wait for Monday. Must end with this folder's tests: Playwright's loop runs in the main thread, where other tests want to
 run theirs. Assumes a Chromium on PATH or Playwright's own; without one, every test here skips.
