@@ -176,10 +176,7 @@ def routes(web: Path) -> list[BaseRoute]:
     documentation may be missing.
     """
     assets = Assets(web)
-    pages = [
-        _route(address, _page(web / name, assets.version, framed))
-        for address, (name, framed) in PAGES.items()
-    ]
+    pages = [_route(address, _page(web / name, assets.version, framed)) for address, (name, framed) in PAGES.items()]
     docs = Docs(web, assets.version)
     return [
         *pages,

@@ -49,11 +49,25 @@ DESKTOP = {"width": 1280, "height": 800}
 START_S = 60
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    here = Path(__file__).parent
-    for item in items:
-        if here in item.path.parents:
-            item.add_marker(pytest.mark.browser)
+def chromium_path() -> str | None:
+    """Debian's Chromium or another on PATH, else Playwright's own, where one is installed."""
+    if path := next(filter(None, map(shutil.which, CHROMIUM_NAMES)), None):
+        return path
+    with sync_playwright() as playwright:
+        own = playwright.chromium.executable_path
+    return own if Path(own).exists() else None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    here = [item for item in items if Path(__file__).parent in item.path.parents]
+    for item in here:
+        item.add_marker(pytest.mark.browser)
+    if not here or chromium_path():
+        return
+    reason = f"no Chromium for {len(here)} tests: apt-get install chromium, or playwright install chromium"
+    here[0].add_marker(pytest.mark.skip(reason=reason))  # one line says it for all
+    config.hook.pytest_deselected(items=here[1:])
+    items[:] = [item for item in items if item not in here[1:]]
 
 
 class Server:
@@ -183,12 +197,9 @@ def playwright() -> Iterator[Playwright]:
 
 @pytest.fixture(scope="package")
 def chromium(playwright: Playwright) -> Iterator[Browser]:
-    """Debian's Chromium, or Playwright's own."""
-    path = next(filter(None, map(shutil.which, CHROMIUM_NAMES)), None)
-    path = path or (own if Path(own := playwright.chromium.executable_path).exists() else None)
-    if path is None:
-        pytest.skip("no Chromium here: apt-get install chromium, or playwright install chromium")
-    browser = playwright.chromium.launch(executable_path=path, args=list(QUIET))
+    """The browser of all tests here."""
+    on_path = next(filter(None, map(shutil.which, CHROMIUM_NAMES)), None)  # else Playwright's own
+    browser = playwright.chromium.launch(executable_path=on_path, args=list(QUIET))
     yield browser
     browser.close()
 

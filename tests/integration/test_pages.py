@@ -92,9 +92,7 @@ async def test_a_page_that_the_browser_has_is_not_sent_again(browser: httpx.Asyn
         ("", False),
     ],
 )
-async def test_compression_follows_what_is_accepted(
-    browser: httpx.AsyncClient, accepted: str, packed: bool
-) -> None:
+async def test_compression_follows_what_is_accepted(browser: httpx.AsyncClient, accepted: str, packed: bool) -> None:
     answer = await browser.get("/static/js/client.js", headers={"accept-encoding": accepted})
     assert (answer.headers.get("content-encoding") == "gzip") is packed
     assert answer.headers["vary"] == "Accept-Encoding"
