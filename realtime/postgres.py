@@ -126,17 +126,38 @@ def _mapped() -> Iterator[None]:
         raise LedgerUnavailable(str(error) or type(error).__name__) from error
 
 
-async def _configure(connection: asyncpg.Connection[Any]) -> None:
-    """Settings of a serving connection, set by statement and not at startup: a pooler in between may refuse those.
+_SERVING: Final = {
+    "statement_timeout": str(int(STATEMENT_TIMEOUT * 1000)),
+    "jit": "off",
+    "timezone": "'UTC'",
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+}
+"""Settings of a serving connection, set by statement and not at startup: a pooler in between may refuse those.
 
-    JIT costs more than it gives on short statements. One plan for all batch sizes, by index: planning anew costs a
-    small batch as much as running it, and a plan made while tables were empty must not go on scanning them afterwards.
-    UTC keeps a forgotten literal from depending on the host.
-    """
-    await connection.execute(
-        f"SET statement_timeout = {int(STATEMENT_TIMEOUT * 1000)}; SET jit = off; SET timezone = 'UTC'; "
-        "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off"
-    )
+JIT costs more than it gives on short statements. One plan for all batch sizes, by index: planning anew costs a small
+batch as much as running it, and a plan made while tables were empty must not go on scanning them afterwards.
+UTC keeps a forgotten literal from depending on the host. Behind a pooler they are set anew, and LOCAL, in each
+transaction: a session there is anybody's.
+"""
+
+
+async def _configure(connection: asyncpg.Connection[Any]) -> None:
+    await connection.execute("; ".join(f"SET {name} = {value}" for name, value in _SERVING.items()))
+
+
+_SERVING_LOCALLY: Final = "; ".join(f"SET LOCAL {name} = {value}" for name, value in _SERVING.items())
+
+
+async def _is_pooled(dsn: str) -> bool:
+    """Whether a pooler stands in between: then the process that answers is not the one that was connected to."""
+    connection = await asyncpg.connect(dsn, timeout=5, statement_cache_size=0)
+    try:
+        async with connection.transaction():
+            answering = await connection.fetchval("SELECT pg_backend_pid()")
+        return bool(answering != connection.get_server_pid())
+    finally:
+        await connection.close(timeout=5)
 
 
 class Ledger:
@@ -145,25 +166,40 @@ class Ledger:
     def __init__(self, dsn: str, *, connections: int = 8) -> None:
         self.clock = Clock()
         self._sql = resources.queries()
-        self._pool = asyncpg.create_pool(
-            dsn,
+        self._dsn = dsn
+        self._connections = connections
+        self._pooled = False  # whether a pooler stands in between
+        self._pool: asyncpg.Pool[Any] | None = None  # once that is known
+
+    def _new_pool(self) -> asyncpg.Pool[Any]:
+        # Behind a pooler a statement prepared in one transaction may be unknown in the next.
+        differing: dict[str, Any] = {"statement_cache_size": 0} if self._pooled else {"init": _configure}
+        return asyncpg.create_pool(
+            self._dsn,
             min_size=0,
-            max_size=connections,
+            max_size=self._connections,
             timeout=5,
             command_timeout=STATEMENT_TIMEOUT + 2,
             max_inactive_connection_lifetime=60,
-            init=_configure,
             reset=_keep_settings,
+            **differing,
         )
 
     async def open(self) -> None:
         """Prepares the pool and reads the clock. Raises LedgerUnavailable."""
         with _mapped():
+            if self._pool is None:
+                self._pooled = await _is_pooled(self._dsn)
+                if self._pooled:
+                    log.info("a pooler stands before PostgreSQL", extra={"action": "pooler"})
+                self._pool = self._new_pool()
             await self._pool
         await self.read_clock()
 
     async def aclose(self) -> None:
         """Closes every connection; one that hangs is cut off after a moment."""
+        if self._pool is None:
+            return
         try:
             async with asyncio.timeout(3):
                 await self._pool.close()
@@ -173,9 +209,17 @@ class Ledger:
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[asyncpg.Connection[Any]]:
         """A connection of the pool. Errors that mean "not now" leave as LedgerUnavailable."""
+        if self._pool is None:
+            raise LedgerUnavailable("the ledger is not open")
         with _mapped():
-            async with self._pool.acquire(timeout=STATEMENT_TIMEOUT) as connection:
-                yield cast("asyncpg.Connection[Any]", connection)
+            async with self._pool.acquire(timeout=STATEMENT_TIMEOUT) as acquired:
+                connection = cast("asyncpg.Connection[Any]", acquired)
+                if not self._pooled:
+                    yield connection
+                    return
+                async with connection.transaction():
+                    await connection.execute(_SERVING_LOCALLY)
+                    yield connection
 
     def query(self, name: str) -> str:
         """The text of the query called `name` under sql/queries."""
@@ -339,7 +383,7 @@ async def migrate(dsn: str) -> None:
     migration behind. Raises LedgerUnavailable.
     """
     with _mapped():
-        connection = await asyncpg.connect(dsn, timeout=10)
+        connection = await asyncpg.connect(dsn, timeout=10, statement_cache_size=0)
         try:
             async with connection.transaction():
                 await connection.execute("SET LOCAL timezone = 'UTC'")
