@@ -83,6 +83,8 @@ class Broadcaster:
         self._wake = asyncio.Event()
         self._deliver_wake = asyncio.Event()
         self._users_version = -1
+        self._closed_due: dict[Board, None] = {}  # closed weeks to be read, oldest first
+        self._closed_wake = asyncio.Event()
         self._closed_turn = 0  # the next of the followed closed weeks to look at unasked
         self._live = True
         self.deliveries = 0
@@ -137,7 +139,8 @@ class Broadcaster:
     async def subscribe(self, subscriber: Subscriber, alias: str, since: wire.Since | None) -> None:
         """Subscribes to what `alias` (an id, or `current_week`) stands for, and writes the first state.
 
-        Raises RealtimeError `unknown_board`, or `unavailable` where no state can be had now.
+        Raises RealtimeError `unknown_board`, also for a week before the first score, or `unavailable` where no state
+        can be had now.
         """
         while True:
             board = boards.resolve(alias, self._now())
@@ -172,6 +175,8 @@ class Broadcaster:
                 raise RealtimeError(
                     "unavailable", "The board cannot be read now. Subscribe again.", retry_after_ms=1_000
                 ) from None
+        if stream.latest is None:
+            raise RealtimeError("unknown_board", "There are no scores that old.")
 
     def unsubscribe(self, subscriber: Subscriber, alias: str) -> Board | None:
         """Ends what `alias` began; the stream ends with its last alias. Returns its board, None if there was none."""
@@ -308,6 +313,11 @@ class Broadcaster:
 
     async def read(self) -> None:
         """Reads boards as they fall due, and begins their delivery. Never ends by itself."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._read_live())
+            group.create_task(self._read_closed())
+
+    async def _read_live(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
             due_at = self._dirty.next_due
@@ -321,8 +331,39 @@ class Broadcaster:
                     pass
                 continue
             due = [board for board in self._dirty.take(now) if board in self._streams]
-            if due:
-                await self._read_boards(due)
+            live = [board for board in due if not self._is_closed(board)]
+            if len(live) < len(due):
+                self._closed_due |= dict.fromkeys(board for board in due if board not in live)
+                self._closed_wake.set()
+            if live:
+                await self._read_boards(live)
+
+    async def _read_closed(self) -> None:
+        """Closed weeks by themselves: the first reading of one makes its view, and live boards must not wait for it."""
+        while True:
+            await self._closed_wake.wait()
+            self._closed_wake.clear()
+            while self._closed_due:
+                board = next(iter(self._closed_due))
+                del self._closed_due[board]
+                await self._read_closed_board(board)
+
+    async def _read_closed_board(self, board: Board) -> None:
+        try:
+            found = await self._snapshots.read([board])
+        except (StoreUnavailable, LedgerUnavailable):
+            # Says nothing of live boards, which need no PostgreSQL.
+            asyncio.get_running_loop().call_later(RETRY_INTERVAL, self.mark, board.id)
+            return
+        stream = self._streams.get(board)
+        if stream is None:
+            return
+        if board not in found:
+            stream.miss()
+        elif stream.advance(found[board]) is Advance.CHANGED:
+            self.on_changed(board)
+        self._schedule(stream)
+        self._deliver_slice()
 
     async def _read_boards(self, due: Sequence[Board]) -> None:
         shown = {

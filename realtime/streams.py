@@ -171,8 +171,12 @@ class Stream:
         """Whether `latest` is kept up with the store: somebody followed all the while."""
         return self.latest is not None and bool(self.subscriptions)
 
+    def miss(self) -> None:
+        """There turned out to be no such board: nobody need wait for it."""
+        self._current.set()
+
     async def wait_current(self) -> None:
-        """Waits for the next snapshot to be taken."""
+        """Waits until the board has been read once; `latest` is None then where there is no such board."""
         await self._current.wait()
 
     # Who follows ---------------------------------------------------------------------------------------------

@@ -82,8 +82,8 @@ def codes(outcomes: list[Outcome]) -> list[str]:
 async def until(holds: Callable[[], Any]) -> None:
     """Lets the loop turn until something holds that is on its way."""
     async with asyncio.timeout(10):
-        while not await holds():
-            await asyncio.sleep(0.01)  # noqa: ASYNC110 - what it waits for is in another process
+        while not await holds():  # noqa: ASYNC110 - what it waits for is in another process
+            await asyncio.sleep(0.01)
 
 
 async def test_one_score_goes_all_the_way(

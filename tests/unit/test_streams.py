@@ -29,45 +29,13 @@ from hypothesis.stateful import (
 
 from realtime import wire
 from realtime.boards import ALL_TIME, CURRENT_WEEK, Board
-from realtime.frames import Frame
 from realtime.pacing import Event, Pace
 from realtime.standings import Snapshot, in_order
 from realtime.streams import HELD, WAITING, Advance, Stream, Subscriber
-from tests.following import Follower
+from tests.recorder import Recorder
 
 WEEK = Board(date(2026, 11, 23))
 LIMIT = 1_000  # bytes
-
-
-class Recorder:
-    """A connection: takes frames, and hands them to the client's board at once, for they arrive in that order."""
-
-    def __init__(self) -> None:
-        self.follower = Follower()
-        self.frames: list[Frame] = []
-        self.messages: list[dict[str, Any]] = []
-        self.stalled = False
-        self.buffered = 0
-        self.is_closed = False
-        self.closed_with: tuple[int, str] | None = None
-
-    def write(self, frame: Frame) -> int:
-        if self.is_closed:
-            return -1
-        self.frames.append(frame)
-        message = json.loads(frame.payload)
-        self.messages.append(message)
-        self.follower.take(message)
-        if self.stalled:
-            self.buffered += len(frame.plain)
-        return self.buffered
-
-    def close(self, code: int, reason: str = "") -> None:
-        self.closed_with = (code, reason)
-        self.is_closed = True
-
-    def kinds(self) -> list[str]:
-        return [message["type"] for message in self.messages]
 
 
 def caught_up(subscriber: Subscriber) -> None:

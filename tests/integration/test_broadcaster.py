@@ -1,0 +1,512 @@
+"""The broadcaster on a real store: announced, polled, lost, torn away and brought back, every viewer ends right."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+from redis.asyncio import Redis
+
+from realtime import broadcaster as module
+from realtime.boards import ALL_TIME, CURRENT_WEEK, Board
+from realtime.broadcaster import Broadcaster
+from realtime.dragonfly import Store
+from realtime.errors import LedgerUnavailable, RealtimeError, StoreUnavailable
+from realtime.history import History
+from realtime.postgres import Ledger
+from realtime.reading import Reading
+from realtime.rollover import Rollover
+from realtime.snapshots import SnapshotReader
+from realtime.standings import Profile, Row
+from realtime.streams import Subscriber
+from realtime.submissions import Submission
+from realtime.wire import Since
+from tests.conftest import MakeUsers, PrivateStore, make_ours
+from tests.recorder import Recorder
+
+LAST = Board(date(2099, 11, 16))
+WEEK = Board(date(2099, 11, 23))
+NEXT = Board(date(2099, 11, 30))
+
+
+class Broadcasting:
+    """A broadcaster with its tasks, and the time it is."""
+
+    def __init__(self, store: Store, ledger: Ledger | None = None) -> None:
+        self.now = datetime(2099, 11, 25, tzinfo=UTC)
+        self.store = store
+        live = SnapshotReader(store)
+        snapshots = Reading(live, History(ledger, store), lambda: self.now) if ledger else live
+        self.it = Broadcaster(snapshots, store, lambda: self.now, interval=0.005)
+        self.foreign = 0
+        self.it.on_foreign = self._count
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def _count(self) -> None:
+        self.foreign += 1
+
+    def run(self, *works: Callable[[], object]) -> None:
+        self._tasks += [asyncio.ensure_future(work()) for work in works]
+
+    async def aclose(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def viewer(
+        self, alias: str = "all_time", since: Since | None = None, *, into: Recorder | None = None
+    ) -> Recorder:
+        """Somebody who subscribed."""
+        connection = into or Recorder()
+        subscriber = Subscriber(connection, buffer_limit=20_000, slow_after=3600, on_drained=self.it.caught_up)
+        connection.subscriber = subscriber  # type: ignore[attr-defined]
+        await self.it.subscribe(subscriber, alias, since)
+        return connection
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        async with asyncio.timeout(10):
+            while not holds():  # noqa: ASYNC110 - what it waits for comes through sockets
+                await asyncio.sleep(0.002)
+
+    async def shows(self, connection: Recorder, board: Board, lines: list[tuple[int, str, int]]) -> None:
+        await self.until(
+            lambda: board.id in connection.follower.boards and connection.follower.boards[board.id].lines == lines
+        )
+
+
+@asynccontextmanager
+async def broadcasting(
+    store: Store, ledger: Ledger | None = None, *, listening: bool = True
+) -> AsyncIterator[Broadcasting]:
+    made = Broadcasting(store, ledger)
+    made.run(made.it.read, made.it.deliver)
+    if listening:
+        made.run(made.it.listen)
+    try:
+        yield made
+    finally:
+        await made.aclose()
+
+
+@pytest.fixture
+async def broadcast(store: Store) -> AsyncIterator[Broadcasting]:
+    async with broadcasting(store) as made:
+        yield made
+
+
+async def place(store: Store, scores: dict[int, int], version: int = 1, board: Board = ALL_TIME) -> None:
+    await store.apply(
+        {board: [Row(user_id, version, score) for user_id, score in scores.items()]},
+        [Profile(user_id, 1, f"p{user_id}") for user_id in scores],
+    )
+
+
+# Following -------------------------------------------------------------------------------------------------------
+
+
+async def test_a_snapshot_first_then_diffs(broadcast: Broadcasting, store: Store) -> None:
+    await place(store, {1: 10, 2: 20})
+    viewer = await broadcast.viewer()
+    assert viewer.kinds() == ["subscribed", "snapshot"]
+    await place(store, {1: 30, 3: 5}, 2)
+    await broadcast.shows(viewer, ALL_TIME, [(1, "p1", 30), (2, "p2", 20), (3, "p3", 5)])
+    assert viewer.kinds() == ["subscribed", "snapshot", "diff"]
+    assert viewer.messages[-1]["upsert"] == [
+        {"user_id": 1, "score": 30},
+        {"user_id": 3, "username": "p3", "score": 5},
+    ]
+
+
+async def test_viewers_come_and_go_under_load_and_all_end_with_what_the_store_holds(
+    broadcast: Broadcasting, store: Store, store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SLICE", 7)  # passes are cut, and cut again
+    writer = Store(store_url)
+    await writer.adopt()
+    chance = random.Random(4)
+    await place(store, {user: user for user in range(1, 130)})
+    viewers: list[Recorder] = []
+
+    async def write() -> None:
+        for version in range(2, 150):
+            users = {chance.randint(1, 130): chance.randint(0, 300) for _ in range(3)}
+            board = chance.choice([ALL_TIME, WEEK])
+            await place(writer, users, version, board)
+            if version % 10 == 0:
+                user = chance.randint(1, 130)
+                await writer.apply({ALL_TIME: [], WEEK: []}, [Profile(user, version, f"n{version}")])
+
+    async def come_and_go() -> None:
+        for number in range(60):
+            viewer = await broadcast.viewer(chance.choice(["all_time", WEEK.id, CURRENT_WEEK]))
+            viewers.append(viewer)
+            if number % 3 == 0:
+                viewer.stalled = True
+            if number % 4 == 0:
+                leaver = viewers.pop(chance.randrange(len(viewers)))
+                leaver.is_closed = True
+                leaver.subscriber.gone()  # type: ignore[attr-defined]
+                broadcast.it.remove(leaver.subscriber)  # type: ignore[attr-defined]
+            await asyncio.sleep(0.002)
+
+    await asyncio.gather(write(), come_and_go())
+    for viewer in viewers:
+        viewer.stalled, viewer.buffered = False, 0
+        viewer.subscriber.drained()  # type: ignore[attr-defined]
+    newest = await SnapshotReader(writer).read([ALL_TIME, WEEK])
+    for viewer in viewers:
+        (board,) = viewer.follower.boards
+        latest = newest[ALL_TIME if board == "all_time" else WEEK]
+        await broadcast.shows(viewer, ALL_TIME if board == "all_time" else WEEK, [tuple(e) for e in latest.entries])
+        assert viewer.follower.boards[board].version == latest.version
+    assert sum(viewer.follower.diffs for viewer in viewers) > 100
+    await writer.aclose()
+
+
+async def test_many_changes_are_one_diff(broadcast: Broadcasting, store: Store) -> None:
+    await place(store, {1: 0})
+    viewer = await broadcast.viewer()
+    broadcast.it._dirty.interval = 0.2
+    for version in range(2, 60):
+        await place(store, {1: version}, version)
+    await broadcast.shows(viewer, ALL_TIME, [(1, "p1", 59)])
+    assert viewer.follower.diffs <= 4, "the first at once, the others together"
+
+
+async def test_a_rename_is_a_diff(broadcast: Broadcasting, store: Store) -> None:
+    await place(store, {1: 10, 2: 20})
+    viewer = await broadcast.viewer()
+    await store.apply({ALL_TIME: []}, [Profile(1, 2, "<b>new</b>")])
+    await broadcast.shows(viewer, ALL_TIME, [(2, "p2", 20), (1, "<b>new</b>", 10)])
+    assert viewer.messages[-1]["upsert"] == [{"user_id": 1, "username": "<b>new</b>", "score": 10}]
+
+
+async def test_a_lost_announcement_costs_one_comparison(store: Store) -> None:
+    async with broadcasting(store, listening=False) as broadcast:
+        await place(store, {1: 10})
+        viewer = await broadcast.viewer()
+        await broadcast.it.compare()
+        await place(store, {1: 20}, 2)
+        assert viewer.kinds() == ["subscribed", "snapshot"], "nobody listens"
+        await broadcast.it.compare()
+        await broadcast.shows(viewer, ALL_TIME, [(1, "p1", 20)])
+        await store.apply({ALL_TIME: []}, [Profile(1, 2, "new")])
+        await broadcast.it.compare()
+        await broadcast.shows(viewer, ALL_TIME, [(1, "new", 20)])
+
+
+async def test_what_was_announced_before_anybody_listened_is_not_missed(store: Store) -> None:
+    async with broadcasting(store, listening=False) as broadcast:
+        await place(store, {1: 10})
+        viewer = await broadcast.viewer()
+        await place(store, {1: 20}, 2)
+        broadcast.run(broadcast.it.listen)
+        await broadcast.shows(viewer, ALL_TIME, [(1, "p1", 20)])
+
+
+async def test_a_board_without_subscribers_is_not_read(broadcast: Broadcasting, store: Store, keys: Redis) -> None:
+    await place(store, {1: 10})
+    viewer = await broadcast.viewer()
+    assert broadcast.it.unsubscribe(viewer.subscriber, "all_time") == ALL_TIME  # type: ignore[attr-defined]
+    assert broadcast.it.unsubscribe(viewer.subscriber, "all_time") is None  # type: ignore[attr-defined]
+    assert list(broadcast.it.streams) == [] and broadcast.it.subscribers == 0
+
+    async def readings() -> int:
+        return int((await keys.info("commandstats"))["cmdstat_exec"]["calls"])
+
+    before = await readings()
+    for version in range(2, 12):
+        await place(store, {1: version}, version)
+    again = await broadcast.viewer()
+    assert await readings() <= before + 2
+    assert again.follower.boards["all_time"].lines == [(1, "p1", 11)], "read anew, not what was held once"
+    assert viewer.kinds() == ["subscribed", "snapshot"]
+
+
+async def test_nothing_is_left_of_those_who_left(broadcast: Broadcasting, store: Store) -> None:
+    for number in range(200):
+        viewer = await broadcast.viewer("all_time" if number % 2 else WEEK.id)
+        broadcast.it.remove(viewer.subscriber)  # type: ignore[attr-defined]
+    it = broadcast.it
+    assert not it._streams and not it._subscribers and not it._pending
+    assert it._dirty.next_due is None
+
+
+# Resuming --------------------------------------------------------------------------------------------------------
+
+
+async def test_since_is_answered_with_what_is_missing(broadcast: Broadcasting, store: Store) -> None:
+    await place(store, {1: 10})
+    keeper = await broadcast.viewer()  # holds the stream
+    left = await broadcast.viewer()
+    broadcast.it.remove(left.subscriber)  # type: ignore[attr-defined]
+    await place(store, {1: 20}, 2)
+    await broadcast.shows(keeper, ALL_TIME, [(1, "p1", 20)])
+    held = left.follower.boards["all_time"]
+    before = len(left.messages)
+    await broadcast.viewer("all_time", Since(held.epoch, held.version), into=left)
+    assert left.kinds()[before:] == ["subscribed", "diff"]
+    assert left.messages[before]["resumed"] is True
+    assert left.follower.boards["all_time"].lines == [(1, "p1", 20)]
+    broadcast.it.remove(left.subscriber)  # type: ignore[attr-defined]
+    before = len(left.messages)
+    await broadcast.viewer("all_time", Since(held.epoch, held.version), into=left)
+    assert left.kinds()[before:] == ["subscribed"], "as it is now: nothing else"
+
+
+async def test_since_of_another_epoch_or_of_long_ago_gets_a_snapshot(broadcast: Broadcasting, store: Store) -> None:
+    await place(store, {1: 10})
+    for since in (Since("other-1", 1), Since(str(store.epoch), 0), Since(str(store.epoch), 99)):
+        viewer = await broadcast.viewer("all_time", since)
+        assert viewer.kinds() == ["subscribed", "snapshot"]
+        assert viewer.messages[0]["resumed"] is False
+
+
+# Refusals --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("board", ["", "nonsense", "week_of_2099_11_24", "week_of_2099_11_30", "leaderboard:epoch"])
+async def test_a_board_that_there_is_not_is_refused(broadcast: Broadcasting, board: str) -> None:
+    with pytest.raises(RealtimeError) as caught:
+        await broadcast.viewer(board)
+    assert caught.value.code == "unknown_board"
+    assert list(broadcast.it.streams) == []
+
+
+async def test_a_week_before_the_first_score_is_refused_at_once(
+    store: Store, ledger: Ledger, make_users: MakeUsers
+) -> None:
+    async with broadcasting(store, ledger) as broadcast:
+        for _ in range(2):
+            with pytest.raises(RealtimeError, match="that old") as caught:
+                await broadcast.viewer("week_of_2001_01_01")
+            assert caught.value.code == "unknown_board"
+            (user,) = await make_users(1)
+            await ledger.record_batch([Submission(user, str(user), 5, None, datetime(2026, 3, 2, tzinfo=UTC))], [])
+        viewer = await broadcast.viewer("week_of_2026_03_02")
+        assert viewer.messages[-1]["epoch"] == "closed"
+
+
+# Closed weeks ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_closed_week_in_the_making_holds_no_live_board_up(
+    store: Store, ledger: Ledger, sql: object, make_users: MakeUsers
+) -> None:
+    """Its view is made at the first request, which may take minutes where the week was large."""
+    (user,) = await make_users(1)
+    at = datetime(2026, 3, 2, tzinfo=UTC)
+    await ledger.record_batch([Submission(user, "a", 5, None, at)], [])
+    async with broadcasting(store, ledger) as broadcast:
+        viewer = await broadcast.viewer()
+        async with ledger.connection() as connection, connection.transaction():
+            await connection.execute("LOCK TABLE user_score_transactions IN ACCESS EXCLUSIVE MODE")
+            making = asyncio.ensure_future(broadcast.viewer("week_of_2026_03_02"))
+            for version in range(1, 6):
+                await place(store, {user: version}, version)
+                await broadcast.shows(viewer, ALL_TIME, [(user, f"p{user}", version)])
+            assert not making.done()
+        closed = await making
+        assert closed.follower.boards["week_of_2026_03_02"].lines == [(user, "player-1", 5)]
+
+
+async def test_a_closed_week_that_cannot_be_read_says_nothing_of_live_boards(
+    store: Store, ledger: Ledger, make_users: MakeUsers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SUBSCRIBE_TIMEOUT", 0.2)
+    async with broadcasting(store, ledger) as broadcast:
+        viewer = await broadcast.viewer()
+        await ledger.aclose()
+        with pytest.raises((RealtimeError, LedgerUnavailable)):
+            await broadcast.viewer("week_of_2026_03_02")
+        await place(store, {1: 7}, 2)
+        await broadcast.shows(viewer, ALL_TIME, [(1, "p1", 7)])
+        assert "status" not in viewer.kinds()
+        assert broadcast.it.live
+
+
+# Rollover --------------------------------------------------------------------------------------------------------
+
+
+async def test_followers_of_the_current_week_move_on_without_asking(broadcast: Broadcasting, store: Store) -> None:
+    rollover = Rollover(broadcast.it, lambda: broadcast.now)
+    broadcast.now = NEXT.starts - timedelta(microseconds=1)
+    rollover.step(broadcast.now)
+    await place(store, {1: 10}, board=WEEK)
+    by_alias, by_id, by_both = (await broadcast.viewer(CURRENT_WEEK), await broadcast.viewer(WEEK.id), Recorder())
+    await broadcast.viewer(CURRENT_WEEK, into=by_both)
+    await broadcast.it.subscribe(by_both.subscriber, WEEK.id, None)  # type: ignore[attr-defined]
+    rollover.step(broadcast.now)
+    assert "rollover" not in by_alias.kinds(), "not a microsecond early"
+    broadcast.now = NEXT.starts
+    rollover.step(broadcast.now)
+    told = {"type": "rollover", "as": CURRENT_WEEK, "from": WEEK.id, "to": NEXT.id}
+    await broadcast.until(lambda: by_alias.kinds()[-1] == "snapshot" and NEXT.id in by_both.follower.boards)
+    assert by_alias.messages[-2:] == [
+        told,
+        {"type": "snapshot", "board": NEXT.id, "epoch": store.epoch, "version": 0, "entries": []},
+    ]
+    await place(store, {1: 5}, board=NEXT)
+    await place(store, {1: 12}, 2, board=WEEK)  # still within its grace
+    await broadcast.shows(by_alias, NEXT, [(1, "p1", 5)])
+    await broadcast.shows(by_id, WEEK, [(1, "p1", 12)])
+    await broadcast.shows(by_both, NEXT, [(1, "p1", 5)])
+    await broadcast.shows(by_both, WEEK, [(1, "p1", 12)])
+    assert by_id.kinds() == ["subscribed", "snapshot", "diff"], "who asked for the week by name keeps it"
+    assert by_alias.follower.boards[WEEK.id].lines == [(1, "p1", 10)], "and who did not has left it"
+    assert by_both.messages.count(told) == 1
+
+
+async def test_who_was_behind_at_the_rollover_gets_the_new_week_when_drained(
+    broadcast: Broadcasting, store: Store
+) -> None:
+    rollover = Rollover(broadcast.it, lambda: broadcast.now)
+    rollover.step(broadcast.now)
+    viewer = await broadcast.viewer(CURRENT_WEEK)
+    viewer.stalled = True
+    viewer.buffered = 50_000
+    await place(store, {1: 10}, board=WEEK)
+    await broadcast.until(lambda: "diff" in viewer.kinds())
+    broadcast.now = NEXT.starts + timedelta(hours=1)
+    rollover.step(broadcast.now)
+    keeper = await broadcast.viewer(CURRENT_WEEK)
+    await place(store, {1: 3}, board=NEXT)
+    await broadcast.shows(keeper, NEXT, [(1, "p1", 3)])
+    assert NEXT.id not in viewer.follower.boards
+    viewer.stalled, viewer.buffered = False, 0
+    viewer.subscriber.drained()  # type: ignore[attr-defined]
+    assert viewer.follower.boards[NEXT.id].lines == [(1, "p1", 3)]
+    assert viewer.kinds()[-2:] == ["rollover", "snapshot"]
+
+
+async def test_a_closed_week_changes_hands_from_the_store_to_its_view(
+    store: Store, ledger: Ledger, make_users: MakeUsers
+) -> None:
+    (user,) = await make_users(names=["p1"])
+    monday = datetime(2026, 3, 2, tzinfo=UTC)
+    week = Board(monday.date())
+    await ledger.record_batch([Submission(user, "a", 5, None, monday)], [])
+    async with broadcasting(store, ledger) as broadcast:
+        broadcast.now = monday + timedelta(days=6)
+        rollover = Rollover(broadcast.it, lambda: broadcast.now)
+        rollover.step(broadcast.now)
+        # Written without an expiry that lies behind us: the store would drop it at once.
+        await store.apply({ALL_TIME: [Row(user, 1, 5)]}, [Profile(user, 1, "p1")])
+        viewer = await broadcast.viewer(week.id)
+        assert viewer.messages[-1]["epoch"] == store.epoch
+        for moment in (monday + timedelta(days=7), monday + timedelta(days=7, seconds=119)):
+            broadcast.now = moment
+            rollover.step(moment)
+        assert viewer.follower.boards[week.id].epoch == store.epoch
+        broadcast.now = monday + timedelta(days=7, seconds=120)
+        rollover.step(broadcast.now)
+        await broadcast.shows(viewer, week, [(user, "p1", 5)])
+        assert viewer.follower.boards[week.id].epoch == "closed"
+
+
+# The store away --------------------------------------------------------------------------------------------------
+
+
+async def test_viewers_are_told_when_boards_stand_still_and_when_they_move_again(private_store: PrivateStore) -> None:
+    store = Store(private_store.url, timeout=0.3)
+    await make_ours(store)
+    await place(store, {1: 10})
+    async with broadcasting(store, listening=False) as broadcast:
+        viewer = await broadcast.viewer()
+        await broadcast.it.compare()
+        os.kill(private_store.running.pid, signal.SIGSTOP)
+        try:
+            await broadcast.it.compare()
+            assert viewer.messages[-1] == {"type": "status", "live": False}
+            assert not broadcast.it.live
+            late = await broadcast.viewer()
+            assert late.kinds() == ["subscribed", "snapshot", "status"], "the last board, and that it may be old"
+            await broadcast.it.compare()
+            assert viewer.kinds().count("status") == 1, "said once"
+        finally:
+            os.kill(private_store.running.pid, signal.SIGCONT)
+        await broadcast.it.compare()
+        await broadcast.until(lambda: viewer.messages[-1] == {"type": "status", "live": True})
+        await place(store, {1: 20}, 2)
+        await broadcast.it.compare()
+        await broadcast.shows(viewer, ALL_TIME, [(1, "p1", 20)])
+        await broadcast.shows(late, ALL_TIME, [(1, "p1", 20)])
+    await store.aclose()
+
+
+async def test_without_a_store_the_first_subscriber_is_told_when_to_come_again(
+    private_store: PrivateStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SUBSCRIBE_TIMEOUT", 0.3)
+    store = Store(private_store.url, timeout=0.2)
+    await make_ours(store)
+    await asyncio.to_thread(private_store.kill)
+    async with broadcasting(store, listening=False) as broadcast:
+        with pytest.raises(RealtimeError) as caught:
+            await broadcast.viewer()
+        assert (caught.value.code, caught.value.retry_after_ms) == ("unavailable", 1_000)
+        assert list(broadcast.it.streams) == []
+    await store.aclose()
+    await asyncio.to_thread(private_store.start)
+
+
+async def test_with_nobody_there_it_still_notices_that_the_store_is_back(private_store: PrivateStore) -> None:
+    store = Store(private_store.url, timeout=0.2)
+    await make_ours(store)
+    async with broadcasting(store, listening=False) as broadcast:
+        os.kill(private_store.running.pid, signal.SIGSTOP)
+        await broadcast.it.compare()
+        assert not broadcast.it.live
+        os.kill(private_store.running.pid, signal.SIGCONT)
+        await broadcast.it.compare()
+        assert broadcast.it.live
+    await store.aclose()
+
+
+async def test_a_listener_whose_connection_breaks_says_so(private_store: PrivateStore) -> None:
+    store = Store(private_store.url, timeout=0.3)
+    await make_ours(store)
+    made = Broadcasting(store)
+    listening = asyncio.ensure_future(made.it.listen())
+    await asyncio.sleep(0.05)
+    await asyncio.to_thread(private_store.kill)
+    with pytest.raises(StoreUnavailable):
+        await listening
+    await store.aclose()
+    await asyncio.to_thread(private_store.start)
+
+
+async def test_versions_that_go_back_are_shown_and_reported(broadcast: Broadcasting, store: Store, keys: Redis) -> None:
+    """A store that came back with older content, under the same epoch: what it holds is shown, and it is suspect."""
+    await place(store, {1: 10})
+    for version in range(2, 6):
+        await place(store, {1: 10 * version}, version)
+    viewer = await broadcast.viewer()
+    await keys.set(ALL_TIME.version_key, 2)
+    await keys.zadd(ALL_TIME.scores_key, {"1": 20})
+    broadcast.it.mark("all_time")
+    await broadcast.shows(viewer, ALL_TIME, [(1, "p1", 20)])
+    assert viewer.kinds() == ["subscribed", "snapshot", "snapshot"]
+    assert broadcast.foreign == 1
+
+
+async def test_a_new_epoch_is_a_snapshot_for_everybody(broadcast: Broadcasting, store: Store, store_url: str) -> None:
+    await place(store, {1: 10})
+    viewer = await broadcast.viewer()
+    other = Store(store_url)
+    run = str(store.run)
+    await other.adopt()
+    await other.begin_filling(run, f"{run[:8]}-2")
+    await other.adopt()
+    await other.apply({ALL_TIME: [Row(1, 2, 15)]}, [Profile(1, 1, "p1")])
+    await other.end_filling(run, f"{run[:8]}-2", ["all_time", "users"])
+    await broadcast.shows(viewer, ALL_TIME, [(1, "p1", 15)])
+    assert viewer.follower.boards["all_time"].epoch == f"{run[:8]}-2"
+    assert broadcast.foreign == 0
+    await other.aclose()

@@ -1,0 +1,40 @@
+"""A connection of the tests: it records what is written to it, and is as slow as the test wants."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from realtime.frames import Frame
+from tests.following import Follower
+
+
+class Recorder:
+    """A connection: takes frames, and hands them to the client's board at once, for they arrive in that order."""
+
+    def __init__(self) -> None:
+        self.follower = Follower()
+        self.frames: list[Frame] = []
+        self.messages: list[dict[str, Any]] = []
+        self.stalled = False
+        self.buffered = 0
+        self.is_closed = False
+        self.closed_with: tuple[int, str] | None = None
+
+    def write(self, frame: Frame) -> int:
+        if self.is_closed:
+            return -1
+        self.frames.append(frame)
+        message = json.loads(frame.payload)
+        self.messages.append(message)
+        self.follower.take(message)
+        if self.stalled:
+            self.buffered += len(frame.plain)
+        return self.buffered
+
+    def close(self, code: int, reason: str = "") -> None:
+        self.closed_with = (code, reason)
+        self.is_closed = True
+
+    def kinds(self) -> list[str]:
+        return [message["type"] for message in self.messages]
