@@ -15,9 +15,9 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Protocol
@@ -38,6 +38,9 @@ PASSWORD_LENGTH: Final = (8, 1024)
 
 HASH_WAIT: Final = 0.1
 """Seconds a login waits for the hash before it: beyond, `overloaded`."""
+
+HASH_QUEUE: Final = 2
+"""Logins that may wait so: no more could have their turn in that time."""
 
 # What an <input type=email> takes (HTML Living Standard, "valid e-mail address").
 _EMAIL = re.compile(
@@ -92,17 +95,41 @@ def check_email(value: Any) -> str:
 
 
 class Passwords:
-    """argon2id (RFC 9106) in a thread of its own, one hash at a time."""
+    """argon2id (RFC 9106) in a thread of its own, one hash at a time, for whoever has the turn."""
 
     def __init__(self) -> None:
         # One lane, for more would take the cores from the event loop; else RFC 9106's second choice.
         self._hasher = argon2.PasswordHasher(parallelism=1)
         self._thread = ThreadPoolExecutor(1, "argon2", initializer=_step_back)
-        self._turn = asyncio.Lock()
+        self._lock = asyncio.Lock()
+        self._waiting = 0
+        self._hashing: asyncio.Future[Any] | None = None
         self._nobody = self._hasher.hash("nobody")  # as slow for no such user as for a wrong password
 
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Whoever is in the block may hash. RealtimeError `overloaded` where others are before, within HASH_WAIT."""
+        if self._waiting >= HASH_QUEUE:
+            raise _overloaded()
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(HASH_WAIT):
+                await self._lock.acquire()
+        except TimeoutError:
+            raise _overloaded() from None
+        finally:
+            self._waiting -= 1
+        try:
+            yield
+        finally:
+            # Whoever goes away does not free the turn while the thread is still at their hash.
+            if self._hashing is None or self._hashing.done():
+                self._lock.release()
+            else:
+                self._hashing.add_done_callback(lambda done: self._lock.release())
+
     async def hash(self, password: str) -> str:
-        """A new hash. Raises RealtimeError `overloaded` where others are before it."""
+        """A new hash."""
         return str(await self._run(self._hasher.hash, password))
 
     async def verify(self, known: str | None, password: str) -> bool:
@@ -113,33 +140,28 @@ class Passwords:
     def _matches(self, known: str, password: str) -> bool:
         try:
             return self._hasher.verify(known, password)
-        except argon2.exceptions.VerificationError:
-            return False
-        except argon2.exceptions.InvalidHashError:
+        except (argon2.exceptions.VerificationError, argon2.exceptions.InvalidHashError):
             return False
 
     async def _run(self, work: Callable[..., Any], *args: Any) -> Any:
-        try:
-            async with asyncio.timeout(HASH_WAIT):
-                await self._turn.acquire()
-        except TimeoutError:
-            raise RealtimeError(
-                "overloaded", "Too many people sign in at this moment. Try again.", retry_after_ms=1_000
-            ) from None
-        hashing = asyncio.get_running_loop().run_in_executor(self._thread, work, *args)
-        # Not when the caller goes away, but when the thread has done its work.
-        hashing.add_done_callback(lambda done: self._turn.release())
-        return await asyncio.shield(hashing)
+        assert self._lock.locked(), "only in a turn"
+        self._hashing = asyncio.get_running_loop().run_in_executor(self._thread, work, *args)
+        return await asyncio.shield(self._hashing)
 
     def close(self) -> None:
         """Ends the thread after what it is at."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
 
+def _overloaded() -> RealtimeError:
+    words = "Too many people sign in at this moment. Try again."
+    return RealtimeError("overloaded", words, retry_after_ms=1_000)
+
+
 def _step_back() -> None:
     """Gives the calling thread a lower priority: a hash may take longer, a broadcast may not."""
     if sys.platform == "linux":  # where threads have priorities of their own
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
 
 
 class Accounts:
@@ -155,7 +177,9 @@ class Accounts:
     async def register(self, email: Any, password: Any, username: Any) -> int:
         """A new user's id. Raises RealtimeError: `bad_message`, `out_of_range`, `conflict`, `overloaded`."""
         email, username = check_email(email), check_username(username)
-        hashed = await self._passwords.hash(plain_text(password, "password", *PASSWORD_LENGTH))
+        password = plain_text(password, "password", *PASSWORD_LENGTH)
+        async with self._passwords.turn():
+            hashed = await self._passwords.hash(password)
         rows = await self._ledger.fetch("register", email, hashed, username)
         if not rows:
             raise RealtimeError("conflict", "This e-mail address is taken. Sign in, or use another.")
@@ -165,9 +189,11 @@ class Accounts:
         """The user id that the credentials belong to. Raises RealtimeError `unauthorized`, `overloaded`."""
         email = plain_text(email, "email", 1, 254)
         password = plain_text(password, "password", 1, PASSWORD_LENGTH[1])
-        rows = await self._ledger.fetch("credentials", email)
-        known = rows[0]["password_hash"] if rows else None
-        if not await self._passwords.verify(known, password):
+        async with self._passwords.turn():
+            rows = await self._ledger.fetch("credentials", email)
+            known = rows[0]["password_hash"] if rows else None
+            matches = await self._passwords.verify(known, password)
+        if not matches:
             # In the same words and after the same time, whichever it was.
             raise RealtimeError("unauthorized", "The e-mail address or the password is wrong.")
         return int(rows[0]["id"])
