@@ -28,6 +28,7 @@ from realtime.dragonfly import Store, check_fitness
 from realtime.drift import Drift
 from realtime.endpoints import Endpoints, Services, on_error, refusal
 from realtime.errors import LedgerUnavailable, RealtimeError, StartupError, StoreUnavailable
+from realtime.estrangement import Estrangement
 from realtime.history import History
 from realtime.inspection import Inspection
 from realtime.intake import Intake
@@ -151,32 +152,54 @@ class Backlog:
 Task = tuple[str, Callable[[], Awaitable[None]]]
 
 
-def worker_tasks(stores: Stores) -> list[Task]:
+class Worker:
     """What the worker does, besides keeping clock and store."""
-    now = stores.ledger.clock.now
-    sweeper = Sweeper(stores.ledger, stores.replay, now, stores.history.amend)
-    inspection = Inspection(stores.ledger, stores.store, now)
-    drift = Drift(inspection, stores.store, stores.replay, now, stores.rebuilder.suspect)
-    return [
-        ("sweeper", sweeper.run),
-        ("weeks", lambda: rollover.open_weeks(stores.history.open_all, now)),
-        ("drift", drift.run),
-    ]
+
+    def __init__(self, stores: Stores) -> None:
+        self._stores = stores
+        self._now = stores.ledger.clock.now
+        inspection = Inspection(stores.ledger, stores.store, self._now)
+        self._sweeper = Sweeper(stores.ledger, stores.replay, self._now, stores.history.amend)
+        self._drift = Drift(inspection, stores.store, stores.replay, self._now, stores.rebuilder.suspect)
+
+    def tasks(self) -> list[Task]:
+        """To be kept running."""
+        open_all = self._stores.history.open_all
+        return [
+            ("sweeper", self._sweeper.run),
+            ("weeks", lambda: rollover.open_weeks(open_all, self._now)),
+            ("drift", self._drift.run),
+        ]
+
+    def readings(self) -> list[Measured]:
+        """For the metrics."""
+        sweeper, drift = self._sweeper, self._drift
+        return [
+            ("counter", "outbox_replayed", "Changes brought to the store again", lambda: sweeper.replayed),
+            ("gauge", "drift", "Rows that differed between the stores at the last look", lambda: drift.differing),
+            ("counter", "drift_found", "Rows that differed, ever", lambda: drift.found),
+            ("counter", "drift_repaired", "Of these, repaired one by one", lambda: drift.repaired),
+        ]
 
 
 def common_tasks(stores: Stores) -> list[Task]:
     """What every process does."""
-    return [("clock", lambda: _keep_clock(stores.ledger)), ("watch", stores.rebuilder.watch)]
+    return [
+        ("pulse", stores.ledger.pulse.run),
+        ("clock", lambda: _keep_clock(stores.ledger)),
+        ("watch", stores.rebuilder.watch),
+    ]
 
 
 async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
     """The worker, until `stop`."""
     async with opened(settings) as stores:
-        tasks = [*common_tasks(stores), *worker_tasks(stores)]
+        worker = Worker(stores)
+        tasks = [*common_tasks(stores), *worker.tasks()]
         if settings.worker_metrics_port:
             backlog = Backlog(stores.ledger)
             metrics = Metrics()
-            metrics.read(backlog.readings())
+            metrics.read([*backlog.readings(), *worker.readings()])
             tasks += [("backlog", backlog.watch), ("lag", lambda: _measure_lag(metrics))]
             metrics.serve(settings.host, settings.worker_metrics_port)
         await supervised(tasks, stop)
@@ -247,6 +270,7 @@ async def _lifespan(
         backlog = Backlog(stores.ledger)
         supervisor = Supervisor(_end_process)
         stack.push_async_callback(supervisor.stop)
+        worker = Worker(stores) if with_worker else None
         tasks: list[Task] = [
             *common_tasks(stores),
             ("intake", intake.run),
@@ -260,7 +284,7 @@ async def _lifespan(
             ("ranks", ranks.run),
             ("closed ranks", ranks.run_closed),
             ("rollover", weeks.run),
-            *(worker_tasks(stores) if with_worker else []),
+            *(worker.tasks() if worker else []),
         ]
         for name, run in tasks:
             supervisor.start(name, run)
@@ -280,9 +304,11 @@ async def _lifespan(
                     why["rollover"] = "the week has changed, and this process has not"
             return why
 
-        metrics.read_once(backlog.readings())
+        metrics.read_once([*backlog.readings(), *(worker.readings() if worker else [])])
         connections = Connections(settings.max_connections, settings.max_connections_per_address)
         _measure(metrics, stores, intake, broadcaster, supervisor, connections)
+        if settings.cut_off_s:
+            supervisor.start("cut_off", Estrangement(broadcaster, settings.cut_off_s).run)
         supervisor.start("lag", lambda: _measure_lag(metrics))
         if peers is not None:
             supervisor.start("share", metrics.share)
