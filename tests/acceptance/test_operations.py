@@ -257,14 +257,15 @@ def test_how_long_leaving_may_take_is_known() -> None:
 async def test_what_was_queued_is_recorded_before_the_end(stores: Environment, sql: Any, make_users: Any) -> None:
     (user,) = await make_users(1)
     env = stores(REALTIME_BATCH_LANES="1")
-    async with running("token", "--user-id", str(user), "--scope", "submit", env=env) as command:
+    async with running("token", "--scope", "submit:any", env=env) as command:
         await command.ends()
     headers = {"authorization": f"Bearer {command.lines[-1]}"}
     async with running("serve", env=env) as server:
         url = (await server.says("ready:")).replace("http", "ws") + "/ws"
         async with connect(url, additional_headers=headers, proxy=None) as ws:
             for n in range(3000):
-                await ws.send(json.dumps({"type": "submit", "submission_id": f"s{n}", "score_added": 1}))
+                score = {"type": "submit", "submission_id": f"s{n}", "score_added": 1, "user_id": user}
+                await ws.send(json.dumps(score))
             answers = 0
             signalled = False
             try:
@@ -323,7 +324,8 @@ async def test_the_worker_shows_metrics_of_its_own(stores: Environment) -> None:
 
         async def shown() -> bool:
             try:
-                return "realtime_outbox_age_seconds" in metrics((await http.get("/metrics")).text)
+                names = set(metrics((await http.get("/metrics")).text))
+                return {"realtime_outbox_age_seconds", "realtime_drift", "realtime_drift_found_total"} <= names
             except Exception:
                 return False
 
