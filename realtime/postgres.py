@@ -21,6 +21,7 @@ from pogo_core.util import migrate as pogo
 from realtime import resources
 from realtime.boards import ALL_TIME, Board
 from realtime.errors import LedgerUnavailable
+from realtime.pulse import Pulse
 from realtime.standings import Profile, Row
 
 if TYPE_CHECKING:
@@ -170,6 +171,8 @@ class Ledger:
         self._connections = connections
         self._pooled = False  # whether a pooler stands in between
         self._pool: asyncpg.Pool[Any] | None = None  # once that is known
+        self.pulse = Pulse(self._beat)
+        self._felt: asyncpg.Connection[Any] | None = None  # the pulse's own connection
 
     def _new_pool(self) -> asyncpg.Pool[Any]:
         # Behind a pooler a statement prepared in one transaction may be unknown in the next.
@@ -198,6 +201,8 @@ class Ledger:
 
     async def aclose(self) -> None:
         """Closes every connection; one that hangs is cut off after a moment."""
+        if self._felt is not None:
+            self._felt.terminate()
         if self._pool is None:
             return
         try:
@@ -209,17 +214,21 @@ class Ledger:
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[asyncpg.Connection[Any]]:
         """A connection of the pool. Errors that mean "not now" leave as LedgerUnavailable."""
-        if self._pool is None:
+        pool = self._pool
+        if pool is None:
             raise LedgerUnavailable("the ledger is not open")
         with _mapped():
-            async with self._pool.acquire(timeout=STATEMENT_TIMEOUT) as acquired:
-                connection = cast("asyncpg.Connection[Any]", acquired)
-                if not self._pooled:
-                    yield connection
-                    return
-                async with connection.transaction():
-                    await connection.execute(_SERVING_LOCALLY)
-                    yield connection
+            async with self.pulse.lent(pool.acquire, STATEMENT_TIMEOUT) as acquired:
+                try:
+                    connection = cast("asyncpg.Connection[Any]", acquired)
+                    if not self._pooled:
+                        yield connection
+                        return
+                    async with connection.transaction():
+                        await connection.execute(_SERVING_LOCALLY)
+                        yield connection
+                finally:
+                    await pool.release(acquired)
 
     def query(self, name: str) -> str:
         """The text of the query called `name` under sql/queries."""
@@ -236,6 +245,21 @@ class Ledger:
         ((moment,),) = await self.fetch("moment")
         ended = monotonic()
         self.clock.set(moment, (began + ended) / 2)
+
+    async def _beat(self) -> None:
+        """Asks PostgreSQL something trivial on a connection of its own. Raises LedgerUnavailable."""
+        try:
+            with _mapped():
+                if self._felt is None:
+                    self._felt = await asyncpg.connect(self._dsn, statement_cache_size=0)
+                await self._felt.execute("SELECT")
+        except BaseException:
+            if self._felt is not None:
+                self._felt.terminate()
+            self._felt = None
+            if self._pool is not None:  # who hung may hang on: those that lie idle are made anew as well
+                await self._pool.expire_connections()
+            raise
 
     async def durability_warnings(self) -> list[str]:
         """What about this PostgreSQL's settings makes "acknowledged" promise less than it says."""
