@@ -9,11 +9,16 @@ import shutil
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from realtime.serving import LEAVING_A_SECOND
 from tests.acceptance.commands import Command, asking, environment, eventually, free_port, running
@@ -305,3 +310,62 @@ async def test_of_three_hosts_one_is_killed_and_one_cut_off_and_clients_move_on(
             await eventually(lambda: (cut_off, hosts.port) in balancer.ready)
         assert await worker.stop() == 0
         assert await totals(sql) == people.accepted
+
+
+# A store elsewhere ----------------------------------------------------------------------------------------------
+
+
+def certified(folder: Path) -> tuple[Path, Path]:
+    """A certificate for 127.0.0.1 that vouches for itself, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "store")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    files = folder / "store.crt", folder / "store.key"
+    files[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    files[1].write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    return files
+
+
+async def test_a_store_is_reached_by_tls_and_only_where_its_certificate_is_trusted(
+    dsn: str, make_users: Any, tmp_path: Path
+) -> None:
+    program = shutil.which("redis-server")
+    if program is None:
+        pytest.skip("redis-server is not installed: no store is reached by TLS")
+    certificate, key = certified(tmp_path)
+    port = free_port()
+    options = f"--port 0 --tls-port {port} --tls-cert-file {certificate} --tls-key-file {key}"
+    options += f" --tls-ca-cert-file {certificate} --tls-auth-clients no --requirepass hush --dir {tmp_path}"
+    async with running(*options.split(), program=[program]) as store:
+        await eventually(lambda: store.lines and "Ready to accept" in "".join(store.lines))
+        url = f"rediss://:hush@127.0.0.1:{port}/0"
+        env = environment(DATABASE_URL=dsn, REALTIME_SECRET=SECRET, REALTIME_PORT="0", REALTIME_DRAIN_S="0")
+        for trusted in (True, False):
+            query = f"?ssl_ca_certs={certificate}" if trusted else ""
+            async with running("serve", env=env | {"DRAGONFLY_URL": url + query}) as server:
+                async with asking(await server.says("ready:")) as http:
+
+                    async def ready() -> bool:
+                        return (await http.get("/readyz")).status_code == 200
+
+                    if trusted:
+                        await eventually(ready)
+                    else:
+                        assert list((await http.get("/readyz")).json()["why"]) == ["store"]
+        store.signal()
