@@ -24,6 +24,9 @@ _AT: Final = {"board": BOARD, "user_id": USER_ID}
 """What a part of a path may be."""
 
 _LIMIT: Final = whole(1, 1_000) | {"default": 100}
+_READING: Final = ("unauthorized", "expired", "forbidden")
+"""What who reads boards may be told where these are private."""
+
 _OFFSET: Final = whole(0, ID_MAX) | {"default": 0}
 
 
@@ -49,14 +52,17 @@ class Operation:
 
 
 OPERATIONS: Final = (
-    Operation("get", "/boards", "Which boards there are.", "Boards", query=(("limit", _LIMIT), ("offset", _OFFSET))),
+    Operation(
+        "get", "/boards", "Which boards there are.", "Boards", query=(("limit", _LIMIT), ("offset", _OFFSET)),
+        errors=_READING,
+    ),
     Operation(
         "get", "/boards/{board}", "A stretch of a board.", "Page", query=(("limit", _LIMIT), ("offset", _OFFSET)),
-        errors=("unknown_board",),
+        errors=("unknown_board", *_READING),
     ),
     Operation(
         "get", "/boards/{board}/users/{user_id}", "One user's rank, and who is around.", "UserPage",
-        query=(("neighbours", whole(0, 50) | {"default": 5}),), errors=("unknown_board", "unknown_user"),
+        query=(("neighbours", whole(0, 50) | {"default": 5}),), errors=("unknown_board", "unknown_user", *_READING),
     ),
     Operation(
         "post", "/scores", "Hand in one score, or up to 1,000.", "Outcome | Outcomes",
@@ -67,9 +73,11 @@ OPERATIONS: Final = (
         "post", "/users", "Register.", "User", 201, named("Registration"), errors=("conflict", "forbidden", "too_many")
     ),
     Operation("post", "/sessions", "Sign in.", "Session", 201, named("Credentials"), errors=("too_many",)),
-    Operation("get", "/users/me", "Oneself.", "Me", scope="submit"),
-    Operation("patch", "/users/me", "Change one's name.", "Me", body=named("Rename"), scope="submit"),
-    Operation("delete", "/users/me", "Leave for good: name, address and rows on boards go.", None, 204, scope="submit"),
+    Operation("get", "/users/me", "Oneself.", "Me", scope="submit", errors=("forbidden", "unknown_user")),
+    Operation("patch", "/users/me", "Change one's name.", "Me", body=named("Rename"), scope="submit",
+              errors=("unknown_user",)),
+    Operation("delete", "/users/me", "Leave for good: name, address and rows on boards go.", None, 204, scope="submit",
+              errors=("unknown_user",)),
     Operation("post", "/users/{user_id}/ban", "Take a player off every board.", "Banned", body=named("Ban"),
               scope="admin", errors=("forbidden", "unknown_user")),
     Operation("delete", "/users/{user_id}/ban", "Bring a player back.", "Banned", scope="admin",
@@ -112,6 +120,10 @@ def _errors(operation: Operation) -> dict[str, Any]:
     codes = {"unavailable", *operation.errors}
     if operation.body or operation.query or "{" in operation.path:
         codes |= {"bad_message", "out_of_range"}
+    if operation.body:
+        codes |= {"too_large"}
+    if operation.method != "get":
+        codes |= {"forbidden"}  # to pages of other origins, whoever they speak for
     if operation.scope or operation.path == "/sessions":
         codes |= {"unauthorized"}
     if operation.scope:

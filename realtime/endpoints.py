@@ -137,6 +137,7 @@ async def on_error(request: Request, error: Exception) -> Response:
         code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "bad_message")
         response = error_response(RealtimeError(code, str(error.detail)))
         response.status_code = error.status_code
+        response.headers.update(error.headers or {})
         return response
     log.exception("a request failed", exc_info=error, extra={"action": "request"})
     response = error_response(RealtimeError("unavailable", "Something went wrong here.", retry_after_ms=1_000))

@@ -1,8 +1,9 @@
 """What 1,000,000 hostile messages do: each is answered or ends its connection, and viewers see nothing of it.
 
 `python -m tests.benchmarks hostile`. Windows alternate: quiet, and with a flood from another process on eight sockets
-that come again whenever they are closed. Beside it a board changes 20 times a second before 200 viewers. Counted: the
-time of one pass over the subscribers (the server's own `realtime_pass_seconds`), and the server's memory.
+that come again whenever they are closed, under the limits that `realtime serve` has. Beside it a board changes 20 times
+a second before 200 viewers. Counted: the time of one pass over the subscribers (the server's own
+`realtime_pass_seconds`), and the server's memory.
 """
 
 from __future__ import annotations
@@ -30,6 +31,10 @@ QUIET = 4.0
 VIEWERS = 200
 SOCKETS = 8
 CHANGES = 20
+ON_ONE = 301
+"""Messages on one connection: 100 at once are allowed, and the 201st beyond is the last."""
+TOLD_TO_GO = (4429).to_bytes(2, "big") + b"too many messages"
+"""What a close frame says to who sends too much."""
 
 _HANDSHAKE = (
     "GET /ws HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -71,7 +76,7 @@ def _frame(payload: bytes) -> bytes:
 
 
 async def _attacker(url: str, frames: list[bytes], count: int) -> int:
-    """Sends so many messages, on a new connection whenever the last was closed; how many connections that took."""
+    """Sends so many messages, on a new connection whenever one is told to go; how many connections that took."""
     host, _, port = url.removeprefix("http://").partition(":")
     sent = connections = 0
     while sent < count:
@@ -80,16 +85,15 @@ async def _attacker(url: str, frames: list[bytes], count: int) -> int:
         writer.write(_HANDSHAKE.format(host=host).encode())
         await reader.readuntil(b"\r\n\r\n")
         drain = asyncio.get_running_loop().create_task(_discard(reader))
+        some = frames[sent % len(frames) :][: min(ON_ONE, count - sent)]
+        sent += len(some)
         try:
-            while sent < count and not drain.done():
-                some = frames[sent % len(frames) :][: min(200, count - sent)]
-                writer.write(b"".join(some))
-                await writer.drain()
-                sent += len(some)
+            writer.write(b"".join(some))
+            await writer.drain()
         except ConnectionError:
             pass
-        writer.write_eof() if writer.can_write_eof() and not drain.done() else None
-        await asyncio.wait({drain}, timeout=20)
+        # Until the server has had enough, so that every message is one that it read.
+        await asyncio.wait({drain}, timeout=20 if len(some) == ON_ONE else 1)
         drain.cancel()
         writer.close()
     return connections
@@ -97,7 +101,7 @@ async def _attacker(url: str, frames: list[bytes], count: int) -> int:
 
 async def _discard(reader: asyncio.StreamReader) -> None:
     try:
-        while await reader.read(1 << 18):
+        while TOLD_TO_GO not in await reader.read(1 << 18) and not reader.at_eof():
             pass
     except ConnectionError:
         pass
@@ -121,6 +125,13 @@ def _passes(target: Server) -> tuple[float, float]:
         text = answer.read().decode()
     found = {name: float(value) for name, value in re.findall(r"^realtime_pass_seconds_(sum|count) (\S+)", text, re.M)}
     return found["sum"], found["count"]
+
+
+def _refused(target: Server) -> int:
+    """Messages that the server refused, by its own count."""
+    with urllib.request.urlopen(target.base_url + "/metrics") as answer:
+        text = answer.read().decode()
+    return int(sum(float(value) for value in re.findall(r"^realtime_refusals_total\{.*\} (\S+)", text, re.M)))
 
 
 def _resident_mib(target: Server) -> float:
@@ -169,6 +180,7 @@ async def _measure(target: Server, orders: Connection) -> Table:
         stop.set()
         await changing
     assert target.process.poll() is None, "the server is alive"
+    refused = await asyncio.to_thread(_refused, target)
     for reader in readers:
         reader.cancel()
     for viewer in viewers:
@@ -179,6 +191,7 @@ async def _measure(target: Server, orders: Connection) -> Table:
     table.add("server's memory after the first and the last flood, MiB", resident[0], resident[-1],
               resident[-1] / resident[0])  # fmt: skip
     table.add("hostile messages a second, connections used", "", MESSAGES / took, int(connections))
+    table.add("of these refused, by the server's own count; the rest was harmless", "", refused, "")
     return table
 
 
@@ -191,7 +204,7 @@ def run() -> list[Table]:
     """The table of this benchmark."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    with server() as target:
+    with server(REALTIME_MESSAGE_RATE="50") as target:  # as `serve` has it
         process = context.Process(target=_flood, args=(target.base_url, theirs), daemon=True)
         process.start()
         try:
