@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import html
 import os
 import re
 import shutil
 import signal
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -21,7 +23,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from realtime.serving import LEAVING_A_SECOND
-from tests.acceptance.commands import Command, asking, environment, eventually, free_port, running
+from tests.acceptance.commands import Command, asking, environment, eventually, free_port, metrics, running
 from tests.acceptance.crowd import Crowd, crowd
 from tests.conftest import SECRET
 
@@ -176,6 +178,43 @@ async def test_a_rolling_restart_under_2000_viewers_and_500_submissions_a_second
 
 async def totals(sql: Any) -> dict[int, int]:
     return {row["user_id"]: row["total_score"] for row in await sql.fetch("SELECT * FROM user_total_scores")}
+
+
+GUIDE = Path(__file__).parents[2] / "web/docs/operations.html"
+
+
+async def test_the_guide_s_lines_lead_to_three_servers_behind_nginx(tmp_path: Path) -> None:
+    if NGINX is None or shutil.which("curl") is None or os.geteuid() != 0:
+        pytest.skip("nginx, curl or root are missing: the guide's lines are not run")
+    (lines,) = re.findall(r'<pre><code id="try">(.*?)</code></pre>', GUIDE.read_text(encoding="utf-8"), re.DOTALL)
+    script = html.unescape(lines)
+    ports = {port: str(free_port()) for port in ("8001", "8080")}
+    for port, free in ports.items():  # nothing else is changed
+        script = script.replace(port, free)
+    places = [str(Path(sys.executable).parent), os.environ["PATH"], "/usr/sbin"]
+    env = environment(PATH=os.pathsep.join(places))
+    url = f"http://127.0.0.1:{ports['8080']}"
+    async with running("-c", script + "\nwait", program=["sh"], env=env, cwd=tmp_path, start_new_session=True) as shell:
+        try:
+            async with asking(url) as http:
+
+                async def answers() -> bool:
+                    with suppress(Exception):
+                        return (await http.get("/boards/all_time")).status_code == 200
+                    return False
+
+                await eventually(answers, 60)
+            async with crowd(url) as people:
+                await people.view(9)
+                followers = []
+                for host in HOSTS:
+                    async with asking(f"http://{host}:8000") as http:
+                        shown = metrics((await http.get("/metrics")).text)
+                        followers.append(shown['realtime_subscribers{of="all_time"}'])
+                assert sum(followers) == 9
+                assert min(followers) > 0, "nobody is left out"
+        finally:
+            os.killpg(shell.pid, signal.SIGTERM)
 
 
 # Hosts that fail -------------------------------------------------------------------------------------------------
