@@ -118,7 +118,7 @@ async def test_a_restart_costs_nothing_but_time(
                     if life == 2 or playing.done():
                         stop.set()
                         handed_in = await playing
-                        await eventually(lambda: seen[-1].scores == {ann: handed_in})
+                        await eventually(lambda final={ann: handed_in}: seen[-1].scores == final)
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
     assert await sql.fetchval("SELECT count(*) FROM user_score_transactions") == handed_in
