@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+import httpx
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -196,14 +197,15 @@ async def test_the_guide_s_lines_lead_to_three_servers_behind_nginx(tmp_path: Pa
     url = f"http://127.0.0.1:{ports['8080']}"
     async with running("-c", script + "\nwait", program=["sh"], env=env, cwd=tmp_path, start_new_session=True) as shell:
         try:
-            async with asking(url) as http:
+            for base, path in [*((f"http://{host}:8000", "/readyz") for host in HOSTS), (url, "/boards/all_time")]:
+                async with asking(base) as http:
 
-                async def answers() -> bool:
-                    with suppress(Exception):
-                        return (await http.get("/boards/all_time")).status_code == 200
-                    return False
+                    async def answers(http: httpx.AsyncClient = http, path: str = path) -> bool:
+                        with suppress(httpx.HTTPError):
+                            return (await http.get(path)).status_code == 200
+                        return False
 
-                await eventually(answers, 60)
+                    await eventually(answers, 60)
             async with crowd(url) as people:
                 await people.view(9)
                 followers = []
