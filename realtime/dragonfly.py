@@ -7,12 +7,16 @@ redis-py's exceptions: they become `StoreUnavailable` and its kin here. Assumes 
 Every new connection compares the store's run with the one whose content we adopted (`adopt`). A store that
 restarted, was replaced or failed over has another; its connections are refused with `StoreChanged` until the content
 is verified or rebuilt. So no command ever meets content it was not meant for.
+
+Where `adopt` finds the store away, or answering but of no use, commands are refused at once until it finds it well:
+nobody waits for a time-out twice, and what can no longer be told changes is not shown as if it could.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+import logging
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -25,13 +29,15 @@ from redis.backoff import NoBackoff
 
 from realtime import boards, resources
 from realtime.boards import Board
-from realtime.errors import EpochMoved, ForeignContent, StartupError, StoreChanged, StoreUnavailable
+from realtime.errors import EpochMoved, ForeignContent, StartupError, StoreChanged, StoreUnavailable, StoreUnfit
 from realtime.standings import Standing, standing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from realtime.standings import Profile, Row
+
+log = logging.getLogger(__name__)
 
 RANKED_A_CALL: Final = 250
 """Users ranked in one script call: about two milliseconds of the store's time on a board of a million."""
@@ -167,16 +173,39 @@ def run_of(info: Mapping[str, str]) -> str:
     return run
 
 
-def check_fitness(info: Mapping[str, str]) -> None:
-    """Raises StartupError where the store may drop keys by itself, or cannot be written."""
+def unfitness(info: Mapping[str, str]) -> str | None:
+    """Why a store must not be used, by its own account: it may drop keys by itself, or is not the one to write to."""
     policy = info.get("maxmemory_policy", "noeviction")
     if policy != "noeviction" or info.get("cache_mode", "store") == "cache":
-        raise StartupError(
+        return (
             f"The store may evict keys (maxmemory-policy {policy}). Boards would lose players silently. "
             "Set maxmemory-policy to noeviction (Dragonfly: start without --cache_mode)."
         )
     if info.get("role", "master") not in ("master", "active-replica"):
-        raise StartupError("The store is a read-only replica. Point DRAGONFLY_URL at its primary.")
+        return "The store is a read-only replica. Point DRAGONFLY_URL at its primary."
+    return None
+
+
+def check_fitness(info: Mapping[str, str]) -> None:
+    """Raises StartupError where the store must not be used."""
+    if problem := unfitness(info):
+        raise StartupError(problem)
+
+
+class _Refused(failures.ConnectionError):
+    """No connection is given out."""
+
+
+class _Gate(aioredis.BlockingConnectionPool):
+    """A pool that gives out no connection while there is a `refusal`."""
+
+    refusal: str | None = None
+
+    async def get_connection(self, *args: Any, **options: Any) -> Any:
+        """As the pool's own. Raises ConnectionError at once where there is a refusal."""
+        if self.refusal is not None:
+            raise _Refused(self.refusal)
+        return await super().get_connection(*args, **options)  # type: ignore[no-untyped-call]
 
 
 class Store:
@@ -185,6 +214,8 @@ class Store:
     def __init__(self, url: str, *, timeout: float = 2.0, connections: int = 8) -> None:
         self.run: str | None = None
         self.epoch: str | None = None
+        self.on_foreign: Callable[[], None] = lambda: None
+        """Called where the content cannot be ours: a value of another type, a number that is none."""
         self._timeout = timeout
         options: dict[str, Any] = {
             "protocol": 2,
@@ -195,11 +226,10 @@ class Store:
             "health_check_interval": 0,
             "driver_info": None,  # no CLIENT SETINFO: two commands a connection that nobody reads
         }
-        self._checked = aioredis.Redis.from_pool(
-            aioredis.BlockingConnectionPool.from_url(
-                url, max_connections=connections, timeout=timeout, redis_connect_func=self._on_connect, **options
-            )
+        self._gate: _Gate = _Gate.from_url(
+            url, max_connections=connections, timeout=timeout, redis_connect_func=self._on_connect, **options
         )
+        self._checked = aioredis.Redis.from_pool(self._gate)
         self._free = aioredis.Redis.from_pool(
             aioredis.BlockingConnectionPool.from_url(url, max_connections=2, timeout=timeout, **options)
         )
@@ -227,33 +257,74 @@ class Store:
         if run != self.run:
             raise _WrongRun(f"the store's run is {run[:8]}, its adopted content is of {(self.run or 'none')[:8]}")
 
+    @contextmanager
+    def _mapped(self) -> Iterator[None]:
+        """redis-py's errors as ours; foreign content is told."""
+        try:
+            with _mapped():
+                yield
+        except ForeignContent:
+            self.on_foreign()
+            raise
+
     async def info(self) -> dict[str, str]:
         """The store's own account of itself (INFO), section headings left out."""
-        with _mapped():
+        with self._mapped():
             return _parse_info(await self._free.info())
 
     async def content(self) -> Content:
-        """Which store answers now, and what it says it holds. Adopts nothing."""
-        run = run_of(await self.info())
-        with _mapped():
-            content_run, epoch = await self._free.mget(boards.RUN_KEY, boards.EPOCH_KEY)
-        return Content(run, _text(content_run), _text(epoch))
+        """Which store answers now, and what it says it holds. Adopts nothing. Raises StoreUnfit.
+
+        Whether it takes writes is tried with one that changes nothing: an empty text written into the epoch's.
+        """
+        info = await self.info()
+        run = run_of(info)
+        if problem := unfitness(info):
+            raise StoreUnfit(problem)
+        with self._mapped():
+            async with self._free.pipeline(transaction=False) as pipe:
+                pipe.mget(boards.RUN_KEY, boards.EPOCH_KEY)
+                pipe.setrange(boards.EPOCH_KEY, 0, "")
+                values, written = await pipe.execute(raise_on_error=False)
+            if isinstance(values, Exception):
+                raise values
+        if isinstance(written, Exception) and "WRONGTYPE" not in str(written):
+            raise StoreUnfit(f"The store takes no writes: {written}")
+        return Content(run, _text(values[0]), _text(values[1]))
 
     async def adopt(self) -> Content:
-        """Looks which content there is, and lets commands through where it was made for the run that holds it."""
-        content = await self.content()
+        """Looks which content there is, and lets commands through where it was made for the run that holds it.
+
+        Raises StoreUnavailable, StoreUnfit: until it succeeds again, every command is refused at once.
+        """
+        try:
+            content = await self.content()
+        except StoreUnavailable as error:
+            if self._gate.refusal is None:
+                log.error("the store cannot be used: %s", error, extra={"action": "store"})
+            self._gate.refusal = str(error)
+            raise
+        if self._gate.refusal is not None:
+            log.warning("the store can be used again", extra={"action": "store"})
+        self._gate.refusal = None
         if content.is_ours:
-            if content.run != self.run:
-                await self._checked.connection_pool.disconnect(inuse_connections=False)
-            self.run, self.epoch = content.run, content.epoch
+            await self._turn_to(content.run)
+            self.epoch = content.epoch
         else:
             self.epoch = None
         return content
 
+    async def _turn_to(self, run: str) -> None:
+        """Lets connections to this run through, and no other any more: one in use may lead to a store that was left."""
+        if run != self.run:
+            self.run = run
+            with self._mapped():
+                await self._gate.disconnect()
+
     @property
     def is_complete(self) -> bool:
         """Whether the adopted content may be read."""
-        return self.epoch is not None and not self.epoch.startswith(boards.FILLING)
+        return self._gate.refusal is None and self.epoch is not None and not self.epoch.startswith(boards.FILLING)
 
     # Writing -------------------------------------------------------------------------------------------------
 
@@ -288,7 +359,7 @@ class Store:
         for profile in profiles:
             keys.append(boards.user_key(profile.user_id))
             args += profile
-        with _mapped():
+        with self._mapped():
             verdict, value = await self._apply(keys=keys, args=args)
         if verdict == b"epoch":
             raise EpochMoved(_text(value) or None)
@@ -296,7 +367,7 @@ class Store:
 
     async def count(self, amounts: Mapping[str, int], seconds: int) -> list[int]:
         """Adds to counters that expire `seconds` after the last addition; what each is then, in order."""
-        with _mapped():
+        with self._mapped():
             async with self._checked.pipeline(transaction=False) as pipe:
                 for key, amount in amounts.items():
                     pipe.incrby(key, amount)
@@ -307,7 +378,7 @@ class Store:
 
     async def read(self, wanted: Sequence[Board], names_of: Collection[int] = ()) -> Reading:
         """The tops of boards with versions, and the names of some users, all of the same moment (one MULTI)."""
-        with _mapped():
+        with self._mapped():
             async with self._checked.pipeline(transaction=True) as pipe:
                 pipe.mget(boards.EPOCH_KEY, boards.USERS_VERSION_KEY, *(board.version_key for board in wanted))
                 for board in wanted:
@@ -315,33 +386,34 @@ class Store:
                 for user_id in names_of:
                     pipe.hget(boards.user_key(user_id), "username")
                 (epoch, users_version, *versions), *replies = await pipe.execute()
-        tops = [
-            Top(_count(version), _scores(reply)) for version, reply in zip(versions, replies, strict=False)
-        ]
-        names = {
-            user_id: _name(name)
-            for user_id, name in zip(names_of, replies[len(wanted) :], strict=True)
-            if name is not None
-        }
-        return Reading(_text(epoch), _count(users_version), tops, names)
+            tops = [
+                Top(_count(version), _scores(reply)) for version, reply in zip(versions, replies, strict=False)
+            ]
+            names = {
+                user_id: _name(name)
+                for user_id, name in zip(names_of, replies[len(wanted) :], strict=True)
+                if name is not None
+            }
+            return Reading(_text(epoch), _count(users_version), tops, names)
 
     async def page(self, board: Board, offset: int, limit: int) -> Page:
         """`limit` rows of a board from place `offset` on, in one call."""
-        with _mapped():
+        with self._mapped():
             epoch, version, players, above, reply = await self._page(
                 keys=[boards.EPOCH_KEY, board.version_key, board.scores_key], args=[offset, offset + limit - 1]
             )
-        return Page(_text(epoch) or None, int(version), int(players), int(above) + 1, _scores(reply))
+            return Page(_text(epoch) or None, _count(version), int(players), int(above) + 1, _scores(reply))
 
     async def around(self, board: Board, user_id: int, neighbours: int) -> Around:
         """A user's row with `neighbours` on each side, in one call."""
-        with _mapped():
+        with self._mapped():
             epoch, users, version, players, place, above, next_score, reply = await self._around(
                 keys=[boards.EPOCH_KEY, boards.USERS_VERSION_KEY, board.version_key, board.scores_key],
                 args=[user_id, neighbours],
             )
-        scores = _scores(reply)
-        return Around(_text(epoch) or None, users, version, players, place, above + 1, next_score, scores)
+            scores = _scores(reply)
+            counters = _count(users), _count(version)
+            return Around(_text(epoch) or None, *counters, players, place, above + 1, next_score, scores)
 
     async def standings(self, wanted: Mapping[Board, Sequence[int]]) -> tuple[str | None, dict[Board, list[Standing]]]:
         """Where users stand, board by board, and the epoch that held all the while; in one round trip.
@@ -354,7 +426,7 @@ class Store:
             for board, user_ids in wanted.items()
             for start in range(0, len(user_ids), RANKED_A_CALL)
         ]
-        with _mapped():
+        with self._mapped():
             async with self._checked.pipeline(transaction=False) as pipe:
                 pipe.get(boards.EPOCH_KEY)
                 for board, user_ids in calls:
@@ -373,27 +445,27 @@ class Store:
         """The names of users, where the store has them."""
         if not user_ids:
             return {}
-        with _mapped():
+        with self._mapped():
             async with self._checked.pipeline(transaction=False) as pipe:
                 for user_id in user_ids:
                     pipe.hget(boards.user_key(user_id), "username")
                 replies = await pipe.execute()
-        return {i: _name(name) for i, name in zip(user_ids, replies, strict=True) if name is not None}
+            return {i: _name(name) for i, name in zip(user_ids, replies, strict=True) if name is not None}
 
     async def versions(self, of: Sequence[Board]) -> Versions:
         """Epoch and change counters in one MGET: what the poll compares with what was last shown."""
-        with _mapped():
+        with self._mapped():
             epoch, users, *versions = await self._checked.mget(
                 boards.EPOCH_KEY, boards.USERS_VERSION_KEY, *(board.version_key for board in of)
             )
-        counters = [_count(version) for version in versions]
-        return Versions(_text(epoch), _count(users), dict(zip(of, counters, strict=True)))
+            counters = [_count(version) for version in versions]
+            return Versions(_text(epoch), _count(users), dict(zip(of, counters, strict=True)))
 
     # Looking for drift ---------------------------------------------------------------------------------------
 
     async def held(self, board: Board, members: Sequence[int | bytes]) -> list[Held]:
         """What is held of members of a live board, all of one moment. Raises EpochMoved."""
-        with _mapped():
+        with self._mapped():
             async with self._checked.pipeline(transaction=True) as pipe:
                 pipe.get(boards.EPOCH_KEY)
                 pipe.hmget(board.versions_key, members)
@@ -404,7 +476,7 @@ class Store:
 
     async def held_profiles(self, user_ids: Sequence[int]) -> list[Held]:
         """What is held of users besides scores; where that is no hash, its version is empty. Raises EpochMoved."""
-        with _mapped():
+        with self._mapped():
             async with self._checked.pipeline(transaction=True) as pipe:
                 pipe.get(boards.EPOCH_KEY)
                 for user_id in user_ids:
@@ -419,7 +491,7 @@ class Store:
 
     async def top_members(self, board: Board) -> list[bytes]:
         """Who is at the top of a live board, whatever they are called."""
-        with _mapped():
+        with self._mapped():
             found: Any = await self._checked.zrevrange(board.scores_key, 0, boards.TOP - 1)
             return list(found)
 
@@ -430,7 +502,7 @@ class Store:
         """
         position, of_versions = divmod(cursor, 2)
         found: set[Any]
-        with _mapped():
+        with self._mapped():
             if of_versions:
                 position, fields = await self._checked.hscan(board.versions_key, position, count=count)
                 found = set(fields)
@@ -441,7 +513,7 @@ class Store:
 
     async def players(self, board: Board) -> int:
         """How many have a place on a live board."""
-        with _mapped():
+        with self._mapped():
             return int(await self._checked.zcard(board.scores_key))
 
     async def forget(self, board: Board, members: Mapping[bytes, bytes | None], user_ids: Sequence[int] = ()) -> None:
@@ -452,7 +524,7 @@ class Store:
         keys = [boards.EPOCH_KEY, boards.USERS_VERSION_KEY, board.scores_key, board.version_key, board.versions_key]
         keys += map(boards.user_key, user_ids)
         seen = [version or b"" for version in members.values()]
-        with _mapped():
+        with self._mapped():
             verdict = await self._forget(keys=keys, args=[self.epoch or "", board.id, len(seen), *members, *seen])
         if verdict != b"ok":
             raise EpochMoved(None)
@@ -461,19 +533,19 @@ class Store:
 
     async def cached_week(self, board: Board) -> tuple[bytes | None, int]:
         """A closed week's cached JSON, and `version:users` of the same moment."""
-        with _mapped():
+        with self._mapped():
             value, users = await self._checked.mget(board.cache_key, boards.USERS_VERSION_KEY)
-        return value if isinstance(value, bytes) else None, _count(users)
+            return value if isinstance(value, bytes) else None, _count(users)
 
     async def cache_week(self, board: Board, version: int, users_version: int, value: bytes) -> None:
         """Keeps a closed week's JSON, unless a newer one is there or names have moved since `users_version`."""
-        with _mapped():
+        with self._mapped():
             keys = [board.cache_key, boards.USERS_VERSION_KEY]
             await self._cache(keys=keys, args=[version, users_version, value])
 
     async def announce(self, board: Board, version: int) -> None:
         """Says that a closed week shows something else."""
-        with _mapped():
+        with self._mapped():
             message = f'{{"epoch":"{boards.CLOSED_EPOCH}","version":{version}}}'
             await self._checked.publish(board.channel, message)
 
@@ -486,7 +558,7 @@ class Store:
         The iterator ends with StoreUnavailable when the connection breaks or stays silent against a ping for longer
         than the time-out: a half-open connection is found.
         """
-        with _mapped():
+        with self._mapped():
             async with self._checked.pubsub() as pubsub:
                 await pubsub.psubscribe(boards.CHANNEL_PATTERN)
                 confirmation = await pubsub.get_message(timeout=self._timeout)
@@ -496,7 +568,7 @@ class Store:
 
     async def _listen(self, pubsub: Any) -> AsyncIterator[Announcement]:
         pinged = False
-        with _mapped():
+        with self._mapped():
             while True:
                 message = await pubsub.get_message(timeout=self._timeout)
                 if message is None:
@@ -507,17 +579,15 @@ class Store:
                     continue
                 pinged = False
                 if message["type"] == "pmessage":
-                    name = message["channel"].decode().removeprefix(boards.CHANNEL_PREFIX)
+                    name = message["channel"].decode(errors="replace").removeprefix(boards.CHANNEL_PREFIX)
                     yield Announcement(None if name == "users" else name)
 
     # Rebuilding ----------------------------------------------------------------------------------------------
 
     async def begin_filling(self, run: str, epoch: str) -> bool:
         """Marks the content as being filled for `epoch`; False where a later rebuild went ahead."""
-        if run != self.run:
-            self.run = run
-            await self._checked.connection_pool.disconnect(inuse_connections=False)
-        with _mapped():
+        await self._turn_to(run)
+        with self._mapped():
             return bool(await self._begin(keys=[boards.EPOCH_KEY], args=[epoch]) == b"ok")
 
     async def clear(self, epoch: str) -> None:
@@ -528,7 +598,7 @@ class Store:
         """
         kept = (boards.EPOCH_KEY.encode(), b"leaderboard:limit:")
         cursor = 0
-        with _mapped():
+        with self._mapped():
             while True:
                 cursor, keys = await self._checked.scan(cursor, match="leaderboard:*", count=1_000)
                 doomed = [key for key in keys if isinstance(key, bytes) and not key.startswith(kept)]
@@ -541,13 +611,13 @@ class Store:
 
     async def end_filling(self, run: str, epoch: str, announced: Sequence[str]) -> bool:
         """Makes `epoch` current and announces it; False where this rebuild is no longer the one that fills."""
-        with _mapped():
+        with self._mapped():
             keys = [boards.EPOCH_KEY, boards.RUN_KEY]
             return bool(await self._end(keys=keys, args=[epoch, run, *announced]) == b"ok")
 
 
 def _text(value: Any) -> str | None:
-    return value.decode() if isinstance(value, bytes) else value
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
 def _scores(reply: Sequence[Any]) -> dict[int, int]:

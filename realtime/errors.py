@@ -52,6 +52,10 @@ class StoreUnavailable(Exception):
     """The store did not answer in time, refused the connection, or answered with an error."""
 
 
+class StoreUnfit(StoreUnavailable):
+    """The store answers, but must not be used: it may drop keys, is a replica, or takes no writes."""
+
+
 class StoreChanged(StoreUnavailable):
     """The store is not the one whose content we know: empty, restarted, replaced or failed over."""
 

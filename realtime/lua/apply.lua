@@ -55,7 +55,8 @@ for b = 1, boards do
     local before = redis.call('ZMSCORE', plan.scores, unpack(ids))
     for i = 1, length do
       if before[i] then placed[ids[i]] = true end
-      if not known[i] or tonumber(versions[i]) >= tonumber(known[i]) then
+      local stands = known[i] and tonumber(known[i])  -- what is no number counts as nothing
+      if not stands or tonumber(versions[i]) >= stands then
         local new = scores[i] ~= '' and tonumber(scores[i]) or nil
         local old = before[i] and tonumber(before[i]) or nil
         if new ~= old then
@@ -69,7 +70,7 @@ for b = 1, boards do
             plan.shown = true
           end
         end
-        if new ~= old or not known[i] or tonumber(versions[i]) > tonumber(known[i]) then
+        if new ~= old or not stands or tonumber(versions[i]) > stands then
           plan.record[#plan.record + 1] = ids[i]
           plan.record[#plan.record + 1] = versions[i]
           applied = applied + 1
@@ -86,8 +87,8 @@ for u = 1, users do
   local id, version, username = ARGV[at], ARGV[at + 1], ARGV[at + 2]
   at = at + 3
   local known = redis.call('HMGET', key, 'version', 'username')
-  if not known[1] or tonumber(version) > tonumber(known[1])
-     or (tonumber(version) == tonumber(known[1]) and username ~= known[2]) then
+  local stands = known[1] and tonumber(known[1])
+  if not stands or tonumber(version) > stands or (tonumber(version) == stands and username ~= known[2]) then
     profiles[#profiles + 1] = {key, id, version, username}
     if known[1] or placed[id] then
       -- or banned, or deleted: closed weeks must look again. Or the name was lost, and boards show a placeholder

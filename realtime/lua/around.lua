@@ -25,6 +25,6 @@ if place then
   next = redis.call('ZRANGEBYSCORE', board, above(own), '+inf', 'WITHSCORES', 'LIMIT', 0, 1)[2]
 end
 return {
-  redis.call('GET', KEYS[1]) or '', tonumber(redis.call('GET', KEYS[2]) or 0), tonumber(redis.call('GET', KEYS[3]) or 0),
+  redis.call('GET', KEYS[1]) or '', redis.call('GET', KEYS[2]) or '0', redis.call('GET', KEYS[3]) or '0',
   redis.call('ZCARD', board), first, count, next and whole(tonumber(next)) or false, rows
 }

@@ -12,5 +12,5 @@ if rows[2] then
   above = redis.call('ZCOUNT', KEYS[3], '(' .. string.format('%.17g', tonumber(rows[2])), '+inf')
 end
 return {
-  redis.call('GET', KEYS[1]) or '', tonumber(redis.call('GET', KEYS[2]) or 0), redis.call('ZCARD', KEYS[3]), above, rows
+  redis.call('GET', KEYS[1]) or '', redis.call('GET', KEYS[2]) or '0', redis.call('ZCARD', KEYS[3]), above, rows
 }
