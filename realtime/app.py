@@ -96,13 +96,9 @@ async def opened(settings: Settings) -> AsyncIterator[Stores]:
         except StoreUnavailable as error:
             log.warning("the store does not answer: %s", error, extra={"action": "store"})
         now = ledger.clock.now
-        yield Stores(
-            ledger,
-            store,
-            Replay(ledger, store, now),
-            History(ledger, store),
-            Rebuilder(ledger, store, now),
-        )
+        rebuilder = Rebuilder(ledger, store, now)
+        store.on_foreign = rebuilder.suspect
+        yield Stores(ledger, store, Replay(ledger, store, now), History(ledger, store), rebuilder)
 
 
 async def _patiently(attempt: Callable[[], Awaitable[None]]) -> None:

@@ -29,6 +29,13 @@ log = logging.getLogger(__name__)
 WATCH_INTERVAL: Final = 1.0
 """Seconds between two looks at which store answers."""
 
+SUSPICION_PAUSE: Final = 2.0
+LONGEST_SUSPICION_PAUSE: Final = 60.0
+"""Seconds from one rebuild on suspicion to the next: doubled each time, so that a foreign writer costs little."""
+
+SUSPICIONS_FORGOTTEN: Final = 300.0
+"""Seconds without a suspicion after which earlier ones count no more."""
+
 CHUNK: Final = 1_000
 
 Progress = Callable[[str, int], None]
@@ -45,6 +52,8 @@ class Ledger(Protocol):
 
 class Store(Protocol):
     """What a rebuild needs of the store."""
+
+    epoch: str | None
 
     async def adopt(self) -> Content: ...
     async def begin_filling(self, run: str, epoch: str) -> bool: ...
@@ -73,13 +82,15 @@ class Rebuilder:
         self._store = store
         self._now = now
         self._chunk = chunk
-        self._suspected = False
+        self._suspected: str | None = None  # the epoch whose content cannot be ours
+        self._not_before = 0.0  # when a suspicion may be followed again (the loop's seconds)
+        self._pause = SUSPICION_PAUSE
         self.rebuilds = 0
         """Rebuilds this process completed."""
 
     def suspect(self) -> None:
         """Somebody met content that cannot be ours: rebuilt soon, even where the run says it is."""
-        self._suspected = True
+        self._suspected = self._store.epoch
 
     async def watch(self) -> None:
         """Looks every second which store answers, and rebuilds where its content is not ours. Never ends by itself."""
@@ -95,25 +106,43 @@ class Rebuilder:
 
         Raises StoreUnavailable, LedgerUnavailable: a suspicion stays for the next look.
         """
-        suspected = self._suspected
-        self._suspected = False
-        try:
-            content = await self._store.adopt()
-            return (suspected or not content.is_complete) and await self.rebuild(force=suspected)
-        except BaseException:
-            self._suspected |= suspected
-            raise
+        content = await self._store.adopt()
+        if not content.is_complete:
+            return await self.rebuild()
+        if self._suspected != content.epoch:
+            self._suspected = None  # made anew since, by whomever
+            return False
+        return await self._follow_suspicion()
 
-    async def rebuild(self, *, force: bool = False, progress: Progress = lambda board, rows: None) -> bool:
+    async def _follow_suspicion(self) -> bool:
+        """Rebuilds, but ever more rarely where that does not help: somebody else may write under our names."""
+        at = asyncio.get_running_loop().time()
+        if at < self._not_before:
+            return False
+        if at - self._not_before > SUSPICIONS_FORGOTTEN:
+            self._pause = SUSPICION_PAUSE
+        log.error("the store's content cannot be ours", extra={"action": "foreign"})
+        rebuilt = await self.rebuild(instead_of=self._suspected)
+        self._not_before = asyncio.get_running_loop().time() + self._pause
+        self._pause = min(2 * self._pause, LONGEST_SUSPICION_PAUSE)
+        return rebuilt
+
+    async def rebuild(
+        self,
+        *,
+        force: bool = False,
+        instead_of: str | None = None,
+        progress: Progress = lambda board, rows: None,
+    ) -> bool:
         """Fills the store from the ledger; False where another process does so already, or did meanwhile.
 
-        Raises StoreUnavailable, LedgerUnavailable: then the store stays marked, and anybody may begin again.
+        Complete content is left alone, but for that of the epoch `instead_of`, or with `force`. Raises StoreUnavailable, LedgerUnavailable: then the store stays marked, and anybody may begin again.
         """
         async with self._ledger.rebuild_lease() as connection:
             if connection is None:
                 return False
             content = await self._store.adopt()
-            if content.is_complete and not force:
+            if content.is_complete and not force and content.epoch != instead_of:
                 return False
             epoch = epoch_name(content.run, await self._ledger.next_epoch(content.run))
             log.warning("rebuilding the store's content as %s", epoch, extra={"action": "rebuild"})
