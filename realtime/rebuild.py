@@ -136,7 +136,8 @@ class Rebuilder:
     ) -> bool:
         """Fills the store from the ledger; False where another process does so already, or did meanwhile.
 
-        Complete content is left alone, but for that of the epoch `instead_of`, or with `force`. Raises StoreUnavailable, LedgerUnavailable: then the store stays marked, and anybody may begin again.
+        Complete content is left alone, but for that of the epoch `instead_of`, or with `force`. Raises
+        StoreUnavailable, LedgerUnavailable: then the store stays marked, and anybody may begin again.
         """
         async with self._ledger.rebuild_lease() as connection:
             if connection is None:
