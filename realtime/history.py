@@ -12,7 +12,7 @@ it together with the `version:users` its names are from, and is good while that 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -177,15 +177,20 @@ class History:
             await self.open(Board(week))
         return len(rows)
 
-    async def amend(self, weeks: Collection[date]) -> None:
-        """Scores of closed weeks changed: views, versions and caches follow, subscribers hear of it.
+    async def amend(
+        self, weeks: Collection[date], progress: Callable[[int, int], None] = lambda done, total: None
+    ) -> None:
+        """Scores of closed weeks changed: views, versions and caches follow, subscribers hear of it. `progress` is told
+        how many of how many views are done.
 
         Raises LedgerUnavailable, StoreUnavailable: then it may be repeated.
         """
-        for week in await self._opened_of(weeks):
+        opened = await self._opened_of(weeks)  # one that is made from now on has it all
+        for done, week in enumerate(opened, 1):
             board = Board(week)
             await self._fill(board, again=True)
             await self.refresh(board)
+            progress(done, len(opened))
 
     async def _opened_of(self, weeks: Collection[date]) -> list[date]:
         """Those of `weeks` that have their view, in order. One that is just being made is waited for: it may lack what

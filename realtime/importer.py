@@ -38,8 +38,6 @@ BATCH: Final = 1_000
 STATEMENT_TIMEOUT: Final = 120.0
 """Seconds a batch may take: nobody waits for it, and locks of live submissions may be in its way."""
 
-WEEKS_AT_ONCE: Final = 20
-
 
 class Ledger(Protocol):
     """What an import needs of PostgreSQL."""
@@ -53,7 +51,10 @@ class Ledger(Protocol):
     async def recorded(self, batch: Sequence[Submission]) -> list[Twin]: ...
 
 
-Amend = Callable[[Collection[date]], Awaitable[None]]
+Progress = Callable[[int, int], None]
+"""Told how much of how much is done."""
+
+Amend = Callable[[Collection[date], Progress], Awaitable[None]]
 """Refreshes closed weeks that have their view; see `history`."""
 
 
@@ -99,9 +100,8 @@ class Importer:
             self.summary.players = self._players.made
             progress()
 
-    async def settle(self, progress: Callable[[int, int], None] = lambda done, total: None) -> None:
-        """Refreshes the closed weeks that this import, or one that broke off, changed; `progress` is told how many of
-        how many are done.
+    async def settle(self, progress: Progress = lambda done, total: None) -> None:
+        """Refreshes the closed weeks that this import, or one that broke off, changed and that have their view.
 
         Raises LedgerUnavailable, StoreUnavailable: what is left is the sweeper's, in two minutes.
         """
@@ -109,10 +109,7 @@ class Importer:
         async with self._ledger.connection() as connection, connection.transaction():
             owed = await connection.fetch(self._ledger.query("import_owed"))
             weeks = sorted({week for row in owed for week in row["weeks"]})
-            for start in range(0, len(weeks), WEEKS_AT_ONCE):
-                part = weeks[start : start + WEEKS_AT_ONCE]
-                await self._amend(part)
-                progress(start + len(part), len(weeks))
+            await self._amend(weeks, progress)
             await connection.execute(self._ledger.query("outbox_clear"), [row["id"] for row in owed])
 
     # A batch -------------------------------------------------------------------------------------------------------

@@ -54,7 +54,7 @@ class Players:
         raise LedgerUnavailable("players appear and vanish again and again")
 
     async def _ask(self, usernames: Collection[str]) -> dict[str, int]:
-        addresses = [address_of(username) for username in usernames]
-        found = await self._ledger.fetch("imported_users", addresses, list(usernames))
+        names = {address_of(username): username for username in usernames}
+        found = await self._ledger.fetch("imported_users", list(names), list(names.values()))
         self.made += sum(row["is_new"] for row in found)
-        return {row["username"]: row["user_id"] for row in found if row["user_id"] is not None}
+        return {names[row["email"]]: row["user_id"] for row in found}

@@ -1,17 +1,17 @@
 -- name: imported_users
 -- The users of players by the addresses that their names give ($1 text[] addresses, none twice, $2 text[] usernames): made
--- where missing. user_id is NULL where a concurrent statement is just making that user: ask again.
-WITH given AS (
-    SELECT * FROM unnest($1::text[], $2::text[]) AS g (email, username)
-), made AS (
+-- where missing. No row where a concurrent statement is just making that user: ask again. The two parts are not joined to
+-- what was given: planned for arrays of unknown length, that becomes a loop in a loop.
+WITH made AS (
     -- Looked for first: a conflict would use up an id each time.
     INSERT INTO users (email, username)
-    SELECT g.email, g.username FROM given g
+    SELECT g.email, g.username FROM unnest($1::text[], $2::text[]) AS g (email, username)
     WHERE NOT EXISTS (SELECT FROM users u WHERE lower(u.email) = g.email) ORDER BY g.email
     ON CONFLICT (lower(email)) DO NOTHING RETURNING id, email
 )
-SELECT g.username, coalesce(m.id, u.id) AS user_id, m.id IS NOT NULL AS is_new
-FROM given g LEFT JOIN made m ON m.email = g.email LEFT JOIN users u ON lower(u.email) = g.email
+SELECT email, id AS user_id, true AS is_new FROM made
+UNION ALL
+SELECT lower(email), id, false FROM users WHERE lower(email) = ANY ($1::text[])
 
 -- name: import_owes
 -- The one outbox row of a running import: $1 its id (NULL: a new one), $2 date[] closed weeks whose views it has yet to
