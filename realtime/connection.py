@@ -21,7 +21,7 @@ import socket
 from collections.abc import Callable
 from typing import Any, cast
 
-from uvicorn._types import ASGIReceiveEvent, ASGISendEvent, WebSocketScope
+from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
 from uvicorn.config import Config
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -370,7 +370,6 @@ class Connection(WebSocketsSansIOProtocol):
         scope = self.scope
         extensions = cast(dict[str, object], scope["extensions"])
         extensions["realtime.connection"] = self
-        self.scope = cast(WebSocketScope, {**scope, "query_string": b""})  # this one is for logs
         code = 1000
         try:
             await self.app(scope, self.receive, self.send)

@@ -301,7 +301,8 @@ def test_nothing_is_kept_between_messages() -> None:
     assert len(deframer._bytes) == 6
     deframer.feed(client_frame(TEXT, b"b")[-1:])
     assert deframer.next() == (TEXT, b"b")
-    assert deframer.next() is None
+    deframer.feed(client_frame(TEXT, b"c", fin=False) + client_frame(CONT, b"d"))
+    assert [deframer.next(), deframer.next(), deframer.next()] == [(CONT, b"c"), (TEXT, b"cd"), None]
     assert (deframer._bytes, deframer._judge, deframer._message) == (b"", None, b"")
 
 
