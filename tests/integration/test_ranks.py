@@ -434,7 +434,7 @@ async def test_weeks_that_are_none_are_refused(world: World, make_users: MakeUse
 # When the store is away ----------------------------------------------------------------------------------------------
 
 
-async def test_nothing_is_told_of_a_store_that_is_being_filled(world: World, make_users: MakeUsers) -> None:
+async def test_nothing_is_told_of_a_store_that_is_being_filled(world: World, make_users: MakeUsers, keys: Any) -> None:
     (a,) = await make_users(1)
     await world.score({a: 4})
     one, told = subscriber()
@@ -443,7 +443,7 @@ async def test_nothing_is_told_of_a_store_that_is_being_filled(world: World, mak
     told.take()
     run = (await world.store.content()).run
     assert await world.store.begin_filling(run, f"{run[:8]}-7")
-    await world.store.clear()
+    await keys.delete(ALL_TIME.scores_key, ALL_TIME.versions_key)
     await world.turn()
     late, told_late = subscriber()
     world.ranks.watch(late, "all_time", a)
