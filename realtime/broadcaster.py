@@ -210,13 +210,14 @@ class Broadcaster:
     def roll_over(self, before: Board, after: Board) -> None:
         """Moves everybody who follows `current_week` from one week to the next, without a reconnect."""
         old = self._streams.get(before)
-        if old is None:
+        moving = [s for s in old.subscriptions if boards.CURRENT_WEEK in s.aliases] if old else []
+        if old is None or not moving:
             return
         frame = Frame(wire.rollover(boards.CURRENT_WEEK, before, after))
         stream = self._streams.get(after)
         if stream is None:
             stream = self._streams[after] = Stream(after)
-        for subscription in [s for s in old.subscriptions if boards.CURRENT_WEEK in s.aliases]:
+        for subscription in moving:
             subscriber = subscription.subscriber
             subscriber.write(frame)
             old.drop_alias(subscription, boards.CURRENT_WEEK)
