@@ -32,7 +32,9 @@ CREATE TABLE user_score_transactions (
 CREATE UNIQUE INDEX user_score_transactions_submission ON user_score_transactions (user_id, submission_id);
 -- For a week's view; scores arrive nearly in order of time, so a block range index is a few pages.
 CREATE INDEX user_score_transactions_created_at ON user_score_transactions USING brin (created_at) WITH (autosummarize = on);
-CREATE INDEX user_score_transactions_user ON user_score_transactions (user_id, id);
+-- For a user's log. An expression, so that no plan, however little is known of the table, takes this index for the look-up
+-- of one submission: by it that look-up reads all the user ever sent.
+CREATE INDEX user_score_transactions_log ON user_score_transactions ((user_id + 0), id);
 
 CREATE TABLE user_total_scores (
     id          BIGSERIAL PRIMARY KEY,

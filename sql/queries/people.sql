@@ -72,6 +72,6 @@ SELECT 1 FROM users WHERE id = $1 AND deleted_at IS NULL
 INSERT INTO audit (actor, action, user_id, detail) VALUES ($1, $2, $3, $4)
 
 -- name: transactions
--- A user's log, newest first: $1 user id, $2 ids below this, $3 limit.
+-- A user's log, newest first: $1 user id, $2 ids below this, $3 limit. `+ 0` names the index made for it.
 SELECT id, submission_id, score_added, reason, created_at FROM user_score_transactions
-WHERE user_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3
+WHERE user_id + 0 = $1 AND id < $2 ORDER BY id DESC LIMIT $3
