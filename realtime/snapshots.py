@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from realtime.standings import Standing
 
 ATTEMPTS: Final = 8
-NAMES_KEPT: Final = 50_000
+NAMES_KEPT: Final = 200_000
+"""More than 1,000 boards show, at some 200 bytes each: fewer than are shown would be read again and again."""
+
 BOARDS_A_READING: Final = 50
 
 
@@ -57,7 +59,9 @@ class SnapshotReader:
         Raises StoreUnavailable, StoreChanged where the content is not (yet) complete.
         """
         result: dict[Board, Snapshot] = {}
-        guess = list(shown)
+        # Where there are many boards nobody says whose ids these are, and every part would ask for all of them: there
+        # a part asks for what it turns out to show, in a second reading.
+        guess = list(shown) if len(wanted) <= BOARDS_A_READING else []
         for start in range(0, len(wanted), BOARDS_A_READING):
             part = wanted[start : start + BOARDS_A_READING]
             result |= await self._read_part(part, guess)
