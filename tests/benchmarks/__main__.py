@@ -8,7 +8,10 @@ from pathlib import Path
 
 from tests.benchmarks.harness import machine, write_json
 
-NAMES = ("submissions", "latency", "board_size", "watchers", "bytes_a_tick")
+NAMES = (
+    "submissions", "latency", "board_size", "watchers", "bytes_a_tick",
+    "memory", "slow_readers", "connects", "many_boards", "fairness",
+)  # fmt: skip
 
 
 def main(names: list[str]) -> None:

@@ -67,7 +67,7 @@ def audience(floor: Path, port: int, clients: int, kind: int = 2, message: str =
     """So many sockets that send `message`, read and forget (kind 1: WebSockets; 2: that offer compression); yields the
     process's id when all are connected, which is before the server has answered them all."""
     words = ["/ws", message] if message else []
-    command = [floor, "drain", str(port), str(clients), str(kind), *words]
+    command: list[str | Path] = [floor, "drain", str(port), str(clients), str(kind), *words]
     with ended(pinned(-1, *command, stdin=-1, stdout=-1)) as process:
         assert process.stdout is not None
         if process.stdout.readline().strip() != "ready":
