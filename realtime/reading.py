@@ -112,13 +112,17 @@ class Reading:
         return result
 
     async def _closed_page(self, board: Board, offset: int, limit: int) -> Page:
-        if offset == 0 and limit <= TOP:
-            snapshot, players = await self._closed.snapshot(board)
-            lines = _lines(snapshot.scores, snapshot.names, 1, 0)[:limit]
-            return Page(board.id, snapshot.epoch, snapshot.version, players, False, lines)
+        top = await self._closed_top(board)
+        if offset + limit <= TOP or top.players <= TOP:
+            return replace(top, entries=top.entries[offset : offset + limit])
         week = await self._closed.page(board, offset, limit)
         entries = [Line(*line) for line in week.lines]
         return Page(board.id, CLOSED_EPOCH, week.version, week.players, False, entries)
+
+    async def _closed_top(self, board: Board) -> Page:
+        snapshot, players = await self._closed.snapshot(board)
+        lines = _lines(snapshot.scores, snapshot.names, 1, 0)
+        return Page(board.id, snapshot.epoch, snapshot.version, players, False, lines)
 
     async def user(self, board: Board, user_id: int, neighbours: int) -> UserPage:
         """A user's row with up to `neighbours` on each side. While the store is away: from the last top seen, `stale`.
@@ -126,29 +130,25 @@ class Reading:
         Raises RealtimeError `unknown_user` where the user is not on that board, and as `page` does.
         """
         if board.is_closed(self._now()):
-            week = await self._closed.around(board, user_id, neighbours)
-            lines = [Line(*line) for line in week.lines]
-            page = Page(board.id, CLOSED_EPOCH, week.version, week.players, False, lines)
-            return _user_page(page, user_id, week.next_score)
+            return await self._closed_user(board, user_id, neighbours)
         try:
             around, names = await self._live.around(board, user_id, neighbours)
         except StoreUnavailable:
-            return self._remembered_user(board, user_id, neighbours)
+            found = _user_in(self._last_top(board), user_id, neighbours)
+            if found is None:
+                raise _unavailable() from None
+            return found
         lines = _lines(around.scores, names, around.first_rank, around.place)
         page = Page(board.id, around.epoch or "", around.version, around.players, False, lines)
         return _user_page(page, user_id, around.next_score)
 
-    def _remembered_user(self, board: Board, user_id: int, neighbours: int) -> UserPage:
-        last = self._last_top(board)
-        known = last.entries
-        place = next((i for i, line in enumerate(known) if line.user_id == user_id), None)
-        if len(known) < last.players and (place is None or place + neighbours >= len(known)):
-            raise _unavailable()  # this user, or a neighbour, may be below what was seen
-        if place is None:
-            raise _unknown_user()
-        better = [line.score for line in known[:place] if line.score > known[place].score]
-        around = replace(last, entries=known[max(0, place - neighbours) : place + neighbours + 1])
-        return _user_page(around, user_id, better[-1] if better else None)
+    async def _closed_user(self, board: Board, user_id: int, neighbours: int) -> UserPage:
+        if found := _user_in(await self._closed_top(board), user_id, neighbours):
+            return found
+        week = await self._closed.around(board, user_id, neighbours)
+        lines = [Line(*line) for line in week.lines]
+        page = Page(board.id, CLOSED_EPOCH, week.version, week.players, False, lines)
+        return _user_page(page, user_id, week.next_score)
 
     def _remember(self, board: Board, page: Page) -> None:
         known = self._last.pop(board, None)
@@ -187,6 +187,22 @@ def _unavailable() -> RealtimeError:
 
 def _unknown_user() -> RealtimeError:
     return RealtimeError("unknown_user", "This user is not on that board.")
+
+
+def _user_in(top: Page, user_id: int, neighbours: int) -> UserPage | None:
+    """A user as a board's top shows them; None where they, or a neighbour, may be below it.
+
+    Raises RealtimeError `unknown_user` where nobody is below it.
+    """
+    known = top.entries
+    place = next((i for i, line in enumerate(known) if line.user_id == user_id), None)
+    if len(known) < top.players and (place is None or place + neighbours >= len(known)):
+        return None
+    if place is None:
+        raise _unknown_user()
+    better = [line.score for line in known[:place] if line.score > known[place].score]
+    around = replace(top, entries=known[max(0, place - neighbours) : place + neighbours + 1])
+    return _user_page(around, user_id, better[-1] if better else None)
 
 
 def _user_page(page: Page, user_id: int, next_score: int | None) -> UserPage:

@@ -28,8 +28,10 @@ from realtime.errors import RealtimeError
 from realtime.history import History
 from realtime.importer import Importer
 from realtime.postgres import Ledger
+from realtime.reading import Reading
 from realtime.recording import Recorder
 from realtime.rollover import Rollover
+from realtime.snapshots import SnapshotReader
 from realtime.submissions import Submission
 from realtime.sweeper import Sweeper
 from tests.acceptance.commands import asking, environment, eventually, running
@@ -42,6 +44,9 @@ MONDAY = datetime(2021, 1, 4, tzinfo=UTC)
 """The end of the week of 2020-12-28, which is week 53 of 2020 (ISO 8601) and lies in two years."""
 
 LAST, NEXT = Board(date(2020, 12, 28)), Board(date(2021, 1, 4))
+NOW = datetime(2100, 1, 1, tzinfo=UTC)
+"""Long after every week that anything here is about."""
+
 TICK = timedelta(microseconds=1)
 ZONES = ("UTC", "Pacific/Kiritimati", "America/St_Johns")  # +14:00, and -03:30
 
@@ -580,7 +585,7 @@ async def test_every_week_of_the_real_events_is_as_independent_counts_say(
         await _shows(real, Board(week), real.weeks[week])
     live = await store.page(ALL_TIME, 0, 2_000)
     assert list(live.scores.items()) == [(user, score) for _, user, score in real.total]
-    listed, count = await real.history.listed(datetime(2100, 1, 1, tzinfo=UTC), 0, 2_000)
+    listed, count = await real.history.listed(NOW, 0, 2_000)
     players = {week.board.week: week.players for week in listed}
     assert count == len(real.weeks) and players == {week: len(of) for week, of in real.weeks.items()}
     with pytest.raises(RealtimeError):
@@ -602,12 +607,16 @@ async def _shows(real: Real, board: Board, expected: list[tuple[int, int, int]])
 
 async def _one_round_trip_each(real: Real, store: Store, keys: Any) -> None:
     """Reading a cached week asks the store once, and the database not at all."""
-    reader = History(Untouchable(), store)  # type: ignore[arg-type]
+    reading = Reading(SnapshotReader(store), History(Untouchable(), store), lambda: NOW)  # type: ignore[arg-type]
     some = real.closed[::50]
     async with keys.monitor() as monitor:
-        for week in some:
-            snapshot, _ = await reader.snapshot(Board(week))
-            assert list(snapshot.scores.items()) == [(user, score) for _, user, score in real.weeks[week][:100]]
+        for week in some[::2]:
+            page = await reading.page(Board(week), 0, 100)
+            assert [(line.rank, line.user_id, line.score) for line in page.entries] == real.weeks[week][:100]
+        for week in some[1::2]:
+            rank, user_id, score = real.weeks[week][0]
+            user = await reading.user(Board(week), user_id, 5)
+            assert (user.rank, user.score, user.players) == (rank, score, len(real.weeks[week]))
         await keys.echo("that was it")
         asked: list[str] = []
         while (command := (await monitor.next_command())["command"]) != "ECHO that was it":
