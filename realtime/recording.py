@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import asyncpg
 
 from realtime.batching import halves
-from realtime.boards import ALL_TIME, Board
+from realtime.boards import ALL_TIME, Board, told_boards
 from realtime.errors import EpochMoved, LedgerUnavailable
 from realtime.standings import Profile, Row
 from realtime.submissions import Accepted, Outcome, Rejected, Submission
@@ -171,7 +171,9 @@ async def tell(ranks: Ranks, recording: Recording, now: datetime) -> None:
 
     Raises StoreUnavailable: what the store does not hear now the sweeper replays, for the outbox rows stay.
     """
-    rows = {board: of for board, of in recording.rows.items() if not board.is_closed(now)}
+    rows: dict[Board, Sequence[Row]] = {b: of for b, of in recording.rows.items() if not b.is_closed(now)}
+    if recording.profiles:  # other boards may show a new player by now, told by somebody who had no name for them
+        rows = {board: () for board in told_boards(now)} | rows
     try:
         await ranks.apply(rows, recording.profiles)
     except EpochMoved:

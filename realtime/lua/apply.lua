@@ -38,7 +38,7 @@ end
 
 -- Reads ---------------------------------------------------------------------------------------------------------------
 
-local plans, applied, placed = {}, 0, {}
+local plans, applied = {}, 0
 for b = 1, boards do
   local plan = {
     scores = KEYS[3 * b], version = KEYS[3 * b + 1], versions = KEYS[3 * b + 2],
@@ -54,7 +54,6 @@ for b = 1, boards do
     local known = redis.call('HMGET', plan.versions, unpack(ids))
     local before = redis.call('ZMSCORE', plan.scores, unpack(ids))
     for i = 1, length do
-      if before[i] then placed[ids[i]] = true end
       local stands = known[i] and tonumber(known[i])  -- what is no number counts as nothing
       if not stands or tonumber(versions[i]) >= stands then
         local new = scores[i] ~= '' and tonumber(scores[i]) or nil
@@ -81,7 +80,7 @@ for b = 1, boards do
   plans[b] = plan
 end
 
-local profiles, renamed = {}, {}
+local profiles, renamed, named = {}, 0, {}
 for u = 1, users do
   local key = KEYS[2 + 3 * boards + u]
   local id, version, username = ARGV[at], ARGV[at + 1], ARGV[at + 2]
@@ -90,18 +89,17 @@ for u = 1, users do
   local stands = known[1] and tonumber(known[1])
   if not stands or tonumber(version) > stands or (tonumber(version) == stands and username ~= known[2]) then
     profiles[#profiles + 1] = {key, id, version, username}
-    if known[1] or placed[id] then
-      -- or banned, or deleted: closed weeks must look again. Or the name was lost, and boards show a placeholder
-      renamed[#renamed + 1] = id
-    end
+    if known[1] then renamed = renamed + 1 end  -- or banned, or deleted: closed weeks must look again
+    named[#named + 1] = id
   end
 end
-if #renamed > 0 then
+if #named > 0 and not filling then
+  -- Who has a new name and stands at a top is shown there otherwise from now on. So is who had none: the score of a new
+  -- player may come in another call, and sooner.
   for _, plan in ipairs(plans) do
-    for _, score in ipairs(redis.call('ZMSCORE', plan.scores, unpack(renamed))) do
-      if score and (not plan.edge or tonumber(score) >= plan.edge) then
-        plan.shown = true
-      end
+    local scores = redis.call('ZMSCORE', plan.scores, unpack(named))
+    for i = 1, #named do
+      if scores[i] and (not plan.edge or tonumber(scores[i]) >= plan.edge) then plan.shown = true end
     end
   end
 end
@@ -114,7 +112,7 @@ for _, plan in ipairs(plans) do
     announce[#announce + 1] = {plan.id, redis.call('INCR', plan.version)}
   end
 end
-if #renamed > 0 then
+if renamed > 0 then
   announce[#announce + 1] = {'users', redis.call('INCR', KEYS[2])}
 end
 for _, profile in ipairs(profiles) do
