@@ -64,6 +64,9 @@ async def import_scores(settings: Settings, path: Path, say: Say) -> bool:
             except LedgerUnavailable as error:
                 message = f"{error} (after {importer.summary.read:,} rows: import the file again, it goes on there)"
                 raise LedgerUnavailable(message) from None
+            except asyncio.CancelledError:
+                bars.say("Broken off: import the file again, it goes on there.")
+                raise
             except StoreUnavailable as error:
                 bars.say(f"The store does not answer ({error}): a worker brings closed weeks up to date.")
     say(_told(importer.summary))
