@@ -80,7 +80,8 @@ class Served:
 
     def __init__(self, stack: ExitStack, runner: asyncio.Runner, **environment: str) -> None:
         self._runner = runner
-        self.beside: Server = stack.enter_context(server())
+        # Nobody answers its pings either while nothing is submitted.
+        self.beside: Server = stack.enter_context(server(REALTIME_PING_INTERVAL_S="3600"))
         settings = {
             "REALTIME_PORT": "0",
             "REALTIME_MAX_CONNECTIONS_PER_ADDRESS": "0",
