@@ -64,9 +64,10 @@ class Content(NamedTuple):
         """Whether the content, complete or being filled, was made for the run that holds it."""
         if self.epoch is None:
             return False
-        if self.epoch.startswith(boards.FILLING):
-            return self.epoch.removeprefix(boards.FILLING).startswith(self.run[:8] + "-")
-        return self.content_run == self.run
+        run, _, n = self.epoch.removeprefix(boards.FILLING).partition("-")
+        if run != self.run[:8] or not (n.isascii() and n.isalnum()):
+            return False
+        return self.epoch.startswith(boards.FILLING) or self.content_run == self.run
 
     @property
     def is_complete(self) -> bool:
