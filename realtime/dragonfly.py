@@ -431,7 +431,7 @@ class Store:
             async with self._checked.pipeline(transaction=False) as pipe:
                 pipe.get(boards.EPOCH_KEY)
                 for board, user_ids in calls:
-                    pipe.eval(self._ranks, 1, board.scores_key, *user_ids)
+                    pipe.eval(self._ranks, 1, board.scores_key, " ".join(map(str, user_ids)))
                 pipe.get(boards.EPOCH_KEY)
                 before, *replies, after = await pipe.execute()
         if before != after:

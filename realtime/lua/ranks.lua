@@ -1,7 +1,7 @@
 -- Where users stand on a board, all of one moment.
 --
 -- KEYS[1]  leaderboard:user_scores:{board}
--- ARGV     user ids, at most 1,000
+-- ARGV[1]  user ids, at most 1,000, with spaces between: one argument is packed sooner than hundreds
 --
 -- Returns players, then three values a user: score, number of players above it, and the least score above it; all three nil
 -- where the user is not on the board, the third where nobody is above.
@@ -13,7 +13,11 @@ local unpack = table.unpack or unpack
 local whole = math.tointeger or function(number) return number end  -- Lua 5.4 tells 7.0 from 7
 local board = KEYS[1]
 
-local scores = redis.call('ZMSCORE', board, unpack(ARGV))
+local ids = {}
+for id in string.gmatch(ARGV[1], '%d+') do
+  ids[#ids + 1] = id
+end
+local scores = redis.call('ZMSCORE', board, unpack(ids))
 local reply, none, of_score = {redis.call('ZCARD', board)}, {false, false, false}, {}
 
 local function standing_of(score)
@@ -23,7 +27,7 @@ local function standing_of(score)
   return {whole(score), redis.call('ZCOUNT', board, above, '+inf'), next and whole(tonumber(next)) or false}
 end
 
-for i = 1, #ARGV do
+for i = 1, #ids do
   local score, standing, at = scores[i] and tonumber(scores[i]), none, 3 * i - 1
   if score then
     standing = of_score[score] or standing_of(score)
