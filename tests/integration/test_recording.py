@@ -158,6 +158,27 @@ async def test_a_twin_gets_its_outcome_from_the_second_look(
         assert isinstance(mine, Rejected) and mine.code == "submission_conflict"
 
 
+async def test_a_twin_that_is_gone_when_it_is_looked_up_is_recorded_after_all(
+    beside: Beside, dsn: str, sql: asyncpg.Connection, make_users: MakeUsers
+) -> None:
+    (user,) = await make_users(1)
+    await sql.execute("BEGIN")
+    await sql.fetch(beside.query("record_batch"), [user], ["a"], [5], [None], [None], [], "scores")
+    original = beside.recorded
+
+    async def after_it_went(batch: Sequence[Submission]) -> Any:
+        await sql.execute("DELETE FROM user_score_transactions")
+        return await original(batch)
+
+    beside.recorded = after_it_went  # type: ignore[method-assign]
+    recording_it = asyncio.ensure_future(Recorder(beside).record([submission(user, "a", 5)]))
+    await until_somebody_waits(dsn)
+    await sql.execute("COMMIT")
+    ((_, outcome),) = (await recording_it).outcomes
+    assert isinstance(outcome, Accepted) and not outcome.duplicate
+    assert await sql.fetchval("SELECT count(*) FROM user_score_transactions") == 1
+
+
 async def until_somebody_waits(dsn: str) -> None:
     watcher = await asyncpg.connect(dsn)
     try:
