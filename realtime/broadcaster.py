@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SLICE: Final = 1_000
-"""Deliveries between two turns of the event loop: a few milliseconds."""
+SLICE: Final = 250
+"""Deliveries between two turns of the event loop: less than two milliseconds, for a submission takes several turns."""
 
 POLL_INTERVAL: Final = 2.0
 """Seconds between two comparisons of versions: what a lost announcement costs."""

@@ -20,6 +20,9 @@ LONGEST_PAUSE: Final = 5.0
 HEALTHY_AFTER: Final = 30.0
 """Seconds without an error after which earlier ones are forgotten."""
 
+CANCEL_AGAIN: Final = 0.5
+"""Seconds after which a task that goes on is cancelled once more."""
+
 TOO_OFTEN: Final = 20
 """Unexpected errors in a row that end the process. A store that is away is expected, for as long as it takes."""
 
@@ -63,8 +66,9 @@ class Supervisor:
             pause = min(2 * pause, LONGEST_PAUSE)
 
     async def stop(self) -> None:
-        """Cancels every task and waits until each has ended."""
-        tasks = list(self._tasks.values())
-        for task in reversed(tasks):
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        """Cancels every task until each has ended: a library in between may swallow a cancellation."""
+        pending = set(self._tasks.values())
+        while pending:
+            for task in pending:
+                task.cancel()
+            _, pending = await asyncio.wait(pending, timeout=CANCEL_AGAIN)

@@ -25,15 +25,16 @@ LAYERS: dict[str, tuple[str, ...]] = {
     ),
     # One foreign library each, or one part of the system.
     "L1 adapters": (
-        "resources", "progress", "tokens", "pulse", "postgres", "dragonfly", "inbox", "connection", "handshake", "metrics",
+        "resources", "progress", "tokens", "pulse", "postgres", "dragonfly", "inbox", "connection", "handshake",
+        "metrics",
         "security", "pages", "line", "embedded_process", "embedded_keeper", "embedded_postgres", "embedded_store",
     ),
     # Built by the composition, each declaring the Protocol it needs.
     "L2 services": (
         "supervision", "recording", "intake", "replay", "sweeper", "rebuild", "inspection", "drift", "history",
-        "snapshots", "reading", "streams", "broadcaster", "watches", "ranks", "rollover", "estrangement", "accounts", "players", "importer",
-        "simulation", "revocation", "rights", "throttle", "access", "admission", "credentials", "session", "followed",
-        "client", "schemas", "documents",
+        "snapshots", "reading", "streams", "broadcaster", "watches", "ranks", "rollover", "estrangement",
+        "accounts", "players", "importer", "simulation", "revocation", "rights", "throttle", "access",
+        "admission", "credentials", "session", "followed", "client", "schemas", "documents",
     ),
     "L3 composition": ("embedded", "endpoints", "app", "serving", "processes", "commands", "cli", "__main__"),
 }  # fmt: skip
