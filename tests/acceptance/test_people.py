@@ -260,6 +260,26 @@ async def test_points_are_taken_back_and_the_log_keeps_both(
     assert [(entry["score_added"], entry["reason"]) for entry in log] == [(-4, "replayed"), (10, None)]
 
 
+async def test_who_drops_out_of_the_top_and_who_moves_up_are_one_diff(
+    server: RunningServer, make_users: MakeUsers
+) -> None:
+    users = await make_users(102)
+    await submit(server, [(user, 1_000 - place) for place, user in enumerate(users)])
+    client = await server.client()
+    await client.send("watch", board="all_time", user_id=users[0])
+    await client.until("rank", lambda message: message["players"] == 102)
+    await client.subscribe("all_time")
+    before = client.follower.boards["all_time"].version
+    await submit(server, [(users[0], -500)], reason="cheated")
+    diff = await client.until("diff")
+    assert (diff["from"], diff["remove"]) == (before, [users[0]])
+    assert diff["upsert"] == [{"user_id": users[100], "username": "player-101", "score": 900}]
+    rank = await client.until("rank")
+    assert (rank["rank"], rank["score"], rank["to_next"]) == (102, 500, 399)
+    last = (await server.http.get(f"/boards/all_time/users/{users[0]}?neighbours=1")).json()
+    assert [(line["rank"], line["user_id"]) for line in last["neighbours"]] == [(101, users[101]), (102, users[0])]
+
+
 async def test_only_an_admin_says_when_and_leaves_a_trace(
     server: RunningServer, ledger: Ledger, make_users: MakeUsers, sql: asyncpg.Connection
 ) -> None:
