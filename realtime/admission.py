@@ -31,8 +31,8 @@ Reply = Callable[[Outcome], None]
 class Intake(Protocol):
     """Where admitted submissions go."""
 
-    live: bool
-
+    @property
+    def live(self) -> bool: ...
     def submit(self, submission: Submission, reply: Reply) -> None: ...
     def overloaded(self, submission_id: str) -> Rejected: ...
 
@@ -66,7 +66,7 @@ class Admission:
 
     @property
     def live(self) -> bool:
-        """Whether the last batch reached the store: what `accepted` says with `live`."""
+        """Whether what is recorded now is shown soon: what `accepted` says with `live`."""
         return self._intake.live
 
     def submit(self, identity: Identity, submission: Submission, reply: Reply) -> None:

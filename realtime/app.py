@@ -27,7 +27,7 @@ from realtime.broadcaster import Broadcaster
 from realtime.dragonfly import Store, check_fitness
 from realtime.drift import Drift
 from realtime.endpoints import Endpoints, Services, on_error, refusal
-from realtime.errors import LedgerUnavailable, RealtimeError, StartupError, StoreUnavailable
+from realtime.errors import LedgerUnavailable, RealtimeError, StartupError, StoreUnavailable, TaskFailed
 from realtime.estrangement import Estrangement
 from realtime.history import History
 from realtime.inspection import Inspection
@@ -119,11 +119,6 @@ async def _keep_clock(ledger: Ledger) -> None:
         await ledger.read_clock()
 
 
-def _end_process(name: str) -> None:
-    """A task that cannot be kept going: better no process than one that lies."""
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
 class Backlog:
     """How much waits in the ledger for its way to the store, as last looked."""
 
@@ -202,14 +197,22 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
 
 
 async def supervised(tasks: Sequence[Task], stop: asyncio.Event) -> None:
-    """Keeps tasks running until `stop`."""
-    supervisor = Supervisor(_end_process)
+    """Keeps tasks running until `stop`. Raises TaskFailed where one cannot be kept going."""
+    failed: list[str] = []
+
+    def give_up(name: str) -> None:
+        failed.append(name)
+        stop.set()
+
+    supervisor = Supervisor(give_up)
     for name, run in tasks:
         supervisor.start(name, run)
     try:
         await stop.wait()
     finally:
         await supervisor.stop()
+    if failed:
+        raise TaskFailed(failed[0])
 
 
 def create_app(settings: Settings, *, with_worker: bool, peers: Peers | None = None) -> Starlette:
@@ -222,6 +225,7 @@ def create_app(settings: Settings, *, with_worker: bool, peers: Peers | None = N
     for kind in (LedgerUnavailable, StoreUnavailable):
         app.add_exception_handler(kind, on_error)
     app.state.leaving = False
+    app.state.failure = None  # what keeps it from starting or going on; `serving` raises it when all has ended
     # Around everything, the answers to what failed too.
     app.middleware_stack = Security(
         app.build_middleware_stack(), Origins(settings.origins), private=settings.boards == "private", refuse=refusal
@@ -234,7 +238,11 @@ async def _lifespan(
     app: Starlette, settings: Settings, tokens: Tokens, with_worker: bool, peers: Peers | None
 ) -> AsyncIterator[None]:
     async with AsyncExitStack() as stack:
-        stores = await stack.enter_async_context(opened(settings))
+        try:
+            stores = await stack.enter_async_context(opened(settings))
+        except StartupError as error:
+            app.state.failure = error
+            raise
         now = stores.ledger.clock.now
         snapshots = SnapshotReader(stores.store)
         reading = Reading(snapshots, stores.history, now)
@@ -264,7 +272,12 @@ async def _lifespan(
         await revocations.refresh()
         weeks = Rollover(broadcaster, now)
         backlog = Backlog(stores.ledger)
-        supervisor = Supervisor(_end_process)
+
+        def give_up(name: str) -> None:
+            app.state.failure = TaskFailed(name)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        supervisor = Supervisor(give_up)
         stack.push_async_callback(supervisor.stop)
         worker = Worker(stores) if with_worker else None
         tasks: list[Task] = [

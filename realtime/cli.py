@@ -21,7 +21,7 @@ import typer
 from realtime import __version__, boards, commands, embedded, postgres, serving
 from realtime.app import create_app, opened, run_worker
 from realtime.embedded import EmbeddedError
-from realtime.errors import LedgerUnavailable, RealtimeError, StartupError, StoreUnavailable
+from realtime.errors import LedgerUnavailable, RealtimeError, StartupError, StoreUnavailable, TaskFailed
 from realtime.processes import Processes
 from realtime.revocation import Revocations
 from realtime.settings import Settings, in_force
@@ -310,6 +310,6 @@ def main() -> None:
     """Runs the command; what went wrong is one sentence, and exit code 1."""
     try:
         cli()
-    except (StartupError, EmbeddedError, LedgerUnavailable, StoreUnavailable, RealtimeError) as error:
+    except (StartupError, TaskFailed, EmbeddedError, LedgerUnavailable, StoreUnavailable, RealtimeError) as error:
         print(f"realtime: {error}", file=sys.stderr, flush=True)
         raise SystemExit(1) from None

@@ -79,5 +79,12 @@ class LedgerUnavailable(Exception):
     """PostgreSQL did not answer in time or refused the connection."""
 
 
+class TaskFailed(Exception):
+    """A background task cannot be kept going: better no process than one that lies."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"The task {name!r} failed again and again, so this process ended. Why is in the log.")
+
+
 class StartupError(Exception):
     """The process cannot start as it is set up. The message says what to change."""

@@ -14,7 +14,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, Protocol
 
 from realtime import recording
 from realtime.batching import Batching
@@ -34,17 +34,27 @@ Waiting = tuple[Submission, Reply, float]
 STORING: Final = 8
 """Batches that may be on their way to the store at once; what comes while it hangs is left to the sweeper."""
 
+DOUBT: Final = 3.0
+"""Seconds that a batch which did not reach the store speaks against it: by then it is known whether that is away."""
+
 RETRY_UNAVAILABLE_MS: Final = 1_000
 
 CLOCKS_AGREE: Final = timedelta(seconds=1)
 """How far two processes may differ in what time it is."""
 
 
+class Store(Ranks, Protocol):
+    """What intake needs of the store."""
+
+    @property
+    def is_complete(self) -> bool: ...
+
+
 class Intake:
     """The one way by which scores come in. `run` must be running for anything to be recorded."""
 
     def __init__(
-        self, ledger: Ledger, ranks: Ranks, now: Callable[[], datetime], *, batching: Batching, limit: int
+        self, ledger: Ledger, ranks: Store, now: Callable[[], datetime], *, batching: Batching, limit: int
     ) -> None:
         self._recorder = Recorder(ledger)
         self._ranks = ranks
@@ -57,11 +67,15 @@ class Intake:
         self._storing: set[asyncio.Task[None]] = set()  # committed batches on their way to the store
         self._wake = asyncio.Event()
         self._rate = 0.0  # submissions a second, smoothed: for the hint when to try again
-        self.live = True
-        """Whether the last batch reached the store: what `accepted` says with `live`."""
+        self._doubted_until = 0.0  # the loop's seconds: a batch did not reach the store shortly before
         self.on_batch: Callable[[int, float], None] = lambda size, seconds: None
         self.on_storing: Callable[[Iterable[Board], float], None] = lambda boards, arrived: None
         self.on_stored: Callable[[float], None] = lambda seconds: None
+
+    @property
+    def live(self) -> bool:
+        """Whether what is recorded now is shown soon: what `accepted` says with `live`."""
+        return self._ranks.is_complete and asyncio.get_running_loop().time() >= self._doubted_until
 
     @property
     def waiting(self) -> int:
@@ -182,11 +196,11 @@ class Intake:
         try:
             await recording.tell(self._ranks, recorded, now)
         except StoreUnavailable as error:
-            if self.live:
+            if loop.time() >= self._doubted_until:
                 log.warning("scores are recorded but not shown: %s", error, extra={"action": "store"})
-            self.live = False
+            self._doubted_until = loop.time() + DOUBT
             return
-        self.live = True
+        self._doubted_until = 0.0
         if not recorded.closed(now + CLOCKS_AGREE):  # else the sweeper refreshes the view, which may be in the making
             self._recorder.stored(recorded.outbox_ids)
         self.on_stored(loop.time() - began)

@@ -27,7 +27,7 @@ from typing import Final
 
 from realtime import serving
 from realtime.app import create_app
-from realtime.errors import StartupError
+from realtime.errors import StartupError, TaskFailed
 from realtime.metrics import Peers
 from realtime.settings import Settings
 
@@ -134,9 +134,13 @@ class Processes:
             host, port = listener.getsockname()[:2]
             listener = bound(host, port)
         app = create_app(self._settings, with_worker=False, peers=self._peers_of(os.getpid()))
-        started = serving.run(
-            app, self._settings, lambda address: _tell(self._tell_ready), listener=listener
-        )
+        try:
+            started = serving.run(
+                app, self._settings, lambda address: _tell(self._tell_ready), listener=listener
+            )
+        except (StartupError, TaskFailed) as error:
+            print(f"realtime: {error}", file=sys.stderr, flush=True)
+            sys.exit(NOT_STARTED if isinstance(error, StartupError) else 1)
         sys.exit(0 if started else NOT_STARTED)
 
     def _end_with_parent(self) -> None:

@@ -174,7 +174,10 @@ def server(app: Starlette, settings: Settings, on_ready: Callable[[str], None]) 
 def run(
     app: Starlette, settings: Settings, on_ready: Callable[[str], None], *, listener: socket.socket | None = None
 ) -> bool:
-    """Serves until a signal, on `listener` where one is given; False where it could not start."""
+    """Serves until a signal, on `listener` where one is given; False where it could not start.
+
+    Raises what the application says of its own end (`app.state.failure`): StartupError, TaskFailed.
+    """
     serving = server(app, settings, on_ready)
     # What is loaded now stays: the collector need not look at it again, nor at every connection every few messages.
     gc.collect()
@@ -184,7 +187,10 @@ def run(
         with asyncio.Runner(loop_factory=serving.config.get_loop_factory()) as runner:
             runner.run(serving.serve(None if listener is None else [listener]))
     except SystemExit:
-        return False
+        serving.started = False
+    failure = getattr(app.state, "failure", None)
+    if failure is not None:
+        raise failure
     return serving.started
 
 
