@@ -1,0 +1,126 @@
+"""Migrations: once, whoever starts them and how often, and all of it or nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from realtime import postgres, resources
+from realtime.errors import LedgerUnavailable
+from realtime.postgres import Ledger
+from realtime.submissions import Submission
+
+SCHEMA = """
+    SELECT table_name, column_name, data_type, is_nullable, column_default
+    FROM information_schema.columns WHERE table_schema = 'public' ORDER BY 1, 2
+"""
+
+
+async def shape(dsn: str) -> list[tuple[object, ...]]:
+    connection = await asyncpg.connect(dsn)
+    try:
+        columns = [tuple(row) for row in await connection.fetch(SCHEMA)]
+        indexes = await connection.fetch("SELECT indexdef FROM pg_indexes WHERE schemaname = 'public' ORDER BY 1")
+        return columns + [tuple(row) for row in indexes]
+    finally:
+        await connection.close()
+
+
+def tables(found: list[tuple[object, ...]]) -> set[object]:
+    return {row[0] for row in found if len(row) > 1}
+
+
+async def test_an_empty_database_gets_the_schema_of_every_other_test(empty_dsn: str, dsn: str) -> None:
+    assert await shape(empty_dsn) == []
+    await postgres.migrate(empty_dsn)
+    assert await shape(empty_dsn) == await shape(dsn)
+    assert {"users", "user_score_transactions", "user_total_scores", "user_weekly_scores", "outbox"} <= tables(
+        await shape(dsn)
+    )
+
+
+async def test_again_changes_nothing(dsn: str, sql: asyncpg.Connection) -> None:
+    await sql.execute("INSERT INTO users (username) VALUES ('here before')")
+    before = await shape(dsn)
+    for _ in range(2):
+        await postgres.migrate(dsn)
+    assert await shape(dsn) == before
+    assert await sql.fetchval("SELECT username FROM users") == "here before"
+
+
+async def test_several_at_once_wait_for_each_other(empty_dsn: str, dsn: str) -> None:
+    async with asyncio.timeout(30):
+        await asyncio.gather(*(postgres.migrate(empty_dsn) for _ in range(5)))
+    assert await shape(empty_dsn) == await shape(dsn)
+
+
+async def test_two_processes_at_once(empty_dsn: str, dsn: str) -> None:
+    environment = {**os.environ, "DATABASE_URL": empty_dsn}
+    started = [
+        await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "realtime", "migrate", env=environment, stdout=subprocess.PIPE
+        )
+        for _ in range(2)
+    ]
+    said = [(await process.communicate())[0].decode() for process in started]
+    assert [process.returncode for process in started] == [0, 0]
+    assert said == ["The schema is up to date.\n"] * 2
+    assert await shape(empty_dsn) == await shape(dsn)
+
+
+async def test_a_killed_migration_leaves_neither_a_lock_nor_half_a_schema(empty_dsn: str, dsn: str) -> None:
+    """It is killed while it waits for a table that somebody else holds."""
+    holder = await asyncpg.connect(empty_dsn)
+    await holder.execute("BEGIN; CREATE TABLE users (half boolean)")  # the migration's own must wait for ours
+    environment = {**os.environ, "DATABASE_URL": empty_dsn}
+    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "realtime", "migrate", env=environment)
+    async with asyncio.timeout(30):
+        while not await holder.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+            await holder.execute("SELECT pg_sleep(0.02)")
+    process.send_signal(signal.SIGKILL)
+    await process.wait()
+    await holder.execute("ROLLBACK")
+    async with asyncio.timeout(30):
+        await postgres.migrate(empty_dsn)
+    assert await shape(empty_dsn) == await shape(dsn)
+    await holder.close()
+
+
+async def test_a_database_that_is_not_there_is_told_as_such() -> None:
+    with pytest.raises(LedgerUnavailable):
+        await postgres.migrate("postgresql://nobody:x@127.0.0.1:1/none")
+
+
+async def test_a_ledger_works_on_what_was_just_migrated(empty_dsn: str) -> None:
+    await postgres.migrate(empty_dsn)
+    ledger = Ledger(empty_dsn)
+    await ledger.open()
+    (row,) = await ledger.record_batch([Submission(1, "a", 5, None, None)], [])
+    assert row.outcome == "unknown"
+    await ledger.aclose()
+
+
+def test_migrations_are_plain_sql_with_a_way_there() -> None:
+    found = sorted((resources.folder("sql") / "migrations").glob("*.sql"))
+    assert found
+    numbers = [re.match(r"(\d{4})_\w+$", path.stem) for path in found]
+    assert all(numbers)
+    assert [int(match[1]) for match in numbers if match] == list(range(1, len(found) + 1)), "no number twice, no gap"
+    for path in found:
+        text = path.read_text(encoding="utf-8")
+        assert "-- migrate: apply" in text, path.name
+
+
+def test_every_query_has_a_name_of_its_own_and_is_used() -> None:
+    queries = resources.queries()
+    source = "".join(path.read_text(encoding="utf-8") for path in Path(postgres.__file__).parent.glob("*.py"))
+    unused = [name for name in queries if f'"{name}"' not in source]
+    assert unused == []

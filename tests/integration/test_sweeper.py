@@ -1,0 +1,190 @@
+"""The sweeper: what died between the stores arrives all the same, once, and from the values of now."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from datetime import UTC, date, datetime
+
+import asyncpg
+import pytest
+from redis.asyncio import Redis
+
+from realtime.accounts import Accounts
+from realtime.boards import ALL_TIME, Board, user_key, week_at
+from realtime.dragonfly import Store
+from realtime.errors import LedgerUnavailable, StoreUnavailable
+from realtime.history import History
+from realtime.postgres import Ledger
+from realtime.replay import USERS, Replay
+from realtime.submissions import Submission
+from realtime.sweeper import ROWS, Sweeper
+from tests.conftest import MakeUsers, PrivateStore, make_ours
+
+MONDAY = datetime(2026, 3, 2, tzinfo=UTC)
+
+
+class Amended:
+    """Takes the closed weeks that a sweep found."""
+
+    def __init__(self) -> None:
+        self.weeks: list[set[date]] = []
+
+    async def __call__(self, weeks: Collection[date]) -> None:
+        self.weeks.append(set(weeks))
+
+
+def sweeper_of(ledger: Ledger, store: Store, amended: Amended | None = None) -> Sweeper:
+    replay = Replay(ledger, store, ledger.clock.now)
+    return Sweeper(ledger, replay, ledger.clock.now, amended or Amended())
+
+
+async def record(ledger: Ledger, user: int, name: str, score: int = 5, at: datetime | None = None) -> None:
+    """Commits, and dies before the store hears of it."""
+    await ledger.record_batch([Submission(user, name, score, None, at)], [])
+
+
+async def test_a_crash_between_the_stores_is_made_good(
+    ledger: Ledger, store: Store, keys: Redis, make_users: MakeUsers
+) -> None:
+    (user,) = await make_users(names=["Ω"])
+    await record(ledger, user, "a")
+    assert await keys.zscore(ALL_TIME.scores_key, user) is None
+    sweeper = sweeper_of(ledger, store)
+    assert await sweeper.sweep() == 0, "it may still be on its way"
+    assert await sweeper.sweep(older_than=0) == 1
+    assert await keys.zscore(ALL_TIME.scores_key, user) == 5
+    assert await keys.zscore(week_at(ledger.clock.now()).scores_key, user) == 5
+    assert await keys.hget(user_key(user), "username") == "Ω"
+    assert await ledger.outbox_state() == (0, 0.0)
+    assert await sweeper.sweep(older_than=0) == 0
+    assert sweeper.replayed == 1
+
+
+async def test_what_is_replayed_is_what_is_true_now(
+    ledger: Ledger, store: Store, keys: Redis, sql: asyncpg.Connection, make_users: MakeUsers
+) -> None:
+    """An old row after newer ones have arrived takes nothing back."""
+    (user,) = await make_users(1)
+    await record(ledger, user, "a", 5)
+    await record(ledger, user, "b", 7)
+    now = await ledger.standings_of([user], [ALL_TIME, week_at(ledger.clock.now())])
+    await store.apply(now, await ledger.profiles_of([user]))
+    version = await keys.get(ALL_TIME.version_key)
+    await sweeper_of(ledger, store).sweep(older_than=0)
+    assert await keys.zscore(ALL_TIME.scores_key, user) == 12
+    assert await keys.get(ALL_TIME.version_key) == version, "nothing changed: nobody is told"
+
+
+@pytest.mark.parametrize("change", ["rename", "ban", "unban", "delete"])
+async def test_every_kind_of_change_is_replayed(
+    ledger: Ledger, private_store: PrivateStore, make_users: MakeUsers, change: str
+) -> None:
+    """The store is away while somebody is renamed, banned, shown again or deleted."""
+    (user,) = await make_users(names=["before"])
+    store = Store(private_store.url, timeout=0.5)
+    await make_ours(store)
+    replay = Replay(ledger, store, ledger.clock.now)
+    accounts = Accounts(ledger, replay, None)  # type: ignore[arg-type]
+    await record(ledger, user, "a", 5)
+    if change == "unban":
+        await accounts.ban(user, actor="test", reason=None)
+    await sweeper_of(ledger, store).sweep(older_than=0)
+    await asyncio.to_thread(private_store.kill)
+    if change == "rename":
+        await accounts.rename(user, "after")
+    elif change == "delete":
+        await accounts.delete(user, actor="test")
+    else:
+        await getattr(accounts, change)(user, actor="test", reason=None)
+    assert (await ledger.outbox_state())[0] == 1
+    with pytest.raises(StoreUnavailable):
+        await sweeper_of(ledger, store).sweep(older_than=0)
+    assert (await ledger.outbox_state())[0] == 1, "the row stays until the store has it"
+    await asyncio.to_thread(private_store.start)
+    await make_ours(store, 2)
+    assert await sweeper_of(ledger, store).sweep(older_than=0) == 1
+    top = (await store.read([ALL_TIME], [user])).tops[0]
+    assert top.scores == ({} if change in ("ban", "delete") else {user: 5})
+    name = (await store.names([user]))[user]
+    assert name == {"rename": "after", "delete": "deleted"}.get(change, "before")
+    await store.aclose()
+
+
+async def test_many_rows_and_users_are_replayed_in_few_calls(
+    ledger: Ledger, store: Store, keys: Redis, make_users: MakeUsers
+) -> None:
+    users = await make_users(USERS + 50)
+    batch = [Submission(user, "a", user, None, None) for user in users]
+    for start in range(0, len(batch), 100):
+        await ledger.record_batch(batch[start : start + 100], [])
+    for number in range(ROWS + 10):
+        await record(ledger, users[number % 7], f"more-{number}", 1)
+    sweeper = sweeper_of(ledger, store)
+    assert await sweeper.sweep(older_than=0) == ROWS
+    assert await sweeper.sweep(older_than=0) == 6 + 10
+    assert await keys.zcard(ALL_TIME.scores_key) == len(users)
+
+
+async def test_two_sweepers_share_the_work_and_wait_for_nobody(
+    dsn: str, ledger: Ledger, store: Store, keys: Redis, make_users: MakeUsers
+) -> None:
+    users = await make_users(30)
+    for user in users:
+        await record(ledger, user, "a")
+    other = Ledger(dsn)
+    await other.open()
+    first, second = sweeper_of(ledger, store), sweeper_of(other, store)
+    async with asyncio.timeout(10):
+        swept = await asyncio.gather(*(sweeper.sweep(older_than=0) for sweeper in (first, second)))
+    assert sum(swept) == 30
+    assert await keys.zcard(ALL_TIME.scores_key) == 30
+    await other.aclose()
+
+
+async def test_closed_weeks_are_amended_and_live_ones_are_not(
+    ledger: Ledger, store: Store, keys: Redis, make_users: MakeUsers
+) -> None:
+    (user,) = await make_users(1)
+    await record(ledger, user, "then", 5, MONDAY)
+    await record(ledger, user, "now", 7)
+    amended = Amended()
+    await sweeper_of(ledger, store, amended).sweep(older_than=0)
+    assert amended.weeks == [{MONDAY.date()}]
+    assert await keys.zscore(ALL_TIME.scores_key, user) == 12
+    assert not await keys.exists(Board(MONDAY.date()).scores_key)
+
+
+async def test_a_closed_week_shows_its_amendment_when_the_row_is_gone(
+    ledger: Ledger, store: Store, make_users: MakeUsers
+) -> None:
+    a, b = await make_users(2)
+    week = Board(MONDAY.date())
+    history = History(ledger, store)
+    replay = Replay(ledger, store, ledger.clock.now)
+    sweeper = Sweeper(ledger, replay, ledger.clock.now, history.amend)
+    await record(ledger, a, "a", 5, MONDAY)
+    first, _ = await history.snapshot(week)
+    await record(ledger, b, "a", 9, MONDAY)
+    assert (await history.snapshot(week))[0] == first, "the view is as it was made"
+    await sweeper.sweep(older_than=0)
+    second, players = await history.snapshot(week)
+    assert second.entries == [(b, "player-2", 9), (a, "player-1", 5)]
+    assert players == 2
+    assert second.version > first.version
+
+
+async def test_without_the_ledger_or_the_store_it_goes_on_trying(
+    ledger: Ledger, store: Store, make_users: MakeUsers
+) -> None:
+    (user,) = await make_users(1)
+    await record(ledger, user, "a")
+    sweeper = sweeper_of(ledger, store)
+    running = asyncio.ensure_future(sweeper.run())
+    await ledger.aclose()
+    await asyncio.sleep(0.02)
+    assert not running.done()
+    with pytest.raises(LedgerUnavailable):
+        await sweeper.sweep(older_than=0)
+    running.cancel()
+    await asyncio.wait([running])
