@@ -12,9 +12,6 @@ SELECT id, password_hash FROM users WHERE lower(email) = lower($1) AND deleted_a
 SELECT u.id, u.email, u.username, u.created_at, coalesce(t.hidden, false) AS banned
 FROM users u LEFT JOIN user_total_scores t ON t.user_id = u.id WHERE u.id = $1 AND u.deleted_at IS NULL
 
--- name: rehash
-UPDATE users SET password_hash = $2 WHERE id = $1 AND deleted_at IS NULL
-
 -- name: rename
 -- $1 user id, $2 username: one statement, with its outbox row. No row where there is no such user; `outbox_id` is NULL where
 -- the name is as it was. Locks: the user, then closed weeks in order, here and wherever both are changed.

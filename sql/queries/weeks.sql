@@ -32,11 +32,6 @@ SELECT week FROM closed_weeks WHERE week = ANY ($1::date[]) ORDER BY week
 INSERT INTO closed_weeks AS c (week, players) VALUES ($1, $2)
 ON CONFLICT (week) DO UPDATE SET version = c.version + 1, players = excluded.players, updated_at = clock_timestamp()
 
--- name: week_moved
--- What closed weeks show of user $1 changed: their versions are one further.
-UPDATE closed_weeks SET version = version + 1, updated_at = clock_timestamp()
-WHERE week IN (SELECT week FROM user_weekly_scores WHERE user_id = $1)
-
 -- name: first_week
 -- The week of the oldest score, NULL where there is none.
 SELECT min(week) FROM user_weekly_scores
