@@ -1,0 +1,129 @@
+"""Rollover: at every end of a week, once, in order, by PostgreSQL's clock. (What viewers see of it: test_broadcaster.)"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, date, datetime, timedelta
+
+import asyncpg
+import pytest
+
+from realtime import rollover as module
+from realtime.boards import Board
+from realtime.dragonfly import Store
+from realtime.errors import LedgerUnavailable
+from realtime.history import History
+from realtime.postgres import Ledger
+from realtime.rollover import Rollover, open_weeks
+from realtime.submissions import Submission
+from tests.conftest import MakeUsers
+
+MONDAY = datetime(2026, 11, 23, tzinfo=UTC)
+BEFORE, WEEK, NEXT = (Board((MONDAY + timedelta(weeks=n)).date()) for n in (-1, 0, 1))
+MICROSECOND = timedelta(microseconds=1)
+
+
+class Told:
+    """Who is told, in order."""
+
+    def __init__(self) -> None:
+        self.said: list[tuple[str, ...]] = []
+
+    def roll_over(self, before: Board, after: Board) -> None:
+        self.said.append(("roll over", before.id, after.id))
+
+    def mark(self, board_id: str) -> None:
+        self.said.append(("mark", board_id))
+
+
+def stepped(*moments: datetime) -> list[tuple[str, ...]]:
+    told = Told()
+    rollover = Rollover(told, lambda: moments[0])
+    for moment in moments:
+        rollover.step(moment)
+    return told.said
+
+
+def test_nothing_happens_within_a_week() -> None:
+    assert stepped(MONDAY, MONDAY + timedelta(days=3), MONDAY + timedelta(days=7) - MICROSECOND) == []
+
+
+def test_a_week_ends_once_and_its_view_answers_a_grace_later() -> None:
+    end = MONDAY + timedelta(days=7)
+    closes = end + timedelta(seconds=120)
+    moments = [
+        end - MICROSECOND,
+        end,
+        end + timedelta(seconds=1),
+        closes - MICROSECOND,
+        closes,
+        closes + timedelta(hours=1),
+    ]
+    assert stepped(*moments) == [("roll over", WEEK.id, NEXT.id), ("mark", WEEK.id)]
+    assert stepped(*moments[:4]) == [("roll over", WEEK.id, NEXT.id)]
+
+
+def test_after_a_long_sleep_everybody_is_moved_to_the_week_it_is() -> None:
+    later = MONDAY + timedelta(weeks=5, hours=3)
+    now = Board((MONDAY + timedelta(weeks=5)).date())
+    assert stepped(MONDAY, later) == [("roll over", WEEK.id, now.id), ("mark", WEEK.id)]
+
+
+def test_who_starts_within_the_grace_moves_the_last_weeks_viewers_to_its_view() -> None:
+    assert stepped(MONDAY + timedelta(seconds=60), MONDAY + timedelta(seconds=120)) == [("mark", BEFORE.id)]
+    assert stepped(MONDAY + timedelta(seconds=120), MONDAY + timedelta(seconds=121)) == []
+
+
+def test_it_knows_when_it_is_late() -> None:
+    rollover = Rollover(Told(), lambda: MONDAY)
+    end = MONDAY + timedelta(days=7)
+    assert not rollover.is_late(MONDAY), "it has not begun"
+    rollover.step(MONDAY)
+    assert not rollover.is_late(end + timedelta(seconds=5)), "a moment is nothing"
+    assert rollover.is_late(end + timedelta(seconds=11))
+    rollover.step(end + timedelta(seconds=11))
+    assert not rollover.is_late(end + timedelta(seconds=11))
+
+
+async def test_it_steps_by_itself_when_the_week_ends() -> None:
+    told = Told()
+    begun = asyncio.get_running_loop().time()
+    first = MONDAY + timedelta(days=7) - timedelta(milliseconds=50)
+    clock = lambda: first + timedelta(seconds=asyncio.get_running_loop().time() - begun)  # noqa: E731
+    running = asyncio.ensure_future(Rollover(told, clock).run())
+    async with asyncio.timeout(10):
+        while not told.said:  # noqa: ASYNC110 - fifty milliseconds of a real clock
+            await asyncio.sleep(0.005)
+    running.cancel()
+    await asyncio.wait([running])
+    assert told.said == [("roll over", WEEK.id, NEXT.id)]
+
+
+async def test_the_worker_opens_what_closed_while_nobody_looked(
+    ledger: Ledger, store: Store, sql: asyncpg.Connection, make_users: MakeUsers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also after it was away for months, and whatever fails at first."""
+    monkeypatch.setattr(module, "OPEN_INTERVAL", 0.01)
+    monkeypatch.setattr(module, "OPENED_AT_ONCE", 3)
+    (user,) = await make_users(1)
+    first = datetime(2026, 3, 2, tzinfo=UTC)
+    batch = [Submission(user, str(n), 1, None, first + timedelta(weeks=n)) for n in range(8)]
+    await ledger.record_batch(batch, [])
+    history = History(ledger, store)
+    failures = 2
+
+    async def open_all(now: datetime, limit: int) -> int:
+        nonlocal failures
+        if failures:
+            failures -= 1
+            raise LedgerUnavailable("away")
+        return await history.open_all(now, limit)
+
+    running = asyncio.ensure_future(open_weeks(open_all, ledger.clock.now))
+    async with asyncio.timeout(20):
+        while await sql.fetchval("SELECT count(*) FROM closed_weeks") < 8:
+            await sql.execute("SELECT pg_sleep(0.01)")
+    running.cancel()
+    await asyncio.wait([running])
+    names = {row[0] for row in await sql.fetch("SELECT matviewname FROM pg_matviews")}
+    assert names == {Board(date(2026, 3, 2) + timedelta(weeks=n)).view for n in range(8)}
