@@ -1,4 +1,4 @@
-"""Rollover: at every end of a week, once, in order, by PostgreSQL's clock. (What viewers see of it: test_broadcaster.)"""
+"""Rollover: at every end of a week, once, by the clock that is given. (What viewers see of it: test_broadcaster.)"""
 
 from __future__ import annotations
 
@@ -45,7 +45,8 @@ def stepped(*moments: datetime) -> list[tuple[str, ...]]:
 
 
 def test_nothing_happens_within_a_week() -> None:
-    assert stepped(MONDAY, MONDAY + timedelta(days=3), MONDAY + timedelta(days=7) - MICROSECOND) == []
+    day = timedelta(days=1)
+    assert stepped(MONDAY + day, MONDAY + 3 * day, MONDAY + 7 * day - MICROSECOND) == []
 
 
 def test_a_week_ends_once_and_its_view_answers_a_grace_later() -> None:
@@ -66,7 +67,7 @@ def test_a_week_ends_once_and_its_view_answers_a_grace_later() -> None:
 def test_after_a_long_sleep_everybody_is_moved_to_the_week_it_is() -> None:
     later = MONDAY + timedelta(weeks=5, hours=3)
     now = Board((MONDAY + timedelta(weeks=5)).date())
-    assert stepped(MONDAY, later) == [("roll over", WEEK.id, now.id), ("mark", WEEK.id)]
+    assert stepped(MONDAY + timedelta(days=1), later) == [("roll over", WEEK.id, now.id), ("mark", WEEK.id)]
 
 
 def test_who_starts_within_the_grace_moves_the_last_weeks_viewers_to_its_view() -> None:
