@@ -1,0 +1,52 @@
+"""A PostgreSQL that hangs: found by its pulse, not by one time-out after the other."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from realtime import pulse
+from realtime.errors import LedgerUnavailable
+from realtime.postgres import Ledger
+from tests.chaos.proxy import Proxy
+
+
+async def test_who_waits_is_cut_off_and_who_comes_is_refused(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pulse, "PATIENCE", 0.2)
+    async with Proxy(dsn) as wire:
+        ledger = Ledger(wire.url, connections=2)
+        await ledger.open()
+        await ledger.pulse.beat()
+        assert ledger.pulse.away is None
+        wire.stall()
+        asking = [
+            asyncio.ensure_future(ledger.fetch("moment")) for _ in range(4)
+        ]  # two hang, two wait for a connection
+        await asyncio.sleep(0)
+        await ledger.pulse.beat()
+        assert ledger.pulse.away is not None
+        answers = await asyncio.gather(*asking, return_exceptions=True)
+        assert [type(answer) for answer in answers] == [LedgerUnavailable] * 4
+        began = time.monotonic()
+        with pytest.raises(LedgerUnavailable):
+            await ledger.fetch("moment")
+        assert time.monotonic() - began < 0.1
+        wire.cut()
+        wire.flow()
+        await ledger.pulse.beat()
+        assert await ledger.fetch("moment")
+        await ledger.aclose()
+
+
+async def test_a_lost_connection_alone_is_no_database_that_is_away(dsn: str) -> None:
+    async with Proxy(dsn) as wire:
+        ledger = Ledger(wire.url)
+        await ledger.open()
+        await ledger.pulse.beat()
+        wire.cut()
+        await ledger.pulse.beat()
+        assert ledger.pulse.away is None
+        assert await ledger.fetch("moment")
+        await ledger.aclose()

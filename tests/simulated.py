@@ -1,0 +1,512 @@
+"""A small world for the simulation: processes whose calls to the store arrive when, and if, somebody decides.
+
+Owns the letters (calls on their way), the processes made of the real services, the clients that follow them, and what
+must be true of all. Must never sleep, or read the host's clock: between two decisions everything has come to rest.
+Assumes a real PostgreSQL, and a real store that restarts itself on `DEBUG CRASH-AND-RECOVER` (Redis 6.2 and later).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, cast
+
+import asyncpg
+import redis.asyncio
+
+from realtime import boards
+from realtime.accounts import Accounts, Passwords
+from realtime.batching import Batching
+from realtime.boards import ALL_TIME, CURRENT_WEEK, Board
+from realtime.broadcaster import Broadcaster
+from realtime.dragonfly import Content, Store
+from realtime.errors import LedgerUnavailable, RealtimeError, StoreUnavailable
+from realtime.frames import Frame
+from realtime.history import History
+from realtime.intake import Intake
+from realtime.postgres import Ledger
+from realtime.reading import Reading
+from realtime.rebuild import Rebuilder
+from realtime.replay import Replay
+from realtime.rollover import Rollover
+from realtime.snapshots import SnapshotReader
+from realtime.standings import Profile, Row, Snapshot
+from realtime.streams import Subscriber
+from realtime.submissions import Accepted, Outcome, Rejected, Submission
+from realtime.sweeper import Sweeper
+from realtime.wire import Since
+from tests.following import Follower, Message
+
+REST = 10.0
+"""Seconds the world may take to come to rest: more means that somebody waits for somebody."""
+
+CHUNK = 40
+"""Rows a rebuild fills at once: several calls for a world of a hundred."""
+
+# The end of last week lies behind the real clock, and the keys of last week do not expire before next Tuesday.
+NOW = datetime.now(UTC)
+LAST_WEEK = boards.week_at(NOW - timedelta(days=7))
+THIS_WEEK = boards.week_at(NOW)
+MOMENTS = [
+    THIS_WEEK.starts - timedelta(hours=1),
+    THIS_WEEK.starts - timedelta(milliseconds=2),  # a process's clock lags a little: PostgreSQL is in this week
+    THIS_WEEK.starts + timedelta(seconds=60),  # three live boards
+    THIS_WEEK.starts + timedelta(seconds=121),  # last week is closed
+]
+
+ACTIVE = [9, 10, 99, 100, 104]
+"""Users things happen to; their ids order otherwise as text. The rest, up to 104, stand still around place 100."""
+
+_op: ContextVar[Op | None] = ContextVar("op", default=None)
+
+
+# Letters ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class Op:
+    """Something a process does: a batch, a sweep, a rebuild. At rest it waits for a letter, or has ended."""
+
+    name: str
+    task: asyncio.Task[Any] | None = None
+    waits: bool = False
+
+
+@dataclass(eq=False)
+class Letter:
+    """A call to the store on its way."""
+
+    op: Op
+    call: str
+    execute: Callable[[], Awaitable[Any]]
+    reply: asyncio.Future[Any]
+
+
+class Post:
+    """Letters of all processes, in the order they were written."""
+
+    def __init__(self) -> None:
+        self.letters: list[Letter] = []
+        self.late: list[Letter] = []  # given up by the sender, yet still on their way
+        self.ops: set[Op] = set()
+        self._moved = asyncio.Event()
+        self.failures: list[BaseException] = []
+
+    def start(self, name: str, work: Coroutine[Any, Any, Any]) -> Op:
+        """Begins something whose store calls are letters."""
+        op = Op(name)
+
+        async def run() -> Any:
+            _op.set(op)
+            return await work
+
+        op.task = asyncio.get_running_loop().create_task(run())
+        self.ops.add(op)
+        op.task.add_done_callback(lambda task: self._ended(op, task))
+        return op
+
+    def _ended(self, op: Op, task: asyncio.Task[Any]) -> None:
+        self.ops.discard(op)
+        self.letters = [letter for letter in self.letters if letter.op is not op]
+        self._moved.set()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            if not isinstance(error, (StoreUnavailable, LedgerUnavailable)):
+                self.failures.append(error)
+
+    async def send(self, call: str, execute: Callable[[], Awaitable[Any]]) -> Any:
+        """Sends a letter and waits for the reply; outside of an op the call is made at once."""
+        op = _op.get()
+        if op is None:
+            return await execute()
+        letter = Letter(op, call, execute, asyncio.get_running_loop().create_future())
+        self.letters.append(letter)
+        op.waits = True
+        self._moved.set()
+        try:
+            return await letter.reply
+        finally:
+            op.waits = False
+
+    async def deliver(self, letter: Letter, *, answered: bool = True) -> None:
+        """The call is made; its reply arrives, or is lost on the way back."""
+        self.letters.remove(letter)
+        result: Any = None
+        problem: BaseException | None = None
+        try:
+            result = await letter.execute()
+        except (StoreUnavailable, LedgerUnavailable) as error:
+            problem = error
+        if not answered:
+            problem = StoreUnavailable("the reply was lost")
+        self._answer(letter, result, problem)
+        await self.rest()
+
+    async def drop(self, letter: Letter, *, late: bool = False) -> None:
+        """The call gets no answer in time; it never arrives, or (`late`) may arrive some time."""
+        self.letters.remove(letter)
+        if late:
+            self.late.append(letter)
+        self._answer(letter, None, StoreUnavailable("no answer in time"))
+        await self.rest()
+
+    def _answer(self, letter: Letter, result: Any, problem: BaseException | None) -> None:
+        letter.op.waits = False
+        if letter.reply.done():  # whoever waited was killed
+            return
+        if problem is not None:
+            letter.reply.set_exception(problem)
+        else:
+            letter.reply.set_result(result)
+
+    async def arrive(self, letter: Letter) -> None:
+        """A letter that nobody waits for any more arrives after all."""
+        self.late.remove(letter)
+        try:
+            await letter.execute()
+        except (StoreUnavailable, LedgerUnavailable):
+            pass
+
+    async def finish(self, op: Op) -> None:
+        """Delivers what an op writes until it ends."""
+        while letters := [letter for letter in self.letters if letter.op is op]:
+            await self.deliver(letters[0])
+
+    async def kill(self, ops: Collection[Op]) -> None:
+        """Ends ops where they are."""
+        tasks = [op.task for op in ops if op.task is not None]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    async def clear(self) -> None:
+        """Nothing is under way, and nothing went wrong."""
+        await self.kill(list(self.ops))
+        self.late.clear()
+        self.failures.clear()
+
+    async def rest(self) -> None:
+        """Waits until every op waits for a letter or has ended."""
+        async with asyncio.timeout(REST):
+            while any(not op.waits for op in self.ops):
+                self._moved.clear()
+                await self._moved.wait()
+        if self.failures:
+            raise self.failures[0]
+
+
+class DelayedStore(Store):
+    """The store, its writing calls sent as letters. What a call carries is fixed when it is sent."""
+
+    def __init__(self, url: str, post: Post) -> None:
+        super().__init__(url)
+        self._post = post
+
+    async def adopt(self) -> Content:
+        return cast(Content, await self._post.send("adopt", super().adopt))
+
+    async def apply(
+        self, rows: Mapping[Board, Sequence[Row]], profiles: Sequence[Profile] = (), *, epoch: str | None = None
+    ) -> int:
+        expected = epoch or self.epoch or "none"
+        call = super().apply
+        told = [(board.id, list(of)[:5]) for board, of in rows.items()]
+        what = f"apply {expected} {told} {list(profiles)[:5]}"
+        return cast(int, await self._post.send(what, lambda: call(rows, profiles, epoch=expected)))
+
+    async def begin_filling(self, run: str, epoch: str) -> bool:
+        call = super().begin_filling
+        return cast(bool, await self._post.send(f"begin {epoch}", lambda: call(run, epoch)))
+
+    async def clear(self, epoch: str) -> None:
+        call = super().clear
+        await self._post.send(f"clear {epoch}", lambda: call(epoch))
+
+    async def end_filling(self, run: str, epoch: str, announced: Sequence[str]) -> bool:
+        call = super().end_filling
+        return cast(bool, await self._post.send(f"end {epoch}", lambda: call(run, epoch, announced)))
+
+
+# Processes -------------------------------------------------------------------------------------------------------
+
+
+class Viewer:
+    """A client's end of a connection: takes every message into a board of its own, as slowly as it is told."""
+
+    def __init__(self) -> None:
+        self.follower = Follower()
+        self.live = True
+        self.stalled = False
+
+    def write(self, frame: Frame) -> int:
+        message: Message = json.loads(frame.payload)
+        self.follower.take(message)
+        if message["type"] == "status":
+            self.live = message["live"]
+        return 100_000 if self.stalled else 0
+
+    def close(self, code: int, reason: str = "") -> None:
+        raise AssertionError("nobody is that slow here")
+
+
+class Process:
+    """One server process with its worker's part and one viewer; `restart` is a kill -9 and a new start."""
+
+    def __init__(self, world: World, name: str) -> None:
+        self.world = world
+        self.name = name
+        self.store = DelayedStore(world.store_url, world.post)
+        self.ops: set[Op] = set()
+        self.restart()
+
+    def restart(self) -> None:
+        """Forgets everything a process that ends forgets."""
+        ledger, store, now = self.world.ledger, self.store, self.world.now
+        store.run = store.epoch = None
+        self.history = History(ledger, store)
+        self.replay = Replay(ledger, store, now)
+        self.rebuilder = Rebuilder(ledger, store, now, chunk=CHUNK)
+        self.sweeper = Sweeper(ledger, self.replay, now, self.history.amend)
+        self.accounts = Accounts(ledger, self.replay, cast(Passwords, None))
+        self.intake = Intake(ledger, store, now, batching=Batching(), limit=100)
+        reading = Reading(SnapshotReader(store), self.history, now)
+        self.broadcaster = Broadcaster(reading, store, now, interval=0.05)
+        self.broadcaster.on_foreign = self._on_foreign
+        self.rollover = Rollover(self.broadcaster, now)
+        self.rollover.step(now())
+        self.viewer: Viewer | None = None
+        self.subscriber: Subscriber | None = None
+
+    def _on_foreign(self) -> None:
+        raise AssertionError(f"{self.name} saw a version go back")
+
+    def start(self, name: str, work: Coroutine[Any, Any, Any]) -> Op:
+        """Begins something in this process."""
+        op = self.world.post.start(f"{self.name} {name}", work)
+        self.ops.add(op)
+        assert op.task is not None
+        op.task.add_done_callback(lambda _: self.ops.discard(op))
+        return op
+
+    def does(self, name: str) -> bool:
+        """Whether it is at something of this name."""
+        return any(op.name == f"{self.name} {name}" for op in self.ops)
+
+    # Things a process does ---------------------------------------------------------------------------------------
+
+    async def batch(self, batch: Sequence[Submission]) -> None:
+        """As the intake brings a batch home."""
+        recording = await self.intake._recorder.record(batch)
+        self.world.learn(recording.outcomes)
+        if recording.outbox_ids:
+            await self.intake._store(recording, 0.0)
+
+    async def change(self, work: Coroutine[Any, Any, None]) -> None:
+        """A rename, ban or deletion; a user who is gone is none."""
+        try:
+            await work
+        except RealtimeError as error:
+            assert error.code == "unknown_user"
+
+    async def read(self) -> None:
+        """Reads every board that is marked, as the reading loop does when they fall due."""
+        due = [board for board in self.broadcaster._dirty.take(float("inf")) if board in self.broadcaster._streams]
+        if due:
+            await self.broadcaster._read_boards(due)
+
+    async def connect(self) -> None:
+        """The viewer comes, or comes back with what it holds; not while there is nothing to show."""
+        if not (await self.store.adopt()).is_complete:
+            return
+        held = self.viewer.follower.boards if self.viewer else {}
+        if self.subscriber is not None:
+            self.broadcaster.remove(self.subscriber)
+        self.viewer = self.viewer or Viewer()
+        self.viewer.live, self.viewer.stalled = True, False
+        subscriber = self.subscriber = Subscriber(
+            self.viewer, buffer_limit=50_000, slow_after=3_600, on_drained=self.broadcaster.caught_up
+        )
+        for alias in ("all_time", CURRENT_WEEK):
+            known = held.get(boards.resolve(alias, self.world.now()).id)
+            since = Since(known.epoch, known.version) if known else None
+            begun = asyncio.get_running_loop().create_task(self.broadcaster.subscribe(subscriber, alias, since))
+            await asyncio.sleep(0)
+            await self.read()
+            assert self.broadcaster.live, "complete content cannot be read"
+            await begun
+
+
+# The world -------------------------------------------------------------------------------------------------------
+
+_RESET = """
+TRUNCATE users, user_score_transactions, user_total_scores, user_weekly_scores, outbox, closed_weeks, store_epochs,
+audit RESTART IDENTITY;
+INSERT INTO users (username) SELECT 'player-' || g FROM generate_series(1, 104) g;
+INSERT INTO user_score_transactions (user_id, submission_id, score_added, created_at)
+SELECT g, 'before', 1 + g % 7, '{moment}' FROM generate_series(1, 104) g WHERE NOT g = ANY ('{{{active}}}');
+INSERT INTO user_total_scores (user_id, total_score) SELECT user_id, score_added FROM user_score_transactions;
+INSERT INTO user_weekly_scores (week, user_id, score)
+SELECT '{week}', user_id, score_added FROM user_score_transactions;
+"""
+
+_TRUTH = """
+SELECT t.user_id, NULL::date AS week, t.version, CASE WHEN NOT t.hidden THEN t.total_score END AS score, u.username
+FROM user_total_scores t JOIN users u ON u.id = t.user_id
+UNION ALL
+SELECT w.user_id, w.week, w.version, CASE WHEN NOT t.hidden THEN w.score END, u.username
+FROM user_weekly_scores w JOIN user_total_scores t USING (user_id) JOIN users u ON u.id = w.user_id
+"""
+
+_SUMS = """
+SELECT count(*) FROM (SELECT user_id, sum(score_added) AS sum FROM user_score_transactions GROUP BY user_id) s
+FULL JOIN user_total_scores t USING (user_id) WHERE coalesce(s.sum, 0) <> coalesce(t.total_score, 0)
+"""
+
+
+@dataclass
+class World:
+    """Both stores, what time it is, and what is known to be true."""
+
+    ledger: Ledger
+    sql: asyncpg.Connection
+    store_url: str
+    saved: Path
+    """The folder where the store saves what it holds."""
+    post: Post = field(default_factory=Post)
+    moment: datetime = MOMENTS[0]
+    recorded: dict[tuple[int, str], Submission] = field(default_factory=dict)
+    seen: dict[tuple[str, str, int], list[tuple[int, str, int]]] = field(default_factory=dict)
+    newest: dict[tuple[str, str], int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.observer = Store(self.store_url)
+        self.reader = SnapshotReader(self.observer)
+        self.raw = redis.asyncio.Redis.from_url(self.store_url, decode_responses=True)
+        self.processes = [Process(self, name) for name in ("A", "B", "C")]
+
+    def now(self) -> datetime:
+        """What time it is, for everybody."""
+        return self.moment
+
+    async def reset(self) -> None:
+        """Everything as at the beginning: a hundred players, and an empty store."""
+        await self.post.clear()
+        self.moment = MOMENTS[0]
+        for closed in (self.recorded, self.seen, self.newest):
+            closed.clear()
+        for board in (LAST_WEEK, THIS_WEEK):
+            await self.sql.execute(f"DROP MATERIALIZED VIEW IF EXISTS {board.view}")
+        active = ",".join(map(str, ACTIVE))
+        moment = LAST_WEEK.starts.isoformat()
+        await self.sql.execute(_RESET.format(moment=moment, active=active, week=LAST_WEEK.week))
+        for dump in self.saved.iterdir():
+            dump.unlink()
+        await self.raw.flushall()
+        self.reader = SnapshotReader(self.observer)  # epochs are given out anew, so what was known is another world's
+        for process in self.processes:
+            process.restart()
+
+    async def aclose(self) -> None:
+        for store in (self.observer, *(process.store for process in self.processes)):
+            await store.aclose()
+        await self.raw.aclose()
+
+    def learn(self, outcomes: Collection[tuple[Submission, Outcome]]) -> None:
+        """Checks what a batch was answered against what was recorded before."""
+        for submission, outcome in outcomes:
+            known = self.recorded.get((submission.user_id, submission.submission_id))
+            if isinstance(outcome, Accepted):
+                assert outcome.duplicate == (known is not None), "recorded twice, or not at all"
+                assert known is None or known == submission, "another score under the same id"
+                self.recorded[submission.user_id, submission.submission_id] = submission
+            elif isinstance(outcome, Rejected) and outcome.code == "submission_conflict":
+                assert known is not None and known != submission
+
+    async def crash(self) -> None:
+        """The store dies and comes back with what it had saved last, as another run."""
+        before = (await self.raw.info())["run_id"]
+        try:
+            await self.raw.execute_command("DEBUG", "CRASH-AND-RECOVER")
+        except (redis.exceptions.ConnectionError, OSError):
+            pass
+        async with asyncio.timeout(REST):
+            while True:
+                try:
+                    if (await self.raw.info())["run_id"] != before:
+                        break
+                except (redis.exceptions.ConnectionError, OSError):
+                    await asyncio.sleep(0.002)  # it is on its way: there is nobody who could tell us
+        for store in (self.observer, *(process.store for process in self.processes)):
+            for client in (store._checked, store._free):  # or some would notice sooner than others
+                await client.connection_pool.disconnect()
+
+    async def lose_lease(self) -> None:
+        """The connection of whoever rebuilds is cut: the process itself does not know yet."""
+        await self.sql.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_locks WHERE locktype = 'advisory' AND granted"
+            " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        )
+
+    # What must be true -------------------------------------------------------------------------------------------
+
+    def live(self) -> list[Board]:
+        """Boards that the store answers for."""
+        return [board for board in (ALL_TIME, LAST_WEEK, THIS_WEEK) if not board.is_closed(self.moment)]
+
+    async def fresh(self) -> dict[Board, Snapshot] | None:
+        """What the store shows now to somebody new; None while it may not be read."""
+        try:
+            await self.observer.adopt()
+            return await self.reader.read(self.live()) if self.observer.is_complete else None
+        except StoreUnavailable:
+            return None
+
+    async def is_settled(self) -> bool:
+        """Whether the store's content is complete, and nothing waits for it."""
+        return (await self.observer.adopt()).is_complete and not await self.sql.fetchval("SELECT count(*) FROM outbox")
+
+    async def look(self) -> None:
+        """A version never goes back within an epoch, and always stands for the same standings."""
+        for board, snapshot in (await self.fresh() or {}).items():
+            at = snapshot.epoch, board.id
+            assert snapshot.version >= self.newest.get(at, 0), f"{at} went back to {snapshot.version}"
+            self.newest[at] = snapshot.version
+            entries = [tuple(entry) for entry in snapshot.entries]
+            known = self.seen.setdefault((*at, snapshot.version), cast(Any, entries))
+            assert known == entries, f"{at} shows two things as version {snapshot.version}"
+
+    async def compare(self) -> None:
+        """Every live board in the store is what PostgreSQL says; and every viewer's is the same."""
+        fresh = await self.fresh()
+        assert fresh is not None, "the store's content did not become complete"
+        rows = await self.sql.fetch(_TRUTH)
+        for board in self.live():
+            of_board = [row for row in rows if row["week"] == board.week]
+            scores = {int(i): int(s) for i, s in await self.raw.zrange(board.scores_key, 0, -1, withscores=True)}
+            versions = {int(i): int(v) for i, v in (await self.raw.hgetall(board.versions_key)).items()}
+            assert scores == {row["user_id"]: row["score"] for row in of_board if row["score"] is not None}, board.id
+            assert versions == {row["user_id"]: row["version"] for row in of_board}, board.id
+            names = {row["user_id"]: row["username"] for row in of_board}
+            wrong = {user: name for user, name in fresh[board].names.items() if names[user] != name}
+            assert not wrong, f"{board.id} shows {wrong}"
+        assert await self.sql.fetchval(_SUMS) == 0, "totals are not the sums of the transactions"
+        kept = await self.sql.fetch("SELECT user_id, submission_id, score_added FROM user_score_transactions")
+        ours = {(row[0], row[1]): row[2] for row in kept if row[1] != "before"}
+        assert ours == {key: submission.score_added for key, submission in self.recorded.items()}
+        for process in self.processes:
+            self._compare_viewer(process, fresh)
+
+    def _compare_viewer(self, process: Process, fresh: Mapping[Board, Snapshot]) -> None:
+        if process.viewer is None or process.subscriber is None:
+            return
+        assert process.viewer.live, f"{process.name}'s viewer was left with a board that is said to stand still"
+        for subscription in process.subscriber.subscriptions:
+            board = subscription.stream.board
+            followed, snapshot = process.viewer.follower.boards[board.id], fresh[board]
+            assert (followed.epoch, followed.version) == (snapshot.epoch, snapshot.version), process.name
+            assert followed.lines == [tuple(entry) for entry in snapshot.entries], process.name
