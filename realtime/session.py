@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Protocol
@@ -105,8 +105,8 @@ class Session:
         self._refused = refused
         self._bucket = Bucket(limits.message_rate, asyncio.get_running_loop().time())
         self._floods = 0  # messages beyond the rate, in a row
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._awaited: dict[str, asyncio.Task[None]] = {}  # subscriptions whose first state has not come yet
+        # Subscriptions whose first state has not come yet, with the names they were asked for by.
+        self._tasks: dict[asyncio.Task[None], str] = {}
         self._answers: list[bytes] = []  # to submissions; written together at the end of the loop's turn
         self._credentials = Credentials(clock, holders, self._lapsed)
         if identity is not None:
@@ -207,7 +207,7 @@ class Session:
         if not self._rights.private:
             return
         aliases = {alias for subscription in self._subscriber.subscriptions for alias in subscription.aliases}
-        for alias in aliases | self._awaited.keys():
+        for alias in aliases | set(self._tasks.values()):
             if not self._is_readable(alias):
                 self._unsubscribe(alias)
         for alias, user_id in self._watches.watched_by(self._subscriber):
@@ -227,15 +227,18 @@ class Session:
         if len(self._tasks) >= TASKS or (not known and names + len(self._tasks) >= self._limits.max_subscriptions):
             raise RealtimeError("too_many", f"At most {self._limits.max_subscriptions} subscriptions a connection.")
         self._check_readable(board)
-        self._awaited[board] = self._start(self._boards.subscribe(self._subscriber, board, since), board)
+        task = asyncio.get_running_loop().create_task(self._begin(board, since))
+        self._tasks[task] = board
+        task.add_done_callback(lambda task: self._tasks.pop(task, None))
 
     def _unsubscribe(self, alias: str) -> None:
         """Ends a subscription, also one whose first state has not come yet: messages act in their order."""
-        awaited = self._awaited.get(alias)
-        if awaited is not None:
-            awaited.cancel()
+        awaited = [task for task, asked in self._tasks.items() if asked == alias]
+        for task in awaited:
+            task.cancel()
+            del self._tasks[task]
         board = self._boards.unsubscribe(self._subscriber, alias)
-        if board is None and awaited is None:
+        if board is None and not awaited:
             raise RealtimeError("unknown_board", "There is no subscription of that board.")
         self._write(wire.unsubscribed(board or resolve(alias, self._clock.now()), alias))
 
@@ -245,20 +248,9 @@ class Session:
             raise RealtimeError("unknown_user", "This user is not watched on that board.")
         self._write(wire.unwatched(board, user_id))
 
-    def _start(self, work: Coroutine[Any, Any, None], board: str) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(self._answered(work, board))
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-        return task
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        for alias in [alias for alias, awaited in self._awaited.items() if awaited is task]:
-            del self._awaited[alias]
-
-    async def _answered(self, work: Coroutine[Any, Any, None], board: str) -> None:
+    async def _begin(self, board: str, since: wire.Since | None) -> None:
         try:
-            await work
+            await self._boards.subscribe(self._subscriber, board, since)
         except RealtimeError as error:
             self._refuse(error, board)
         except LedgerUnavailable:
