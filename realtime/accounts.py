@@ -161,7 +161,7 @@ def _overloaded() -> RealtimeError:
 def _step_back() -> None:
     """Gives the calling thread a lower priority: a hash may take longer, a broadcast may not."""
     if sys.platform == "linux":  # where threads have priorities of their own
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
 
 
 class Accounts:
