@@ -981,6 +981,29 @@ def test_a_detached_connection_keeps_no_task_and_little_memory(run: Run) -> None
     run(main())
 
 
+def test_clients_that_come_and_go_leave_nothing_behind(run: Run) -> None:
+    async def main() -> None:
+        hub = Hub()
+        async with serving(hub) as (port, server):
+            for number in range(300):
+                client = await RawClient.connect(port, offer="permessage-deflate")
+                if number % 3 == 0:
+                    client.vanish()
+                elif number % 3 == 1:
+                    await client.send(GOODBYE)
+                    await client.close_code()
+                else:
+                    client.sock.close()
+            await until(lambda: hub.closed_times == 300)
+            assert not server.server_state.connections and not server.server_state.tasks
+            while not hub.arrived.empty():
+                hub.arrived.get_nowait()
+            gc.collect()
+            assert not [thing for thing in gc.get_objects() if isinstance(thing, Connection)]
+
+    run(main())
+
+
 # TLS
 
 
