@@ -98,7 +98,7 @@ class Settings(BaseModel):
 
     queue_limit: Count = _env("REALTIME_QUEUE_LIMIT", 20_000, "submissions that may wait; beyond: overloaded")
     batch_limit: Annotated[int, Field(ge=1, le=1000)] = _env("REALTIME_BATCH_LIMIT", 1_000, "submissions a statement")
-    batch_lanes: Count = _env("REALTIME_BATCH_LANES", 2, "statements at once a process")
+    batch_lanes: Count = _env("REALTIME_BATCH_LANES", 3, "statements at once a process")
 
     broadcast_interval_ms: Annotated[int, Field(ge=1, le=60_000)] = _env(
         "REALTIME_BROADCAST_INTERVAL_MS", 50, "least milliseconds between two diffs of a board"

@@ -1,4 +1,5 @@
-"""What is shipped: the wheel works far from a checkout, the sdist makes the same wheel, the files of a deployment agree."""
+"""What is shipped: the wheel works far from a checkout, the sdist makes the same wheel, the files of a
+deployment agree."""
 
 from __future__ import annotations
 
@@ -67,7 +68,7 @@ async def test_up_runs_from_an_installed_wheel_far_from_any_checkout(wheel: Path
     where = "import realtime; print(realtime.__file__)"
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    found = subprocess.run(
+    found = subprocess.run(  # noqa: ASYNC221
         [sys.executable, "-c", where], env=env, cwd=elsewhere, capture_output=True, text=True, check=True
     )
     assert found.stdout.strip().startswith(str(installed))

@@ -2,8 +2,8 @@
 
 `python -m tests.benchmarks fanout`. Every server is pinned to the first core and its audience of 2,000 sockets to the
 last; windows alternate, the medians of server CPU a delivery are compared with a bare C loop over send(), of which
-there are two: their difference is the noise. Ours: a change is applied in the real store from outside, and the server hears
-of it, reads, diffs, encodes and writes; the peers send ready text of the same size to everybody. What is not installed
+there are two: their difference is the noise. Ours: a score is recorded by another process, and the server hears of it,
+reads, diffs, encodes and writes; the peers send ready text of the same size to everybody. What is not installed
 is named as missing.
 """
 
