@@ -27,6 +27,9 @@ AT_ONCE = 1.0
 """Seconds within which a refusal, or an acceptance without the store, must come back on a machine under load."""
 
 
+SEEN_WITHIN = 10.0
+"""Seconds until every viewer shows what the stores agree on."""
+
 FOUND_WITHIN = 5.0
 """Seconds after which a PostgreSQL that hangs is known to: from then on refusals come at once."""
 
@@ -87,16 +90,22 @@ class Scene:
         await self._seen()
 
     async def _seen(self) -> None:
-        """Every viewer shows what the board is."""
-        async with asyncio.timeout(10):
-            while True:
-                board = await self.board()
+        """Waits until every viewer shows what the board is."""
+        deadline = monotonic() + SEEN_WITHIN
+        while True:
+            board = await self.board()
+            wrong = "the board is said to stand still" if board["stale"] else ""
+            for viewer in self.crowd.viewers:
+                shown = viewer.follower.boards.get("all_time")
                 lines = [(entry["user_id"], entry["username"], entry["score"]) for entry in board["entries"]]  # type: ignore[attr-defined]
-                shown = [viewer.follower.boards.get("all_time") for viewer in self.crowd.viewers]
-                if not board["stale"] and all(one is not None and one.lines == lines for one in shown):
-                    break
-                self.crowd.check()
-                await asyncio.sleep(0.05)
+                if shown is None or shown.lines != lines:
+                    at = f"version {shown.version} of {shown.epoch}" if shown else "nothing"
+                    wrong = f"a viewer has {at}, the board is version {board['version']} of {board['epoch']}"
+            self.crowd.check()
+            if not wrong:
+                return
+            assert monotonic() < deadline, f"{wrong}; statuses: {[viewer.statuses for viewer in self.crowd.viewers]}"
+            await asyncio.sleep(0.05)
 
 
 @asynccontextmanager
