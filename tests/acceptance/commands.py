@@ -46,13 +46,13 @@ class Command:
             self._said.set()
         self._said.set()
 
-    async def says(self, prefix: str, *, errors: bool = False) -> str:
-        """What follows `prefix` on the first line that begins with (on standard error: contains) it."""
+    async def says(self, prefix: str, *, errors: bool = False, within: bool = False) -> str:
+        """What follows `prefix` on the first line that begins with (`within`, on standard error: contains) it."""
         lines = self.errors if errors else self.lines
         async with asyncio.timeout(PATIENCE):
             while True:
                 for line in lines:
-                    if line.startswith(prefix) or (errors and prefix in line):
+                    if line.startswith(prefix) or ((errors or within) and prefix in line):
                         return line.removeprefix(prefix).strip()
                 if all(reader.done() for reader in self._readers):
                     raise AssertionError(f"it ended without saying {prefix!r}: {self.lines} {self.errors}")

