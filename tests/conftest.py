@@ -9,11 +9,12 @@ what is there, and of the store only `leaderboard:*` is touched.
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import shutil
 import signal
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -69,6 +70,21 @@ PROGRAMS: dict[str, Path] = {} if GIVEN_STORE else _programs()
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "every_store: runs on each store that this machine has, not on one alone")
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """No garbage is collected while a report is made.
+
+    To show a failure pytest parses its file. What a failed test left open warns when it is collected, and showing that
+    parses too; one within the other is too much for Python 3.11 (SystemError: AST constructor recursion depth
+    mismatch), and pytest would end with an internal error.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
