@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
 import signal
-import sys
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
-import httpx
 from redis.asyncio import Redis
 
 from realtime.boards import ALL_TIME, week_at
 from realtime.tokens import Tokens, secret_keys
+from tests.acceptance.commands import environment, eventually, running
 from tests.clients import Client
 from tests.conftest import SECRET, MakeUsers, RunningServer
 
@@ -237,51 +234,47 @@ async def test_an_admin_s_moment_decides_the_week(server: RunningServer, make_us
 async def test_what_was_acknowledged_stands_when_the_server_is_killed(
     dsn: str, store_url: str, filled: None, make_users: MakeUsers, sql: asyncpg.Connection, keys: Redis
 ) -> None:
-    """kill -9 in the middle of it, then another process on the same stores: nothing is lost, nothing counts twice."""
+    """kill -9 in the middle of it, then another process on the same stores: nothing is lost, nothing counts twice.
+
+    What was committed, but not yet told to the store, is told by the worker: sent again it is a duplicate, and says
+    nothing to the store.
+    """
     users = await make_users(5)
-    environment = {
-        **os.environ,
-        "DATABASE_URL": dsn,
-        "DRAGONFLY_URL": store_url,
-        "REALTIME_SECRET": SECRET,
-        "REALTIME_PORT": "0",
-    }
-    acknowledged: set[str] = set()
-    sent: dict[str, int] = {}
-    for life in range(2):
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "realtime", "serve", env=environment, stdout=asyncio.subprocess.PIPE
-        )
-        assert process.stdout is not None
-        line = ""
-        while not line.startswith("ready: "):
-            line = (await process.stdout.readline()).decode()
-            assert line, "the server ended"
-        address = line.removeprefix("ready: ").strip()
-        token, _ = Tokens(secret_keys(SECRET)).mint(None, ["submit:any"], datetime.now(UTC), timedelta(hours=1))
-        async with httpx.AsyncClient(base_url=address, trust_env=False) as http:
-            game = await Client.connect(address.replace("http", "ws", 1) + "/ws", token)
-            for number in range(400):
-                name = str(number)  # the second life sends all of it again
-                sent[name] = users[number % 5]
-                await game.send("submit", submission_id=name, user_id=sent[name], score_added=3)
-            if life == 0:
-                while len(acknowledged) < 60:
-                    acknowledged.add((await game.until("accepted"))["submission_id"])
-                process.send_signal(signal.SIGKILL)
-                await process.wait()
-                rows = {row[0] for row in await sql.fetch("SELECT submission_id FROM user_score_transactions")}
-                assert acknowledged <= rows, "an acknowledged submission is committed"
-            else:
-                answers = [await game.until("accepted") for _ in range(400)]
-                assert {answer["submission_id"] for answer in answers if not answer["duplicate"]}.isdisjoint(
-                    acknowledged
-                )
-                assert (await http.get("/healthz")).status_code == 200
-                process.send_signal(signal.SIGTERM)
-                await process.wait()
+    stores = {"DATABASE_URL": dsn, "DRAGONFLY_URL": store_url, "REALTIME_SECRET": SECRET}
+    env = environment(**stores, REALTIME_PORT="0", REALTIME_DRAIN_S="0")
+    token, _ = Tokens(secret_keys(SECRET)).mint(None, ["submit:any"], datetime.now(UTC), timedelta(hours=1))
+
+    async def play(address: str) -> Client:
+        game = await Client.connect(address.replace("http", "ws", 1) + "/ws", token)
+        for number in range(400):
+            await game.send("submit", submission_id=str(number), user_id=users[number % 5], score_added=3)
+        return game
+
+    async with running("worker", env=env) as worker:
+        async with running("serve", env=env) as server:
+            game = await play(await server.says("ready:"))
+            acknowledged = {(await game.until("accepted"))["submission_id"] for _ in range(60)}
+            server.signal(signal.SIGKILL)
+            await server.ends()
             game.socket.transport.abort()  # type: ignore[attr-defined]
-    totals = dict(await sql.fetch("SELECT user_id, total_score FROM user_total_scores"))
-    assert totals == dict.fromkeys(users, 240)
-    stored = {int(user): score for user, score in await keys.zrange(ALL_TIME.scores_key, 0, -1, withscores=True)}
-    assert stored == totals
+        rows = {row[0] for row in await sql.fetch("SELECT submission_id FROM user_score_transactions")}
+        assert acknowledged <= rows, "an acknowledged submission is committed"
+
+        async with running("serve", env=env) as server:
+            game = await play(await server.says("ready:"))
+            answers = [await game.until("accepted") for _ in range(400)]
+            recorded_now = {answer["submission_id"] for answer in answers if not answer["duplicate"]}
+            assert recorded_now == {str(number) for number in range(400)} - rows
+            await game.aclose()
+            assert await server.stop() == 0
+        totals = dict(await sql.fetch("SELECT user_id, total_score FROM user_total_scores"))
+        assert totals == dict.fromkeys(users, 240)
+
+        async def stored() -> dict[int, float]:
+            return {int(user): score for user, score in await keys.zrange(ALL_TIME.scores_key, 0, -1, withscores=True)}
+
+        async def shown() -> bool:
+            return await stored() == totals and not await sql.fetchval("SELECT count(*) FROM outbox")
+
+        await eventually(shown)
+        assert await worker.stop() == 0
