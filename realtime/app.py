@@ -97,7 +97,6 @@ async def opened(settings: Settings) -> AsyncIterator[Stores]:
             log.warning("the store does not answer: %s", error, extra={"action": "store"})
         now = ledger.clock.now
         rebuilder = Rebuilder(ledger, store, now)
-        store.on_foreign = rebuilder.suspect
         yield Stores(ledger, store, Replay(ledger, store, now), History(ledger, store), rebuilder)
 
 
@@ -151,7 +150,7 @@ class Worker:
         self._now = stores.ledger.clock.now
         inspection = Inspection(stores.ledger, stores.store, self._now)
         self._sweeper = Sweeper(stores.ledger, stores.replay, self._now, stores.history.amend)
-        self._drift = Drift(inspection, stores.store, stores.replay, self._now, stores.rebuilder.suspect)
+        self._drift = Drift(inspection, stores.store, stores.replay, self._now)
 
     def tasks(self) -> list[Task]:
         """To be kept running."""
@@ -248,7 +247,7 @@ async def _lifespan(
         reading = Reading(snapshots, stores.history, now)
         ranks = Ranks(snapshots, stores.history, now, most=settings.max_watches)
         broadcaster = Broadcaster(reading, stores.store, now, interval=settings.broadcast_interval_ms / 1000)
-        broadcaster.on_foreign = stores.rebuilder.suspect
+        broadcaster.on_foreign = stores.store.distrust
         intake = Intake(
             stores.ledger,
             stores.store,

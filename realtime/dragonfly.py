@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -215,8 +215,8 @@ class Store:
     def __init__(self, url: str, *, timeout: float = 2.0, connections: int = 8) -> None:
         self.run: str | None = None
         self.epoch: str | None = None
-        self.on_foreign: Callable[[], None] = lambda: None
-        """Called where the content cannot be ours: a value of another type, a number that is none."""
+        self.distrusted: str | None = None
+        """The epoch whose content cannot be ours, though it says so; None while there is none such."""
         self._timeout = timeout
         options: dict[str, Any] = {
             "protocol": 2,
@@ -260,12 +260,12 @@ class Store:
 
     @contextmanager
     def _mapped(self) -> Iterator[None]:
-        """redis-py's errors as ours; foreign content is told."""
+        """redis-py's errors as ours; foreign content is distrusted."""
         try:
             with _mapped():
                 yield
         except ForeignContent:
-            self.on_foreign()
+            self.distrust()
             raise
 
     async def info(self) -> dict[str, str]:
@@ -301,19 +301,31 @@ class Store:
         try:
             content = await self.content()
         except StoreUnavailable as error:
-            if self._gate.refusal is None:
-                log.error("the store cannot be used: %s", error, extra={"action": "store"})
-            self._gate.refusal = str(error)
+            self._refuse(str(error))
             raise
-        if self._gate.refusal is not None:
-            log.warning("the store can be used again", extra={"action": "store"})
-        self._gate.refusal = None
+        if self.distrusted is None or content.epoch != self.distrusted:  # else it is the same as ever
+            self._accept()
         if content.is_ours:
             await self._turn_to(content.run)
             self.epoch = content.epoch
         else:
             self.epoch = None
         return content
+
+    def distrust(self) -> None:
+        """What was adopted cannot be ours: commands are refused until it is made anew, for its boards may be wrong."""
+        self.distrusted = self.epoch
+        self._refuse("its content cannot be ours")
+
+    def _refuse(self, why: str) -> None:
+        if self._gate.refusal is None:
+            log.error("the store cannot be used: %s", why, extra={"action": "store"})
+        self._gate.refusal = why
+
+    def _accept(self) -> None:
+        if self._gate.refusal is not None:
+            log.warning("the store can be used again", extra={"action": "store"})
+        self._gate.refusal = self.distrusted = None
 
     async def _turn_to(self, run: str) -> None:
         """Lets connections to this run through, and no other any more: one in use may lead to a store that was left."""
@@ -367,13 +379,20 @@ class Store:
         return int(value)
 
     async def count(self, amounts: Mapping[str, int], seconds: int) -> list[int]:
-        """Adds to counters that expire `seconds` after the last addition; what each is then, in order."""
-        with self._mapped():
-            async with self._checked.pipeline(transaction=False) as pipe:
-                for key, amount in amounts.items():
-                    pipe.incrby(key, amount)
-                    pipe.expire(key, seconds)
-                return [int(total) for total in (await pipe.execute())[::2]]
+        """Adds to counters that expire `seconds` after the last addition; what each is then, in order.
+
+        Raises ForeignContent where one of them is no counter: then they begin anew, and no board is doubted for it.
+        """
+        with _mapped():
+            try:
+                async with self._checked.pipeline(transaction=False) as pipe:
+                    for key, amount in amounts.items():
+                        pipe.incrby(key, amount)
+                        pipe.expire(key, seconds)
+                    return [int(total) for total in (await pipe.execute())[::2]]
+            except failures.ResponseError:
+                await self._checked.delete(*amounts)
+                raise
 
     # Reading -------------------------------------------------------------------------------------------------
 
@@ -588,6 +607,7 @@ class Store:
     async def begin_filling(self, run: str, epoch: str) -> bool:
         """Marks the content as being filled for `epoch`; False where a later rebuild went ahead."""
         await self._turn_to(run)
+        self._accept()  # whatever was there is about to go
         with self._mapped():
             return bool(await self._begin(keys=[boards.EPOCH_KEY], args=[epoch]) == b"ok")
 

@@ -16,7 +16,7 @@ from typing import Final, Protocol
 
 from realtime import boards
 from realtime.boards import ALL_TIME, Board
-from realtime.errors import EpochMoved, ForeignContent, LedgerUnavailable, StoreUnavailable
+from realtime.errors import EpochMoved, LedgerUnavailable, StoreUnavailable
 from realtime.inspection import PAGE, Finding, Inspection, Kind
 
 log = logging.getLogger(__name__)
@@ -128,6 +128,7 @@ class Store(Protocol):
 
     @property
     def is_complete(self) -> bool: ...
+    def distrust(self) -> None: ...
     async def forget(
         self, board: Board, members: Mapping[bytes, bytes | None], user_ids: Sequence[int] = ()
     ) -> None: ...
@@ -160,14 +161,12 @@ class Drift:
         store: Store,
         replay: Replay,
         now: Callable[[], datetime],
-        suspect: Callable[[], None],
         sleep: Sleep = asyncio.sleep,
     ) -> None:
         self._inspection = inspection
         self._store = store
         self._replay = replay
         self._now = now
-        self._suspect = suspect
         self._sleep = sleep
         self._places: dict[Board, _Place] = {}
         self._counted_at = float("-inf")
@@ -194,9 +193,6 @@ class Drift:
                     await self.count(loop.time())
             except EpochMoved:
                 continue  # a rebuild is under way, or just over
-            except ForeignContent as error:
-                log.error("the store holds what is not ours: %s", error, extra={"action": "drift"})
-                self._suspect()
             except (StoreUnavailable, LedgerUnavailable) as error:
                 log.debug("cannot look for drift: %s", error)
 
@@ -245,7 +241,7 @@ class Drift:
 
     async def _repair(self, findings: Sequence[Finding]) -> None:
         if any(finding.kind is Kind.AHEAD for finding in findings):
-            self._suspect()
+            self._store.distrust()
             return
         strays = [finding for finding in findings if finding.kind is Kind.STRAY]
         for board in {finding.board: None for finding in strays}:

@@ -176,7 +176,7 @@ class Reading:
 
     def _remembered(self, board: Board, offset: int, limit: int) -> Page:
         last = self._last_top(board)
-        if offset + limit > max(len(last.entries), TOP):
+        if offset + limit > len(last.entries) < last.players:  # what lies beyond is not known
             raise _unavailable()
         return replace(last, entries=last.entries[offset : offset + limit])
 

@@ -29,12 +29,12 @@ log = logging.getLogger(__name__)
 WATCH_INTERVAL: Final = 1.0
 """Seconds between two looks at which store answers."""
 
-SUSPICION_PAUSE: Final = 2.0
-LONGEST_SUSPICION_PAUSE: Final = 60.0
-"""Seconds from one rebuild on suspicion to the next: doubled each time, so that a foreign writer costs little."""
+HELPED: Final = 5.0
+"""Seconds that content made anew must stand for the rebuild to have helped."""
 
-SUSPICIONS_FORGOTTEN: Final = 300.0
-"""Seconds without a suspicion after which earlier ones count no more."""
+LONGEST_PAUSE: Final = 60.0
+"""Seconds at most until content that cannot be ours is made anew where that did not help. The pause doubles from 1 s:
+somebody else may write under our names, and must not keep PostgreSQL busy."""
 
 CHUNK: Final = 1_000
 
@@ -53,7 +53,8 @@ class Ledger(Protocol):
 class Store(Protocol):
     """What a rebuild needs of the store."""
 
-    epoch: str | None
+    @property
+    def distrusted(self) -> str | None: ...
 
     async def adopt(self) -> Content: ...
     async def begin_filling(self, run: str, epoch: str) -> bool: ...
@@ -82,15 +83,12 @@ class Rebuilder:
         self._store = store
         self._now = now
         self._chunk = chunk
-        self._suspected: str | None = None  # the epoch whose content cannot be ours
-        self._not_before = 0.0  # when a suspicion may be followed again (the loop's seconds)
-        self._pause = SUSPICION_PAUSE
+        # Of distrusted content: its epoch, when it is due, after what pause, and when it was last made anew (loop's time).
+        self._doubted: str | None = None
+        self._due = self._pause = 0.0
+        self._made_at = float("-inf")
         self.rebuilds = 0
         """Rebuilds this process completed."""
-
-    def suspect(self) -> None:
-        """Somebody met content that cannot be ours: rebuilt soon, even where the run says it is."""
-        self._suspected = self._store.epoch
 
     async def watch(self) -> None:
         """Looks every second which store answers, and rebuilds where its content is not ours. Never ends by itself."""
@@ -104,27 +102,23 @@ class Rebuilder:
     async def look(self) -> bool:
         """Whether the content had to be rebuilt, and was, by this process.
 
-        Raises StoreUnavailable, LedgerUnavailable: a suspicion stays for the next look.
+        Raises StoreUnavailable, LedgerUnavailable.
         """
         content = await self._store.adopt()
         if not content.is_complete:
             return await self.rebuild()
-        if self._suspected != content.epoch:
-            self._suspected = None  # made anew since, by whomever
+        if content.epoch != self._store.distrusted:
             return False
-        return await self._follow_suspicion()
-
-    async def _follow_suspicion(self) -> bool:
-        """Rebuilds, but ever more rarely where that does not help: somebody else may write under our names."""
-        at = asyncio.get_running_loop().time()
-        if at < self._not_before:
+        now = asyncio.get_running_loop().time()
+        if content.epoch != self._doubted:
+            self._doubted = content.epoch
+            helped = now - self._made_at > HELPED
+            self._pause = 0.0 if helped else min(max(2 * self._pause, 1.0), LONGEST_PAUSE)
+            self._due = now + self._pause
+        if now < self._due:
             return False
-        if at - self._not_before > SUSPICIONS_FORGOTTEN:
-            self._pause = SUSPICION_PAUSE
-        log.error("the store's content cannot be ours", extra={"action": "foreign"})
-        rebuilt = await self.rebuild(instead_of=self._suspected)
-        self._not_before = asyncio.get_running_loop().time() + self._pause
-        self._pause = min(2 * self._pause, LONGEST_SUSPICION_PAUSE)
+        rebuilt = await self.rebuild(instead_of=content.epoch)
+        self._made_at = asyncio.get_running_loop().time()
         return rebuilt
 
     async def rebuild(

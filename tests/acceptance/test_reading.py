@@ -132,7 +132,9 @@ async def test_while_the_store_is_away_boards_are_the_last_seen_and_say_so(
             assert (accepted["type"], accepted["total_score"]) == ("accepted", 5 + 7 * sent)
         assert (await server.http.get("/readyz")).status_code == 503
         assert (await server.http.get("/healthz")).status_code == 200
-        refused = await server.http.get("/boards/all_time?offset=500&limit=10")
+        beyond = (await server.http.get("/boards/all_time?offset=500&limit=1000")).json()
+        assert (beyond["stale"], beyond["players"], beyond["entries"]) == (True, 1, []), "all of the board was seen"
+        refused = await server.http.get("/boards/current_week")  # which nobody has looked at
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "unavailable")
         assert refused.headers["retry-after"] == "1"
         await asyncio.to_thread(private_store.start)

@@ -46,7 +46,6 @@ class Scored:
         self.ledger = ledger
         self.store = store
         self.ids = ids
-        self.suspected = 0
         self._recorder = Recorder(ledger)
         self._number = 0
 
@@ -68,10 +67,7 @@ class Scored:
 
     def drift(self, sleep: Callable[[float], Awaitable[None]] = no_time) -> Drift:
         now = self.ledger.clock.now
-        return Drift(self.inspection, self.store, Replay(self.ledger, self.store, now), now, self._suspect, sleep)
-
-    def _suspect(self) -> None:
-        self.suspected += 1
+        return Drift(self.inspection, self.store, Replay(self.ledger, self.store, now), now, sleep)
 
     async def check(self) -> dict[str, Report]:
         """Every live board's report, by id."""
@@ -137,7 +133,7 @@ async def test_damage_is_found_and_healed(scored: Scored, keys: Keys, name: str)
     assert await scored.differing() == []
     assert drift.differing == 0, "nothing is left"
     assert drift.found == drift.repaired >= len(found)
-    assert scored.suspected == 0
+    assert scored.store.distrusted is None
     scores = await keys.zrange(SCORES, 0, -1, withscores=True)
     assert sorted(scores) == sorted((str(user_id), 10 * place) for place, user_id in enumerate(scored.ids, 1))
     names = [await keys.hgetall(boards.user_key(user_id)) for user_id in scored.ids]
@@ -194,14 +190,14 @@ async def test_a_store_ahead_of_the_ledger_is_rebuilt(scored: Scored, sql: async
     assert finding.kind is Kind.AHEAD
     drift = scored.drift()
     await drift.step()
-    assert (scored.suspected, drift.repaired, drift.found) == (1, 0, 1)
+    assert (scored.store.distrusted, drift.repaired, drift.found) == (scored.store.epoch, 0, 1)
 
 
 async def test_a_key_of_another_type_is_rebuilt(scored: Scored, keys: Keys) -> None:
     await _retype(keys, SCORES)
     searching = asyncio.ensure_future(scored.drift(soon).run())
     try:
-        await eventually(lambda: scored.suspected > 0)
+        await eventually(lambda: scored.store.distrusted is not None)
     finally:
         while not searching.done():  # wait_for of Python 3.11, inside redis-py, loses a cancellation now and then
             searching.cancel()

@@ -22,6 +22,7 @@ from realtime.intake import Intake
 from realtime.postgres import Ledger
 from realtime.rebuild import Rebuilder, epoch_name
 from realtime.replay import Replay
+from realtime.standings import Row
 from realtime.submissions import Accepted, Outcome, Submission
 from realtime.sweeper import Sweeper
 from tests.conftest import MakeUsers, PrivateStore
@@ -349,18 +350,26 @@ async def test_a_store_that_came_back_with_older_content_is_filled_anew(
         await agrees(sql, keys, await this_week(process))
 
 
-async def test_a_suspicion_leads_to_one_rebuild_and_then_to_ever_fewer(
+async def test_distrusted_content_is_not_shown_until_it_is_made_anew_and_ever_more_rarely(
     dsn: str, store_url: str, keys: Redis, make_users: MakeUsers
 ) -> None:
     async with processes(dsn, store_url, 1) as (process,):
         await record(process, await make_users(3))
         await process.rebuilder.look()
-        process.rebuilder.suspect()
+        await keys.delete(ALL_TIME.versions_key)
+        await keys.rpush(ALL_TIME.versions_key, "not ours")
+        with pytest.raises(StoreUnavailable):
+            await process.store.apply({ALL_TIME: [Row(1, 9, 9)]})
+        assert not process.store.is_complete, "accepted says live: false"
+        with pytest.raises(StoreUnavailable, match="cannot be ours"):
+            await process.store.read([ALL_TIME])  # though this key is as it was
         assert await process.rebuilder.look() is True
+        assert process.store.is_complete and len((await process.store.read([ALL_TIME])).tops[0].scores) == 3
         assert await process.rebuilder.look() is False, "that was about the epoch before"
-        process.rebuilder.suspect()
-        assert await process.rebuilder.look() is False, "not yet again"
-        process.rebuilder._not_before = 0.0
+        process.store.distrust()
+        assert await process.rebuilder.look() is False, "not yet again: making it anew did not help"
+        assert not process.store.is_complete, "and all the while it is not shown as right"
+        process.rebuilder._due = 0.0
         assert await process.rebuilder.look() is True
 
 
