@@ -28,9 +28,6 @@ CLOSED_EPOCH: Final = "closed"
 CLOSE_GRACE: Final = timedelta(seconds=120)
 """From a week's end plus this, its view answers for it: longer than any transaction may last (10 s)."""
 
-CLOCK_SLACK: Final = timedelta(seconds=5)
-"""How far PostgreSQL's clock may be ahead of our estimate of it: more than any error of measuring it."""
-
 EXPIRY_GRACE: Final = timedelta(days=8)
 """A week's keys leave the store this long after the week's end."""
 
@@ -150,13 +147,13 @@ def no_such_board() -> RealtimeError:
 
 
 def told_boards(now: datetime) -> list[Board]:
-    """The boards whose rows the store must have at `now`: the live ones, and a week just about to begin.
+    """The boards that the store is told of at `now`: the live ones, and the week after this one.
 
-    PostgreSQL, which decides what week a score is of, may be in it already while our estimate of its clock is not.
+    PostgreSQL, which decides what week a score is of, may be in that week already while our estimate of its clock is
+    not. And a call that waits in front of a store at a standstill may arrive when the week has begun, and bring the
+    name of somebody who is shown there.
     """
-    boards = live_boards(now)
-    coming = week_at(now + CLOCK_SLACK)
-    return boards if coming in boards else [*boards, coming]
+    return [*live_boards(now), week_at(now + 7 * _DAY)]
 
 
 def parse_board(text: object) -> Board:

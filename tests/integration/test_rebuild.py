@@ -138,13 +138,13 @@ async def test_a_rebuild_is_announced_when_it_is_complete(
         await pubsub.psubscribe("leaderboard:changes:*")
         await pubsub.get_message(timeout=5)
         await process.rebuilder.look()
-        heard = []
-        for _ in range(3):
+        heard: list[str] = []
+        while not heard or heard[-1] != "users":
             message = await pubsub.get_message(timeout=5)
             assert message is not None
             heard.append(message["channel"].removeprefix("leaderboard:changes:"))
             assert f'"epoch":"{process.store.epoch}"' in message["data"], "never the one it was filled under"
-        assert set(heard) >= {"all_time", "users", week_at(process.ledger.clock.now()).id}
+        assert set(heard) >= {"all_time", week_at(process.ledger.clock.now()).id}
 
 
 # Meanwhile -------------------------------------------------------------------------------------------------------

@@ -336,3 +336,14 @@ def test_boards_come_to_equal_the_ledger_whatever_happens(simulated: None) -> No
 @pytest.mark.long
 def test_boards_come_to_equal_the_ledger_whatever_happens_for_long(simulated: None) -> None:
     simulate(3_000, 60, derandomize=False)
+
+
+def test_a_name_that_comes_late_moves_the_boards_of_a_week_that_has_begun_meanwhile(simulated: None) -> None:
+    """An unban, sent before the week began, brings the name of a user whom the week shows without one by then."""
+    state = Simulation()
+    state.begin()
+    state.ban(of=0, user_id=9, banned=False, at_once=False)
+    state.time_passes()
+    state.batch(of=0, made=[(9, "a", 0, True)], at_once=True)
+    state.versions_stand()
+    state.teardown()

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from realtime import boards
-from realtime.boards import ALL_TIME, Board, live_boards, parse_board, resolve, week_at
+from realtime.boards import ALL_TIME, Board, live_boards, parse_board, resolve, told_boards, week_at
 from realtime.errors import RealtimeError
 
 MICROSECOND = timedelta(microseconds=1)
@@ -168,3 +168,12 @@ def test_keys_of_a_week_expire_eight_days_after_its_end_and_all_time_never() -> 
     assert datetime.fromtimestamp(week.expire_at, UTC) == datetime(2026, 12, 8, tzinfo=UTC)
     assert ALL_TIME.expire_at == 0
     assert Board(date(9999, 12, 27)).expire_at == 0, "the calendar's last week has no end to count from"
+
+
+def test_the_store_is_told_of_the_week_to_come_whatever_the_hour() -> None:
+    sunday = datetime(2026, 11, 29, 23, 59, 59, tzinfo=UTC)
+    told = ["all_time", "week_of_2026_11_23", "week_of_2026_11_30"]
+    assert [board.id for board in told_boards(sunday)] == told
+    assert [board.id for board in told_boards(sunday - timedelta(days=3))] == told
+    beginning = ["all_time", "week_of_2026_11_30", "week_of_2026_11_23", "week_of_2026_12_07"]
+    assert [board.id for board in told_boards(sunday + timedelta(seconds=1))] == beginning
