@@ -31,7 +31,8 @@ CHUNK = 10_000
 
 _FILL = f"""
 INSERT INTO users (username) SELECT 'player ' || g FROM generate_series(1, {USERS}) g;
-INSERT INTO user_total_scores (user_id, total_score) SELECT g, (g::bigint * 7919) % 1000003 FROM generate_series(1, {USERS}) g;
+INSERT INTO user_total_scores (user_id, total_score)
+SELECT g, (g::bigint * 7919) % 1000003 FROM generate_series(1, {USERS}) g;
 INSERT INTO user_weekly_scores (week, user_id, score)
 SELECT date_trunc('week', clock_timestamp() AT TIME ZONE 'UTC')::date, g, (g::bigint * 7919) % 1009
 FROM generate_series(1, {OF_THE_WEEK}) g;
