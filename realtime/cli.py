@@ -19,13 +19,15 @@ from typing import Annotated, Any
 import typer
 
 from realtime import __version__, boards, commands, embedded, postgres, serving
-from realtime.app import create_app, opened, run_worker
+from realtime.app import create_app
 from realtime.embedded import EmbeddedError
 from realtime.errors import LedgerUnavailable, RealtimeError, StartupError, StoreUnavailable, TaskFailed
 from realtime.processes import Processes
 from realtime.revocation import Revocations
 from realtime.settings import Settings, in_force
+from realtime.stores import opened
 from realtime.tokens import Tokens
+from realtime.worker import run_worker
 
 cli = typer.Typer(add_completion=False, no_args_is_help=True, help="Live leaderboards, pushed.")
 

@@ -19,7 +19,6 @@ from time import monotonic
 from typing import Final
 
 from realtime import boards, drift, progress, score_file, simulation
-from realtime.app import opened
 from realtime.client import Client, connect
 from realtime.errors import LedgerUnavailable, StartupError, StoreUnavailable
 from realtime.importer import Importer, Summary
@@ -29,6 +28,7 @@ from realtime.postgres import Ledger
 from realtime.score_file import BadRow
 from realtime.settings import Settings
 from realtime.simulation import Play, Simulation, Tally
+from realtime.stores import opened
 from realtime.tokens import Tokens
 
 Say = Callable[[str], None]

@@ -31,6 +31,9 @@ Reading = tuple[str, str, str, Callable[[], float | dict[str, float]]]
 SHARE_INTERVAL: Final = 1.0
 """Seconds between two writings of a process's figures for the others."""
 
+LAG_INTERVAL: Final = 0.5
+"""Seconds between two looks at how late the event loop is."""
+
 
 @dataclass(frozen=True, slots=True)
 class Peers:
@@ -155,6 +158,14 @@ class Metrics:
             start_http_server(port, host, registry=self.registry)
         except OSError as error:
             raise StartupError(f"Cannot show metrics on {host}, port {port}: {error.strerror}.") from None
+
+    async def watch_lag(self) -> None:
+        """Looks how late the event loop is. Never ends by itself."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + LAG_INTERVAL
+            await asyncio.sleep(LAG_INTERVAL)
+            self.loop_lag_seconds.observe(max(0.0, loop.time() - due))
 
     async def share(self) -> None:
         """Shows the other processes what this one counts, now and then. Never ends by itself."""

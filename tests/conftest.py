@@ -36,9 +36,9 @@ from realtime.embedded_postgres import start_postgres
 from realtime.embedded_process import Running
 from realtime.embedded_store import PROGRAMS as PROGRAM_NAMES
 from realtime.embedded_store import installed, start_store, wheels_store
-from realtime.endpoints import Endpoints, Services
 from realtime.postgres import Ledger
 from realtime.rebuild import Rebuilder, epoch_name
+from realtime.services import Services
 from realtime.settings import Settings
 from tests.clients import Client
 
@@ -423,13 +423,8 @@ async def running_server(dsn: str, store_url: str, **environment: str) -> AsyncI
     task = asyncio.get_running_loop().create_task(server.serve())
     await asyncio.wait({task, address}, return_when=asyncio.FIRST_COMPLETED)
     assert address.done(), "the server did not start"
-    endpoints = next(
-        route.endpoint.__self__
-        for route in app.router.routes
-        if isinstance(getattr(getattr(route, "endpoint", None), "__self__", None), Endpoints)
-    )
     async with httpx.AsyncClient(base_url=address.result(), trust_env=False) as http:
-        running = RunningServer(address.result(), endpoints._s, http)
+        running = RunningServer(address.result(), app.state.services, http)
         try:
             yield running
         finally:

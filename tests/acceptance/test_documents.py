@@ -13,10 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.routing import Route, WebSocketRoute
 
-from realtime import documents, schemas, wire
+from realtime import documents, endpoints, schemas, wire
 from realtime.boards import Board
 from realtime.documents import CLOSE_CODES, OPERATIONS, asyncapi, openapi
-from realtime.endpoints import Endpoints
 from realtime.errors import STATUS, RealtimeError
 from realtime.schemas import FROM_CLIENT, FROM_SERVER, SHAPES
 from realtime.settings import Settings
@@ -33,7 +32,7 @@ def valid(value: Any, schema: dict[str, Any]) -> bool:
 
 
 def test_every_route_is_in_the_document_and_the_document_has_no_other() -> None:
-    routes = [*Endpoints(SimpleNamespace(settings=Settings.load({}))).routes(), *documents.routes()]  # type: ignore[arg-type]
+    routes = [*endpoints.routes(SimpleNamespace(settings=Settings.load({}))), *documents.routes()]  # type: ignore[arg-type]
     there = {
         (route.path, method.lower())
         for route in routes

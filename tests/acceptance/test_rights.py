@@ -27,8 +27,7 @@ from starlette.routing import Route, WebSocketRoute
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from realtime import documents, pages, resources, wire
-from realtime.endpoints import Endpoints
+from realtime import documents, endpoints, pages, resources, wire
 from realtime.tokens import Tokens, secret_keys
 from tests.conftest import SECRET, Databases, RunningServer, _empty, running_server
 
@@ -337,7 +336,7 @@ def test_a_message_is_open_to_whom_the_table_says(world: World, mode: str, row: 
 
 def test_every_route_is_in_the_table_and_nothing_else(world: World) -> None:
     routes = [
-        *Endpoints(world.servers["public"].services).routes(),
+        *endpoints.routes(world.servers["public"].services),
         *documents.routes(),
         *pages.routes(resources.folder("web")),
     ]

@@ -36,7 +36,11 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "accounts", "players", "importer", "simulation", "revocation", "rights", "throttle", "access",
         "admission", "credentials", "session", "followed", "client", "schemas", "documents",
     ),
-    "L3 composition": ("embedded", "endpoints", "app", "serving", "processes", "commands", "cli", "__main__"),
+    "L3 composition": (
+        "embedded", "stores", "worker", "services", "exchange", "board_routes", "score_routes", "people_routes",
+        "health_routes", "socket_route", "endpoints", "measures", "app", "serving", "processes", "commands", "cli",
+        "__main__",
+    ),
 }  # fmt: skip
 
 PLACE = {

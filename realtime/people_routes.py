@@ -1,0 +1,134 @@
+"""Routes of people: registering, signing in, oneself, bans, a user's log.
+
+Owns what they look like over HTTP, and how often one may try. Must never hold state or reach a store by itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from realtime import wire
+from realtime.access import address_of
+from realtime.exchange import PAGE_LIMIT, bytes_of, json_of, json_response, number_in_query, object_of, user_in_path
+from realtime.rights import unknown
+from realtime.services import Services
+from realtime.settings import Settings
+from realtime.submissions import ID_MAX
+from realtime.throttle import Limit, account
+
+
+@dataclass(frozen=True, slots=True)
+class AccountLimits:
+    """How often one may register and sign in; see the settings of the same names."""
+
+    registrations: Limit
+    logins: Limit
+    logins_of_account: Limit
+
+    @classmethod
+    def of(cls, settings: Settings) -> AccountLimits:
+        return cls(
+            Limit("registrations", settings.registrations_per_address, 3_600),
+            Limit("logins", settings.logins_per_address, 60),
+            Limit("logins_of_one_account", settings.logins_per_account, 60),
+        )
+
+
+class PeopleRoutes:
+    """See the module."""
+
+    def __init__(self, services: Services) -> None:
+        self._s = services
+        self._limits = AccountLimits.of(services.settings)
+
+    def routes(self) -> list[BaseRoute]:
+        """Where they are."""
+        return [
+            Route("/users", self.register, methods=["POST"]),
+            Route("/sessions", self.sign_in, methods=["POST"]),
+            Route("/users/me", self.me, methods=["GET", "PATCH", "DELETE"]),
+            Route("/users/{user_id}/ban", self.ban, methods=["POST", "DELETE"]),
+            Route("/users/{user_id}/transactions", self.transactions, methods=["GET"]),
+        ]
+
+    async def register(self, request: Request) -> Response:
+        """A new user, where registration is open or an admin asks."""
+        identity = self._s.access.identity(request)
+        self._s.access.rights.register(identity)
+        body = object_of(await json_of(request, self._s.settings.max_message_bytes))
+        if identity is None or not identity.may("admin"):
+            await self._s.throttle.check(self._limits.registrations, address_of(request))
+        user_id = await self._s.accounts.register(body.get("email"), body.get("password"), body.get("username"))
+        return json_response({"user_id": user_id, "username": body["username"]}, 201)
+
+    async def sign_in(self, request: Request) -> Response:
+        """A token for one's own scores."""
+        body = object_of(await json_of(request, self._s.settings.max_message_bytes))
+        await self._s.throttle.check(self._limits.logins, address_of(request))
+        await self._s.throttle.check(self._limits.logins_of_account, account(body.get("email")))
+        user_id = await self._s.accounts.sign_in(body.get("email"), body.get("password"))
+        return json_response(self._token(user_id), 201)
+
+    def _token(self, user_id: int) -> dict[str, Any]:
+        lifetime = timedelta(seconds=self._s.settings.token_lifetime_s)
+        scopes = ["submit", "read"] if self._s.access.rights.private else ["submit"]
+        token, expires_at = self._s.tokens.mint(user_id, scopes, self._s.clock.now(), lifetime)
+        return {"token": token, "expires_at": wire.moment(expires_at), "user_id": user_id}
+
+    async def me(self, request: Request) -> Response:
+        """Oneself: look, rename, leave for good."""
+        user_id = self._s.access.rights.own_user(self._s.access.identity(request))
+        if request.method == "PATCH":
+            body = object_of(await json_of(request, self._s.settings.max_message_bytes))
+            await self._s.accounts.rename(user_id, body.get("username"))
+        if request.method == "DELETE":
+            await self._s.accounts.delete(user_id, actor=f"user:{user_id}")
+            return Response(status_code=204)
+        person = await self._s.accounts.person(user_id)
+        return json_response(
+            {
+                "user_id": person.user_id,
+                "email": person.email,
+                "username": person.username,
+                "created_at": wire.moment(person.created_at),
+                "banned": person.banned,
+            }
+        )
+
+    async def ban(self, request: Request) -> Response:
+        """Hides a player from every board, or shows them again."""
+        identity = self._s.access.rights.administer(self._s.access.identity(request))
+        user_id = user_in_path(request)
+        raw = await bytes_of(request, self._s.settings.max_message_bytes)
+        reason = object_of(wire.loads(raw)).get("reason") if raw else None
+        act = self._s.accounts.ban if request.method == "POST" else self._s.accounts.unban
+        await act(user_id, actor=identity.actor, reason=reason)
+        return json_response({"user_id": user_id, "banned": request.method == "POST"})
+
+    async def transactions(self, request: Request) -> Response:
+        """A user's log, newest first; `before` pages on."""
+        identity = self._s.access.identity(request)
+        if identity is None:
+            raise unknown()
+        user_id = user_in_path(request)
+        self._s.access.rights.see_log(identity, user_id)
+        limit = number_in_query(request, "limit", 100, 1, PAGE_LIMIT)
+        before = number_in_query(request, "before", ID_MAX, 1, ID_MAX)
+        entries = await self._s.accounts.entries(user_id, before, limit)
+        rows = [
+            {
+                "id": entry.id,
+                "submission_id": entry.submission_id,
+                "score_added": entry.score_added,
+                "reason": entry.reason,
+                "created_at": wire.moment(entry.created_at),
+            }
+            for entry in entries
+        ]
+        return json_response({"user_id": user_id, "transactions": rows})

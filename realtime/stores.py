@@ -1,0 +1,122 @@
+"""Stores: both of them, opened for a process, and what keeps them in order.
+
+Owns the start: who waits for what, what is refused, what is warned of. Must never serve anything. Assumes a migrated
+database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from realtime.dragonfly import Store, check_fitness
+from realtime.errors import LedgerUnavailable, StartupError, StoreUnavailable
+from realtime.history import History
+from realtime.metrics import Reading as Measured
+from realtime.postgres import Ledger
+from realtime.rebuild import Rebuilder
+from realtime.replay import Replay
+from realtime.settings import Settings
+
+log = logging.getLogger(__name__)
+
+CLOCK_INTERVAL: Final = 60.0
+"""Seconds between two measurements of PostgreSQL's clock."""
+
+BACKLOG_INTERVAL: Final = 5.0
+"""Seconds between two looks at what waits in the ledger for the store."""
+
+START_PATIENCE: Final = 30.0
+"""Seconds a starting process waits for PostgreSQL."""
+
+Task = tuple[str, Callable[[], Awaitable[None]]]
+"""Something to be kept running, and its name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """Both stores, open, and what every process needs with them."""
+
+    ledger: Ledger
+    store: Store
+    replay: Replay
+    history: History
+    rebuilder: Rebuilder
+
+
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[Stores]:
+    """Both stores for the block. Waits for PostgreSQL; goes on without the store, which may come later.
+
+    Raises StartupError where the store is not fit, LedgerUnavailable where PostgreSQL does not come.
+    """
+    async with AsyncExitStack() as stack:
+        ledger = Ledger(settings.database_url, connections=settings.database_connections)
+        stack.push_async_callback(ledger.aclose)
+        store = Store(
+            settings.dragonfly_url, timeout=settings.store_timeout_s, connections=settings.store_connections
+        )
+        stack.push_async_callback(store.aclose)
+        await _patiently(ledger.open)
+        for warning in await ledger.durability_warnings():
+            log.warning(warning, extra={"action": "durability"})
+        try:
+            check_fitness(await store.info())
+            await store.adopt()
+        except StoreUnavailable as error:
+            log.warning("the store does not answer: %s", error, extra={"action": "store"})
+        now = ledger.clock.now
+        rebuilder = Rebuilder(ledger, store, now)
+        yield Stores(ledger, store, Replay(ledger, store, now), History(ledger, store), rebuilder)
+
+
+async def _patiently(attempt: Callable[[], Awaitable[None]]) -> None:
+    deadline = asyncio.get_running_loop().time() + START_PATIENCE
+    while True:
+        try:
+            return await attempt()
+        except LedgerUnavailable as error:
+            if asyncio.get_running_loop().time() > deadline:
+                raise StartupError(f"PostgreSQL does not answer: {error}. Check DATABASE_URL.") from None
+            log.warning("PostgreSQL does not answer yet: %s", error, extra={"action": "start"})
+            await asyncio.sleep(0.5)
+
+
+async def _keep_clock(ledger: Ledger) -> None:
+    while True:
+        await asyncio.sleep(CLOCK_INTERVAL)
+        await ledger.read_clock()
+
+
+class Backlog:
+    """How much waits in the ledger for its way to the store, as last looked."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._rows, self._age = 0, 0.0
+
+    async def watch(self) -> None:
+        """Looks now and then. Never ends by itself."""
+        while True:
+            self._rows, self._age = await self._ledger.outbox_state()
+            await asyncio.sleep(BACKLOG_INTERVAL)
+
+    def readings(self) -> list[Measured]:
+        """For the metrics."""
+        return [
+            ("gauge", "outbox_rows", "Changes recorded that the store may not have", lambda: self._rows),
+            ("gauge", "outbox_age_seconds", "Age of the oldest of these", lambda: self._age),
+        ]
+
+
+def common_tasks(stores: Stores) -> list[Task]:
+    """What every process does."""
+    return [
+        ("pulse", stores.ledger.pulse.run),
+        ("clock", lambda: _keep_clock(stores.ledger)),
+        ("watch", stores.rebuilder.watch),
+    ]
