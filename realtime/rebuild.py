@@ -83,7 +83,7 @@ class Rebuilder:
         self._store = store
         self._now = now
         self._chunk = chunk
-        # Of distrusted content: its epoch, when it is due, after what pause, and when it was last made anew (loop's time).
+        # Of distrusted content: its epoch, when it is due, after what pause, and when last made anew (loop's seconds).
         self._doubted: str | None = None
         self._due = self._pause = 0.0
         self._made_at = float("-inf")
