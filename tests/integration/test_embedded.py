@@ -28,6 +28,7 @@ import redis
 import realtime
 from realtime import embedded, embedded_postgres, embedded_store
 from realtime.embedded import EmbeddedError, locate, start, start_postgres, start_store
+from realtime.embedded_process import READY, connects
 
 ROOT = Path(realtime.__file__).parents[1]
 SITE = Path(asyncpg.__file__).parents[1]
@@ -309,6 +310,29 @@ def test_servers_killed_under_their_owner_start_again_with_what_was_committed(tm
     with start_postgres(tmp_path) as again:
         assert again.url == running.url
         assert sql(again.url, "SELECT n FROM kept") == 1
+
+
+def test_servers_killed_beside_their_owner_come_back_at_the_same_place(tmp_path):
+    with start_postgres(tmp_path) as ledger, start_store(tmp_path) as store:
+        sql(ledger.url, "CREATE TABLE kept (n INT)", "INSERT INTO kept VALUES (1)")
+        for running in (ledger, store):
+            os.kill(running.pid, signal.SIGKILL)
+        with redis.Redis.from_url(store.url) as client:
+            eventually(lambda: client.ping(), redis.ConnectionError)
+        assert eventually(lambda: sql(ledger.url, "SELECT n FROM kept"), OSError, asyncpg.PostgresError) == 1
+    for running in (ledger, store):
+        assert not connects(urlsplit(running.url).port)
+
+
+def eventually(attempt, *errors):
+    """What `attempt` comes to, once it comes to something."""
+    deadline = time.monotonic() + READY
+    while True:
+        try:
+            return attempt()
+        except errors:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
 
 
 def test_a_start_waits_for_the_last_process_of_the_server_before(tmp_path):
