@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -231,6 +231,11 @@ class DelayedStore(Store):
         call = super().end_filling
         return cast(bool, await self._post.send(f"end {epoch}", lambda: call(run, epoch, announced)))
 
+    async def cache_week(self, board: Board, version: int, users_version: int, value: bytes) -> None:
+        call = super().cache_week
+        told = f"cache {board.id} {version} of names {users_version}"
+        await self._post.send(told, lambda: call(board, version, users_version, value))
+
 
 # Processes -------------------------------------------------------------------------------------------------------
 
@@ -238,7 +243,8 @@ class DelayedStore(Store):
 class Viewer:
     """A client's end of a connection: takes every message into a board of its own, as slowly as it is told."""
 
-    def __init__(self) -> None:
+    def __init__(self, world: World) -> None:
+        self._world = world
         self.follower = Follower()
         self.live = True
         self.stalled = False
@@ -246,6 +252,9 @@ class Viewer:
     def write(self, frame: Frame) -> int:
         message: Message = json.loads(frame.payload)
         self.follower.take(message)
+        if message["type"] in ("snapshot", "diff"):
+            followed = self.follower.boards[message["board"]]
+            self._world.agree(message["board"], followed.epoch, followed.version, followed.lines)
         if message["type"] == "status":
             self.live = message["live"]
         return 100_000 if self.stalled else 0
@@ -316,8 +325,12 @@ class Process:
     async def read(self) -> None:
         """Reads every board that is marked, as the reading loop does when they fall due."""
         due = [board for board in self.broadcaster._dirty.take(float("inf")) if board in self.broadcaster._streams]
-        if due:
-            await self.broadcaster._read_boards(due)
+        live = [board for board in due if not board.is_closed(self.world.moment)]
+        if live:
+            await self.broadcaster._read_boards(live)
+        for board in due:
+            if board not in live:
+                await self.broadcaster._read_closed_board(board)
 
     async def connect(self) -> None:
         """The viewer comes, or comes back with what it holds; not while there is nothing to show."""
@@ -326,12 +339,12 @@ class Process:
         held = self.viewer.follower.boards if self.viewer else {}
         if self.subscriber is not None:
             self.broadcaster.remove(self.subscriber)
-        self.viewer = self.viewer or Viewer()
+        self.viewer = self.viewer or Viewer(self.world)
         self.viewer.live, self.viewer.stalled = True, False
         subscriber = self.subscriber = Subscriber(
             self.viewer, buffer_limit=50_000, slow_after=3_600, on_drained=self.broadcaster.caught_up
         )
-        for alias in ("all_time", CURRENT_WEEK):
+        for alias in (ALL_TIME.id, CURRENT_WEEK, LAST_WEEK.id):
             known = held.get(boards.resolve(alias, self.world.now()).id)
             since = Since(known.epoch, known.version) if known else None
             begun = asyncio.get_running_loop().create_task(self.broadcaster.subscribe(subscriber, alias, since))
@@ -365,6 +378,14 @@ FROM user_weekly_scores w JOIN user_total_scores t USING (user_id) JOIN users u 
 _SUMS = """
 SELECT count(*) FROM (SELECT user_id, sum(score_added) AS sum FROM user_score_transactions GROUP BY user_id) s
 FULL JOIN user_total_scores t USING (user_id) WHERE coalesce(s.sum, 0) <> coalesce(t.total_score, 0)
+"""
+
+
+_TOP = """
+SELECT s.user_id, u.username, sum(score_added)::bigint AS score
+FROM user_score_transactions s JOIN users u ON u.id = s.user_id JOIN user_total_scores t ON t.user_id = s.user_id
+WHERE s.created_at >= $1 AND s.created_at < $2 AND NOT t.hidden
+GROUP BY s.user_id, u.username ORDER BY score DESC, s.user_id::text COLLATE "C" DESC LIMIT 100
 """
 
 
@@ -476,12 +497,16 @@ class World:
             at = snapshot.epoch, board.id
             assert snapshot.version >= self.newest.get(at, 0), f"{at} went back to {snapshot.version}"
             self.newest[at] = snapshot.version
-            entries = [tuple(entry) for entry in snapshot.entries]
-            known = self.seen.setdefault((*at, snapshot.version), cast(Any, entries))
-            assert known == entries, f"{at} shows two things as version {snapshot.version}"
+            self.agree(board.id, snapshot.epoch, snapshot.version, snapshot.entries)
+
+    def agree(self, board_id: str, epoch: str, version: int, entries: Iterable[tuple[int, str, int]]) -> None:
+        """Whoever is shown a version of a board is shown the same."""
+        shown = [tuple(entry) for entry in entries]
+        known = self.seen.setdefault((epoch, board_id, version), cast(Any, shown))
+        assert known == shown, f"{board_id} shows two things as version {version} of {epoch}"
 
     async def compare(self) -> None:
-        """Every live board in the store is what PostgreSQL says; and every viewer's is the same."""
+        """Every board is what PostgreSQL says; and every viewer's is the same."""
         fresh = await self.fresh()
         assert fresh is not None, "the store's content did not become complete"
         rows = await self.sql.fetch(_TRUTH)
@@ -494,6 +519,10 @@ class World:
             names = {row["user_id"]: row["username"] for row in of_board}
             wrong = {user: name for user, name in fresh[board].names.items() if names[user] != name}
             assert not wrong, f"{board.id} shows {wrong}"
+        if LAST_WEEK not in fresh:
+            fresh[LAST_WEEK], _ = await History(self.ledger, self.observer).snapshot(LAST_WEEK)
+            truth = [tuple(row) for row in await self.sql.fetch(_TOP, LAST_WEEK.starts, LAST_WEEK.ends)]
+            assert [tuple(entry) for entry in fresh[LAST_WEEK].entries] == truth, "the closed week"
         assert await self.sql.fetchval(_SUMS) == 0, "totals are not the sums of the transactions"
         kept = await self.sql.fetch("SELECT user_id, submission_id, score_added FROM user_score_transactions")
         ours = {(row[0], row[1]): row[2] for row in kept if row[1] != "before"}

@@ -2,8 +2,8 @@
 
 Several processes over one real PostgreSQL and one real store. Rules decide when each of their calls to the store
 arrives, whether it does, and whether the reply does; they kill processes, the store, and the lease of a rebuild. After
-every step versions have not gone back and stand for one thing each; after every settling all live boards equal
-PostgreSQL, and so does what a viewer made of the messages alone.
+every step versions have not gone back and stand for one thing each; after every settling all boards equal PostgreSQL,
+those of live weeks and of the closed one, and so does what a viewer made of the messages alone.
 """
 
 from __future__ import annotations
