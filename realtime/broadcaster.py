@@ -28,7 +28,7 @@ from realtime.streams import Advance, Stream, Subscriber, Subscription
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from realtime.dragonfly import Announcement, Versions
+    from realtime.replies import Announcement, Versions
     from realtime.standings import Snapshot
 
 log = logging.getLogger(__name__)

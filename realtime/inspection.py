@@ -22,7 +22,7 @@ from realtime.standings import Profile, Row
 from realtime.submissions import ID_MAX
 
 if TYPE_CHECKING:
-    from realtime.dragonfly import Held
+    from realtime.replies import Held
 
 PAGE: Final = 500
 """Users compared at a time."""

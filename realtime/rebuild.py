@@ -22,7 +22,7 @@ from realtime.errors import LedgerUnavailable, StoreChanged, StoreUnavailable
 from realtime.standings import Profile, Row
 
 if TYPE_CHECKING:
-    from realtime.dragonfly import Content
+    from realtime.store_link import Content
 
 log = logging.getLogger(__name__)
 

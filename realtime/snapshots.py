@@ -17,8 +17,9 @@ from realtime.errors import StoreChanged, StoreUnavailable
 from realtime.standings import Snapshot
 
 if TYPE_CHECKING:
-    from realtime.dragonfly import Around, Content, Page, Reading
+    from realtime.replies import Around, Page, Reading
     from realtime.standings import Standing
+    from realtime.store_link import Content
 
 ATTEMPTS: Final = 8
 NAMES_KEPT: Final = 200_000
@@ -30,8 +31,8 @@ BOARDS_A_READING: Final = 50
 class Store(Protocol):
     """What reading needs of the store."""
 
-    epoch: str | None
-
+    @property
+    def epoch(self) -> str | None: ...
     @property
     def is_complete(self) -> bool: ...
     async def adopt(self) -> Content: ...

@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from realtime.dragonfly import Store, check_fitness
+from realtime.dragonfly import Store
 from realtime.errors import LedgerUnavailable, StartupError, StoreUnavailable
 from realtime.history import History
 from realtime.metrics import Reading as Measured
@@ -21,6 +21,7 @@ from realtime.postgres import Ledger
 from realtime.rebuild import Rebuilder
 from realtime.replay import Replay
 from realtime.settings import Settings
+from realtime.store_link import check_fitness
 
 log = logging.getLogger(__name__)
 

@@ -24,7 +24,7 @@ from realtime.accounts import Accounts, Passwords
 from realtime.batching import Batching
 from realtime.boards import ALL_TIME, CURRENT_WEEK, Board
 from realtime.broadcaster import Broadcaster
-from realtime.dragonfly import Content, Store
+from realtime.dragonfly import Store
 from realtime.errors import LedgerUnavailable, RealtimeError, StoreUnavailable
 from realtime.frames import Frame
 from realtime.history import History
@@ -36,6 +36,7 @@ from realtime.replay import Replay
 from realtime.rollover import Rollover
 from realtime.snapshots import SnapshotReader
 from realtime.standings import Profile, Row, Snapshot
+from realtime.store_link import Content
 from realtime.streams import Subscriber
 from realtime.submissions import Accepted, Outcome, Rejected, Submission
 from realtime.sweeper import Sweeper
@@ -269,14 +270,14 @@ class Process:
     def __init__(self, world: World, name: str) -> None:
         self.world = world
         self.name = name
-        self.store = DelayedStore(world.store_url, world.post)
         self.ops: set[Op] = set()
         self.restart()
 
     def restart(self) -> None:
-        """Forgets everything a process that ends forgets."""
-        ledger, store, now = self.world.ledger, self.store, self.world.now
-        store.run = store.epoch = None
+        """Forgets everything a process that ends forgets. What it sent may be on its way even so."""
+        ledger, now = self.world.ledger, self.world.now
+        store = self.store = DelayedStore(self.world.store_url, self.world.post)
+        self.world.stores.append(store)
         self.history = History(ledger, store)
         self.replay = Replay(ledger, store, now)
         self.rebuilder = Rebuilder(ledger, store, now, chunk=CHUNK)
@@ -405,6 +406,7 @@ class World:
     newest: dict[tuple[str, str], int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.stores: list[Store] = []  # of every process there was
         self.observer = Store(self.store_url)
         self.reader = SnapshotReader(self.observer)
         self.raw = redis.asyncio.Redis.from_url(self.store_url, decode_responses=True)
@@ -428,12 +430,15 @@ class World:
         for dump in self.saved.iterdir():
             dump.unlink()
         await self.raw.flushall()
+        for store in self.stores:
+            await store.aclose()
+        self.stores.clear()
         self.reader = SnapshotReader(self.observer)  # epochs are given out anew, so what was known is another world's
         for process in self.processes:
             process.restart()
 
     async def aclose(self) -> None:
-        for store in (self.observer, *(process.store for process in self.processes)):
+        for store in (self.observer, *self.stores):
             await store.aclose()
         await self.raw.aclose()
 
@@ -463,7 +468,7 @@ class World:
                 except (redis.exceptions.ConnectionError, OSError):
                     await asyncio.sleep(0.002)  # it is on its way: there is nobody who could tell us
         for store in (self.observer, *(process.store for process in self.processes)):
-            for client in (store._checked, store._free):  # or some would notice sooner than others
+            for client in (store.link.checked, store.link._free):  # or some would notice sooner than others
                 await client.connection_pool.disconnect()
 
     async def lose_lease(self) -> None:

@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 
 from realtime import boards, resources
 from realtime.boards import ALL_TIME, Board, user_key
-from realtime.dragonfly import Store, check_fitness
+from realtime.dragonfly import Store
 from realtime.errors import EpochMoved, StartupError, StoreChanged, StoreUnavailable
 from realtime.standings import Profile, Row, in_order
+from realtime.store_link import check_fitness
 from tests.conftest import PrivateStore, make_ours
 
 pytestmark = pytest.mark.every_store

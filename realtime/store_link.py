@@ -1,0 +1,253 @@
+"""The way to the store: connections through redis-py, and which content they may meet.
+
+Owns the connections, the run and the epoch whose content was adopted last, and whether commands are let through. Must
+never send a write twice by itself (redis-py's retries are off: who may repeat a command is the caller's to know), or
+hand out redis-py's exceptions: they become `StoreUnavailable` and its kin here.
+
+Every new connection compares the store's run with the one whose content we adopted (`adopt`). A store that
+restarted, was replaced or failed over has another; its connections are refused with `StoreChanged` until the content
+is verified or rebuilt. So no command ever meets content it was not meant for.
+
+Where `adopt` finds the store away, or answering but of no use, commands are refused at once until it finds it well:
+nobody waits for a time-out twice, and what can no longer be told changes is not shown as if it could.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import redis.asyncio as aioredis
+import redis.exceptions as failures
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from realtime import boards
+from realtime.errors import ForeignContent, StartupError, StoreChanged, StoreUnavailable, StoreUnfit
+from realtime.replies import as_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+log = logging.getLogger(__name__)
+
+
+class Content(NamedTuple):
+    """Which store this is and what it says it holds."""
+
+    run: str
+    """The server's own run, new at every start."""
+    content_run: str | None
+    """The run that the content was made for (`leaderboard:run`)."""
+    epoch: str | None
+    """The content's epoch, `filling:<next>` during a rebuild."""
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether the content, complete or being filled, was made for the run that holds it."""
+        if self.epoch is None:
+            return False
+        run, _, n = self.epoch.removeprefix(boards.FILLING).partition("-")
+        if run != self.run[:8] or not (n.isascii() and n.isalnum()):
+            return False
+        return self.epoch.startswith(boards.FILLING) or self.content_run == self.run
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether boards may be read from it."""
+        return self.is_ours and not (self.epoch or "").startswith(boards.FILLING)
+
+
+@contextmanager
+def mapped() -> Iterator[None]:
+    """redis-py's errors as ours."""
+    try:
+        yield
+    except _WrongRun as error:
+        raise StoreChanged(str(error)) from None
+    except failures.ResponseError as error:
+        said = str(error)
+        if "WRONGTYPE" in said or "not an integer" in said or "not a valid float" in said:
+            raise ForeignContent(said) from error
+        raise StoreUnavailable(said) from error
+    except (failures.RedisError, OSError, TimeoutError) as error:
+        raise StoreUnavailable(str(error) or type(error).__name__) from error
+
+
+class _WrongRun(failures.ConnectionError):
+    """This connection leads to another run than the one whose content we adopted."""
+
+
+def _parse_info(raw: Any) -> dict[str, str]:
+    if isinstance(raw, dict):  # redis-py parsed it
+        return {str(name): str(value) for name, value in raw.items()}
+    return dict(line.split(":", 1) for line in raw.decode().splitlines() if ":" in line)
+
+
+def run_of(info: Mapping[str, str]) -> str:
+    """The server's run: `run_id`, or on Dragonfly `master_replid`. Both are new at every start."""
+    run = info.get("run_id") or info.get("master_replid")
+    if not run:
+        raise StoreUnavailable("the store does not tell its run (INFO has neither run_id nor master_replid)")
+    return run
+
+
+def unfitness(info: Mapping[str, str]) -> str | None:
+    """Why a store must not be used, by its own account: it may drop keys by itself, or is not the one to write to."""
+    policy = info.get("maxmemory_policy", "noeviction")
+    if policy != "noeviction" or info.get("cache_mode", "store") == "cache":
+        return (
+            f"The store may evict keys (maxmemory-policy {policy}). Boards would lose players silently. "
+            "Set maxmemory-policy to noeviction (Dragonfly: start without --cache_mode)."
+        )
+    if info.get("role", "master") not in ("master", "active-replica"):
+        return "The store is a read-only replica. Point DRAGONFLY_URL at its primary."
+    return None
+
+
+def check_fitness(info: Mapping[str, str]) -> None:
+    """Raises StartupError where the store must not be used."""
+    if problem := unfitness(info):
+        raise StartupError(problem)
+
+
+class _Refused(failures.ConnectionError):
+    """No connection is given out."""
+
+
+class _Gate(aioredis.BlockingConnectionPool):
+    """A pool that gives out no connection while there is a `refusal`."""
+
+    refusal: str | None = None
+
+    async def get_connection(self, *args: Any, **options: Any) -> Any:
+        """As the pool's own. Raises ConnectionError at once where there is a refusal."""
+        if self.refusal is not None:
+            raise _Refused(self.refusal)
+        return await super().get_connection(*args, **options)  # type: ignore[no-untyped-call]
+
+
+class Link:
+    """One process's way to the store. `run` and `epoch` name the content that was adopted last.
+
+    `checked` is for commands: it leads only to the store whose content was adopted, and while that may be met.
+    """
+
+    def __init__(self, url: str, *, timeout: float, connections: int) -> None:
+        self.run: str | None = None
+        self.epoch: str | None = None
+        self.distrusted: str | None = None
+        """The epoch whose content cannot be ours, though it says so; None while there is none such."""
+        self.timeout = timeout  # seconds until the store counts as away
+        options: dict[str, Any] = {
+            "protocol": 2,
+            "retry": Retry(NoBackoff(), 0),
+            "socket_timeout": timeout,
+            "socket_connect_timeout": timeout,
+            "socket_keepalive": True,
+            "health_check_interval": 0,
+            "driver_info": None,  # no CLIENT SETINFO: two commands a connection that nobody reads
+        }
+        self._gate: _Gate = _Gate.from_url(
+            url, max_connections=connections, timeout=timeout, redis_connect_func=self._on_connect, **options
+        )
+        self.checked = aioredis.Redis.from_pool(self._gate)
+        self._free = aioredis.Redis.from_pool(
+            aioredis.BlockingConnectionPool.from_url(url, max_connections=2, timeout=timeout, **options)
+        )
+
+    async def aclose(self) -> None:
+        """Closes every connection."""
+        await self.checked.aclose()
+        await self._free.aclose()
+
+    async def _on_connect(self, connection: Any) -> None:
+        await connection.on_connect()
+        await connection.send_command("INFO")
+        run = run_of(_parse_info(await connection.read_response()))
+        if run != self.run:
+            raise _WrongRun(f"the store's run is {run[:8]}, its adopted content is of {(self.run or 'none')[:8]}")
+
+    @contextmanager
+    def mapped(self) -> Iterator[None]:
+        """redis-py's errors as ours; foreign content is distrusted."""
+        try:
+            with mapped():
+                yield
+        except ForeignContent:
+            self.distrust()
+            raise
+
+    async def info(self) -> dict[str, str]:
+        """The store's own account of itself (INFO), section headings left out."""
+        with self.mapped():
+            return _parse_info(await self._free.info())
+
+    async def content(self) -> Content:
+        """Which store answers now, and what it says it holds. Adopts nothing. Raises StoreUnfit.
+
+        Whether it takes writes is tried with one that changes nothing: an empty text written into the epoch's.
+        """
+        info = await self.info()
+        run = run_of(info)
+        if problem := unfitness(info):
+            raise StoreUnfit(problem)
+        with self.mapped():
+            async with self._free.pipeline(transaction=False) as pipe:
+                pipe.mget(boards.RUN_KEY, boards.EPOCH_KEY)
+                pipe.setrange(boards.EPOCH_KEY, 0, "")
+                values, written = await pipe.execute(raise_on_error=False)
+            if isinstance(values, Exception):
+                raise values
+        if isinstance(written, Exception) and "WRONGTYPE" not in str(written):
+            raise StoreUnfit(f"The store takes no writes: {written}")
+        return Content(run, as_text(values[0]), as_text(values[1]))
+
+    async def adopt(self) -> Content:
+        """Looks which content there is, and lets commands through where it was made for the run that holds it.
+
+        Raises StoreUnavailable, StoreUnfit: until it succeeds again, every command is refused at once.
+        """
+        try:
+            content = await self.content()
+        except StoreUnavailable as error:
+            self._refuse(str(error))
+            raise
+        if self.distrusted is None or content.epoch != self.distrusted:  # else it is the same as ever
+            self.accept()
+        if content.is_ours:
+            await self.turn_to(content.run)
+            self.epoch = content.epoch
+        else:
+            self.epoch = None
+        return content
+
+    def distrust(self) -> None:
+        """What was adopted cannot be ours: commands are refused until it is made anew, for its boards may be wrong."""
+        self.distrusted = self.epoch
+        self._refuse("its content cannot be ours")
+
+    def _refuse(self, why: str) -> None:
+        if self._gate.refusal is None:
+            log.error("the store cannot be used: %s", why, extra={"action": "store"})
+        self._gate.refusal = why
+
+    def accept(self) -> None:
+        """What is held now is trusted: commands are let through again."""
+        if self._gate.refusal is not None:
+            log.warning("the store can be used again", extra={"action": "store"})
+        self._gate.refusal = self.distrusted = None
+
+    async def turn_to(self, run: str) -> None:
+        """Lets connections to this run through, and no other any more: one in use may lead to a store that was left."""
+        if run != self.run:
+            self.run = run
+            with self.mapped():
+                await self._gate.disconnect()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the adopted content may be read."""
+        return self._gate.refusal is None and self.epoch is not None and not self.epoch.startswith(boards.FILLING)
