@@ -30,9 +30,9 @@ class Bucket:
         self._tokens -= 1
         return True
 
-    def retry_after_ms(self) -> int:
-        """When the next message will be within the limit."""
-        return 0 if self._rate == 0 else max(1, int(1000 * (1 - self._tokens) / self._rate))
+    def retry_after_ms(self, place: int = 1) -> int:
+        """When the next message will be within the limit; or that in a later `place`, if all before it come as well."""
+        return 0 if self._rate == 0 else max(1, int(1000 * (place - self._tokens) / self._rate))
 
 
 class Windows:

@@ -139,26 +139,29 @@ class Session:
         """Takes one message. What is wrong with it is answered; nothing is raised."""
         message: wire.Message | None = None
         try:
-            self._check_rate()
-            message = wire.parse(raw)
+            excess = self._excess()
+            message = wire.parse(raw)  # also beyond the rate: the answer says which submission or board it is about
             if type(message) is wire.Submit:
-                self._submit(message.fields)
+                self._submit(message.fields, excess)
+            elif excess is not None:
+                raise excess
             else:
                 self._dispatch(message)
         except RealtimeError as error:
             self._refuse(error, getattr(message, "board", None))
 
-    def _check_rate(self) -> None:
-        """Counts a message. A game server, which speaks for many, is not counted."""
+    def _excess(self) -> RealtimeError | None:
+        """Counts a message (no game server's, which speaks for many); what to say where it is beyond the rate."""
         if self._credentials.trusted or self._bucket.take(asyncio.get_running_loop().time()):
             self._floods = 0
-            return
+            return None
         self._floods += 1
         if self._floods > FLOODS:
             self._subscriber.connection.close(wire.CloseCode.LIMITS, "too many messages")
-        hint = self._bucket.retry_after_ms()
-        most = f"At most {self._limits.message_rate:g} messages a second."
-        raise RealtimeError("too_many", most, retry_after_ms=hint)
+        hint = self._bucket.retry_after_ms(self._floods)
+        return RealtimeError(
+            "too_many", f"At most {self._limits.message_rate:g} messages a second.", retry_after_ms=hint
+        )
 
     def _refuse(self, error: RealtimeError, board: str | None) -> None:
         self._refused(error.code)
@@ -261,8 +264,10 @@ class Session:
 
     # Submissions ---------------------------------------------------------------------------------------------
 
-    def _submit(self, fields: Mapping[str, Any]) -> None:
+    def _submit(self, fields: Mapping[str, Any], excess: RealtimeError | None) -> None:
         try:
+            if excess is not None:
+                raise excess
             identity = self._credentials.required()
             if identity is None:
                 raise unknown()

@@ -80,6 +80,26 @@ async def test_a_token_that_is_none_and_a_better_one(server: RunningServer, make
         assert outcome.user_id == ann
 
 
+async def test_a_message_rate_costs_nothing_but_time(
+    dsn: str, store_url: str, filled: None, make_users: MakeUsers, sql: asyncpg.Connection
+) -> None:
+    """What comes beyond the rate is refused under its own id or board, and is asked again when its turn has come."""
+    (ann,) = await make_users(1)
+    async with running_server(dsn, store_url, REALTIME_MESSAGE_RATE="40", REALTIME_SUBMISSION_RATE="0") as server:
+        url, token = server.base_url, server.token(ann)
+        async with asyncio.timeout(PATIENCE), connect(url, token=token, timing=NO_WAITING, proxy=None) as client:
+            outcomes = asyncio.gather(*(client.submit(1) for _ in range(150)))
+            await asyncio.sleep(0)  # all of them are on their way first: the subscription is beyond the rate as well
+            async with aclosing(client.subscribe("all_time")) as boards:
+                async for board in boards:
+                    if board.scores == {ann: 150}:
+                        break
+            assert {type(outcome) for outcome in await outcomes} == {Accepted}
+        refused = (await server.http.get("/metrics")).text
+        assert 'code="too_many"' in refused
+    assert await sql.fetchval("SELECT count(*) FROM user_score_transactions") == 150
+
+
 async def test_a_restart_costs_nothing_but_time(
     dsn: str, store_url: str, filled: None, make_users: MakeUsers, sql: asyncpg.Connection
 ) -> None:

@@ -22,6 +22,7 @@ def test_a_bucket_holds_two_seconds_of_its_rate_and_fills_with_time() -> None:
     bucket = Bucket(10, now=0.0)
     assert [bucket.take(0.0) for _ in range(21)] == [True] * 20 + [False]
     assert bucket.retry_after_ms() == 100
+    assert bucket.retry_after_ms(5) == 500, "the fifth from here, if all come again"
     assert bucket.take(0.1)
     assert not bucket.take(0.1)
     assert sum(bucket.take(100.0) for _ in range(50)) == 20
