@@ -18,7 +18,7 @@ from typing import Any
 
 import httpx
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 """Seconds an awaited thing may take: a machine under load, never a measure of speed."""
 
 

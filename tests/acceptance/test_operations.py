@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from shutil import which
 from typing import Any
 
 import pytest
@@ -133,15 +132,14 @@ async def test_processes_that_cannot_start_end_the_command(stores: Environment) 
 
 
 async def test_the_procfile_runs_as_it_stands(stores: Environment) -> None:
-    honcho = which("honcho", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    if honcho is None:
-        pytest.skip("honcho is not installed: the Procfile is not run")
     port = free_port()
     env = stores(PORT=str(port))
     del env["REALTIME_PORT"]
-    env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
+    scripts = Path(sys.executable).parent
+    env["PATH"] = f"{scripts}{os.pathsep}{env['PATH']}"
+    arguments = ("start", "-p", str(port), "web", "worker")
     root = Path(__file__).parents[2]
-    async with running("start", "-p", str(port), "web", "worker", program=[honcho], env=env, cwd=root) as command:
+    async with running(*arguments, program=[str(scripts / "honcho")], env=env, cwd=root) as command:
         async with asking(f"http://127.0.0.1:{port}") as http:
 
             async def ready() -> bool:

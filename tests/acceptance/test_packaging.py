@@ -23,14 +23,8 @@ FOLDERS = ("sql", "web", "realtime/lua")
 def build(source: Path, into: Path, kind: str) -> Path:
     """A distribution made by the build backend alone, in a process of its own; no network, nothing installed."""
     code = f"import hatchling.build as b, sys; print(b.build_{kind}(sys.argv[1]))"
-    try:
-        made = subprocess.run(
-            [sys.executable, "-c", code, str(into)], cwd=source, capture_output=True, text=True, check=True
-        )
-    except subprocess.CalledProcessError as error:
-        if "No module named 'hatchling'" in error.stderr:
-            pytest.skip("hatchling is not installed: no wheel is built")
-        raise AssertionError(error.stderr) from None
+    made = subprocess.run([sys.executable, "-c", code, str(into)], cwd=source, capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
     return into / made.stdout.strip().splitlines()[-1]
 
 
