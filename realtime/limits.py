@@ -10,20 +10,20 @@ from collections import Counter
 
 
 class Bucket:
-    """A token bucket: `rate` messages a second, twice as many at once. A rate of 0 allows everything."""
+    """A token bucket: `rate` messages a second, twice as many (at least one) at once. A rate of 0 allows everything."""
 
-    __slots__ = ("_at", "_rate", "_tokens")
+    __slots__ = ("_at", "_most", "_rate", "_tokens")
 
     def __init__(self, rate: float, now: float) -> None:
         self._rate = rate
-        self._tokens = 2 * rate
+        self._most = self._tokens = max(1.0, 2 * rate)
         self._at = now
 
     def take(self, now: float) -> bool:
         """Whether one more message is within the limit; it is counted then."""
         if self._rate == 0:
             return True
-        self._tokens = min(2 * self._rate, self._tokens + (now - self._at) * self._rate)
+        self._tokens = min(self._most, self._tokens + (now - self._at) * self._rate)
         self._at = now
         if self._tokens < 1:
             return False

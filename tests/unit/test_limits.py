@@ -28,6 +28,11 @@ def test_a_bucket_holds_two_seconds_of_its_rate_and_fills_with_time() -> None:
     assert sum(bucket.take(100.0) for _ in range(50)) == 20
 
 
+def test_a_rate_below_one_lets_a_message_through_now_and_then() -> None:
+    bucket = Bucket(0.1, now=0.0)
+    assert [bucket.take(now) for now in (0.0, 9.0, 10.0, 11.0, 100.0)] == [True, False, True, False, True]
+
+
 def test_a_rate_of_nothing_is_no_limit() -> None:
     bucket = Bucket(0, now=0.0)
     assert all(bucket.take(0.0) for _ in range(1000))
