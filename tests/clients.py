@@ -11,7 +11,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from tests.following import Follower, Message
 
-PATIENCE = 10.0
+PATIENCE = 60.0
 """Seconds an awaited message may take: a machine under load, never a measure of speed."""
 
 

@@ -40,7 +40,7 @@ from realtime.postgres import Ledger
 from realtime.rebuild import Rebuilder, epoch_name
 from realtime.services import Services
 from realtime.settings import Settings
-from tests.clients import Client
+from tests.clients import PATIENCE, Client
 
 # Real stores answer when they answer; a slow machine is no failure of a law.
 hypothesis_settings.register_profile("realtime", deadline=None)
@@ -423,7 +423,7 @@ async def running_server(dsn: str, store_url: str, **environment: str) -> AsyncI
     task = asyncio.get_running_loop().create_task(server.serve())
     await asyncio.wait({task, address}, return_when=asyncio.FIRST_COMPLETED)
     assert address.done(), "the server did not start"
-    async with httpx.AsyncClient(base_url=address.result(), trust_env=False) as http:
+    async with httpx.AsyncClient(base_url=address.result(), trust_env=False, timeout=PATIENCE) as http:
         running = RunningServer(address.result(), app.state.services, http)
         try:
             yield running

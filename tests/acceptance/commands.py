@@ -127,5 +127,5 @@ def metrics(http_text: str) -> dict[str, float]:
 async def asking(base_url: str) -> AsyncIterator[httpx.AsyncClient]:
     """An HTTP client that keeps no connection from one request to the next."""
     limits = httpx.Limits(max_keepalive_connections=0)
-    async with httpx.AsyncClient(base_url=base_url, trust_env=False, limits=limits, timeout=10) as http:
+    async with httpx.AsyncClient(base_url=base_url, trust_env=False, limits=limits, timeout=PATIENCE) as http:
         yield http

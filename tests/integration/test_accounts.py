@@ -226,7 +226,7 @@ async def test_a_batch_that_read_the_user_before_the_ban_brings_no_ghost(
     await sql.execute(ledger.query("hide"), user, True)
     late = asyncio.ensure_future(Recorder(ledger).record([Submission(user, "late", 7, None, None)]))
     watcher = await asyncpg.connect(dsn)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not await watcher.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
             await watcher.execute("SELECT pg_sleep(0.005)")
     await watcher.close()
@@ -297,5 +297,5 @@ async def test_who_goes_away_during_a_hash_keeps_nobody_from_theirs(accounts: Ac
     await asyncio.sleep(0)
     leaving.cancel()
     await asyncio.wait([leaving])
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         assert await accounts.sign_in("ada@example.org", PASSWORD)

@@ -72,7 +72,7 @@ class Broadcasting:
         return connection
 
     async def until(self, holds: Callable[[], bool]) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not holds():  # noqa: ASYNC110 - what it waits for comes through sockets
                 await asyncio.sleep(0.002)
 

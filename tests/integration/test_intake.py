@@ -63,7 +63,7 @@ def send(intake: Intake, user_id: int, name: str, score: int = 1, **fields: Any)
 
 
 async def outcome_of(answer: asyncio.Future[Outcome]) -> Outcome:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         return await answer
 
 
@@ -81,7 +81,7 @@ def codes(outcomes: list[Outcome]) -> list[str]:
 
 async def until(holds: Callable[[], Any]) -> None:
     """Lets the loop turn until something holds that is on its way."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not await holds():  # noqa: ASYNC110 - what it waits for is in another process
             await asyncio.sleep(0.01)
 

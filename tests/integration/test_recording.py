@@ -182,7 +182,7 @@ async def test_a_twin_that_is_gone_when_it_is_looked_up_is_recorded_after_all(
 async def until_somebody_waits(dsn: str) -> None:
     watcher = await asyncpg.connect(dsn)
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not await watcher.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
                 await watcher.execute("SELECT pg_sleep(0.005)")
     finally:
