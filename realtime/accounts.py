@@ -206,8 +206,10 @@ class Accounts:
         return Person(*rows[0])
 
     async def entries(self, user_id: int, before: int | None, limit: int) -> list[Entry]:
-        """A user's log, newest first, from below the id `before` on."""
+        """A user's log, newest first, from below the id `before` on. Raises RealtimeError `unknown_user`."""
         rows = await self._ledger.fetch("transactions", user_id, ID_MAX if before is None else before, limit)
+        if not rows and not await self._ledger.fetch("user_exists", user_id):
+            raise _unknown()
         return [Entry(*row) for row in rows]
 
     # Changing ------------------------------------------------------------------------------------------------
@@ -221,7 +223,7 @@ class Accounts:
             await self._tell_store(user_id, rows[0]["outbox_id"])
 
     async def ban(self, user_id: int, *, actor: str, reason: str | None) -> None:
-        """Hides a user from every board, and refuses their scores. Banning again changes nothing that is seen."""
+        """Hides a user from every board, and refuses their scores. Banning again changes nothing."""
         await self._hide(user_id, True, "ban", actor, reason)
 
     async def unban(self, user_id: int, *, actor: str, reason: str | None) -> None:
@@ -249,6 +251,8 @@ class Accounts:
         async with self._ledger.connection() as connection, connection.transaction():
             if not await connection.fetchval(self._ledger.query("person_exists"), user_id):
                 raise _unknown()
+            if hidden == bool(await connection.fetchval(self._ledger.query("is_hidden"), user_id)):
+                return
             await connection.execute(self._ledger.query("hide"), user_id, hidden)
             # Again, now that the total is locked: a deletion in between must not be undone.
             if not await connection.fetchval(self._ledger.query("person_exists"), user_id):

@@ -6,10 +6,12 @@ what to do is the services', what to do it with is the settings'.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import Final
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -42,6 +44,9 @@ from realtime.throttle import Limit, Throttle
 from realtime.tokens import Tokens
 from realtime.worker import Worker
 
+FIRST_LOOK: Final = 5.0
+"""Seconds at most that a start waits for the store's content: who is told `ready` wants boards."""
+
 
 def create_app(settings: Settings, *, with_worker: bool, peers: Peers | None = None) -> Starlette:
     """The ASGI application; `with_worker` does the worker's part in the same process. `peers` serve the same port."""
@@ -52,6 +57,7 @@ def create_app(settings: Settings, *, with_worker: bool, peers: Peers | None = N
     )
     for kind in (LedgerUnavailable, StoreUnavailable):
         app.add_exception_handler(kind, on_error)
+    app.router.redirect_slashes = False  # made from the Host header, it would lead anywhere, with a token in the query
     app.state.leaving = False
     app.state.failure = None  # what keeps it from starting or going on; `serving` raises it when all has ended
     # Around everything, the answers to what failed too.
@@ -131,7 +137,7 @@ async def _lifespan(
             if app.state.leaving:
                 why["leaving"] = "this process is about to end"
             if not broadcaster.live or not stores.store.is_complete:
-                why["store"] = "boards cannot be read, or are being rebuilt"
+                why["store"] = stores.store.link.complaint or "boards cannot be read, or are being rebuilt"
             try:
                 await stores.ledger.read_clock()
             except LedgerUnavailable:
@@ -172,6 +178,9 @@ async def _lifespan(
             *documents.routes(),
             *pages.routes(resources.folder("web")),
         ]
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_LOOK):
+                await stores.rebuilder.settled.wait()
         yield
 
 

@@ -26,6 +26,7 @@ from realtime.processes import Processes
 from realtime.revocation import Revocations
 from realtime.settings import Settings, in_force
 from realtime.stores import opened
+from realtime.submissions import ID_MAX
 from realtime.tokens import Tokens
 from realtime.worker import run_worker
 
@@ -90,7 +91,8 @@ def up(
         environment["REALTIME_PORT"] = str(port)
     if host is not None:
         environment["REALTIME_HOST"] = host
-    Settings.load(environment)  # mistakes first: before anything is started
+    settings = Settings.load(environment)  # mistakes first: before anything is started
+    listener = serving.bound(settings.host, settings.port)
     with embedded.start(
         data_dir,
         database_url=environment.get("DATABASE_URL"),
@@ -112,7 +114,7 @@ def up(
             embedded.record_address(data_dir, address)
             say(f"ready: {address}")
 
-        started = serving.run(create_app(settings, with_worker=True), settings, ready)
+        started = serving.run(create_app(settings, with_worker=True), settings, ready, listener=listener)
     if not started:
         raise typer.Exit(1)
 
@@ -191,7 +193,9 @@ def token(
     scope: Annotated[
         list[str] | None, typer.Option(help="submit, submit:any, read, admin; may be given again.")
     ] = None,
-    user_id: Annotated[int | None, typer.Option(help="The user the token speaks for.")] = None,
+    user_id: Annotated[
+        int | None, typer.Option(min=1, max=ID_MAX, help="The user the token speaks for.")
+    ] = None,
     board: Annotated[
         list[str] | None, typer.Option(help="Bind it to this board, as for an overlay; may be given again.")
     ] = None,

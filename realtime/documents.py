@@ -72,7 +72,7 @@ OPERATIONS: Final = (
     Operation(
         "post", "/users", "Register.", "User", 201, named("Registration"), errors=("conflict", "forbidden", "too_many")
     ),
-    Operation("post", "/sessions", "Sign in.", "Session", 201, named("Credentials"), errors=("too_many",)),
+    Operation("post", "/sessions", "Sign in.", "Session", 200, named("Credentials"), errors=("too_many",)),
     Operation("get", "/users/me", "Oneself.", "Me", scope="submit", errors=("forbidden", "unknown_user")),
     Operation("patch", "/users/me", "Change one's name.", "Me", body=named("Rename"), scope="submit",
               errors=("unknown_user",)),

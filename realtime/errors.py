@@ -79,6 +79,10 @@ class LedgerUnavailable(Exception):
     """PostgreSQL did not answer in time or refused the connection."""
 
 
+class LedgerRefused(LedgerUnavailable):
+    """PostgreSQL answers, and lets nobody in by this name, password or database."""
+
+
 class TaskFailed(Exception):
     """A background task cannot be kept going: better no process than one that lies."""
 

@@ -71,10 +71,10 @@ async def bytes_of(request: Request, limit: int) -> bytes:
     return b"".join(chunks)
 
 
-def object_of(value: Any) -> dict[str, Any]:
+def object_of(value: Any, what: str = "The body") -> dict[str, Any]:
     """A body, or a row of one, that must be a JSON object. Raises RealtimeError `bad_message`."""
     if type(value) is not dict:
-        raise RealtimeError("bad_message", "The body must be a JSON object.")
+        raise RealtimeError("bad_message", f"{what} must be a JSON object.")
     return value
 
 

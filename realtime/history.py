@@ -216,6 +216,8 @@ class History:
             await connection.execute("SET LOCAL statement_timeout = 0")
             lock = _LOCK + board.week.toordinal()
             await connection.execute("SELECT pg_advisory_xact_lock($1)", lock, timeout=PATIENT_TIMEOUT)
+            before: Any = None
+            digest = self._ledger.query("week_digest").format(view=board.view)
             there = await connection.fetchval("SELECT to_regclass($1)", board.view)
             if there is None:
                 await connection.execute(
@@ -230,8 +232,12 @@ class History:
             elif not again:
                 return
             else:
+                before = await connection.fetchrow(digest, timeout=PATIENT_TIMEOUT)
                 await connection.execute(f"REFRESH MATERIALIZED VIEW {board.view}", timeout=PATIENT_TIMEOUT)
-            players = await connection.fetchval(f"SELECT count(*) FROM {board.view}")  # noqa: S608
+            after = await connection.fetchrow(digest, timeout=PATIENT_TIMEOUT)
+            if after == before:
+                return  # what was to be amended was in it already: another amendment came in between
+            players = after["players"]
             await connection.execute(self._ledger.query("week_filled"), board.week, players)
         log.info("%s is filled: %d players", board.id, players, extra={"action": "week"})
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -134,11 +135,8 @@ class Assets:
 
 
 async def not_found(scope: Scope, receive: Receive, send: Send) -> None:
-    """The answer to an address below ``static/`` or ``docs/`` that names no file."""
-    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"x-content-type-options", b"nosniff")]
-    await send({"type": "http.response.start", "status": 404, "headers": headers})
-    body = b"" if scope["method"] == "HEAD" else b"There is nothing here.\n"
-    await send({"type": "http.response.body", "body": body})
+    """The answer to an address below ``static/`` or ``docs/`` that names no file: the application's own."""
+    raise HTTPException(404)
 
 
 class Docs:

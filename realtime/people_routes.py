@@ -73,7 +73,7 @@ class PeopleRoutes:
         await self._s.throttle.check(self._limits.logins, address_of(request))
         await self._s.throttle.check(self._limits.logins_of_account, account(body.get("email")))
         user_id = await self._s.accounts.sign_in(body.get("email"), body.get("password"))
-        return json_response(self._token(user_id), 201)
+        return json_response(self._token(user_id))
 
     def _token(self, user_id: int) -> dict[str, Any]:
         lifetime = timedelta(seconds=self._s.settings.token_lifetime_s)

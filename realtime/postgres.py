@@ -20,7 +20,7 @@ from pogo_core.util import migrate as pogo
 
 from realtime import resources
 from realtime.boards import ALL_TIME, Board
-from realtime.errors import LedgerUnavailable
+from realtime.errors import LedgerRefused, LedgerUnavailable
 from realtime.pulse import Pulse
 from realtime.standings import Profile, Row
 
@@ -51,7 +51,6 @@ _AWAY: Final = (
     asyncpg.InsufficientResourcesError,
     asyncpg.PostgresIOError,
     asyncpg.ReadOnlySQLTransactionError,
-    asyncpg.InvalidCatalogNameError,
     OSError,
     TimeoutError,
 )
@@ -118,11 +117,17 @@ class Clock:
         return datetime.fromtimestamp(self.timestamp(), UTC)
 
 
+_REFUSED: Final = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
+"""What says that it may be used by others, or under another name."""
+
+
 @contextmanager
 def _mapped() -> Iterator[None]:
     """asyncpg's errors for "not now" as ours."""
     try:
         yield
+    except _REFUSED as error:
+        raise LedgerRefused(str(error)) from error
     except _AWAY as error:
         raise LedgerUnavailable(str(error) or type(error).__name__) from error
 

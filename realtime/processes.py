@@ -73,7 +73,9 @@ class Processes:
         """Serves until a signal; False where no process could start."""
         with ExitStack() as stack:
             self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="realtime-metrics-")))
-            self._socket = stack.enter_context(bound(self._settings.host, self._settings.port))
+            self._socket = stack.enter_context(
+                serving.bound(self._settings.host, self._settings.port, shared=_SPREADS)
+            )
             # A child writes a byte to the first when it answers; it ends when the second does: when we are gone.
             self._ready, self._tell_ready = os.pipe()
             self._life, self._alive = os.pipe()
@@ -132,7 +134,7 @@ class Processes:
         listener = self._socket
         if _SPREADS:
             host, port = listener.getsockname()[:2]
-            listener = bound(host, port)
+            listener = serving.bound(host, port, shared=_SPREADS)
         app = create_app(self._settings, with_worker=False, peers=self._peers_of(os.getpid()))
         try:
             started = serving.run(
@@ -195,23 +197,6 @@ class Processes:
         for place in self._places:
             if place.child is not None:
                 (place.child.kill if overdue else place.child.terminate)()
-
-
-def bound(host: str, port: int) -> socket.socket:
-    """A socket at this address that does not listen yet. Where the kernel spreads, several may be bound to one."""
-    family, kind, protocol, _, address = socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    made = socket.socket(family, kind, protocol)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if _SPREADS:
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    try:
-        made.bind(address)
-    except OSError as error:
-        made.close()
-        raise StartupError(f"Cannot listen on {host}, port {port}: {error.strerror}.") from None
-    return made
 
 
 def _emptied(end: int) -> int:

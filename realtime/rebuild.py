@@ -55,6 +55,8 @@ class Store(Protocol):
 
     @property
     def distrusted(self) -> str | None: ...
+    @property
+    def is_complete(self) -> bool: ...
 
     async def adopt(self) -> Content: ...
     async def begin_filling(self, run: str, epoch: str) -> bool: ...
@@ -89,14 +91,19 @@ class Rebuilder:
         self._made_at = float("-inf")
         self.rebuilds = 0
         """Rebuilds this process completed."""
+        self.settled = asyncio.Event()
+        """Set once the content was found complete, or it turned out that this cannot be known yet."""
 
     async def watch(self) -> None:
         """Looks every second which store answers, and rebuilds where its content is not ours. Never ends by itself."""
         while True:
             try:
                 await self.look()
+                if self._store.is_complete:
+                    self.settled.set()
             except (StoreUnavailable, LedgerUnavailable) as error:
                 log.debug("cannot look after the store: %s", error)
+                self.settled.set()
             await asyncio.sleep(WATCH_INTERVAL)
 
     async def look(self) -> bool:

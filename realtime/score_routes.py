@@ -70,7 +70,7 @@ class ScoreRoutes:
 
         for place, row in enumerate(rows):
             try:
-                fields = object_of(row)
+                fields = object_of(row, "A row of the list")
                 submission = parse_submission(fields, identity.user_id)
                 self._s.access.rights.submit(identity, submission)
             except RealtimeError as error:

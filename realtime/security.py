@@ -38,6 +38,11 @@ class Origins:
     def __init__(self, allowed: str = "") -> None:
         self._allowed = frozenset(origin for origin in allowed.split(",") if origin)
 
+    @property
+    def are_named(self) -> bool:
+        """Whether the operator named any."""
+        return bool(self._allowed)
+
     def names(self, origin: str) -> bool:
         """Whether the operator named `origin`."""
         return origin.lower() in self._allowed
@@ -80,7 +85,9 @@ class Security:
                 if scope["scheme"] == "https":
                     headers["strict-transport-security"] = STRICT_TRANSPORT
                 for name, value in shared.items():
-                    headers[name] = value
+                    headers.setdefault(name, value)
+                if self._origins.are_named:
+                    headers.add_vary_header("origin")
             await send(message)
 
         app = self._app
@@ -92,23 +99,22 @@ class Security:
         await app(scope, receive, send_secured)
 
     def _sharing(self, scope: Scope, request: Headers) -> dict[str, str]:
-        """What lets pages of other origins read boards: all of them where boards are public, else those named."""
-        path = get_route_path(scope)
-        if scope["method"] not in READING or not (path == "/boards" or path.startswith("/boards/")):
+        """What lets pages of other origins in: all of them to read public boards, those named to everything."""
+        origin, path = request.get("origin", ""), get_route_path(scope)
+        reads_boards = scope["method"] in READING and (path == "/boards" or path.startswith("/boards/"))
+        if self._origins.names(origin):
+            methods = "GET, POST, PATCH, DELETE"
+        elif reads_boards and not self._private:
+            origin, methods = "*", "GET"
+        else:
             return {}
-        shared = {
-            "access-control-allow-origin": "*",
-            "access-control-allow-methods": "GET",
-            "access-control-allow-headers": "authorization",
+        return {
+            "access-control-allow-origin": origin,
+            "access-control-allow-methods": methods,
+            "access-control-allow-headers": "authorization, content-type",
             "access-control-expose-headers": "retry-after",
             "access-control-max-age": PREFLIGHT_SECONDS,
         }
-        if not self._private:
-            return shared
-        origin = request.get("origin", "")
-        if not self._origins.names(origin):
-            return {"vary": "origin"}
-        return {**shared, "access-control-allow-origin": origin, "vary": "origin"}
 
 
 async def _preflight(scope: Scope, receive: Receive, send: Send) -> None:

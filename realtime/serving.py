@@ -26,6 +26,7 @@ from uvicorn.middleware.proxy_headers import _TrustedHosts
 
 from realtime import wire
 from realtime.connection import Connection
+from realtime.errors import StartupError
 from realtime.frames import Frame
 from realtime.handshake import bounded
 from realtime.settings import Settings
@@ -146,6 +147,30 @@ def address_of(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+def bound(host: str, port: int, *, shared: bool = False) -> socket.socket:
+    """A socket at this address that does not listen yet; several processes may have `shared` ones.
+
+    Raises StartupError where the address cannot be had.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as error:
+        raise StartupError(f"Cannot listen on {host}: {error.strerror}. Correct REALTIME_HOST.") from None
+    family, kind, _, _, address = found[0]
+    made = socket.socket(family, kind)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if shared:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        made.bind(address)
+    except OSError as error:
+        made.close()
+        raise StartupError(
+            f"Cannot listen on {host}, port {port}: {error.strerror}. Choose another port (REALTIME_PORT, --port)."
+        ) from None
+    return made
+
+
 def server(app: Starlette, settings: Settings, on_ready: Callable[[str], None]) -> Server:
     """A server for `app`; `on_ready` is told its address when it answers."""
     config = uvicorn.Config(
@@ -176,8 +201,11 @@ def run(
 ) -> bool:
     """Serves until a signal, on `listener` where one is given; False where it could not start.
 
-    Raises what the application says of its own end (`app.state.failure`): StartupError, TaskFailed.
+    Raises what the application says of its own end (`app.state.failure`): StartupError, TaskFailed; and StartupError
+    where its address cannot be had.
     """
+    if listener is None:
+        listener = bound(settings.host, settings.port)
     serving = server(app, settings, on_ready)
     # What is loaded now stays: the collector need not look at it again, nor at every connection every few messages.
     gc.collect()
@@ -185,7 +213,7 @@ def run(
     gc.set_threshold(50_000, 20, 50)
     try:
         with asyncio.Runner(loop_factory=serving.config.get_loop_factory()) as runner:
-            runner.run(serving.serve(None if listener is None else [listener]))
+            runner.run(serving.serve([listener]))
     except SystemExit:
         serving.started = False
     failure = getattr(app.state, "failure", None)

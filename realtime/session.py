@@ -209,8 +209,7 @@ class Session:
         """Ends subscriptions and watches of boards that the client may no longer see."""
         if not self._rights.private:
             return
-        aliases = {alias for subscription in self._subscriber.subscriptions for alias in subscription.aliases}
-        for alias in aliases | set(self._tasks.values()):
+        for alias in self._aliases():
             if not self._is_readable(alias):
                 self._unsubscribe(alias)
         for alias, user_id in self._watches.watched_by(self._subscriber):
@@ -224,10 +223,14 @@ class Session:
             return False
         return True
 
+    def _aliases(self) -> set[str]:
+        """By what names boards are followed, or are about to be."""
+        followed = (subscription.aliases for subscription in self._subscriber.subscriptions)
+        return set(self._tasks.values()).union(*followed)
+
     def _subscribe(self, board: str, since: wire.Since | None) -> None:
-        known = self._subscriber.subscription(board) is not None
-        names = sum(len(subscription.aliases) for subscription in self._subscriber.subscriptions)
-        if len(self._tasks) >= TASKS or (not known and names + len(self._tasks) >= self._limits.max_subscriptions):
+        names = self._aliases()
+        if len(self._tasks) >= TASKS or (board not in names and len(names) >= self._limits.max_subscriptions):
             raise RealtimeError("too_many", f"At most {self._limits.max_subscriptions} subscriptions a connection.")
         self._check_readable(board)
         task = asyncio.get_running_loop().create_task(self._begin(board, since))

@@ -35,6 +35,15 @@ def _origins(text: str) -> str:
     return ",".join(origins)
 
 
+def _url_of(*schemes: str) -> AfterValidator:
+    def check(text: str) -> str:
+        if text and urlsplit(text).scheme not in schemes:
+            raise ValueError(f"must begin with {' or '.join(f'{scheme}://' for scheme in schemes)}")
+        return text
+
+    return AfterValidator(check)
+
+
 def _networks(text: str) -> str:
     """Addresses and networks, with commas in between."""
     networks = [part.strip() for part in text.split(",") if part.strip()]
@@ -48,8 +57,10 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore", validate_default=True)
 
-    database_url: str = _env("DATABASE_URL", "", "PostgreSQL, as postgresql://user:password@host/database")
-    dragonfly_url: str = _env(
+    database_url: Annotated[str, _url_of("postgresql", "postgres")] = _env(
+        "DATABASE_URL", "", "PostgreSQL, as postgresql://user:password@host/database"
+    )
+    dragonfly_url: Annotated[str, _url_of("redis", "rediss", "unix")] = _env(
         "DRAGONFLY_URL", "", "Dragonfly or Redis, as redis://:password@host:6379/0 (rediss:// for TLS)"
     )
     secret: str = _env(

@@ -140,6 +140,8 @@ class Link:
         self.epoch: str | None = None
         self.distrusted: str | None = None
         """The epoch whose content cannot be ours, though it says so; None while there is none such."""
+        self.complaint: str | None = None
+        """Why commands are refused, for people; None while they are not."""
         self.timeout = timeout  # seconds until the store counts as away
         options: dict[str, Any] = {
             "protocol": 2,
@@ -213,7 +215,7 @@ class Link:
         try:
             content = await self.content()
         except StoreUnavailable as error:
-            self._refuse(str(error))
+            self._refuse(str(error), str(error) if isinstance(error, StoreUnfit) else "the store does not answer")
             raise
         if self.distrusted is None or content.epoch != self.distrusted:  # else it is the same as ever
             self.accept()
@@ -227,18 +229,19 @@ class Link:
     def distrust(self) -> None:
         """What was adopted cannot be ours: commands are refused until it is made anew, for its boards may be wrong."""
         self.distrusted = self.epoch
-        self._refuse("its content cannot be ours")
+        why = "its content cannot be ours"
+        self._refuse(why, "something else writes under this program's keys; boards are about to be rebuilt")
 
-    def _refuse(self, why: str) -> None:
+    def _refuse(self, why: str, complaint: str) -> None:
         if self._gate.refusal is None:
             log.error("the store cannot be used: %s", why, extra={"action": "store"})
-        self._gate.refusal = why
+        self._gate.refusal, self.complaint = why, complaint
 
     def accept(self) -> None:
         """What is held now is trusted: commands are let through again."""
         if self._gate.refusal is not None:
             log.warning("the store can be used again", extra={"action": "store"})
-        self._gate.refusal = self.distrusted = None
+        self._gate.refusal = self.complaint = self.distrusted = None
 
     async def turn_to(self, run: str) -> None:
         """Lets connections to this run through, and no other any more: one in use may lead to a store that was left."""

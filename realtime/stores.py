@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from realtime.dragonfly import Store
-from realtime.errors import LedgerUnavailable, StartupError, StoreUnavailable
+from realtime.errors import LedgerRefused, LedgerUnavailable, StartupError, StoreUnavailable
 from realtime.history import History
 from realtime.metrics import Reading as Measured
 from realtime.postgres import Ledger
@@ -80,6 +80,8 @@ async def _patiently(attempt: Callable[[], Awaitable[None]]) -> None:
     while True:
         try:
             return await attempt()
+        except LedgerRefused as error:
+            raise StartupError(f"PostgreSQL lets nobody in: {error}. Check DATABASE_URL.") from None
         except LedgerUnavailable as error:
             if asyncio.get_running_loop().time() > deadline:
                 raise StartupError(f"PostgreSQL does not answer: {error}. Check DATABASE_URL.") from None

@@ -17,9 +17,10 @@ USERNAME_LENGTH: Final = 64
 _REFUSED_CATEGORIES: Final = frozenset({"Cc", "Cs", "Cn", "Co", "Zl", "Zp"})
 _REFUSED_FORMATS: Final = frozenset(
     # Bidi overrides, embeddings and isolates (UAX 9), which can turn a neighbour's text around; invisible
-    # operators and tags. Joiners (U+200C, U+200D) stay: Persian, Hindi and emoji need them.
+    # operators, fillers and tags. Joiners (U+200C, U+200D) stay: Persian, Hindi and emoji need them.
     "\u200b\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2060\u2061\u2062\u2063\u2064"
     "\u2066\u2067\u2068\u2069\u206a\u206b\u206c\u206d\u206e\u206f\ufeff\ufff9\ufffa\ufffb\u00ad\u180e"
+    "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0"
 )
 
 

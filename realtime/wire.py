@@ -93,7 +93,7 @@ class Ping:
 Message = Subscribe | Unsubscribe | Auth | Submit | Watch | Unwatch | Ping
 
 
-def loads(raw: bytes | str) -> Any:
+def loads(raw: bytes | str, hint: str = "Send JSON in UTF-8.") -> Any:
     """JSON as Python values. Raises RealtimeError `bad_message`.
 
     A lone surrogate makes strict parsers refuse the whole text; read leniently, only the field that holds it is
@@ -105,7 +105,7 @@ def loads(raw: bytes | str) -> Any:
         try:
             return json.loads(raw, parse_constant=_refuse_constant)
         except (ValueError, RecursionError):
-            raise RealtimeError("bad_message", "This is not JSON. Send one JSON object a message.") from None
+            raise RealtimeError("bad_message", f"This is not JSON. {hint}") from None
 
 
 def _refuse_constant(name: str) -> Any:
@@ -117,7 +117,7 @@ def parse(raw: bytes) -> Message:
 
     Raises RealtimeError `bad_message`, `unknown_type`, `out_of_range`; unknown fields are ignored.
     """
-    fields = loads(raw)
+    fields = loads(raw, "Send one JSON object a message.")
     if type(fields) is not dict:
         raise RealtimeError("bad_message", "A message must be a JSON object.")
     kind = fields.get("type")

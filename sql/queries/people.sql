@@ -35,6 +35,10 @@ SELECT u.id, (SELECT id FROM pending) AS outbox_id FROM users u WHERE u.id = $1 
 INSERT INTO user_total_scores AS t (user_id, hidden) VALUES ($1, $2)
 ON CONFLICT (user_id) DO UPDATE SET hidden = $2, version = t.version + 1, updated_at = clock_timestamp()
 
+-- name: is_hidden
+-- Whether a user is banned or deleted; takes the total's lock, where there is a total. $1 user id.
+SELECT hidden FROM user_total_scores WHERE user_id = $1 FOR UPDATE
+
 -- name: hidden_followup
 -- Second statement: sees all that was committed before the lock. Moves the versions of the user's weeks, closed boards and
 -- profile, and leaves the outbox row. $1 user id, $2 kind.

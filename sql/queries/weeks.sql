@@ -13,6 +13,10 @@ FROM (
 ) AS of_week
 ORDER BY place
 
+-- name: week_digest
+-- How many players a view has, and a number that stands for all its scores.
+SELECT count(*) AS players, coalesce(bit_xor(hashint8extended(score, user_id)), 0) AS digest FROM {view}
+
 -- name: week_opened
 -- Whether week $1 has its view; $1 date.
 SELECT version FROM closed_weeks WHERE week = $1

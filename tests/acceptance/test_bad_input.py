@@ -257,6 +257,9 @@ REQUESTS: list[tuple[str, str, bytes | None, int, str]] = [
     ("POST", "/users/x/ban", b"", 400, "bad_message"),
     ("POST", "/users/999999/ban", b"", 404, "unknown_user"),
     ("GET", "/nothing/here", None, 404, "not_found"),
+    ("GET", "/static/js/nothing.js", None, 404, "not_found"),
+    ("GET", "/docs/nothing", None, 404, "not_found"),
+    ("GET", "/boards/", None, 404, "not_found"),
     ("PUT", "/scores", b"{}", 405, "method_not_allowed"),
     ("DELETE", "/boards/all_time", None, 405, "method_not_allowed"),
 ]

@@ -266,6 +266,14 @@ async def test_a_foreign_page_may_read_boards_and_send_nothing(serve: Serve) -> 
             named = {"origin": "https://game.example"}
             assert (await server.http.request(method, path, headers=named, content=b"{}")).status_code != 403
         assert (await server.http.options("/scores", headers=FOREIGN)).status_code == 405
+        named["access-control-request-method"] = "POST"
+        preflight = await server.http.options("/scores", headers=named)
+        assert preflight.status_code == 204
+        assert preflight.headers["access-control-allow-origin"] == "https://game.example"
+        assert "POST" in preflight.headers["access-control-allow-methods"]
+        assert {"authorization", "content-type"} == set(preflight.headers["access-control-allow-headers"].split(", "))
+        answer = await server.http.post("/scores", headers=named, content=b"{}")
+        assert answer.headers["access-control-allow-origin"] == "https://game.example", "and the page may read why not"
 
 
 async def test_private_boards_are_shared_with_named_pages_alone(serve: Serve) -> None:

@@ -213,6 +213,17 @@ async def test_messages_act_in_their_order_however_fast_they_come(
     assert [message["type"] for message in messages] == (["diff"] if ends_subscribed else [])
 
 
+async def test_a_board_asked_for_again_counts_once_against_the_limit(dsn: str, store_url: str, filled: None) -> None:
+    async with running_server(dsn, store_url, REALTIME_MAX_SUBSCRIPTIONS="2") as server:
+        viewer = await server.client()
+        for board in ("all_time", "all_time", "current_week", "current_week"):
+            await viewer.send("subscribe", board=board)
+        for _ in range(4):
+            await viewer.until("snapshot")
+        week = week_at(server.services.clock.now()).id
+        assert (await viewer.ask("subscribe", board=week))["code"] == "too_many"
+
+
 # Since -----------------------------------------------------------------------------------------------------------
 
 

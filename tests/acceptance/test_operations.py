@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from websockets.asyncio.client import connect
@@ -69,6 +70,38 @@ async def test_all_mistakes_are_told_at_once_and_nothing_starts() -> None:
     told = "\n".join(command.errors)
     assert all(name in told for name in ("REALTIME_PORT", "REALTIME_PROCESSES", "REALTIME_DRAIN_S"))
     assert "Traceback" not in told
+
+
+async def test_an_address_that_is_taken_is_told_in_one_line_and_nothing_is_started(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        async with running("up", "--port", port, "--data-dir", str(tmp_path / "data"), env=environment()) as command:
+            assert await command.ends() == 1
+    (line,) = command.errors
+    assert line.startswith(f"realtime: Cannot listen on 127.0.0.1, port {port}: ")
+    assert not (tmp_path / "data").exists()
+
+
+async def test_a_password_that_is_refused_is_told_in_one_line(stores: Environment) -> None:
+    env = stores()
+    parts = urlsplit(env["DATABASE_URL"])
+    env["DATABASE_URL"] = parts._replace(netloc=f"realtime:wrong@{parts.netloc.rpartition('@')[2]}").geturl()
+    async with running("serve", env=env) as command:
+        assert await command.ends() == 1
+    assert command.errors[-1].startswith("realtime: PostgreSQL lets nobody in: ")
+    assert "Traceback" not in "\n".join(command.errors)
+
+
+async def test_who_says_ready_has_boards(dsn: str, private_store: Any) -> None:
+    env = environment(
+        DATABASE_URL=dsn, DRAGONFLY_URL=private_store.url, REALTIME_SECRET=SECRET, REALTIME_PORT="0",
+        REALTIME_DRAIN_S="0",
+    )  # fmt: skip
+    for _ in range(2):  # an empty store, and one whose content is of another run
+        async with running("serve", env=env) as command, asking(await command.says("ready:")) as http:
+            assert (await http.get("/boards/all_time")).json()["stale"] is False
+            assert (await http.get("/readyz")).status_code == 200
+        await asyncio.to_thread(private_store.restart)
 
 
 # Processes -------------------------------------------------------------------------------------------------------

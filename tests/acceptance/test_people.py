@@ -94,7 +94,7 @@ async def test_somebody_registers_signs_in_plays_and_is_on_the_board(
         again = await server.http.post("/users", json={**credentials, "email": email, "username": "Eve"})
         assert code(again) == (409, "conflict")
         session = await server.http.post("/sessions", json={"email": email, "password": "correct horse"})
-        assert session.status_code == 201
+        assert session.status_code == 200
     for wrong in ({"password": "wrong horse"}, {"email": "eve@example.org"}):
         assert code(await server.http.post("/sessions", json=credentials | wrong)) == (401, "unauthorized")
     headers = {"authorization": f"Bearer {session.json()['token']}"}
@@ -330,6 +330,8 @@ async def test_a_log_is_paged_and_one_s_own(server: RunningServer, make_users: M
     assert code(await server.http.get(path)) == (401, "unauthorized")
     for bad in ("limit=0", "limit=1001", "before=0", "before=99999999999999999999"):
         assert code(await server.http.get(f"{path}?{bad}", headers=server.bearer(a))) == (422, "out_of_range")
+    absent = await server.http.get(f"/users/{b + 1}/transactions", headers=server.bearer(None, ADMIN))
+    assert code(absent) == (404, "unknown_user")
     for user in ("0", "9223372036854775808", "x", "1 OR 1=1"):
         answer = await server.http.get(f"/users/{user}/transactions", headers=server.bearer(None, ADMIN))
         assert answer.status_code in (400, 422), user

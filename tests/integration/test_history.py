@@ -223,6 +223,9 @@ async def test_an_amendment_moves_the_version_the_cache_and_the_subscribers(
     assert after.scores == {user: 3}
     assert after.version > before.version
     assert said == {"epoch": "closed", "version": after.version}
+    await history.amend([WEEK.starts.date()])
+    again, _ = await history.snapshot(WEEK)
+    assert again == after, "what was in the view already moves no version: nobody is sent an empty diff"
 
 
 async def test_the_list_has_weeks_with_scores_newest_first(

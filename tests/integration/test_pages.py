@@ -19,7 +19,7 @@ KEPT = "public, max-age=31536000, immutable"
 
 @pytest.fixture
 async def browser() -> AsyncIterator[httpx.AsyncClient]:
-    transport = httpx.ASGITransport(app=Starlette(routes=pages.routes(WEB)))
+    transport = httpx.ASGITransport(app=Starlette(routes=pages.routes(WEB)))  # answers HTTPException by itself
     async with httpx.AsyncClient(transport=transport, base_url="http://host") as client:
         yield client
 

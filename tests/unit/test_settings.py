@@ -55,6 +55,9 @@ def test_an_empty_variable_counts_as_unset() -> None:
         ("REALTIME_LOG_LEVEL", "loud"),
         ("REALTIME_MAX_MESSAGE_BYTES", "1e3"),
         ("REALTIME_DATABASE_CONNECTIONS", "0"),
+        ("DATABASE_URL", "mysql://host/db"),
+        ("DATABASE_URL", "x"),
+        ("DRAGONFLY_URL", "http://host"),
     ],
 )
 def test_a_value_out_of_bounds_is_named(name: str, value: str) -> None:

@@ -58,6 +58,8 @@ def test_names_people_have_are_taken_as_they_are(name: str) -> None:
         ("a\u200fb", "bad_message"),
         ("ad\u200bmin", "bad_message"),  # looks like admin
         ("ad\u00admin", "bad_message"),
+        ("\u3164", "bad_message"),  # a letter by its category, and nothing to see
+        ("a\u2800b", "bad_message"),
         ("ad\u2060min", "bad_message"),
         ("ad\ufeffmin", "bad_message"),
         ("a\U000e0041", "bad_message"),  # a tag
