@@ -15,6 +15,7 @@ from typing import Final
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from realtime import documents, endpoints, pages, resources
 from realtime.access import Access
@@ -62,9 +63,24 @@ def create_app(settings: Settings, *, with_worker: bool, peers: Peers | None = N
     app.state.failure = None  # what keeps it from starting or going on; `serving` raises it when all has ended
     # Around everything, the answers to what failed too.
     app.middleware_stack = Security(
-        app.build_middleware_stack(), Origins(settings.origins), private=settings.boards == "private", refuse=refusal
+        _plain(app), Origins(settings.origins), private=settings.boards == "private", refuse=refusal
     )
     return app
+
+
+def _plain(app: Starlette) -> ASGIApp:
+    """The application, which hands no traceback to the log where `serving` tells what is wrong in a sentence."""
+    inner = app.build_middleware_stack()
+
+    async def asgi(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_plainly(message: Message) -> None:
+            if message["type"] == "lifespan.startup.failed" and app.state.failure is not None:
+                message["message"] = ""
+            await send(message)
+
+        await inner(scope, receive, send_plainly if scope["type"] == "lifespan" else send)
+
+    return asgi
 
 
 @asynccontextmanager
