@@ -20,7 +20,9 @@ def rows(page: Page, within: str = "#list") -> list[tuple[int, str, int]]:
     return [tuple(row) for row in page.locator(f"{within} .row").evaluate_all(ROWS)]
 
 
-def expect_rows(page: Page, expected: list[tuple[int, str, int]], within: str = "#list") -> None:
+def expect_rows(
+    page: Page, expected: list[tuple[int, str, int]], within: str = "#list", timeout_ms: float | None = None
+) -> None:
     """Waits until the rows are these, in this order."""
     page.wait_for_function(
         f"""([within, expected]) => {{
@@ -28,6 +30,7 @@ def expect_rows(page: Page, expected: list[tuple[int, str, int]], within: str = 
             return JSON.stringify(({ROWS})(rows)) === JSON.stringify(expected);
         }}""",
         arg=[within, expected],
+        timeout=timeout_ms,
     )
 
 

@@ -1,5 +1,6 @@
 // Owns when to paint: at once after a quiet time, then at most once a beat, never while nobody sees it.
-// Never knows what is painted. Assumes `paint(still)` answers how many rows were seen to move.
+// Never knows what is painted. Assumes `paint(still)` answers how many rows were seen to move, or null where there was
+// nothing to paint yet: that uses up no beat.
 
 const BEAT_MS = 250;
 const FLOOD_BEAT_MS = 1000;
@@ -29,6 +30,12 @@ export class Beat {
     else this.#time.frame(() => this.#strike());
   }
 
+  /** Paints in this very turn: the first board keeps nobody waiting. */
+  now() {
+    this.#asked = true;
+    this.#strike();
+  }
+
   /** While hidden only the model moves; then one paint without movement shows where it is. */
   hide(hidden) {
     if (hidden === this.#hidden) return;
@@ -43,7 +50,8 @@ export class Beat {
     this.#asked = false;
     const still = this.#still;
     this.#still = false;
-    const moved = this.#paint(still) ?? 0;
+    const moved = this.#paint(still);
+    if (moved === null) return;
     this.#due = this.#time.now() + (moved > FLOOD ? FLOOD_BEAT_MS : BEAT_MS);
   }
 }

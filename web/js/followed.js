@@ -8,6 +8,8 @@ const span = (name) => {
   return node;
 };
 
+const write = (node, text) => { if (node.textContent !== text) node.textContent = text; };
+
 export class FollowedBar {
   #node; #button; #parts;
 
@@ -18,6 +20,7 @@ export class FollowedBar {
     this.#button.type = 'button';
     const text = document.createElement('span');
     this.#parts = { rank: span('me-rank'), name: span('me-name'), far: span('me-far'), score: span('me-score') };
+    this.#parts.name.append(document.createElement('bdi'));
     text.append(this.#parts.name, this.#parts.far);
     this.#button.append(this.#parts.rank, text, this.#parts.score);
     this.#button.addEventListener('click', () => go());
@@ -28,12 +31,10 @@ export class FollowedBar {
   show(player) {
     this.#node.hidden = !player;
     if (!player) return;
-    const bdi = document.createElement('bdi');
-    bdi.textContent = player.username;
-    this.#parts.name.replaceChildren(bdi);
-    this.#parts.rank.textContent = player.rank === null ? '–' : amount(player.rank);
-    this.#parts.far.textContent = player.far;
-    this.#parts.score.textContent = player.score === null ? '' : amount(player.score);
+    write(this.#parts.name.firstChild, player.username);
+    write(this.#parts.rank, player.rank === null ? '–' : amount(player.rank));
+    write(this.#parts.far, player.far);
+    write(this.#parts.score, player.score === null ? '' : amount(player.score));
   }
 }
 

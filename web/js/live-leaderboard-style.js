@@ -23,7 +23,7 @@ header{display:flex;justify-content:space-between;align-items:center;gap:12px;pa
 .empty{margin:0;padding:24px 16px;text-align:center;color:var(--ll-ink-2)}
 ol{position:relative;margin:0;padding:0;list-style:none;contain:layout style}
 .vh{position:absolute;width:1px;height:1px;margin:-1px;overflow:hidden;clip-path:inset(50%);white-space:nowrap}
-.row{position:relative;display:grid;grid-template-columns:40px minmax(0,1fr) 52px 64px auto;gap:12px;align-items:center;height:var(--ll-row);padding:0 16px;background:var(--ll-sheet);box-shadow:inset 0 -1px var(--ll-rule);contain:strict}
+.row{position:relative;display:grid;grid-template-columns:40px minmax(0,1fr) 52px 64px auto;gap:12px;align-items:center;height:var(--ll-row);padding:0 16px;background:var(--ll-sheet);box-shadow:inset 0 -1px var(--ll-rule);contain:strict;content-visibility:auto}
 .row>*{grid-row:1}
 .rank{text-align:right;color:var(--ll-ink-2)}
 .rank,.score{font:700 20px/1 var(--ll-num);font-variant-numeric:tabular-nums;white-space:nowrap}
@@ -39,6 +39,7 @@ ol{position:relative;margin:0;padding:0;list-style:none;contain:layout style}
 .gain{grid-column:4;visibility:hidden;text-align:right;color:var(--ll-up);font:700 16px/1 var(--ll-num);font-variant-numeric:tabular-nums}
 .score{position:relative;grid-column:5;text-align:right}
 .plate{position:absolute;inset:-5px -6px;padding:5px 6px;border-radius:3px;background:var(--ll-lamp);color:var(--ll-on-lamp);visibility:hidden}
+.lit{visibility:visible}
 .bar{position:absolute;left:0;right:0;bottom:0;height:2px;background:var(--ll-bar);transform-origin:0 50%;transform:scaleX(0);}
 .rising{z-index:2;background:var(--ll-hover);box-shadow:var(--ll-lift)}
 .me{background:var(--ll-me);color:var(--ll-me-ink);box-shadow:none}

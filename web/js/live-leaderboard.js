@@ -94,9 +94,11 @@ export class LiveLeaderboard extends HTMLElement {
     this.#leave.push(this.#client.on('state', () => this.#beat.ask()));
     this.#leave.push(this.#client.subscribe(this.board, (board, message) => {
       if (board && this.#board && board.board !== this.#board.board) { this.#rows.clear(); this.#pinned.clear(); this.#rank = null; }
+      const first = board && board.board !== this.#board?.board;
       this.#board = board ?? (message.type === 'error' ? null : this.#board);
       this.#trouble = message.type === 'error' ? message.message : '';
-      this.#beat.ask();
+      if (first) this.#beat.now();
+      else this.#beat.ask();
     }));
     if (this.user !== null) this.#leave.push(this.#client.watch(this.board, this.user, (rank) => this.#onRank(rank)));
     this.#beat.ask();
@@ -153,7 +155,7 @@ export class LiveLeaderboard extends HTMLElement {
   }
 
   #paint(still) {
-    if (!this.#client) return 0;
+    if (!this.#client) return null;
     const heading = this.getAttribute('heading') ?? boardName(this.board);
     if (this.#parts.title.textContent !== heading) this.#parts.title.textContent = heading;
     this.#parts.header.hidden = heading === '';
@@ -161,7 +163,7 @@ export class LiveLeaderboard extends HTMLElement {
     const entries = this.#board?.entries ?? [];
     this.#parts.empty.hidden = entries.length > 0 || (!this.#board && !this.#trouble);
     this.#parts.empty.textContent = this.#trouble || 'The first score takes rank 1.';
-    if (!this.#board) return 0;
+    if (!this.#board) return null;
     const moving = !still && !reduced.matches;
     const look = { now: Date.now(), me: this.user, moving, marking: !still };
     const ranked = ranks(entries);

@@ -47,7 +47,7 @@ function chosen({ entries, ranks: all }) {
 const outside = () => (rank?.rank && rank.board === board.board && name ? { ...rank, username: name } : null);
 
 const beat = new Beat((still) => {
-  if (!board) return 0;
+  if (!board) return null;
   if (shown !== board.board) rows.clear();
   shown = board.board;
   const field = { entries: board.entries, ranks: ranks(board.entries) };
@@ -91,8 +91,10 @@ function tick() {
 
 client.subscribe(options.board, (next) => {
   if (!next) return; // a new week: what stands stays until its first snapshot is here
+  const first = next.board !== board?.board;
   board = next;
-  beat.ask();
+  if (first) beat.now();
+  else beat.ask();
 });
 if (options.user !== null) {
   client.watch(options.board, options.user, (message) => {

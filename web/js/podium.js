@@ -1,5 +1,5 @@
 // Owns the three steps. The steps never move; people do. Never decides who stands where.
-import { light } from './rows.js';
+import { coverWith } from './plates.js';
 import { amount } from './words.js';
 
 const CLIMB = { duration: 600, easing: 'cubic-bezier(.2,.7,.2,1)' };
@@ -89,7 +89,6 @@ export class Podium {
 
   #light(node, moving) {
     node.plate.textContent = node.text.textContent;
-    node.plating?.cancel();
-    node.plating = light(node.plate, moving);
+    coverWith([node.plate], moving);
   }
 }

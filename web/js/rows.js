@@ -4,22 +4,16 @@
 import { FLOOD } from './beat.js';
 import { Movements } from './movements.js';
 import { stayers } from './order.js';
+import { coverWith, showGains } from './plates.js';
 import { amount, gain } from './words.js';
 
 const RISE_MS = 480;
 const FALL_MS = 360;
 const BAR_MS = 420;
-const GAIN_MS = 2400;
+const SEEN = 0.01; // share of a row's width
 const EASING = 'cubic-bezier(.2,.7,.2,1)';
 const REACH = 0.75; // a row never travels further than this share of the viewport
 const MANY = 32; // more changed scores than this in a beat cannot be followed either
-
-/** Shows a plate over a score for 900 ms, then wipes it upward: still until its last 180 ms, so that it costs nothing. */
-export function light(plate, moving) {
-  const shown = { visibility: 'visible', clipPath: 'inset(0 0 0 0)' };
-  const last = moving ? { visibility: 'visible', clipPath: 'inset(0 0 100% 0)' } : shown;
-  return plate.animate([shown, last], { delay: 900, duration: 180, fill: 'backwards' });
-}
 
 function part(tag, name, ...children) {
   const node = document.createElement(tag);
@@ -29,43 +23,54 @@ function part(tag, name, ...children) {
   return node;
 }
 
-const unseen = (text) => {
+const text = () => document.createTextNode('');
+
+function unseen(...children) {
   const node = document.createElement('span');
   node.className = 'vh';
-  node.textContent = text;
+  node.append(...children);
   return node;
-};
+}
+
+/** A row without a player. Copying it is several times faster than building each. */
+const blank = part('li', 'row',
+  part('span', 'rank', text()),
+  part('span', 'who', part('span', 'name', document.createElement('bdi'))),
+  part('span', 'score', text(), unseen(' points')),
+  part('span', 'change', unseen(text()), document.createElement('i'), text()),
+  part('i', 'bar'));
+blank.querySelector('bdi').append(text());
 
 class Row {
-  #texts = {};
-  rank = NaN; score = NaN; name = null; mark = undefined; width = 0; before = 0; gained = 0; trip = null;
+  rank = NaN; score = NaN; name = null; mark = undefined; width = 0; gained = 0; trip = null;
 
   constructor(user) {
     this.user = user;
-    const text = (key) => (this.#texts[key] = document.createTextNode(''));
-    this.bdi = document.createElement('bdi');
-    this.bdi.append(text('name'));
-    this.direction = unseen('');
-    this.scoreCell = part('span', 'score', text('score'), unseen(' points'));
-    this.change = part('span', 'change', this.direction, document.createElement('i'), text('change'));
-    this.bar = part('i', 'bar');
-    this.who = part('span', 'who', part('span', 'name', this.bdi));
-    this.node = part('li', 'row', part('span', 'rank', text('rank')), this.who,
-      this.scoreCell, this.change, this.bar);
+    this.node = blank.cloneNode(true);
     this.node.dataset.user = user;
+    [this.rankCell, this.who, this.scoreCell, this.change, this.bar] = this.node.children;
+    this.bdi = this.who.firstChild.firstChild;
   }
 
   /** Writes what differs; answers by how much the score changed. */
-  write(entry, rank, mark, leader) {
-    if (rank !== this.rank) this.#texts.rank.data = amount(this.rank = rank);
-    if (entry.username !== this.name) this.#texts.name.data = this.bdi.title = this.name = entry.username;
-    this.setMark(mark);
-    const width = leader > 0 ? Math.max(0, Math.round((entry.score / leader) * 500) / 500) : 0;
-    this.before = this.width;
-    if (width !== this.width) this.bar.style.transform = `scaleX(${(this.width = width)})`;
+  write(entry, rank) {
+    if (rank !== this.rank) this.rankCell.firstChild.data = amount(this.rank = rank);
+    if (entry.username !== this.name) this.bdi.firstChild.data = this.bdi.title = this.name = entry.username;
     const by = entry.score - this.score;
-    if (by !== 0) this.#texts.score.data = amount(this.score = entry.score);
+    if (by !== 0) this.scoreCell.firstChild.data = amount(this.score = entry.score);
     return by || 0;
+  }
+
+  /** Draws the bar as long as the score's share of the leader's. A change that the eye would miss is not animated. */
+  setBar(share, moving) {
+    const width = Math.round(share * 500) / 500;
+    if (width === this.width) return;
+    const [before, after] = [`scaleX(${this.width})`, `scaleX(${width})`];
+    if (moving && Math.abs(width - this.width) >= SEEN) {
+      this.bar.animate({ transform: [before, after] }, { duration: BAR_MS, easing: EASING });
+    }
+    this.bar.style.transform = after;
+    this.width = width;
   }
 
   setMark(mark) {
@@ -73,8 +78,8 @@ class Row {
     this.mark = mark;
     const kind = mark === 'new' ? 'new' : mark > 0 ? 'up' : mark < 0 ? 'down' : '';
     this.change.dataset.kind = kind;
-    this.direction.textContent = kind === 'up' || kind === 'down' ? `${kind} ` : '';
-    this.#texts.change.data = kind === 'new' ? 'NEW' : kind ? amount(Math.abs(mark)) : '';
+    this.change.firstChild.firstChild.data = kind === 'up' || kind === 'down' ? `${kind} ` : '';
+    this.change.lastChild.data = kind === 'new' ? 'NEW' : kind ? amount(Math.abs(mark)) : '';
   }
 
   setMe(isMe) {
@@ -84,30 +89,20 @@ class Row {
     else this.who.lastChild.remove();
   }
 
-  /** Most rows are never lit: their plate and gain are made when they are first needed. */
-  #kindle() {
-    const silent = (name) => {
-      const node = part('span', name, (this.#texts[name] = document.createTextNode('')));
-      node.setAttribute('aria-hidden', 'true');
-      return node;
-    };
-    this.scoreCell.append((this.plate = silent('plate')));
-    this.node.append((this.gain = silent('gain')));
-  }
-
-  /** The score changed: a plate covers it for a moment. Where there is room, the gain stands beside it. */
-  light(by, moving) {
-    if (moving && this.before !== this.width) {
-      this.bar.animate({ transform: [`scaleX(${this.before})`, `scaleX(${this.width})`] }, { duration: BAR_MS, easing: EASING });
+  /** Makes what shines ready: a plate for the score, and the gain beside it. Most rows never need them. */
+  kindle(by) {
+    if (!this.plate) {
+      const silent = (name) => {
+        const node = part('span', name, text());
+        node.setAttribute('aria-hidden', 'true');
+        return node;
+      };
+      this.scoreCell.append((this.plate = silent('plate')));
+      this.node.append((this.gain = silent('gain')));
     }
-    if (!this.plate) this.#kindle();
-    this.#texts.plate.data = this.#texts.score.data;
-    this.plating?.cancel();
-    this.plating = light(this.plate, moving);
-    this.gained = this.gaining?.playState === 'running' ? this.gained + by : by;
-    this.#texts.gain.data = gain(this.gained);
-    this.gaining?.cancel();
-    this.gaining = this.gain.animate({ visibility: ['visible', 'visible'] }, { delay: GAIN_MS, duration: 1, fill: 'backwards' });
+    this.plate.firstChild.data = this.scoreCell.firstChild.data;
+    this.gained = this.gain.classList.contains('lit') ? this.gained + by : by;
+    this.gain.firstChild.data = gain(this.gained);
   }
 
   /** Starts `pixels` from its new place and comes home; where it was still on its way, it goes on from there. */
@@ -125,7 +120,7 @@ class Row {
 }
 
 export class Rows {
-  #list; #rows = new Map(); #order = []; #movements = new Movements(); #pitch = 0; #axis; #covered; #limit;
+  #list; #rows = new Map(); #order = []; #movements = new Movements(); #pitch = 0; #axis; #covered; #limit; #owed = null;
 
   /** `covered()`: how many rows at the top take no room. `limit()`: how many rows there may be. */
   constructor(list, { axis = 'y', covered = () => 0, limit = () => Infinity } = {}) {
@@ -143,6 +138,7 @@ export class Rows {
   clear() {
     this.#rows.clear();
     this.#order = [];
+    this.#owed = null;
     this.#movements.forget();
     this.#list.replaceChildren();
   }
@@ -161,17 +157,40 @@ export class Rows {
     const moves = first ? [] : this.#moves(places, stay, view);
     const climbers = moves.filter(({ mover }) => mover).length; // the others only make room
     const flood = climbers > FLOOD;
-    const marks = this.#movements.note(new Map(field.entries.map(({ user_id }, at) => [user_id, field.ranks[at]])), now);
-    const changed = this.#write(entries, ranks, me, marks);
+    const changed = this.#write(entries, ranks, me);
     this.#arrange(entries, stay);
     this.#order = entries.map(({ user_id }) => user_id);
-    if (first || !marking) return 0;
+    const marks = this.#movements.note(new Map(field.entries.map(({ user_id }, at) => [user_id, field.ranks[at]])), now);
     const few = flood || changed.length > MANY;
-    for (const [row, by, at] of changed) {
-      if (few ? at < 3 || row.user === me : at >= view.first && at <= view.last) row.light(by, moving);
-    }
+    const dress = () => {
+      this.#dress(marks, moving && !first && !few);
+      if (first || !marking) return;
+      const lit = changed.filter(([row, , at]) => (few ? at < 3 || row.user === me : at >= view.first && at <= view.last));
+      for (const [row, by] of lit) row.kindle(by);
+      coverWith(lit.map(([row]) => row.plate), moving);
+      showGains(lit.map(([row]) => row.gain));
+    };
+    if (first) dress();
+    else this.#after(dress);
+    if (first || !marking) return 0;
     if (moving) this.#travel(moves, entries, flood, view);
     return few ? FLOOD + 1 : climbers;
+  }
+
+  /** What need not be in the frame that moves the rows comes in the next one: two short tasks instead of a long one. */
+  #after(dress) {
+    const owed = this.#owed;
+    this.#owed = dress;
+    if (owed) owed(); // its frame has not come yet
+    else requestAnimationFrame(() => { this.#owed?.(); this.#owed = null; });
+  }
+
+  #dress(marks, moving) {
+    const leader = this.#rows.get(this.#order[0])?.score ?? 0;
+    for (const row of this.#rows.values()) {
+      row.setMark(marks.get(row.user));
+      row.setBar(leader > 0 ? Math.max(0, row.score / leader) : 0, moving);
+    }
   }
 
   /** Marks that are too old go, without a change of the board. */
@@ -180,15 +199,14 @@ export class Rows {
     for (const row of this.#rows.values()) row.setMark(marks.get(row.user));
   }
 
-  #write(entries, ranks, me, marks) {
-    const leader = entries[0]?.score ?? 0;
+  #write(entries, ranks, me) {
     const changed = [];
     const kept = new Map();
     entries.forEach((entry, at) => {
       const user = entry.user_id;
       const row = this.#rows.get(user) ?? new Row(user);
       const known = !Number.isNaN(row.score);
-      const by = row.write(entry, ranks[at], marks.get(user), leader);
+      const by = row.write(entry, ranks[at]);
       row.setMe(user === me);
       if (known && by) changed.push([row, by, at]);
       kept.set(user, row);

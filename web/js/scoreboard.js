@@ -3,16 +3,17 @@
 import { Beat } from './beat.js';
 import { ranks } from './board.js';
 import { Client } from './client.js';
+import { PlayerCount } from './count.js';
 import { Countdown } from './countdown.js';
 import { find, found } from './find.js';
 import { FollowedBar, standing } from './followed.js';
-import { copy, getJson, readView, server, session, viewQuery } from './here.js';
+import { getJson, readView, server, session, viewQuery } from './here.js';
 import { describe, Voice } from './line.js';
 import { Podium } from './podium.js';
 import { Rows } from './rows.js';
-import { boardName, players, points, weekAt, weekDays, weekName, weekStart } from './words.js';
+import { share } from './share.js';
+import { boardName, points, weekAt, weekDays, weekName, weekStart } from './words.js';
 
-const COUNT_MS = 60_000;
 const DAY_MS = 86_400_000;
 const FOUND_MS = 3_000;
 const $ = (id) => document.getElementById(id);
@@ -24,6 +25,7 @@ const list = $('list');
 const rows = new Rows(list, { covered: () => (narrow.matches ? 3 : 0) });
 const podium = new Podium($('podium'));
 const countdown = new Countdown($('clock'));
+const playerCount = new PlayerCount($('count'));
 const voice = new Voice($('spoken'));
 const tabs = [...document.querySelectorAll('[role=tab]')];
 const followedBar = new FollowedBar($('me-bar'), () => goTo(view.me));
@@ -61,7 +63,6 @@ function show(next, push = true) {
   leave.push(client.subscribe(view.board, onBoard));
   follow();
   frame();
-  count();
 }
 
 function blank() {
@@ -84,7 +85,7 @@ function follow() {
 
 function onRank(message) {
   rank = message;
-  $('count').textContent = players(message.players);
+  playerCount.learn(message.players);
   speakRank();
   beat.ask();
 }
@@ -126,26 +127,37 @@ function onBoard(next, message) {
     podium.clear();
   }
   trouble = message.type === 'error' ? message.message || message.code : '';
+  const first = next && next.board !== board?.board;
   board = next;
-  beat.ask();
+  if (first) beat.now();
+  else beat.ask();
 }
 
 // ---- painting
 
 const beat = new Beat((still) => {
   const entries = board?.entries ?? [];
-  const moving = !still && !reduced.matches && !isClosed();
   ranked = ranks(entries);
   const marking = !still && !isClosed();
-  const moved = board ? rows.paint(entries, ranked, { now: Date.now(), me: view.me, moving, marking }) : 0;
-  if (board) podium.paint(entries, { me: view.me, moving, marking });
+  const moving = marking && !reduced.matches;
+  const first = board !== null && !list.hasChildNodes();
+  const moved = board ? rows.paint(entries, ranked, { now: Date.now(), me: view.me, moving, marking }) : null;
   list.classList.toggle('on-podium', entries.length > 0);
-  showFollowed(entries);
   showEmpty();
-  showLine();
-  announceLeader(entries[0]);
+  if (first) paintAround({ moving, marking });
+  else requestAnimationFrame(() => paintAround({ moving, marking })); // a frame of its own: it measures
   return moved;
 });
+
+/** What stands around the list, as the board is by now. */
+function paintAround({ moving, marking }) {
+  const entries = board?.entries ?? [];
+  if (board) podium.paint(entries, { me: view.me, moving, marking });
+  showFollowed(entries);
+  playerCount.show(board, view.board, Date.now());
+  showLine();
+  announceLeader(entries[0]);
+}
 
 function showFollowed(entries) {
   if (view.me === null || !board) return followedBar.show(null);
@@ -200,12 +212,6 @@ function tick() {
   rows.settle(Date.now());
   showLine();
   setTimeout(tick, 1000 - (client.now() % 1000));
-}
-
-async function count() {
-  const asked = view.board;
-  const answer = await getJson(`boards/${encodeURIComponent(asked)}?limit=1`).catch(() => null);
-  if (answer && asked === view.board && answer.players >= 0) $('count').textContent = players(answer.players);
 }
 
 // ---- earlier weeks
@@ -330,29 +336,7 @@ addEventListener('keydown', (event) => {
   showResult(null);
 });
 
-// ---- sharing
-
-const texts = {
-  link: () => new URL(viewQuery(view), new URL('.', location.href)).href,
-  embed: () => `<script type="module" src="${new URL('static/js/live-leaderboard.js', server)}"></script>\n<live-leaderboard board="${view.board}"${view.me === null ? '' : ` user="${view.me}"`}></live-leaderboard>`,
-  overlay: () => {
-    const url = new URL('overlay', server);
-    if (view.board !== 'current_week') url.searchParams.set('board', view.board);
-    if (view.me !== null) url.searchParams.set('user', view.me);
-    return url.href;
-  },
-};
-
-$('share').addEventListener('click', async (event) => {
-  const { copy: what } = event.target.dataset;
-  if (!what) return;
-  const words = event.target.textContent;
-  event.target.textContent = (await copy(texts[what]())) ? 'Copied' : 'Copying is not allowed here';
-  voice.say('copy', event.target.textContent, Date.now());
-  setTimeout(() => { event.target.textContent = words; }, 2_000);
-});
-
-addEventListener('click', (event) => { if (!$('share').contains(event.target)) $('share').open = false; });
+share($('share'), () => view, (words) => voice.say('copy', words, Date.now()));
 
 // ---- start
 
@@ -363,4 +347,3 @@ narrow.addEventListener('change', () => beat.ask(true));
 beat.hide(document.hidden);
 show(view, false);
 tick();
-setInterval(() => document.hidden || count(), COUNT_MS);

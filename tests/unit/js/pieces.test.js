@@ -47,6 +47,23 @@ test('a flood of moves slows the beat to a second', () => {
   assert.equal(paints.length, 3);
 });
 
+test('a paint of nothing uses up no beat, and the first board is painted in the same turn', () => {
+  const frames = new Frames();
+  const paints = [];
+  let known = false;
+  const beat = new Beat(() => { paints.push([frames.clock, known]); return known ? 0 : null; }, frames);
+  beat.ask();
+  frames.pass(20);
+  known = true;
+  beat.now();
+  beat.ask();
+  frames.pass(300);
+  assert.deepEqual(paints, [[16, false], [20, true], [286, true]]);
+  beat.hide(true);
+  beat.now();
+  assert.equal(paints.length, 3, 'not while nobody sees it');
+});
+
 test('hidden it never paints; seen again it paints once, still', () => {
   const frames = new Frames();
   const paints = [];
