@@ -23,7 +23,8 @@ from realtime.boards import Board
 from realtime.errors import LedgerUnavailable, RealtimeError, StoreUnavailable
 from realtime.frames import Frame
 from realtime.pacing import DirtyBoards, Pace
-from realtime.streams import Advance, Stream, Subscriber, Subscription
+from realtime.states import Advance
+from realtime.streams import Stream, Subscriber, Subscription
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

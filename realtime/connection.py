@@ -95,15 +95,18 @@ class Connection(WebSocketsSansIOProtocol):
       raises, the connection is closed with 1011. Binary messages are then refused with 1003.
     - `on_drain()`: everything that waited to be written has gone to the kernel.
     - `on_closed()`: the connection is gone; called once, whatever the cause.
+    - `on_descriptor(descriptor)`: `descriptor` is another now. Where it is not negative, nothing waits to be
+      written, and a frame (`frame.deflated(window)`) may be written there with os.write instead of `write`;
+      what that leaves unwritten goes to `write` at once. It is negative before the socket is closed.
     """
 
     # uvicorn's attributes too: fixed places cost a quarter of a dictionary of that many entries.
     __slots__ = (
-        "_app_closed", "_deframer", "_detached", "_direct", "_fd", "_idle_frames", "_idle_since",
+        "_app_closed", "_deframer", "_detached", "_direct", "_idle_frames", "_idle_since",
         "_ping_due", "_pong_late", "_stops", "app", "app_state", "asgi_version", "client", "close_sent",
         "close_timeout", "close_timer", "config", "conn", "connections", "curr_msg_data_type",
-        "default_headers", "disconnected", "frames", "handshake_complete", "handshake_initiated",
-        "initial_response", "last_ping_rtt", "logger", "loop", "on_closed", "on_drain", "on_text",
+        "default_headers", "descriptor", "disconnected", "frames", "handshake_complete", "handshake_initiated",
+        "initial_response", "last_ping_rtt", "logger", "loop", "on_closed", "on_descriptor", "on_drain", "on_text",
         "pending_ping_payload", "ping_interval", "ping_sent_at", "ping_timeout", "ping_timer",
         "pong_timer", "queue", "read_paused", "request", "response", "root_path", "scheme", "scope",
         "server", "tasks", "transport", "window", "writable",
@@ -125,11 +128,12 @@ class Connection(WebSocketsSansIOProtocol):
         self.on_text: Callable[[bytes], None] | None = None
         self.on_drain: Callable[[], None] | None = None
         self.on_closed: Callable[[], None] | None = None
+        self.on_descriptor: Callable[[int], None] | None = None
         # Bits of the negotiated compression window, 9 to 15; 0 without compression.
         self.window = 0
         # Where `write` writes: the socket while the transport's buffer is empty, else _THROUGH or _CLOSED.
-        self._fd = _CLOSED
-        # What `_fd` is while the buffer is empty: the socket, or _THROUGH for TLS.
+        self.descriptor = _CLOSED
+        # What `descriptor` is while the buffer is empty: the socket, or _THROUGH for TLS.
         self._direct = _THROUGH
         self._deframer = Deframer(config.ws_max_size, inflating=False)
         self._stops = 0
@@ -142,17 +146,18 @@ class Connection(WebSocketsSansIOProtocol):
 
     # Writing
 
-    def write(self, frame: Frame) -> int:
-        """Send a frame now. Never raises, never waits.
+    def write(self, frame: Frame, sent: int = 0) -> int:
+        """Send a frame now, less its first `sent` bytes, which are written. Never raises, never waits.
 
         Returns the bytes that wait in this process to be sent to this client: 0 when the kernel has
         them all; -1 when nothing can be written (not yet accepted, closing, gone).
         """
         data = frame.by_window[self.window] or frame.deflated(self.window)
-        fd = self._fd
-        if fd >= 0:
+        if sent:
+            data = data[sent:]
+        if self.descriptor >= 0:
             try:
-                sent = os.write(fd, data)
+                sent = os.write(self.descriptor, data)
             except BlockingIOError:
                 sent = 0
             except OSError:
@@ -161,14 +166,17 @@ class Connection(WebSocketsSansIOProtocol):
             if sent == len(data):
                 return 0
             data = data[sent:]
-        return self._write_through(data)
-
-    def _write_through(self, data: bytes) -> int:
-        """Hand bytes to the transport, which keeps the order; see `write`."""
-        if self._fd == _CLOSED or self.transport.is_closing():
+        if self.descriptor == _CLOSED or self.transport.is_closing():
             return -1
         self.transport.write(data)
         return self.transport.get_write_buffer_size()
+
+    def _point(self, descriptor: int) -> None:
+        """Where frames are written from now on."""
+        if descriptor != self.descriptor:
+            self.descriptor = descriptor
+            if self.on_descriptor is not None:
+                self.on_descriptor(descriptor)
 
     @property
     def buffered_bytes(self) -> int:
@@ -183,14 +191,14 @@ class Connection(WebSocketsSansIOProtocol):
     def pause_writing(self) -> None:
         """The transport's buffer is no longer empty."""
         super().pause_writing()
-        if self._fd != _CLOSED:
-            self._fd = _THROUGH
+        if self.descriptor != _CLOSED:
+            self._point(_THROUGH)
 
     def resume_writing(self) -> None:
         """The transport's buffer is empty again."""
         super().resume_writing()
-        if self._fd != _CLOSED:
-            self._fd = self._direct
+        if self.descriptor != _CLOSED:
+            self._point(self._direct)
             if self.on_drain is not None:
                 self._call(self.on_drain)
         self._start_reading(_BY_OUTPUT)
@@ -330,7 +338,7 @@ class Connection(WebSocketsSansIOProtocol):
             return
         if self._app_closed or kind not in ("websocket.send", "websocket.close"):
             raise RuntimeError(f"Unexpected ASGI message '{kind}'.")
-        if self._fd == _CLOSED:
+        if self.descriptor == _CLOSED:
             raise ClientDisconnected()
         if message["type"] == "websocket.close":
             self._app_closed = True
@@ -356,10 +364,10 @@ class Connection(WebSocketsSansIOProtocol):
             self._direct = sock.fileno()
         # The transport tells when its buffer is no longer empty and when it is empty again. (A TLS
         # transport compares with "at least", so that 0 would mean "always".)
-        self._fd = self._direct
+        self._point(self._direct)
         self.transport.set_write_buffer_limits(high=1 if secure else 0, low=0)
         if self.transport.get_write_buffer_size():
-            self._fd = _THROUGH
+            self._point(_THROUGH)
         del self.request, self.response
         self.scope = None  # type: ignore[assignment]
         self.conn = None  # type: ignore[assignment]
@@ -410,7 +418,7 @@ class Connection(WebSocketsSansIOProtocol):
         """Send a ping, or judge the last one: one timer at a time, never cancelled while all is well."""
         self.ping_timer = None
         now = self.loop.time()
-        if self._fd == _CLOSED:
+        if self.descriptor == _CLOSED:
             return
         if self.pending_ping_payload is None or self.ping_timeout is None:
             self._pong_late = False
@@ -449,13 +457,13 @@ class Connection(WebSocketsSansIOProtocol):
         """
         if not self.handshake_complete:
             self.abort()
-        elif self._fd != _CLOSED:
+        elif self.descriptor != _CLOSED:
             self._send_close(code, reason)
             self._abort_after(self.close_timeout)
 
     def abort(self) -> None:
         """End the connection at once; what waits to be written is lost."""
-        self._fd = _CLOSED
+        self._point(_CLOSED)
         self._deframer.end()
         if self.transport is not None and not self.disconnected:
             self.transport.abort()
@@ -470,12 +478,12 @@ class Connection(WebSocketsSansIOProtocol):
             self._hang_up()
 
     def _send_close(self, code: int, reason: str = "") -> None:
-        if self._fd == _CLOSED:
+        if self.descriptor == _CLOSED:
             return
         reason = reason.encode()[:_MAX_REASON_BYTES].decode(errors="ignore")
         self.write(Frame(Close(code, reason).serialize(), CLOSE))
         self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
-        self._fd = _CLOSED
+        self._point(_CLOSED)
         self.close_sent = True
         self.stop_keepalive()
         # The client's answer is still to come; what it said before is dropped.
@@ -498,7 +506,7 @@ class Connection(WebSocketsSansIOProtocol):
 
     def _hang_up(self, grace_s: float = _LINGER_S) -> None:
         """Close the transport, and abort it where it cannot flush in time."""
-        self._fd = _CLOSED
+        self._point(_CLOSED)
         self.stop_keepalive()
         self._deframer.end()
         if not self.transport.is_closing():
@@ -513,10 +521,10 @@ class Connection(WebSocketsSansIOProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the transport, once."""
-        self._fd = _CLOSED
+        self._point(_CLOSED)
         super().connection_lost(exc)
         self._deframer.end()
         on_closed = self.on_closed
-        self.on_text = self.on_drain = self.on_closed = None
+        self.on_text = self.on_drain = self.on_closed = self.on_descriptor = None
         if on_closed is not None:
             self._call(on_closed)

@@ -1,41 +1,26 @@
-"""Streams: a board, its recent snapshots, and who has been written which of them.
+"""Streams: a board, and who has been written which of its states.
 
-Owns subscriptions and their states, frames per state, and each connection's pace. Must never await or do I/O other
-than `Connection.write`, which does not block. Assumes snapshots of one board arrive in order.
+Owns subscriptions and their states, and each connection's pace. Must never await or do I/O other than writing what a
+socket takes at once. Assumes that a connection tells, before its descriptor can be another's, that it is no longer to
+be written to.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
-from enum import Enum, auto
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
-from realtime import standings, wire
+from realtime import wire
 from realtime.boards import Board
 from realtime.frames import Frame
 from realtime.pacing import TABLE, Action, Event, Pace
 from realtime.standings import Snapshot
-
-HELD: Final = 32
-"""Recent snapshots a stream holds: how far back `since` and a sliced pass may reach."""
-
-NOTHING_WRITTEN: Final = -1
-"""The state of a subscription that needs a snapshot."""
+from realtime.states import NOTHING_WRITTEN, Advance, States
 
 WAITING: Final = -2
 """The state of a subscription whose subscriber is not following: it needs a snapshot, later."""
-
-
-class Advance(Enum):
-    """How a snapshot relates to the one shown before it."""
-
-    FIRST = auto()
-    UNCHANGED = auto()
-    CHANGED = auto()
-    BACKWARDS = auto()
-    """Its version went back within the epoch, which the store's own content cannot do. It is shown even so, to all as
-    a fresh start, for it is what the store holds."""
 
 
 class Delivered(NamedTuple):
@@ -50,7 +35,11 @@ class Delivered(NamedTuple):
 class Connection(Protocol):
     """What a subscriber writes to; see `realtime.connection`."""
 
-    def write(self, frame: Frame) -> int: ...
+    window: int
+    descriptor: int
+    on_descriptor: Callable[[int], None] | None
+
+    def write(self, frame: Frame, sent: int = 0) -> int: ...
     def close(self, code: int, reason: str = "") -> None: ...
 
 
@@ -78,6 +67,12 @@ class Subscriber:
         self._on_drained = on_drained
         self._on_closed = on_closed  # told the code where a subscriber is closed for being slow
         self._expiry: asyncio.TimerHandle | None = None
+        connection.on_descriptor = self._redirect
+
+    def _redirect(self, descriptor: int) -> None:
+        """From now on frames go there, or, where it is negative, only through the connection."""
+        for subscription in self.subscriptions:
+            subscription.stream.descriptors[subscription.place] = descriptor
 
     @property
     def is_open(self) -> bool:
@@ -130,36 +125,52 @@ class Subscriber:
 class Subscription:
     """One subscriber on one stream, under one or two names (the id, and an alias)."""
 
-    __slots__ = ("aliases", "place", "state", "stream", "subscriber", "write")
+    __slots__ = ("aliases", "place", "stream", "subscriber")
 
     def __init__(self, subscriber: Subscriber, stream: Stream, alias: str, place: int) -> None:
         self.subscriber = subscriber
         self.stream = stream
         self.aliases = {alias}
-        self.place = place  # in stream.subscriptions
-        self.state = NOTHING_WRITTEN  # the stream's state last written to it
-        self.write = subscriber.connection.write  # at hand for the loop over all
+        self.place = place  # in the stream's lists
+
+    @property
+    def state(self) -> int:
+        """The stream's state last written to it."""
+        return self.stream.written[self.place]
+
+    @state.setter
+    def state(self, state: int) -> None:
+        self.stream.written[self.place] = state
 
 
 class Stream:
     """A board that somebody in this process follows.
 
-    A *state* is a number that grows with every snapshot taken, across epochs; versions are the wire's names for them.
+    What the loop over all needs of a subscription stands in flat lists, in its place: a delivery then touches neither
+    the subscription nor its connection, and is a few look-ups and one write.
     """
 
     def __init__(self, board: Board) -> None:
         self.board = board
-        self.latest: Snapshot | None = None
-        self.state = 0
+        self.states = States()
         self.subscriptions: list[Subscription] = []
+        self.written: list[int] = []
+        """The state last written to each."""
+        self.windows: list[int] = []
+        """The size of window that each negotiated; see `Frame.by_window`."""
+        self.descriptors: list[int] = []
+        """Where to write to each; negative: only through its connection."""
         self.expected = 0
         """Subscribers that wait for the first snapshot."""
         self.remaining = 0
         """Subscriptions the current pass has not visited."""
         self._cursor = 0  # where the pass goes on
-        self._held: dict[int, Snapshot] = {}  # state -> snapshot, the newest HELD of one epoch
-        self._frames: dict[int, Frame] = {}  # state -> what leads from it to the newest
         self._current = asyncio.Event()
+
+    @property
+    def latest(self) -> Snapshot | None:
+        """The newest snapshot."""
+        return self.states.latest
 
     @property
     def is_unused(self) -> bool:
@@ -188,7 +199,7 @@ class Stream:
         if subscription is None:
             subscription = self._append(subscriber, alias)
         subscription.aliases.add(alias)
-        held = self._state_of(since)
+        held = self.states.at(since)
         subscriber.write(Frame(wire.subscribed(self.board, alias, held != NOTHING_WRITTEN)))
         subscription.state = held
         self.serve(subscription)
@@ -205,6 +216,9 @@ class Stream:
     def _append(self, subscriber: Subscriber, alias: str) -> Subscription:
         subscription = Subscription(subscriber, self, alias, len(self.subscriptions))
         self.subscriptions.append(subscription)
+        self.written.append(NOTHING_WRITTEN)
+        self.windows.append(subscriber.connection.window)
+        self.descriptors.append(subscriber.connection.descriptor)
         subscriber.subscriptions.append(subscription)
         if self.remaining:
             self.remaining += 1  # one more place on the pass's way round
@@ -219,102 +233,82 @@ class Stream:
     def remove(self, subscription: Subscription) -> None:
         """Ends a subscription."""
         subscription.subscriber.subscriptions.remove(subscription)
-        last = self.subscriptions.pop()
+        last, place = self.subscriptions[-1], subscription.place
+        columns: tuple[list[Any], ...] = (self.subscriptions, self.written, self.windows, self.descriptors)
+        for column in columns:
+            column[place] = column[-1]
+            column.pop()
         if last is not subscription:
             # The last one takes the free place; a pass may have been there already, so it is served now.
-            self.subscriptions[subscription.place] = last
-            last.place = subscription.place
+            last.place = place
             if self.remaining:
                 self.serve(last)
-
-    def _state_of(self, since: wire.Since | None) -> int:
-        """The held state that a client says it is at."""
-        if since is None or self.latest is None or since.epoch != self.latest.epoch:
-            return NOTHING_WRITTEN
-        if since.version == self.latest.version:
-            return self.state
-        for state, snapshot in self._held.items():
-            if snapshot.version == since.version:
-                return state
-        return NOTHING_WRITTEN
 
     # What they follow ----------------------------------------------------------------------------------------
 
     def advance(self, snapshot: Snapshot) -> Advance:
         """Takes a snapshot read from the store, and begins a pass where it is another than the one shown."""
-        latest = self.latest
-        result = Advance.CHANGED
-        if latest is None:
-            result = Advance.FIRST
-        elif latest.epoch == snapshot.epoch and snapshot.version == latest.version:
-            self._current.set()
-            return Advance.UNCHANGED
-        elif latest.epoch == snapshot.epoch and snapshot.version < latest.version:
-            result = Advance.BACKWARDS
-        if latest is None or latest.epoch != snapshot.epoch or result is Advance.BACKWARDS:
-            self._held.clear()
-        self.latest = snapshot
-        self.state += 1
-        self._held[self.state] = snapshot
-        if len(self._held) > HELD:
-            del self._held[next(iter(self._held))]
-        self._frames.clear()
-        self.remaining = len(self.subscriptions)
+        result = self.states.advance(snapshot)
+        if result is not Advance.UNCHANGED:
+            self.remaining = len(self.subscriptions)
         self._current.set()
         return result
-
-    def frame_from(self, state: int) -> Frame:
-        """What leads from `state` to the newest: a diff, or a snapshot. Encoded once for all who need it."""
-        frame = self._frames.get(state)
-        if frame is None:
-            assert self.latest is not None
-            held = self._held.get(state)
-            if held is None:
-                frame = self._frames.get(NOTHING_WRITTEN) or Frame(wire.snapshot(self.latest))
-                self._frames[NOTHING_WRITTEN] = frame
-            else:
-                frame = Frame(wire.diff(standings.diff(held, self.latest)))
-            self._frames[state] = frame
-        return frame
 
     def serve(self, subscription: Subscription) -> None:
         """Writes one subscription what it lacks, unless its subscriber is behind: then it waits for the drain."""
         subscriber = subscription.subscriber
         if subscriber.pace is not Pace.FOLLOWING:
             subscription.state = WAITING
-        elif subscription.state != self.state and self.latest is not None:
-            frame = self.frame_from(subscription.state)
-            subscription.state = self.state
-            subscriber.wrote(subscription.write(frame))
+        elif self.latest is not None and subscription.state != self.states.newest:
+            frame = self.states.frame_from(subscription.state)
+            subscription.state = self.states.newest
+            subscriber.wrote(subscriber.connection.write(frame))
 
     def deliver(self, budget: int) -> Delivered:
-        """Goes on with the pass for up to `budget` subscriptions."""
-        subscriptions, state, frames = self.subscriptions, self.state, self._frames
-        visits = min(self.remaining, budget, len(subscriptions))
-        if self._cursor > len(subscriptions):
+        """Goes on with the pass for up to `budget` subscriptions, to the end of the lists at most."""
+        if self._cursor >= len(self.subscriptions):
             self._cursor = 0
-        end = self._cursor + visits
-        stretch = subscriptions[self._cursor : end]
-        if end > len(subscriptions):
-            end -= len(subscriptions)
-            stretch += subscriptions[:end]
-        self._cursor = end
-        self.remaining = self.remaining - visits if subscriptions else 0
-        written = skipped = payload_bytes = 0
-        # The loop over all: for nearly everybody two look-ups and a write.
-        for subscription in stretch:
-            frame = frames.get(subscription.state)
-            if frame is None:
-                if subscription.state == state:
+        begin = self._cursor
+        end = self._cursor = min(begin + min(self.remaining, budget), len(self.subscriptions))
+        self.remaining = self.remaining - (end - begin) if self.subscriptions else 0
+        return self._deliver(begin, end)
+
+    def _deliver(self, begin: int, end: int) -> Delivered:
+        """The loop over all."""
+        written, windows, descriptors = self.written, self.windows, self.descriptors
+        newest, frame_from, write = self.states.newest, self.states.frame_from, os.write
+        known = newest
+        current = skipped = payload_bytes = payload = 0
+        frame: Frame | None = None
+        for place in range(begin, end):
+            state = written[place]
+            if state == newest:
+                current += 1
+                continue
+            if state == WAITING:
+                skipped += 1
+                continue
+            if state != known or frame is None:
+                known, frame = state, frame_from(state)
+                payload = len(frame.payload)
+            written[place] = newest
+            payload_bytes += payload
+            descriptor = descriptors[place]
+            if descriptor >= 0:
+                window = windows[place]
+                data = frame.by_window[window] or frame.deflated(window)
+                try:
+                    sent = write(descriptor, data)
+                except OSError:
+                    sent = 0  # the connection will find out why
+                if sent == len(data):
                     continue
-                if subscription.state == WAITING:
-                    skipped += 1
-                    continue
-                frame = self.frame_from(subscription.state)
-            subscription.state = state
-            buffered = subscription.write(frame)
-            written += 1
-            payload_bytes += len(frame.payload)
-            if buffered > 0:
-                subscription.subscriber.wrote(buffered)
-        return Delivered(written, payload_bytes, skipped, visits)
+                self._go_on(place, frame, sent)
+            else:
+                self._go_on(place, frame, 0)
+        return Delivered(end - begin - current - skipped, payload_bytes, skipped, end - begin)
+
+    def _go_on(self, place: int, frame: Frame, sent: int) -> None:
+        """Leaves a frame, of which so many bytes are written, to the connection."""
+        subscriber = self.subscriptions[place].subscriber
+        subscriber.wrote(subscriber.connection.write(frame, sent))

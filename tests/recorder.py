@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from realtime.frames import Frame
@@ -20,8 +21,12 @@ class Recorder:
         self.buffered = 0
         self.is_closed = False
         self.closed_with: tuple[int, str] | None = None
+        self.window = 0
+        self.descriptor = -1
+        self.on_descriptor: Callable[[int], None] | None = None
 
-    def write(self, frame: Frame) -> int:
+    def write(self, frame: Frame, sent: int = 0) -> int:
+        assert not sent, "there is no descriptor to write to"
         if self.is_closed:
             return -1
         self.frames.append(frame)

@@ -249,8 +249,11 @@ class Viewer:
         self.follower = Follower()
         self.live = True
         self.stalled = False
+        self.window = 0
+        self.descriptor = -1
+        self.on_descriptor: Callable[[int], None] | None = None
 
-    def write(self, frame: Frame) -> int:
+    def write(self, frame: Frame, sent: int = 0) -> int:
         message: Message = json.loads(frame.payload)
         self.follower.take(message)
         if message["type"] in ("snapshot", "diff"):

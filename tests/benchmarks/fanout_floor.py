@@ -47,7 +47,7 @@ def by_write(connections: Iterable[Connection], frame: Frame) -> None:
 def by_descriptor(connections: Iterable[Connection], frame: Frame) -> None:
     data, write = frame.plain, os.write
     for connection in connections:
-        write(connection._direct, data)
+        write(connection.descriptor, data)
 
 
 def by_transport(connections: Iterable[Connection], frame: Frame) -> None:

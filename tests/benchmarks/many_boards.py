@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, date, datetime, timedelta
 from itertools import count
@@ -55,7 +56,11 @@ BEFORE, AFTER = datetime(2000, 1, 4, tzinfo=UTC), datetime(2040, 1, 1, tzinfo=UT
 class _Nobody:
     """A connection that takes everything and goes nowhere."""
 
-    def write(self, frame: Frame) -> int:
+    window = 0
+    descriptor = -1
+    on_descriptor: Callable[[int], None] | None = None
+
+    def write(self, frame: Frame, sent: int = 0) -> int:
         return 0
 
     def close(self, code: int, reason: str = "") -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -47,8 +47,11 @@ class Connection:
     def __init__(self) -> None:
         self.frames: list[Frame] = []
         self.buffered = 0
+        self.window = 0
+        self.descriptor = -1
+        self.on_descriptor: Callable[[int], None] | None = None
 
-    def write(self, frame: Frame) -> int:
+    def write(self, frame: Frame, sent: int = 0) -> int:
         self.frames.append(frame)
         return self.buffered
 

@@ -21,7 +21,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     # No asyncio, clock, environment or chance: `now` is an argument.
     "L0 pure": (
         "errors", "submissions", "usernames", "boards", "standings", "batching", "pacing", "limits", "settings",
-        "frames", "wire", "score_file",
+        "frames", "wire", "states", "score_file",
     ),
     # One foreign library each, or one part of the system.
     "L1 adapters": (

@@ -31,7 +31,8 @@ from realtime import wire
 from realtime.boards import ALL_TIME, CURRENT_WEEK, Board
 from realtime.pacing import Event, Pace
 from realtime.standings import Snapshot, in_order
-from realtime.streams import HELD, WAITING, Advance, Stream, Subscriber
+from realtime.states import HELD, Advance
+from realtime.streams import WAITING, Stream, Subscriber
 from tests.recorder import Recorder
 
 WEEK = Board(date(2026, 11, 23))
@@ -217,10 +218,10 @@ class Streams(RuleBasedStateMachine):
     @rule(board=boards)
     def look_again(self, board: Board) -> None:
         stream = self.streams[board]
-        state, remaining = stream.state, stream.remaining
+        state, remaining = stream.states.newest, stream.remaining
         assert stream.latest is not None
         assert stream.advance(self.newest(board, stream.latest.version)) is Advance.UNCHANGED
-        assert (stream.state, stream.remaining) == (state, remaining)
+        assert (stream.states.newest, stream.remaining) == (state, remaining)
 
     @rule(rows=content, version=st.integers(0, 5))
     def rebuild(self, rows: dict[int, Any], version: int) -> None:
@@ -257,7 +258,7 @@ class Streams(RuleBasedStateMachine):
     def remember_all(self) -> None:
         for stream in self.streams.values():
             for subscription in stream.subscriptions:
-                if subscription.state == stream.state:
+                if subscription.state == stream.states.newest:
                     self.held[subscription.subscriber, stream.board.id] = self.timeline[stream.board]
 
     # What must hold ------------------------------------------------------------------------------------------
@@ -271,8 +272,8 @@ class Streams(RuleBasedStateMachine):
                 assert subscription.aliases
                 assert subscription in subscription.subscriber.subscriptions
                 if not stream.remaining and subscription.subscriber.pace is Pace.FOLLOWING:
-                    assert subscription.state == stream.state, "a pass is over, and somebody was left out"
-            assert len(stream._held) <= HELD
+                    assert subscription.state == stream.states.newest, "a pass is over, and somebody was left out"
+            assert len(stream.states) <= HELD
 
     @invariant()
     @precondition(lambda self: hasattr(self, "streams"))
