@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
@@ -34,8 +35,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SLICE: Final = 250
-"""Deliveries between two turns of the event loop: less than two milliseconds, for a submission takes several turns."""
+SLICE_SECONDS: Final = 0.002
+"""What a slice of a pass takes of the event loop at a time: little, for a submission takes several turns."""
+
+STRETCH: Final = 50
+"""Deliveries between two looks at the clock: so much longer a slice may be."""
+
+IDLE_TURN: Final = 0.000_2
+"""Seconds: a turn of the loop that is shorter had nothing to do but to come back."""
 
 POLL_INTERVAL: Final = 2.0
 """Seconds between two comparisons of versions: what a lost announcement costs."""
@@ -88,6 +95,7 @@ class Broadcaster:
         self._closed_wake = asyncio.Event()
         self._closed_turn = 0  # the next of the followed closed weeks to look at unasked
         self._live = True
+        self._slice_seconds = 0.0  # what the last slice took
         self.deliveries = 0
         """Frames written, ever."""
         self.delivered_bytes = 0
@@ -414,29 +422,48 @@ class Broadcaster:
             self._pending[stream] = None
 
     def _deliver_slice(self) -> None:
-        """Writes up to a slice of deliveries, round and round the streams that have some left."""
-        budget = SLICE
-        began = asyncio.get_running_loop().time()
-        while self._pending and budget > 0:
+        """Writes for as long as a slice takes, round and round the streams that have deliveries left."""
+        began = now = time.perf_counter()
+        left, written = STRETCH, 0
+        while self._pending and now - began < SLICE_SECONDS:
             stream = next(iter(self._pending))
             del self._pending[stream]
-            done = stream.deliver(budget)
-            self.deliveries += done.written
+            done = stream.deliver(left)
+            written += done.written
             self.delivered_bytes += done.payload_bytes
             self.skipped += done.skipped
-            budget -= max(done.visited, 1)
             self._schedule(stream)
-        self.on_pass(SLICE - budget, asyncio.get_running_loop().time() - began)
+            left -= max(done.visited, 1)
+            if left <= 0:
+                left, now = STRETCH, time.perf_counter()
+        self.deliveries += written
+        self._slice_seconds = time.perf_counter() - began
+        self.on_pass(written, self._slice_seconds)
         if self._pending:
             self._deliver_wake.set()
 
     async def deliver(self) -> None:
-        """Goes on with passes that were cut into slices, a turn of the loop between two. Never ends by itself."""
+        """Goes on with passes that were cut into slices. Never ends by itself."""
         while True:
             await self._deliver_wake.wait()
             self._deliver_wake.clear()
-            await asyncio.sleep(0)
+            await self._others_turn()
             self._deliver_slice()
+
+    async def _others_turn(self) -> None:
+        """Gives the loop back while others want it, but not for longer than the last slice took.
+
+        So a broadcast that is more than a core can carry leaves half of it to submissions and reads where they need
+        it, and none of it idle where they do not.
+        """
+        now = time.perf_counter()
+        until = now + self._slice_seconds
+        while True:
+            before = now
+            await asyncio.sleep(0)
+            now = time.perf_counter()
+            if now - before < IDLE_TURN or now >= until:
+                return
 
 
 _LIVE: Final = Frame(wire.status(True))

@@ -21,7 +21,6 @@ from pathlib import Path
 
 import uvloop
 
-from realtime.broadcaster import SLICE
 from tests.benchmarks.harness import Table, median
 from tests.benchmarks.served import HZ, SUBSCRIBE, Served, audience, built_floor
 
@@ -138,10 +137,13 @@ def _passes(runner: asyncio.Runner, floor: Path) -> Table:
                 runner.run(_read_while(served, reading, WINDOW))
                 cpu = served.cpu_seconds() - cpu
                 after = served.metrics()
-                seconds, slices = (
-                    after[name] - before[name] for name in ("realtime_pass_seconds_sum", "realtime_pass_seconds_count")
-                )
-                changes = slices * SLICE / CLIENTS
+                seconds, *visits = (
+                    after[name] - before[name]
+                    for name in (
+                        "realtime_pass_seconds_sum", "realtime_deliveries_total", "realtime_skipped_diffs_total"
+                    )
+                )  # fmt: skip
+                changes = sum(visits) / CLIENTS
                 found[stalled].append((seconds / changes * 1000, cpu / changes * 1000))
         for reader in readers:
             reader.close()

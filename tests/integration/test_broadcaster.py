@@ -128,7 +128,8 @@ async def test_a_snapshot_first_then_diffs(broadcast: Broadcasting, store: Store
 async def test_viewers_come_and_go_under_load_and_all_end_with_what_the_store_holds(
     broadcast: Broadcasting, store: Store, store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "SLICE", 7)  # passes are cut, and cut again
+    monkeypatch.setattr(module, "SLICE_SECONDS", 1e-9)
+    monkeypatch.setattr(module, "STRETCH", 7)  # passes are cut, and cut again
     writer = Store(store_url)
     await writer.adopt()
     chance = random.Random(4)

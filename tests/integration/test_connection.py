@@ -6,6 +6,7 @@ import asyncio
 import datetime
 import gc
 import ipaddress
+import json
 import logging
 import os
 import random
@@ -31,8 +32,13 @@ from websockets.protocol import CLIENT, Protocol
 from websockets.speedups import apply_mask
 
 from realtime import connection as module
+from realtime.boards import ALL_TIME
 from realtime.connection import Connection
 from realtime.frames import BINARY, CLOSE, CONT, EMPTY_BLOCK, PING, PONG, TEXT, Frame
+from realtime.pacing import Pace
+from realtime.standings import Snapshot
+from realtime.streams import Stream, Subscriber
+from tests.following import Follower
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -1082,5 +1088,109 @@ def test_tls_keeps_the_order_drains_and_ends_stalled_clients(
                 connection.close(4408)
                 await hub.closed.wait()
                 client.transport.abort()
+
+    run(main())
+
+
+# Written to by a stream, past `write`
+
+
+def of_version(version: int) -> Snapshot:
+    return Snapshot("all_time", "x", version, {1: version}, {1: "n" * 64})
+
+
+def subscribed(stream: Stream, connection: Connection) -> Subscriber:
+    def caught_up(drained: Subscriber) -> None:
+        for subscription in drained.subscriptions:
+            subscription.stream.serve(subscription)
+
+    subscriber = Subscriber(connection, buffer_limit=2_000, slow_after=3600, on_drained=caught_up)
+    connection.on_drain = subscriber.drained
+    stream.add(subscriber, "all_time", None)
+    return subscriber
+
+
+ENDS: dict[str, Callable[[Connection, RawClient], object]] = {
+    "the client closes": lambda connection, client: client.sock.close(),
+    "the client vanishes": lambda connection, client: client.vanish(),
+    "the client says goodbye": lambda connection, client: client.sock.send(client_frame(CLOSE, b"\x03\xe8")),
+    "the client breaks the protocol": lambda connection, client: client.sock.send(b"\x81\x01x"),
+    "aborted": lambda connection, client: connection.abort(),
+    "closed": lambda connection, client: connection.close(1000),
+    "shut down": lambda connection, client: connection.shutdown(),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_stream_lets_go_of_a_socket_before_it_can_be_anothers(run: Run, quick: None, end: str) -> None:
+    async def main() -> None:
+        async with connected() as (connection, client, hub):
+            stream = Stream(ALL_TIME)
+            stream.advance(of_version(1))
+            subscribed(stream, connection)
+            descriptor = connection.descriptor
+            assert stream.descriptors == [descriptor] and descriptor >= 0
+            socket_before = os.fstat(descriptor).st_ino
+            let_go: list[int] = []
+            pointed = connection.on_descriptor
+            assert pointed is not None
+
+            def on_descriptor(now: int) -> None:
+                pointed(now)
+                let_go.append(os.fstat(descriptor).st_ino)  # OSError, or another's, where it comes too late
+
+            connection.on_descriptor = on_descriptor
+            ENDS[end](connection, client)
+            await until(lambda: let_go)
+            assert let_go[0] == socket_before
+            assert stream.descriptors == [connection.descriptor] and connection.descriptor < 0
+            stream.advance(of_version(2))
+            assert stream.deliver(10).visited == 1
+            client.sock.close()
+            await hub.closed.wait()
+
+    run(main())
+
+
+@pytest.mark.parametrize("offer", ["", "permessage-deflate"])
+def test_a_stream_keeps_the_order_at_slow_and_quick_readers(run: Run, offer: str) -> None:
+    async def main() -> None:
+        hub = Hub()
+        async with serving(hub) as (port, _):
+            slow = await RawClient.connect(port, offer=offer, buffer=SMALL_BUFFER)
+            connections = [await hub.arrived.get()]
+            quick = await RawClient.connect(port)
+            connections.append(await hub.arrived.get())
+            stream = Stream(ALL_TIME)
+            stream.advance(of_version(1))
+            subscribers = [subscribed(stream, connection) for connection in connections]
+            version, behind = 1, 0
+            while behind < 3:  # it falls behind, and drains, and gets a snapshot: thrice
+                while subscribers[0].pace is Pace.FOLLOWING:
+                    version += 1
+                    stream.advance(Snapshot("all_time", "x", version, {1: version}, {1: os.urandom(1500).hex()}))
+                    assert stream.deliver(10).visited == 2
+                    if version % 5 == 0:
+                        connections[0].write(Frame(b"between", PING))
+                    while len(quick.frames) < version:
+                        assert await quick.read()
+                behind += 1
+                assert stream.descriptors[0] < 0 <= stream.descriptors[1]
+                while subscribers[0].pace is not Pace.FOLLOWING:
+                    assert await slow.read(random.randint(1, 3000))
+            stream.advance(of_version(version + 1))
+            stream.deliver(10)
+            for client, connection in zip((slow, quick), connections, strict=True):
+                connection.close(1000)
+                while await client.read():
+                    if client.frames and client.frames[-1].opcode == Opcode.CLOSE:
+                        await client.send(client_frame(CLOSE, b"\x03\xe8"))
+                follower = Follower()
+                for frame in client.frames:
+                    if frame.opcode == Opcode.TEXT:
+                        follower.take(json.loads(frame.data))
+                assert follower.boards["all_time"].version == version + 1
+                client.sock.close()
+            assert follower.diffs == version, "the quick one missed something"
 
     run(main())
