@@ -95,6 +95,8 @@ class Connection(WebSocketsSansIOProtocol):
       raises, the connection is closed with 1011. Binary messages are then refused with 1003.
     - `on_drain()`: everything that waited to be written has gone to the kernel.
     - `on_closed()`: the connection is gone; called once, whatever the cause.
+    - `on_violation(code, reason)`: the client broke the protocol, and is about to be closed with that code
+      (1009: too large a message); the last moment to write to it.
     - `on_descriptor(descriptor)`: `descriptor` is another now. Where it is not negative, nothing waits to be
       written, and a frame (`frame.deflated(window)`) may be written there with os.write instead of `write`;
       what that leaves unwritten goes to `write` at once. It is negative before the socket is closed.
@@ -107,7 +109,7 @@ class Connection(WebSocketsSansIOProtocol):
         "close_timeout", "close_timer", "config", "conn", "connections", "curr_msg_data_type",
         "default_headers", "descriptor", "disconnected", "frames", "handshake_complete", "handshake_initiated",
         "initial_response", "last_ping_rtt", "logger", "loop", "on_closed", "on_descriptor", "on_drain", "on_text",
-        "pending_ping_payload", "ping_interval", "ping_sent_at", "ping_timeout", "ping_timer",
+        "on_violation", "pending_ping_payload", "ping_interval", "ping_sent_at", "ping_timeout", "ping_timer",
         "pong_timer", "queue", "read_paused", "request", "response", "root_path", "scheme", "scope",
         "server", "tasks", "transport", "window", "writable",
     )  # fmt: skip
@@ -129,6 +131,7 @@ class Connection(WebSocketsSansIOProtocol):
         self.on_drain: Callable[[], None] | None = None
         self.on_closed: Callable[[], None] | None = None
         self.on_descriptor: Callable[[int], None] | None = None
+        self.on_violation: Callable[[int, str], None] | None = None
         # Bits of the negotiated compression window, 9 to 15; 0 without compression.
         self.window = 0
         # Where `write` writes: the socket while the transport's buffer is empty, else _THROUGH or _CLOSED.
@@ -296,7 +299,7 @@ class Connection(WebSocketsSansIOProtocol):
         if self._idle_frames > _IDLE_FRAMES:
             raise ViolationError(1008, "too many control frames")
 
-    def _call(self, callback: Callable[..., None], *arguments: bytes) -> None:
+    def _call(self, callback: Callable[..., None], *arguments: object) -> None:
         try:
             callback(*arguments)
         except Exception:
@@ -492,6 +495,8 @@ class Connection(WebSocketsSansIOProtocol):
 
     def _fail(self, code: int, reason: str) -> None:
         """RFC 6455, section 7.1.7; listens for another moment, so that the close frame is not lost."""
+        if self.on_violation is not None:
+            self._call(self.on_violation, code, reason)
         self._send_close(code, reason)
         self._abort_after(_LINGER_S)
         self._deframer.end()
@@ -525,6 +530,6 @@ class Connection(WebSocketsSansIOProtocol):
         super().connection_lost(exc)
         self._deframer.end()
         on_closed = self.on_closed
-        self.on_text = self.on_drain = self.on_closed = self.on_descriptor = None
+        self.on_text = self.on_drain = self.on_closed = self.on_descriptor = self.on_violation = None
         if on_closed is not None:
             self._call(on_closed)

@@ -94,6 +94,7 @@ OPERATIONS: Final = (
 )  # fmt: skip
 
 CLOSE_CODES: Final[dict[CloseCode, str]] = {
+    CloseCode.TOO_LARGE: "Your message was too large; an `error` with `too_large` came before: send smaller ones.",
     CloseCode.RESTART: "The server restarts: come back, at a random moment within what `reconnect` said.",
     CloseCode.AUTHENTICATION: "The token is no good: come back with another.",
     CloseCode.TOO_SLOW: "You did not read for too long: come back and get a snapshot.",

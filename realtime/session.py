@@ -150,6 +150,11 @@ class Session:
         except RealtimeError as error:
             self._refuse(error, getattr(message, "board", None))
 
+    def violated(self, code: int, reason: str) -> None:
+        """The client broke the protocol, and is closed with that code after this."""
+        if code == wire.CloseCode.TOO_LARGE:
+            self._refuse(RealtimeError("too_large", f"The message is too large: {reason}."), None)
+
     def _excess(self) -> RealtimeError | None:
         """Counts a message (no game server's, which speaks for many); what to say where it is beyond the rate."""
         if self._credentials.trusted or self._bucket.take(asyncio.get_running_loop().time()):

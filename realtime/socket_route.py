@@ -70,6 +70,7 @@ class SocketRoute:
             session.closed()
 
         connection.on_text = session.receive
+        connection.on_violation = session.violated
         connection.on_drain = subscriber.drained
         connection.on_closed = closed
         connection.detach()

@@ -32,6 +32,8 @@ BOARD_LENGTH: Final = 64
 class CloseCode(IntEnum):
     """Why the server closed (RFC 6455, section 7.4; 4000 to 4999 are an application's own)."""
 
+    TOO_LARGE = 1009
+    """A message was larger than the server takes (RFC 6455): an `error` says so before."""
     RESTART = 1012
     """The server restarts: come back, at the moment that `reconnect` named."""
     AUTHENTICATION = 4401

@@ -224,6 +224,7 @@ def test_messages_are_as_the_protocol_says() -> None:
 
 def test_close_codes_are_those_clients_know() -> None:
     assert {code.name: int(code) for code in wire.CloseCode} == {
+        "TOO_LARGE": 1009,
         "RESTART": 1012,
         "AUTHENTICATION": 4401,
         "TOO_SLOW": 4408,
