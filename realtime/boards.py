@@ -126,10 +126,15 @@ class Board:
 ALL_TIME: Final = Board(None)
 
 
+def monday_of(moment: datetime) -> date:
+    """The first day of the week that `moment` (aware, any zone) belongs to."""
+    day = moment.astimezone(UTC).date()
+    return day - day.weekday() * _DAY
+
+
 def week_at(moment: datetime) -> Board:
     """The week's board that `moment` (aware, any zone) belongs to."""
-    day = moment.astimezone(UTC).date()
-    return Board(day - day.weekday() * _DAY)
+    return Board(monday_of(moment))
 
 
 def live_boards(now: datetime) -> list[Board]:

@@ -19,7 +19,7 @@ import asyncpg
 from pogo_core.util import migrate as pogo
 
 from realtime import resources
-from realtime.boards import ALL_TIME, Board
+from realtime.boards import ALL_TIME, Board, monday_of
 from realtime.errors import LedgerRefused, LedgerUnavailable
 from realtime.pulse import Pulse
 from realtime.standings import Profile, Row
@@ -43,6 +43,7 @@ _REBUILD_LOCK: Final = _MIGRATION_LOCK + 1
 _AWAY: Final = (
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # used between the server's last words and the connection's end
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
@@ -290,8 +291,10 @@ class Ledger:
         """
         args = (*_columns(batch), cleared, kind)
         if connection is None:
-            return _assembled(batch, await self.fetch("record_batch", *args))
-        return _assembled(batch, await connection.fetch(self._sql["record_batch"], *args, timeout=PATIENT_TIMEOUT))
+            (row,) = await self.fetch("record_batch", *args)
+        else:
+            (row,) = await connection.fetch(self._sql["record_batch"], *args, timeout=PATIENT_TIMEOUT)
+        return _assembled(batch, row)
 
     async def recorded(self, batch: Sequence[Submission]) -> list[Twin]:
         """What became of submissions that met a concurrent twin."""
@@ -358,43 +361,42 @@ class Ledger:
         return waiting, age
 
 
-def _assembled(batch: Sequence[Submission], rows: Sequence[asyncpg.Record]) -> list[Recorded]:
-    """The kinds of rows that `record_batch` gives, as one for each submission."""
-    verdicts: list[asyncpg.Record] = []
-    fresh: set[tuple[int, str]] = set()
-    totals: dict[int, asyncpg.Record] = {}
-    weeks: dict[tuple[date, int], asyncpg.Record] = {}
-    outbox_id: int | None = None
-    for row in rows:
-        kind = row[0]
-        if kind == "verdict":
-            verdicts.append(row)
-        elif kind == "fresh":
-            fresh.add((row[1], row[2]))
-        elif kind == "total":
-            totals[row[1]] = row
-        elif kind == "week":
-            weeks[row[3], row[1]] = row
-        else:
-            outbox_id = row[1]
+def _assembled(batch: Sequence[Submission], row: asyncpg.Record) -> list[Recorded]:
+    """The lists that `record_batch` gives, as one value for each submission."""
+    this_week, outbox_id = row["week"], row["outbox_id"]
+    totals = dict(zip(row["users"] or (), _listed(row, "totals", "versions", "hidden"), strict=True))
+    new = dict(zip(row["new_users"] or (), _listed(row, "usernames", "user_versions"), strict=True))
+    keys, scores = _listed(row, "week_users", "weeks"), _listed(row, "week_scores", "week_versions")
+    weeks = dict(zip(keys, scores, strict=True))
+    verdicts = _listed(row, "verdicts", "verdict_weeks", "seen_totals", "seen_weeks")
+    refused = dict(zip(row["ords"] or (), verdicts, strict=True))
+    # Where nobody met a twin, what is not refused is recorded.
+    fresh = None if row["fresh_users"] is None else set(_listed(row, "fresh_users", "fresh_ids"))
+    if fresh is None and not totals:
+        fresh = set()
     recorded: list[Recorded] = []
-    for submission, (_, user_id, verdict, week, seen_total, seen_week, _, _) in zip(batch, verdicts, strict=True):
-        if verdict is None:
-            verdict = "accepted" if (user_id, submission.submission_id) in fresh else "twin"
-        total, of_week = totals.get(user_id), weeks.get((week, user_id))
-        name, total_score, total_version, hidden, user_version = (
-            (None, seen_total, None, False, None)
-            if total is None
-            else (total[2], total[4], total[5], total[6], total[7])
+    for place, (user_id, submission_id, _, _, created_at) in enumerate(batch, 1):
+        outcome, week, seen_total, seen_week = refused.get(place) or (
+            "accepted" if fresh is None or (user_id, submission_id) in fresh else "twin",
+            this_week if created_at is None else monday_of(created_at),
+            None,
+            None,
         )
-        week_score, week_version = (seen_week, None) if of_week is None else (of_week[4], of_week[5])
+        total_score, total_version, hidden = totals.get(user_id, (seen_total, None, False))
+        week_score, week_version = weeks.get((user_id, week), (seen_week, None))
+        username, user_version = new.get(user_id, (None, None))
         recorded.append(
             Recorded(
-                user_id, verdict, week, total_score, total_version, hidden, week_score, week_version, name,
+                user_id, outcome, week, total_score, total_version, hidden, week_score, week_version, username,
                 user_version, outbox_id,
             )
         )  # fmt: skip
     return recorded
+
+
+def _listed(row: asyncpg.Record, *names: str) -> Iterator[tuple[Any, ...]]:
+    """What lists of a row say together, thing by thing."""
+    return zip(*(row[name] or () for name in names), strict=True)
 
 
 def _columns(batch: Sequence[Submission]) -> tuple[list[Any], ...]:

@@ -80,17 +80,19 @@ class Recording:
         return twins
 
     def _tell(self, row: Recorded) -> None:
-        user_id = row.user_id
-        assert row.total_version is not None and row.week_version is not None
+        user_id, _, week, total_score, total_version, hidden, week_score, week_version, username, user_version, _ = row
+        assert total_version is not None and week_version is not None
         known = self._totals.get(user_id)
-        if known is None or known.version != row.total_version:
-            self._totals[user_id] = Row(user_id, row.total_version, None if row.hidden else row.total_score)
-            if row.new_username is not None:
-                self.profiles.append(Profile(user_id, row.user_version or 1, row.new_username))
-        rows = self._weeks.setdefault(row.week, {})
+        if known is None or known.version != total_version:
+            self._totals[user_id] = Row(user_id, total_version, None if hidden else total_score)
+            if username is not None:
+                self.profiles.append(Profile(user_id, user_version or 1, username))
+        rows = self._weeks.get(week)
+        if rows is None:
+            rows = self._weeks[week] = {}
         known = rows.get(user_id)
-        if known is None or known.version != row.week_version:
-            rows[user_id] = Row(user_id, row.week_version, None if row.hidden else row.week_score)
+        if known is None or known.version != week_version:
+            rows[user_id] = Row(user_id, week_version, None if hidden else week_score)
 
     def closed(self, now: datetime) -> list[Board]:
         """The closed weeks that changed: the store does not hear of them, their views must."""

@@ -2,15 +2,17 @@
 -- Records up to 1,000 submissions in one statement: transactions, totals, weeks, and one outbox row.
 --   $1 bigint[] user ids, $2 text[] submission ids (no pair twice), $3 int[] scores, $4 text[] reasons,
 --   $5 timestamptz[] moments (NULL: now), $6 bigint[] outbox rows that the store has by now, $7 text kind of outbox row.
--- Rows of several kinds, told apart by `kind`, put together by the caller:
---   verdict  for each submission, in order: what is known before it is recorded (`text`: duplicate, conflict, unknown, hidden,
---            range, future, or NULL: recorded if there is a `fresh` row, else a twin's), its week, and for a duplicate the
---            user's total (`score`) and week (`version`) as this statement saw them
---   fresh    user id and submission id (`text`) of each one recorded
---   total    for each user with a fresh one: total, version, whether hidden; for a user whose total row is new: username
---            (`text`) and the user's version (`also`)
---   week     for each user and week with a fresh one: score and version
---   outbox   its id (`user_id`)
+-- One row; what lists hold of one thing stands at the same place in each, NULL for empty lists:
+--   week                                               Monday of the week it is now
+--   outbox_id                                          NULL where nothing was recorded
+--   ords, verdicts, verdict_weeks, seen_totals, seen_weeks  the submissions that are not recorded, by their place in the
+--            batch, from 1: duplicate, conflict, unknown, hidden, range, future; for a duplicate the user's total and week
+--            as this statement saw them
+--   users, totals, versions, hidden                    each user with a fresh one: total, version, whether banned
+--   new_users, usernames, user_versions                those whose total row is new
+--   week_users, weeks, week_scores, week_versions      each user and week with a fresh one
+--   fresh_users, fresh_ids                             what was recorded; NULL where nobody met a concurrent twin, that is
+--            where it is all that has no verdict
 -- Locks: transactions in order, then totals in order of user, then weeks of users whose total is already ours. Every step
 -- reads the one before it, which fixes that sequence. There is no join between the steps: planned for arrays of unknown
 -- length such a join becomes a nested loop over the whole batch.
@@ -65,16 +67,30 @@ WITH moment AS MATERIALIZED (
 ), done AS (
     DELETE FROM outbox WHERE id IN (SELECT id FROM outbox WHERE id = ANY ($6::bigint[]) FOR UPDATE SKIP LOCKED)
 )
-SELECT 'verdict' AS kind, j.user_id, j.verdict AS text, j.week, j.seen_total AS score,
-       CASE WHEN j.verdict = 'duplicate' THEN
-           (SELECT w.score FROM user_weekly_scores w WHERE w.user_id = j.user_id AND w.week = j.week)
-       END AS version, false AS hidden, NULL::bigint AS also
-FROM (SELECT * FROM judged ORDER BY ord) j
-UNION ALL SELECT 'fresh', user_id, submission_id, week, NULL, NULL, false, NULL FROM fresh
-UNION ALL SELECT 'total', t.user_id, u.username, NULL, t.total_score, t.version, t.hidden, u.version
-FROM totals t LEFT JOIN users u ON t.is_new AND u.id = t.user_id
-UNION ALL SELECT 'week', user_id, NULL, week, score, version, false, NULL FROM weeks
-UNION ALL SELECT 'outbox', id, NULL, NULL, NULL, NULL, false, NULL FROM pending;
+SELECT date_trunc('week', moment.now AT TIME ZONE 'UTC')::date AS week, (SELECT id FROM pending) AS outbox_id,
+       refused.*, of_users.*, of_new.*, of_weeks.*, of_twins.*
+FROM moment, (
+    SELECT array_agg(j.ord) AS ords, array_agg(j.verdict) AS verdicts, array_agg(j.week) AS verdict_weeks,
+           array_agg(j.seen_total) AS seen_totals,
+           array_agg(CASE WHEN j.verdict = 'duplicate' THEN
+               (SELECT w.score FROM user_weekly_scores w WHERE w.user_id = j.user_id AND w.week = j.week)
+           END) AS seen_weeks
+    FROM judged j WHERE j.verdict IS NOT NULL
+) AS refused, (
+    SELECT array_agg(user_id) AS users, array_agg(total_score) AS totals, array_agg(version) AS versions,
+           array_agg(hidden) AS hidden
+    FROM totals
+) AS of_users, (
+    SELECT array_agg(u.id) AS new_users, array_agg(u.username) AS usernames, array_agg(u.version) AS user_versions
+    FROM totals t JOIN users u ON u.id = t.user_id WHERE t.is_new
+) AS of_new, (
+    SELECT array_agg(user_id) AS week_users, array_agg(week) AS weeks, array_agg(score) AS week_scores,
+           array_agg(version) AS week_versions
+    FROM weeks
+) AS of_weeks, (
+    SELECT array_agg(user_id) AS fresh_users, array_agg(submission_id) AS fresh_ids FROM fresh
+    WHERE (SELECT count(*) FROM fresh) < (SELECT count(*) FROM judged WHERE verdict IS NULL)
+) AS of_twins;
 
 -- name: recorded
 -- What became of submissions that met a concurrent twin: $1 bigint[] user ids, $2 text[] submission ids, $3 int[]
