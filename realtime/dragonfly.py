@@ -131,10 +131,10 @@ class Store:
         args: list[Any] = [epoch or "", len(rows), len(profiles)]
         for board, of_board in rows.items():
             keys += (board.scores_key, board.version_key, board.versions_key)
-            args += (board.id, board.expire_at, len(of_board))
-            args += [row.user_id for row in of_board]
-            args += [row.version for row in of_board]
-            args += ["" if row.score is None else row.score for row in of_board]
+            args += (board.id, board.expire_at)
+            args.append(" ".join([str(row.user_id) for row in of_board]))
+            args.append(" ".join([str(row.version) for row in of_board]))
+            args.append(" ".join(["-" if row.score is None else str(row.score) for row in of_board]))
         for profile in profiles:
             keys.append(boards.user_key(profile.user_id))
             args += profile

@@ -9,8 +9,9 @@
 --
 -- ARGV[1]  the epoch the caller expects
 -- ARGV[2]  B    ARGV[3]  U
--- then for each board: board id, unix time at which its keys expire (0: never), number of rows N, and three lists of
---          N: user ids, row versions, whole scores ('' takes the user off the board)
+-- then for each board: board id, unix time at which its keys expire (0: never), and three lists of the same length, in one
+--          text each with spaces between: user ids, row versions, whole scores ('-' takes the user off the board). One
+--          argument a value would cost the caller more than all the rest of a batch.
 -- then for each user: user id, version, username
 --
 -- Returns {'ok', rows applied} or {'epoch', the epoch there is ('' for none)}: then nothing was written.
@@ -30,9 +31,12 @@ local filling = string.sub(epoch, 1, 8) == 'filling:'
 local boards, users = tonumber(ARGV[2]), tonumber(ARGV[3])
 local at = 4
 
-local function slice(length)
-  local values = {unpack(ARGV, at, at + length - 1)}
-  at = at + length
+local function list(text)
+  local values, n = {}, 0
+  for value in string.gmatch(text, '%S+') do
+    n = n + 1
+    values[n] = value
+  end
   return values
 end
 
@@ -45,18 +49,18 @@ for b = 1, boards do
     id = ARGV[at], expire_at = tonumber(ARGV[at + 1]), shown = false,
     add = {}, remove = {}, record = {}
   }
-  local length = tonumber(ARGV[at + 2])
-  at = at + 3
+  local ids, row_versions, scores = list(ARGV[at + 2]), list(ARGV[at + 3]), list(ARGV[at + 4])
+  local length = #ids
+  at = at + 5
   local edge = redis.call('ZREVRANGE', plan.scores, 99, 99, 'WITHSCORES')[2]
   plan.edge = edge and tonumber(edge)
   if length > 0 then
-    local ids, versions, scores = slice(length), slice(length), slice(length)
     local known = redis.call('HMGET', plan.versions, unpack(ids))
     local before = redis.call('ZMSCORE', plan.scores, unpack(ids))
     for i = 1, length do
       local stands = known[i] and tonumber(known[i])  -- what is no number counts as nothing
-      if not stands or tonumber(versions[i]) >= stands then
-        local new = scores[i] ~= '' and tonumber(scores[i]) or nil
+      if not stands or tonumber(row_versions[i]) >= stands then
+        local new = scores[i] ~= '-' and tonumber(scores[i]) or nil
         local old = before[i] and tonumber(before[i]) or nil
         if new ~= old then
           if new then
@@ -69,9 +73,9 @@ for b = 1, boards do
             plan.shown = true
           end
         end
-        if new ~= old or not stands or tonumber(versions[i]) > stands then
+        if new ~= old or not stands or tonumber(row_versions[i]) > stands then
           plan.record[#plan.record + 1] = ids[i]
-          plan.record[#plan.record + 1] = versions[i]
+          plan.record[#plan.record + 1] = row_versions[i]
           applied = applied + 1
         end
       end

@@ -409,7 +409,7 @@ async def test_scripts_touch_no_key_that_they_do_not_declare(store: Store, keys:
         (
             "apply",
             [boards.EPOCH_KEY, boards.USERS_VERSION_KEY, *names, *week, profile],
-            [epoch, 2, 1, "all_time", 0, 2, 7, 8, 2, 2, 7000, "", WEEK.id, WEEK.expire_at, 1, 7, 1, 5, 7, 2, "renamed"],
+            [epoch, 2, 1, "all_time", 0, "7 8", "2 2", "7000 -", WEEK.id, WEEK.expire_at, 7, 1, 5, 7, 2, "renamed"],
         ),
         ("page", [boards.EPOCH_KEY, ALL_TIME.version_key, ALL_TIME.scores_key], [0, 9]),
         ("cache_week", [WEEK.cache_key, boards.USERS_VERSION_KEY], [1, 1, "{}"]),
