@@ -211,9 +211,9 @@ class _First:
 
     __slots__ = ("others", "replies", "submission")
 
-    def __init__(self, submission: Submission) -> None:
+    def __init__(self, submission: Submission, reply: Reply) -> None:
         self.submission = submission
-        self.replies: list[Reply] = []  # of those who sent the same
+        self.replies = [reply]  # of those who sent the same
         self.others: list[Waiting] = []  # with other content
 
     def answer(self, outcome: Outcome) -> None:
@@ -225,13 +225,13 @@ class _First:
 def _grouped(batch: Iterable[Waiting]) -> dict[tuple[int, str], _First]:
     firsts: dict[tuple[int, str], _First] = {}
     for waiting in batch:
-        submission = waiting[0]
+        submission, reply, _ = waiting
         key = submission.user_id, submission.submission_id
         first = firsts.get(key)
         if first is None:
-            first = firsts[key] = _First(submission)
-        if submission == first.submission:
-            first.replies.append(waiting[1])
+            firsts[key] = _First(submission, reply)
+        elif submission == first.submission:
+            first.replies.append(reply)
         else:
             first.others.append(waiting)
     return firsts
