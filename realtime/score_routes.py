@@ -18,7 +18,7 @@ from realtime.errors import RealtimeError
 from realtime.exchange import json_of, json_response, object_of, rejection_response
 from realtime.rights import unknown
 from realtime.services import Services
-from realtime.submissions import Accepted, Outcome, Rejected, parse_submission, submission_id_of
+from realtime.submissions import Outcome, Rejected, parse_submission, submission_id_of
 from realtime.tokens import Identity
 
 LIST_LIMIT: Final = 1_000
@@ -44,14 +44,12 @@ class ScoreRoutes:
             (outcome,) = await self._record([body], identity)
             if isinstance(outcome, Rejected):
                 return rejection_response(outcome)
-            return json_response(self._fields(outcome))
+            return json_response(wire.outcome_fields(outcome, self._s.intake.live))
         if type(body) is not list or not 1 <= len(body) <= LIST_LIMIT:
             raise RealtimeError("bad_message", f"Send one submission, or a list of 1 to {LIST_LIMIT}.")
         outcomes = await self._record(body, identity)
-        return json_response({"results": [self._fields(outcome) for outcome in outcomes]})
-
-    def _fields(self, outcome: Outcome) -> dict[str, Any]:
-        return wire.outcome_fields(outcome, self._s.intake.live or not isinstance(outcome, Accepted))
+        live = self._s.intake.live
+        return json_response({"results": [wire.outcome_fields(outcome, live) for outcome in outcomes]})
 
     async def _record(self, rows: list[Any], identity: Identity) -> list[Outcome]:
         """The outcome of each row, in order; a bad one is answered alone."""
