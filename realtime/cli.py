@@ -166,11 +166,20 @@ async def _until_signal(work: Callable[[asyncio.Event], Coroutine[Any, Any, None
 
 
 def run(work: Coroutine[Any, Any, Any]) -> Any:
-    """Runs a command's coroutine on its loop."""
+    """Runs a command's coroutine on its loop. SIGTERM cancels it, as Ctrl-C does."""
     import uvloop
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(work)
+    async def terminable() -> Any:
+        task = asyncio.current_task()
+        assert task is not None
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        return await work
+
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(terminable())
+    except asyncio.CancelledError:
+        raise SystemExit(128 + signal.SIGTERM) from None
 
 
 @cli.command()

@@ -407,6 +407,13 @@ async def _keep_settings(connection: asyncpg.Connection[Any]) -> None:
     """Nothing: every setting beyond `_configure` is LOCAL to its transaction, so no round trip is owed on release."""
 
 
+class _Told(logging.LoggerAdapter[logging.Logger]):
+    """Says as news what pogo says as a warning: that a migration is applied."""
+
+    def warning(self, msg: object, *args: object, **options: Any) -> None:
+        self.info(msg, *args, extra={"action": "migrate"}, **options)
+
+
 async def migrate(dsn: str) -> None:
     """Brings the schema up to date. Safe to run again, and from several processes at once: one waits for the other.
 
@@ -420,7 +427,7 @@ async def migrate(dsn: str) -> None:
                 await connection.execute("SET LOCAL timezone = 'UTC'")
                 await connection.execute("SELECT pg_advisory_xact_lock($1)", _MIGRATION_LOCK)
                 await pogo.apply(
-                    connection, resources.folder("sql") / "migrations", schema_name="public", logger=log
+                    connection, resources.folder("sql") / "migrations", schema_name="public", logger=_Told(log)
                 )
         finally:
             await connection.close()

@@ -89,6 +89,7 @@ class Rebuilder:
         self._doubted: str | None = None
         self._due = self._pause = 0.0
         self._made_at = float("-inf")
+        self._shown = False  # whether this process has ever met complete content
         self.rebuilds = 0
         """Rebuilds this process completed."""
         self.settled = asyncio.Event()
@@ -114,6 +115,7 @@ class Rebuilder:
         content = await self._store.adopt()
         if not content.is_complete:
             return await self.rebuild()
+        self._shown = True
         if content.epoch != self._store.distrusted:
             return False
         now = asyncio.get_running_loop().time()
@@ -147,7 +149,9 @@ class Rebuilder:
             if content.is_complete and not force and content.epoch != instead_of:
                 return False
             epoch = epoch_name(content.run, await self._ledger.next_epoch(content.run))
-            log.warning("rebuilding the store's content as %s", epoch, extra={"action": "rebuild"})
+            # What a store holds when we first look at it was shown to nobody here yet; later it is taken from somebody.
+            level = logging.WARNING if self._shown else logging.INFO
+            log.log(level, "rebuilding the store's content as %s", epoch, extra={"action": "rebuild"})
             if not await self._store.begin_filling(content.run, epoch):
                 raise StoreChanged("another rebuild went ahead")
             await self._store.adopt()
@@ -159,7 +163,8 @@ class Rebuilder:
                 raise StoreChanged("another rebuild went ahead")
         await self._store.adopt()
         self.rebuilds += 1
-        log.warning("the store's content is complete as %s", epoch, extra={"action": "rebuild"})
+        self._shown = True
+        log.log(level, "the store's content is complete as %s", epoch, extra={"action": "rebuild"})
         return True
 
     async def _fill(self, connection: Any, live: Sequence[Board], epoch: str, progress: Progress) -> None:

@@ -200,15 +200,16 @@ async def test_bad_rows_are_named_and_refusals_counted(
     assert "line 3: score_added must be a whole number." in command.errors
 
 
+@pytest.mark.parametrize("wish", [signal.SIGINT, signal.SIGTERM])
 async def test_invented_players_play_until_they_are_told_to_stop(
-    server: RunningServer, dsn: str, sql: asyncpg.Connection
+    server: RunningServer, dsn: str, sql: asyncpg.Connection, wish: signal.Signals
 ) -> None:
     client = await server.client()
     await client.subscribe("current_week")
     async with simulating(dsn, server.base_url, "--players", "5", "--rate", "200") as command:
         for _ in range(5):
             await client.until("diff")
-        command.signal(signal.SIGINT)
+        command.signal(wish)
         assert await command.ends() == 0
     sent = int(command.lines[0].split()[0])
     assert command.lines[0].startswith(f"{sent} sent: {sent} accepted, 0 rejected")
@@ -251,5 +252,7 @@ async def test_the_second_terminal_needs_nothing_but_the_folder(tmp_path: Path) 
                 assert await ends(command) == 0, command.errors
             assert command.lines[0].startswith(says)
         assert await server.stop() == 0
+    warned = [line for line in server.errors if '"WARNING"' in line]
+    assert not [line for line in warned if "Applying" in line or "rebuilding" in line], "a first start is no trouble"
     async with running("simulate", *folder, program=program, env=env) as command:
         assert await command.ends() == 1, "the address of a server that is gone is none"
