@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import IO
@@ -69,6 +69,13 @@ class Kept:
     def go_on(self) -> None:
         for pid in _family(self.running.pid):
             os.kill(pid, signal.SIGCONT)
+
+    def mend(self) -> None:
+        """It runs again, whatever was done to it."""
+        with suppress(FileNotFoundError, ProcessLookupError):  # dead: then there is nobody to wake
+            self.go_on()
+        self.stop()
+        self.start()
 
 
 def _family(pid: int) -> list[int]:
@@ -190,6 +197,14 @@ class Stores:
             f"INSERT INTO users (username) SELECT 'player ' || g FROM generate_series(1, {self.users}) g"
         )
         await connection.close()
+
+    def mend(self) -> None:
+        """After a scenario that broke off: everything runs again, so that the next fails for its own reasons only."""
+        if self._shared is not None:
+            self._shared.stop()
+            self._shared = None
+        self.database.mend()
+        self.store.mend()
 
     def stop(self) -> None:
         if self._shared is not None:

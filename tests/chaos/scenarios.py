@@ -129,6 +129,7 @@ async def scene(
             yield Scene(outcome, deployment, made, scale, keys)
     except BaseException as error:
         error.add_note(f"{name}, seed {seed}; logs in {stores.folder}")
+        await asyncio.to_thread(stores.mend)
         raise
     finally:
         if own is not None:
