@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
+from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import pytest
@@ -485,6 +487,56 @@ async def test_a_database_that_leaves_is_unavailable_and_comes_back(
         except LedgerUnavailable:
             continue
     assert seen == ["accepted"], "a cut connection is replaced"
+
+
+async def test_a_connection_whose_last_words_were_heard_but_not_yet_its_end_is_unavailable(
+    dsn: str, make_users: MakeUsers, sql: asyncpg.Connection
+) -> None:
+    """PostgreSQL ends a connection with an error, then closes it. Between the two asyncpg holds it for usable."""
+    parts = urlsplit(dsn)
+    last_words = asyncio.Event()
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        from_server, to_server = await asyncio.open_connection(parts.hostname, parts.port)
+
+        async def ask() -> None:
+            while data := await reader.read(65_536):
+                to_server.write(data)
+            to_server.close()
+
+        asking = asyncio.ensure_future(ask())
+        while data := await from_server.read(65_536):
+            writer.write(data)
+            if b"57P01" in data:
+                last_words.set()
+        if last_words.is_set():
+            await asking  # the end is not passed on: it is under way
+        writer.close()
+        await asking
+
+    (user,) = await make_users(1)
+    async with await asyncio.start_server(relay, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        account = parts.netloc.rpartition("@")[0]
+        ledger = Ledger(urlunsplit(parts._replace(netloc=f"{account}@127.0.0.1:{port}")))
+        try:
+            await ledger.open()
+            assert await outcomes(ledger, submission(user, "a")) == ["accepted"]
+            await sql.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+            async with asyncio.timeout(60):
+                await last_words.wait()
+                for _ in range(10):
+                    await asyncio.sleep(0)  # a turn of the loop: asyncpg reads them
+                seen: list[str] = []
+                while not seen:
+                    with suppress(LedgerUnavailable):
+                        seen = await outcomes(ledger, submission(user, "b"))
+        finally:
+            await ledger.aclose()
+    assert seen == ["accepted"]
 
 
 async def test_a_statement_of_the_serving_path_is_given_up_after_its_time(ledger: Ledger) -> None:
