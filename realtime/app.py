@@ -36,7 +36,7 @@ from realtime.revocation import Revocations
 from realtime.rights import Rights
 from realtime.rollover import Rollover
 from realtime.security import Origins, Security
-from realtime.services import Services
+from realtime.services import Readiness, Services
 from realtime.settings import Settings
 from realtime.snapshots import SnapshotReader
 from realtime.stores import Backlog, Task, common_tasks, opened
@@ -148,7 +148,7 @@ async def _lifespan(
         for name, run in tasks:
             supervisor.start(name, run)
 
-        async def ready() -> dict[str, str]:
+        async def ready() -> Readiness:
             why: dict[str, str] = {}
             if app.state.leaving:
                 why["leaving"] = "this process is about to end"
@@ -161,7 +161,7 @@ async def _lifespan(
             else:
                 if weeks.is_late(now()):
                     why["rollover"] = "the week has changed, and this process has not"
-            return why
+            return Readiness(why, backlog.age, worker.differing if worker else None)
 
         metrics.read_once([*backlog.readings(), *(worker.readings() if worker else [])])
         connections = Connections(settings.max_connections, settings.max_connections_per_address)

@@ -105,7 +105,7 @@ class Connection(WebSocketsSansIOProtocol):
     # uvicorn's attributes too: fixed places cost a quarter of a dictionary of that many entries.
     __slots__ = (
         "_app_closed", "_deframer", "_detached", "_direct", "_idle_frames", "_idle_since",
-        "_ping_due", "_pong_late", "_stops", "app", "app_state", "asgi_version", "client", "close_sent",
+        "_ping_due", "_pong_late", "_stops", "app", "app_state", "asgi_version", "client", "close_code", "close_sent",
         "close_timeout", "close_timer", "config", "conn", "connections", "curr_msg_data_type",
         "default_headers", "descriptor", "disconnected", "frames", "handshake_complete", "handshake_initiated",
         "initial_response", "last_ping_rtt", "logger", "loop", "on_closed", "on_descriptor", "on_drain", "on_text",
@@ -132,6 +132,8 @@ class Connection(WebSocketsSansIOProtocol):
         self.on_closed: Callable[[], None] | None = None
         self.on_descriptor: Callable[[int], None] | None = None
         self.on_violation: Callable[[int, str], None] | None = None
+        # Why it ended: the code of the first close frame, of either side; 1006 while there was none.
+        self.close_code = 1006
         # Bits of the negotiated compression window, 9 to 15; 0 without compression.
         self.window = 0
         # Where `write` writes: the socket while the transport's buffer is empty, else _THROUGH or _CLOSED.
@@ -487,7 +489,7 @@ class Connection(WebSocketsSansIOProtocol):
         self.write(Frame(Close(code, reason).serialize(), CLOSE))
         self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
         self._point(_CLOSED)
-        self.close_sent = True
+        self.close_code, self.close_sent = code, True
         self.stop_keepalive()
         # The client's answer is still to come; what it said before is dropped.
         self._stops = 0
@@ -505,6 +507,7 @@ class Connection(WebSocketsSansIOProtocol):
 
     def _closed_by_client(self, payload: bytes) -> None:
         close = Close.parse(payload)
+        self.close_code = int(close.code)
         self.queue.put_nowait({"type": "websocket.disconnect", "code": int(close.code), "reason": close.reason})
         self.write(Frame(payload, CLOSE))
         self._hang_up()

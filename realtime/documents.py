@@ -94,7 +94,12 @@ OPERATIONS: Final = (
 )  # fmt: skip
 
 CLOSE_CODES: Final[dict[CloseCode, str]] = {
-    CloseCode.TOO_LARGE: "Your message was too large; an `error` with `too_large` came before: send smaller ones.",
+    CloseCode.BROKEN: "What you sent is no WebSocket frame: this is a mistake in the client.",
+    CloseCode.NOT_TEXT: "You sent a binary message: messages are text.",
+    CloseCode.NOT_UTF8: "A text message was not UTF-8, or could not be decompressed: this is a mistake in the client.",
+    CloseCode.IDLE_FLOOD: "Too many pings, pongs or empty fragments: come back later, and send fewer.",
+    CloseCode.TOO_LARGE: "A message was too long: come back, and do not send it again.",
+    CloseCode.FAILED: "The server made a mistake: come back.",
     CloseCode.RESTART: "The server restarts: come back, at a random moment within what `reconnect` said.",
     CloseCode.AUTHENTICATION: "The token is no good: come back with another.",
     CloseCode.TOO_SLOW: "You did not read for too long: come back and get a snapshot.",

@@ -5,6 +5,8 @@ Must never cost more than a look: balancers and Prometheus ask all the time.
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -33,8 +35,9 @@ class HealthRoutes:
 
     async def ready(self, request: Request) -> Response:
         """Whether this process should get traffic, and if not, why."""
-        why = await self._s.ready()
-        return json_response({"ready": not why, "why": why}, 503 if why else 200)
+        seen = await self._s.ready()
+        body = {"ready": not seen.why, **asdict(seen)}
+        return json_response(body, 503 if seen.why else 200)
 
     async def exposition(self, request: Request) -> Response:
         """Metrics in the text format of Prometheus."""

@@ -129,7 +129,7 @@ class Metrics:
         self.loop_lag_seconds = histogram("loop_lag_seconds", "How late the event loop is, twice a second")
         self.refusals = counter("refusals_total", "Requests and messages refused, by code", "code")
         self.limited = counter("limited_total", "Requests and submissions beyond a limit, by limit", "limit")
-        self.closes = counter("closes_total", "Sockets closed by the server, by close code", "code")
+        self.closes = counter("closes_total", "Sockets that have ended, by close code; 1006: without one", "code")
 
     def read(self, readings: Iterable[Reading]) -> None:
         """Adds values that are read when they are scraped."""

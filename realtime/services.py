@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Final
 
 from realtime.access import Access
 from realtime.accounts import Accounts
@@ -22,6 +23,23 @@ from realtime.reading import Reading
 from realtime.settings import Settings
 from realtime.throttle import Throttle
 from realtime.tokens import Tokens
+from realtime.wire import CloseCode
+
+_CLOSE_CODES: Final = frozenset({1000, 1001, 1005, 1006, *CloseCode})
+"""The server's, and those that libraries and browsers use: every other would be a time series of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Whether a process should get traffic. What is merely late or being repaired is told, and keeps nobody away: it
+    is the same in every process."""
+
+    why: dict[str, str]
+    """What keeps it from serving, by part; empty where nothing does."""
+    outbox_age_s: float
+    """Age of the oldest change that the store may not have."""
+    drift: int | None
+    """Rows that differed between the stores at the last look; None where no worker is in this process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +59,7 @@ class Services:
     history: History
     accounts: Accounts
     connections: Connections
-    ready: Callable[[], Awaitable[dict[str, str]]]
-    """What keeps the process from serving, by part; empty where nothing does."""
+    ready: Callable[[], Awaitable[Readiness]]
     metrics: Metrics
 
     def refused(self, code: str) -> None:
@@ -50,5 +67,5 @@ class Services:
         self.metrics.refusals.labels(code).inc()
 
     def closed(self, code: int) -> None:
-        """Counts a socket that the server closed."""
-        self.metrics.closes.labels(str(int(code))).inc()
+        """Counts a socket that has ended, with its close code; clients may make up their own."""
+        self.metrics.closes.labels(str(int(code)) if code in _CLOSE_CODES else "other").inc()

@@ -49,7 +49,6 @@ class SocketRoute:
             buffer_limit=settings.subscriber_buffer_bytes,
             slow_after=settings.slow_after_s,
             on_drained=self._s.broadcaster.caught_up,
-            on_closed=self._s.closed,
         )
         session = Session(
             subscriber,
@@ -67,6 +66,7 @@ class SocketRoute:
 
         def closed() -> None:
             self._s.connections.leave(address)
+            self._s.closed(connection.close_code)
             session.closed()
 
         connection.on_text = session.receive

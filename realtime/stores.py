@@ -100,19 +100,20 @@ class Backlog:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._rows, self._age = 0, 0.0
+        self._rows = 0
+        self.age = 0.0  # seconds, of the oldest
 
     async def watch(self) -> None:
         """Looks now and then. Never ends by itself."""
         while True:
-            self._rows, self._age = await self._ledger.outbox_state()
+            self._rows, self.age = await self._ledger.outbox_state()
             await asyncio.sleep(BACKLOG_INTERVAL)
 
     def readings(self) -> list[Measured]:
         """For the metrics."""
         return [
             ("gauge", "outbox_rows", "Changes recorded that the store may not have", lambda: self._rows),
-            ("gauge", "outbox_age_seconds", "Age of the oldest of these", lambda: self._age),
+            ("gauge", "outbox_age_seconds", "Age of the oldest of these", lambda: self.age),
         ]
 
 

@@ -47,7 +47,7 @@ class Subscriber:
     """One connection, as far as boards are concerned: its pace and its subscriptions."""
 
     __slots__ = (
-        "_expiry", "_on_closed", "_on_drained", "buffer_limit", "connection", "pace", "slow_after", "subscriptions",
+        "_expiry", "_on_drained", "buffer_limit", "connection", "pace", "slow_after", "subscriptions",
     )  # fmt: skip
 
     def __init__(
@@ -57,7 +57,6 @@ class Subscriber:
         buffer_limit: int,
         slow_after: float,
         on_drained: Callable[[Subscriber], None] = lambda subscriber: None,
-        on_closed: Callable[[int], None] = lambda code: None,
     ) -> None:
         self.connection = connection
         self.pace = Pace.FOLLOWING
@@ -65,7 +64,6 @@ class Subscriber:
         self.slow_after = slow_after  # seconds behind until it is closed
         self.subscriptions: list[Subscription] = []
         self._on_drained = on_drained
-        self._on_closed = on_closed  # told the code where a subscriber is closed for being slow
         self._expiry: asyncio.TimerHandle | None = None
         connection.on_descriptor = self._redirect
 
@@ -111,7 +109,6 @@ class Subscriber:
             self._on_drained(self)
         elif action is Action.CLOSE:
             self.connection.close(wire.CloseCode.TOO_SLOW, "too slow")
-            self._on_closed(wire.CloseCode.TOO_SLOW)
 
     def drained(self) -> None:
         """The transport has written all it held."""

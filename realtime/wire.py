@@ -32,8 +32,18 @@ BOARD_LENGTH: Final = 64
 class CloseCode(IntEnum):
     """Why the server closed (RFC 6455, section 7.4; 4000 to 4999 are an application's own)."""
 
+    BROKEN = 1002
+    """What came is no WebSocket frame."""
+    NOT_TEXT = 1003
+    """A binary message: messages are text."""
+    NOT_UTF8 = 1007
+    """A text message, or what its compression held, that is none."""
+    IDLE_FLOOD = 1008
+    """Pings, pongs and empty fragments without end."""
     TOO_LARGE = 1009
-    """A message was larger than the server takes (RFC 6455): an `error` says so before."""
+    """A message longer than may be."""
+    FAILED = 1011
+    """The server made a mistake: come back."""
     RESTART = 1012
     """The server restarts: come back, at the moment that `reconnect` named."""
     AUTHENTICATION = 4401

@@ -31,6 +31,11 @@ class Worker:
         self._sweeper = Sweeper(stores.ledger, stores.replay, self._now, stores.history.amend)
         self._drift = Drift(inspection, stores.store, stores.replay, self._now)
 
+    @property
+    def differing(self) -> int:
+        """Rows that differed between the stores at the last look."""
+        return self._drift.differing
+
     def tasks(self) -> list[Task]:
         """To be kept running."""
         open_all = self._stores.history.open_all

@@ -7,8 +7,12 @@ import re
 from pathlib import Path
 
 import httpx
+from typer.models import CommandInfo
 
+from realtime.cli import cli
+from realtime.documents import OPERATIONS
 from realtime.errors import STATUS
+from realtime.schemas import FROM_CLIENT, FROM_SERVER
 from realtime.serving import LEAVING_A_SECOND, longest_leave
 from realtime.settings import Settings, variables
 from realtime.wire import CloseCode
@@ -24,6 +28,26 @@ def test_every_close_and_error_code_is_explained() -> None:
     for page in (GUIDE, PROTOCOL):
         assert all(f"<td>{int(code)}</td>" in page for code in CloseCode)
         assert all(f"<td><code>{code}</code></td><td>{status}</td>" in page for code, status in STATUS.items())
+
+
+def test_every_close_code_that_the_server_uses_is_one_of_these() -> None:
+    """Also where a layer that knows no codes of ours closes by the RFC's numbers."""
+    used: set[int] = set()
+    for path in (ROOT / "realtime").glob("*.py"):
+        found = re.findall(r"(?:ViolationError|Close|_send_close|\.close)\((\d{4})\b", path.read_text(encoding="utf-8"))
+        used |= {int(code) for code in found}
+    assert used >= {1003, 1012}, "this looks in the right places"
+    assert used <= set(CloseCode)
+
+
+def test_every_message_field_and_route_is_explained() -> None:
+    for kind, schema in {**FROM_CLIENT, **FROM_SERVER}.items():
+        (row,) = re.findall(rf"<tr><td><code>{kind}</code></td><td>(.*?)</td>", PROTOCOL)
+        told = {name: not absent for name, absent in re.findall(r"<code>(\w+)</code>(\?)?", row)}
+        fields = {name: name in schema["required"] for name in schema["properties"] if name != "type"}
+        assert told == fields, kind
+    for operation in OPERATIONS:
+        assert f"<td><code>{operation.method.upper()} {operation.path}</code></td>" in PROTOCOL
 
 
 async def test_every_metric_is_explained(server: RunningServer) -> None:
@@ -43,10 +67,43 @@ def test_the_figures_about_leaving_are_the_code_s() -> None:
     assert f"{LEAVING_A_SECOND} a second" in GUIDE
 
 
-def test_every_test_it_names_exists() -> None:
-    named = set(re.findall(r"\b(test_\w+\.py)", GUIDE))
+def test_every_section_says_what_shows_it_and_that_exists() -> None:
+    tests = {path.name for path in (ROOT / "tests").rglob("test_*.py")}
+    benchmarks = {path.stem for path in (ROOT / "tests/benchmarks").glob("*.py")}
+    _, *sections = re.split(r'<h2 id="(\w+)">', GUIDE)
+    for name, text in zip(sections[::2], sections[1::2], strict=True):
+        if name == "parts":  # says what there is, and promises nothing
+            continue
+        (shown, *_) = re.findall(r'<p class="shown">(Shown by .*?)</p>', text)
+        named = set(re.findall(r"\b(test_\w+\.py)", shown))
+        measured = set(re.findall(r"python -m tests\.benchmarks[. ](\w+)", shown))
+        if "benchmark beside each" in shown:
+            measured |= set(re.findall(r"<td><code>(\w+)</code>(?:, [^<]*)?</td></tr>", text))
+        assert named | measured, name
+        assert named <= tests, name
+        assert measured <= benchmarks, name
+
+
+def test_every_file_it_names_exists() -> None:
+    named = set(re.findall(r"\btests/\w+/\w+\.py", GUIDE))
     assert named
-    assert named <= {path.name for path in (ROOT / "tests").rglob("test_*.py")}
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+def test_every_command_is_in_the_readme() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    listed = {" ".join(words) for words in re.findall(r"^\| `realtime (\w+)(?: (revoke))?", text, re.MULTILINE)}
+    groups = {group.name: group.typer_instance for group in cli.registered_groups}
+    there = {_name(command) for command in cli.registered_commands} | set(groups)
+    for name, group in groups.items():
+        assert group is not None
+        there |= {f"{name} {_name(command)}" for command in group.registered_commands}
+    assert {name.strip() for name in listed} == there
+
+
+def _name(command: CommandInfo) -> str:
+    assert command.callback is not None
+    return command.name or command.callback.__name__
 
 
 async def test_every_link_leads_somewhere(server: RunningServer) -> None:
