@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import tempfile
+from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ from typing import Any
 import asyncpg
 import pytest
 
+from realtime.boards import week_at
 from realtime.postgres import Ledger
 from realtime.submissions import Submission
 from tests.acceptance.commands import asking, environment, eventually, running
-from tests.conftest import SECRET, PrivateStore
+from tests.conftest import SECRET, PrivateStore, RunningServer
 
 GUIDE = (Path(__file__).parents[2] / "web/docs/operations.html").read_text(encoding="utf-8")
 
@@ -127,27 +129,49 @@ def folder_for(pid: int) -> Path:
     return folder
 
 
-async def test_moved_transactions_still_make_each_submission_count_once(dsn: str, make_users: Any) -> None:
+async def test_moved_transactions_still_make_each_submission_count_once_and_closed_weeks_right(
+    server: RunningServer, dsn: str, make_users: Any
+) -> None:
     (user,) = await make_users(1)
-    await record(dsn, [user], "old")
+    week = week_at(server.services.clock.now() - timedelta(days=21))
+    assert week.starts is not None
+    admin, moment = server.bearer(None, "admin"), (week.starts + timedelta(days=1)).isoformat()
+
+    async def submit(submission_id: str) -> dict[str, Any]:
+        score = {"submission_id": submission_id, "user_id": user, "score_added": 10, "created_at": moment}
+        answer = await server.http.post("/scores", json=score, headers=admin)
+        assert answer.status_code == 200, answer.text
+        fields: dict[str, Any] = answer.json()
+        return fields
+
+    async def shows(score: int) -> bool:
+        entries = (await server.http.get(f"/boards/{week.id}")).json()["entries"]
+        return [entry["score"] for entry in entries] == [score]
+
+    await submit("old")
+    await eventually(lambda: shows(10))
     connection = await asyncpg.connect(dsn)
     folder = await asyncio.to_thread(folder_for, await connection.fetchval("SELECT pg_backend_pid()"))
+    moves = [statement for statement in lines("archive-lines").split(";") if statement.strip()]
     try:
         await connection.execute(f"CREATE TABLESPACE archive LOCATION '{folder}'")
-        for statement in lines("archive-lines").split(";"):
-            if statement.strip():
-                await connection.execute(statement)
-        where = "SELECT spcname FROM pg_class c JOIN pg_tablespace t ON t.oid = reltablespace WHERE relname = $1"
-        assert await connection.fetchval(where, "user_score_transactions") == "archive"
-        ledger = Ledger(dsn)
-        await ledger.open()
-        (again,) = await ledger.record_batch([Submission(user, "old", 10, None, None)], [])
-        (fresh,) = await ledger.record_batch([Submission(user, "new", 10, None, None)], [])
-        await ledger.aclose()
-        assert (again.outcome, fresh.outcome, fresh.total_score) == ("duplicate", "accepted", 20)
+        for statement in moves:
+            await connection.execute(statement)
+        left = await connection.fetch(LEFT_BEHIND)
+        assert [row["relname"] for row in left] == [], "the table, and each of its indexes"
+        assert (await submit("old"))["duplicate"] is True
+        assert (await submit("new"))["total_score"] == 20
+        await eventually(lambda: shows(20))
     finally:
-        await connection.execute("ALTER INDEX user_score_transactions_submission SET TABLESPACE pg_default")
-        await connection.execute("ALTER TABLE user_score_transactions SET TABLESPACE pg_default")
+        for statement in moves:
+            await connection.execute(statement.replace("TABLESPACE archive", "TABLESPACE pg_default"))
         await connection.execute("DROP TABLESPACE IF EXISTS archive")
         await connection.close()
         await asyncio.to_thread(shutil.rmtree, folder)
+
+
+LEFT_BEHIND = """
+    SELECT c.relname FROM pg_class c LEFT JOIN pg_index i ON i.indexrelid = c.oid
+    WHERE coalesce(i.indrelid, c.oid) = 'user_score_transactions'::regclass
+    AND c.reltablespace IS DISTINCT FROM (SELECT oid FROM pg_tablespace WHERE spcname = 'archive')
+"""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,11 +19,12 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
+from realtime import postgres, resources
 from realtime.serving import longest_leave
 from realtime.settings import Settings, variables
 from tests.acceptance.commands import asking, environment, eventually, free_port, metrics, running
 from tests.clients import Client
-from tests.conftest import SECRET
+from tests.conftest import SECRET, RunningServer
 
 Environment = Callable[..., dict[str, str]]
 
@@ -313,6 +315,59 @@ async def test_what_was_queued_is_recorded_before_the_end(stores: Environment, s
     assert await sql.fetchval("SELECT count(*) FROM outbox") == 0, "and the store has heard of all"
 
 
+# Upgrades --------------------------------------------------------------------------------------------------------
+
+NEXT_VERSION = """-- what a next version may need
+-- depends: 0002_revoked_tokens
+
+-- migrate: apply
+ALTER TABLE users ADD COLUMN country TEXT;
+ALTER TABLE user_score_transactions ADD COLUMN source TEXT;
+ALTER TABLE user_total_scores ADD COLUMN best_week DATE;
+ALTER TABLE user_weekly_scores ADD COLUMN games BIGINT NOT NULL DEFAULT 0;
+CREATE TABLE teams (id BIGSERIAL PRIMARY KEY, name TEXT NOT NULL);
+
+-- migrate: rollback
+DROP TABLE teams;
+"""
+
+
+async def test_the_next_version_s_migration_runs_while_this_one_serves(
+    server: RunningServer, dsn: str, make_users: Any, sql: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(resources.folder("sql"), tmp_path / "sql")
+    (tmp_path / "sql/migrations/0003_next.sql").write_text(NEXT_VERSION, encoding="utf-8")
+    (user,) = await make_users(1)
+    viewer = await server.client()
+    await viewer.subscribe("all_time")
+    player = await server.client(server.token(user))
+    outcomes: list[str] = []
+
+    async def play() -> None:
+        while True:
+            await player.send("submit", submission_id=f"s{len(outcomes)}", score_added=1)
+            answer = await player.until("accepted")
+            outcomes.append(answer["submission_id"])
+
+    playing = asyncio.ensure_future(play())
+    try:
+        await eventually(lambda: len(outcomes) > 50)
+        monkeypatch.setattr(resources, "folder", lambda name: tmp_path / name)
+        await postgres.migrate(dsn)
+        assert await sql.fetchval("SELECT to_regclass('teams') IS NOT NULL"), "it has run"
+        reached = len(outcomes)
+        await eventually(lambda: playing.done() or len(outcomes) > reached + 50)
+        page = await server.http.get("/users/me", headers=server.bearer(user))
+        assert page.status_code == 200
+    finally:
+        playing.cancel()
+        result = await asyncio.gather(playing, return_exceptions=True)
+    assert isinstance(result[0], asyncio.CancelledError), result
+    total = await sql.fetchval("SELECT total_score FROM user_total_scores")
+    assert total >= len(outcomes)
+    await viewer.until("diff", lambda diff: diff["upsert"][0]["score"] == total)
+
+
 # Seeing ----------------------------------------------------------------------------------------------------------
 
 
@@ -339,6 +394,11 @@ async def test_readiness_says_what_is_missing(dsn: str, private_store: Any) -> N
         await eventually(ready)
 
 
+async def test_readiness_tells_of_a_difference_that_is_being_repaired(server: RunningServer) -> None:
+    answer = await server.http.get("/readyz")
+    assert answer.json() == {"ready": True, "why": {}, "outbox_age_s": 0.0, "drift": 0}
+
+
 async def test_logs_are_one_json_object_a_line(stores: Environment) -> None:
     async with running("serve", env=stores()) as command:
         await command.says("ready:")
@@ -346,6 +406,30 @@ async def test_logs_are_one_json_object_a_line(stores: Environment) -> None:
     events = [json.loads(line) for line in command.errors]
     assert events
     assert all({"level", "logger", "message", "at"} <= set(event) for event in events)
+
+
+async def test_every_socket_that_ends_is_counted_by_its_close_code(server: RunningServer) -> None:
+    async def ended(act: Callable[[Client], Awaitable[object]]) -> None:
+        client = await server.client()
+        await act(client)
+        await client.socket.wait_closed()
+
+    await ended(lambda client: client.raw(b"binary"))
+    await ended(lambda client: client.raw("x" * 70_000))
+    await ended(lambda client: client.socket.close())
+    await ended(lambda client: client.socket.close(code=4999))
+    await ended(lambda client: client.socket.close(code=4998))
+    (await server.client()).socket.transport.abort()
+    with pytest.raises(ConnectionClosed):
+        await (await server.client(token="no good")).next()
+    wanted = {"1003": 1, "1009": 1, "1000": 1, "other": 2, "1006": 1, "4401": 1}
+
+    async def counted() -> bool:
+        shown = metrics((await server.http.get("/metrics")).text)
+        found = {code: shown.get(f'realtime_closes_total{{code="{code}"}}') for code in wanted}
+        return found == wanted and shown["realtime_connections"] == 0
+
+    await eventually(counted)
 
 
 async def test_the_worker_shows_metrics_of_its_own(stores: Environment) -> None:

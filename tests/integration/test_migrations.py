@@ -119,6 +119,12 @@ def test_migrations_are_plain_sql_with_a_way_there() -> None:
         assert "-- migrate: apply" in text, path.name
 
 
+def test_migrations_only_add_so_that_the_version_before_serves_on() -> None:
+    for path in (resources.folder("sql") / "migrations").glob("*.sql"):
+        applied = path.read_text(encoding="utf-8").partition("-- migrate: rollback")[0]
+        assert not re.search(r"\b(DROP|RENAME|TRUNCATE|ALTER\s+COLUMN)\b", applied), path.name
+
+
 def test_every_query_has_a_name_of_its_own_and_is_used() -> None:
     queries = resources.queries()
     source = "".join(path.read_text(encoding="utf-8") for path in Path(postgres.__file__).parent.glob("*.py"))
