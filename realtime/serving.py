@@ -110,13 +110,14 @@ class Server(uvicorn.Server):
             server.close()
         # An answer on a kept connection is its last: the next request goes elsewhere.
         self.server_state.default_headers = [*self.server_state.default_headers, (b"connection", b"close")]
-        clients = [c for c in self.server_state.connections if isinstance(c, Connection)]
+        clients = self._clients()
         random.shuffle(clients)
         seconds = min(self._settings.reconnect_spread_s, len(clients) / LEAVING_A_SECOND)
         log.info("asking %d clients to come back", len(clients), extra={"action": "leave", "seconds": seconds})
         await self._ask(clients, seconds)
+        await self._ask(list(set(self._clients()).difference(clients)), 0.0)  # whose handshakes were still under way
         until = asyncio.get_running_loop().time() + CLOSE_AFTER
-        while self._clients_left() and not self._hurry.is_set() and asyncio.get_running_loop().time() < until:
+        while self._clients() and not self._hurry.is_set() and asyncio.get_running_loop().time() < until:
             await self._pause(SLICE_SECONDS)
 
     async def _ask(self, clients: list[Connection], seconds: float) -> None:
@@ -130,8 +131,8 @@ class Server(uvicorn.Server):
                     loop.call_later(CLOSE_AFTER, client.close, wire.CloseCode.RESTART)
             await self._pause(seconds / slices)
 
-    def _clients_left(self) -> bool:
-        return any(isinstance(c, Connection) for c in self.server_state.connections)
+    def _clients(self) -> list[Connection]:
+        return [c for c in self.server_state.connections if isinstance(c, Connection)]
 
     async def _pause(self, seconds: float) -> None:
         try:

@@ -1,4 +1,4 @@
-"""A crowd: viewers and submitters on `realtime.client`, as a deployment meets them.
+"""A crowd: viewers and submitters on `realtime.client`, as a deployment meets them, and an audience of lean viewers.
 
 Owns what it counts: connections by the second, outcomes, what each viewer last saw. Must never give up a submission,
 nor look into a server.
@@ -7,11 +7,15 @@ nor look into a server.
 from __future__ import annotations
 
 import asyncio
+import json
+import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from websockets.asyncio.client import ClientConnection
 
@@ -31,6 +35,7 @@ class Crowd:
         self._stack = AsyncExitStack()
         self._tasks: list[asyncio.Task[None]] = []
         self._submitting = asyncio.Event()
+        self._audience: asyncio.subprocess.Process | None = None
         self._submitters: list[asyncio.Task[None]] = []
 
     def _connection(self, *args: Any, **options: Any) -> ClientConnection:
@@ -55,6 +60,35 @@ class Crowd:
     async def _watch(self, client: Client, place: int) -> None:
         async for board in client.subscribe("all_time"):
             self.boards[place] = board
+
+    async def fill(self, count: int) -> None:
+        """So many lean viewers besides, in a process of their own: full ones would be all that a machine does."""
+        at = urlsplit(self._url)
+        self._audience = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "tests.acceptance.audience", str(at.hostname), str(at.port), str(count),
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=2**20, cwd=Path(__file__).parents[2],
+        )  # fmt: skip
+
+        async def all_agree() -> bool:
+            return (await self.report())["agreeing"] == count
+
+        await eventually(all_agree, 60)
+
+    async def report(self) -> dict[str, Any]:
+        """What the audience has to say; see `audience`."""
+        if self._audience is None:
+            return {"viewers": 0, "agreeing": 0, "scores": {}, "connects": {}, "closes": {}, "lateness": {}}
+        assert self._audience.stdin is not None and self._audience.stdout is not None
+        self._audience.stdin.write(b"\n")
+        report: dict[str, Any] = json.loads(await self._audience.stdout.readline())
+        assert not report["wrong"], report["wrong"]
+        return report
+
+    async def moved(self, since: float = 0.0) -> Counter[int]:
+        """Everybody's attempts to connect by second, from a moment on."""
+        theirs = {int(second): count for second, count in (await self.report())["connects"].items()}
+        both = self.connects + Counter(theirs)
+        return Counter({second: count for second, count in both.items() if second >= int(since)})
 
     async def submit(self, token: str, users: list[int], each_second: float) -> None:
         """From now on so many submissions a second, spread over users, until `finish`."""
@@ -88,13 +122,23 @@ class Crowd:
 
     async def all_show(self, scores: dict[int, int], patience: float = 60) -> None:
         """Returns when every viewer's board is `scores`."""
+
+        async def they_do() -> bool:
+            report = await self.report()
+            theirs = {int(user): score for user, score in report["scores"].items()}
+            return report["agreeing"] == report["viewers"] and (theirs == scores or not report["viewers"])
+
         await eventually(lambda: all(board and dict(board.scores) == scores for board in self.boards), patience)
+        await eventually(they_do, patience)
 
     async def aclose(self) -> None:
         for task in [*self._tasks, *self._submitters]:
             task.cancel()
         await asyncio.gather(*self._tasks, *self._submitters, return_exceptions=True)
         await self._stack.aclose()
+        if self._audience is not None:
+            self._audience.kill()
+            await self._audience.wait()
 
 
 @asynccontextmanager
