@@ -224,7 +224,12 @@ def test_messages_are_as_the_protocol_says() -> None:
 
 def test_close_codes_are_those_clients_know() -> None:
     assert {code.name: int(code) for code in wire.CloseCode} == {
+        "BROKEN": 1002,
+        "NOT_TEXT": 1003,
+        "NOT_UTF8": 1007,
+        "IDLE_FLOOD": 1008,
         "TOO_LARGE": 1009,
+        "FAILED": 1011,
         "RESTART": 1012,
         "AUTHENTICATION": 4401,
         "TOO_SLOW": 4408,
