@@ -83,7 +83,7 @@ def traffic(server: Server, cast: Cast) -> Iterator[None]:
         number = 0
         while not over.is_set():
             chosen = [cast.ids[(number * 7 + at * 31) % 100] for at in range(ROWS_A_DIFF)]
-            server.score(dict.fromkeys(chosen, 137))
+            server.score(dict.fromkeys(chosen, 137), settle=False)
             number += 1
             due += 1 / DIFFS_A_SECOND
             over.wait(max(0, due - time.monotonic()))

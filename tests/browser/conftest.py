@@ -138,8 +138,9 @@ class Server:
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         return done.stdout.strip().splitlines()[-1]
 
-    def score(self, points: dict[int, int], **more: Any) -> None:
-        """Adds points to players, by their ids."""
+    def score(self, points: dict[int, int], *, settle: bool = True, **more: Any) -> None:
+        """Adds points to players, by their ids. A score is acknowledged before the board has it: `settle` waits for
+        that, so that `board` and `version` tell what the pages are about to hear."""
         if "authorization" not in self._http.headers:
             self._http.headers["authorization"] = f"Bearer {self._token()}"
         rows = [
@@ -149,6 +150,19 @@ class Server:
         answer = self._http.post("/scores", json=rows)
         outcomes = answer.raise_for_status().json()["results"]
         assert all(outcome["type"] == "accepted" for outcome in outcomes), outcomes[:3]
+        if settle and "created_at" not in more:  # a past week is read from PostgreSQL
+            self._settle({outcome["user_id"]: outcome["week_score"] for outcome in outcomes})
+
+    def _settle(self, expected: dict[int, int]) -> None:
+        deadline = time.monotonic() + START_S
+        while time.monotonic() < deadline:
+            answer = self._http.get("/boards/current_week?limit=1000")
+            if answer.status_code == 200:
+                shown = {entry["user_id"]: entry["score"] for entry in answer.json()["entries"]}
+                if all(shown.get(user) == score for user, score in expected.items()):
+                    return
+            time.sleep(0.02)
+        raise AssertionError(f"the board does not show {expected}")
 
     def version(self, board: str = "current_week") -> int:
         """The board's version as HTTP tells."""
