@@ -10,7 +10,7 @@ from tests.benchmarks.harness import machine, write_json
 
 NAMES = (
     "submissions", "latency", "board_size", "watchers", "bytes_a_tick",
-    "memory", "slow_readers", "connects", "many_boards", "fairness", "browser",
+    "fanout", "memory", "slow_readers", "connects", "many_boards", "fairness", "browser",
 )  # fmt: skip
 
 

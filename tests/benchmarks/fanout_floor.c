@@ -6,7 +6,8 @@
    fanout_floor drain PORT N WS [PATH [MESSAGE]]
                                   connects N clients (WS 0: bare; 1: a WebSocket; 2: one that offers
                                   compression) at PATH (/ws), each sends MESSAGE (at most 125 bytes), prints
-                                  "ready", then reads and forgets until stdin ends. */
+                                  "ready", then reads and forgets until stdin ends; says for each line read
+                                  how many bytes all of them got so far. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -108,10 +109,14 @@ static int drain(int port, int clients, int websocket) {
     epoll_ctl(queue, EPOLL_CTL_ADD, 0, &event);
     puts("ready");
     fflush(stdout);
-    for (;;) {
+    for (long total = 0;;) {
         int count = epoll_wait(queue, events, 512, -1);
-        for (int i = 0; i < count; i++)
-            if (read(events[i].data.fd, scratch, sizeof scratch) <= 0) return 0;
+        for (int i = 0; i < count; i++) {
+            ssize_t size = read(events[i].data.fd, scratch, sizeof scratch);
+            if (size <= 0) return 0;
+            if (events[i].data.fd) total += size;
+            else printf("%ld\n", total), fflush(stdout);
+        }
         usleep(2000); /* wake for many at a time: the audience must not take the server's caches */
     }
 }

@@ -62,17 +62,44 @@ def built_floor(folder: Path) -> Path:
     return floor
 
 
+class Audience:
+    """Sockets that read and forget."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    def received(self) -> int:
+        """Bytes that came since the handshakes, all sockets together."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write("?\n")
+        self._process.stdin.flush()
+        return int(self._process.stdout.readline())
+
+
 @contextmanager
-def audience(floor: Path, port: int, clients: int, kind: int = 2, message: str = SUBSCRIBE) -> Iterator[int]:
-    """So many sockets that send `message`, read and forget (kind 1: WebSockets; 2: that offer compression); yields the
-    process's id when all are connected, which is before the server has answered them all."""
-    words = ["/ws", message] if message else []
+def audience(
+    floor: Path, port: int, clients: int, kind: int = 2, message: str = SUBSCRIBE, path: str = "/ws"
+) -> Iterator[Audience]:
+    """So many sockets that send `message`, read and forget (kind 0: bare; 1: WebSockets; 2: that offer compression);
+    yields when all are connected, which is before the server has answered them all."""
+    words = [path, message] if message else [path]
     command: list[str | Path] = [floor, "drain", str(port), str(clients), str(kind), *words]
     with ended(pinned(-1, *command, stdin=-1, stdout=-1)) as process:
         assert process.stdout is not None
         if process.stdout.readline().strip() != "ready":
             raise SystemExit(f"an audience of {clients} could not connect to port {port}")
-        yield process.pid
+        yield Audience(process)
+
+
+@contextmanager
+def elsewhere() -> Iterator[None]:
+    """This process, and what it starts, keeps off the first core, which is the measured server's."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, CORES[1:] or CORES)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 class Served:
@@ -80,6 +107,7 @@ class Served:
 
     def __init__(self, stack: ExitStack, runner: asyncio.Runner, **environment: str) -> None:
         self._runner = runner
+        stack.enter_context(elsewhere())
         # Nobody answers its pings either while nothing is submitted.
         self.beside: Server = stack.enter_context(server(REALTIME_PING_INTERVAL_S="3600"))
         settings = {
