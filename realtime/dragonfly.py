@@ -135,9 +135,11 @@ class Store:
             args.append(" ".join([str(row.user_id) for row in of_board]))
             args.append(" ".join([str(row.version) for row in of_board]))
             args.append(" ".join(["-" if row.score is None else str(row.score) for row in of_board]))
-        for profile in profiles:
-            keys.append(boards.user_key(profile.user_id))
-            args += profile
+        if profiles:
+            keys += [boards.user_key(profile.user_id) for profile in profiles]
+            args.append(" ".join([str(profile.user_id) for profile in profiles]))
+            args.append(" ".join([str(profile.version) for profile in profiles]))
+            args += [profile.username for profile in profiles]
         with self.link.mapped():
             verdict, value = await self._apply(keys=keys, args=args)
         if verdict == b"epoch":

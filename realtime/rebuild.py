@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
@@ -37,6 +38,10 @@ LONGEST_PAUSE: Final = 60.0
 somebody else may write under our names, and must not keep PostgreSQL busy."""
 
 CHUNK: Final = 1_000
+"""Rows read from the ledger, and told to the store, at a time."""
+
+AT_ONCE: Final = 3
+"""Chunks told at once: while the store takes one in, the next is read and waits."""
 
 Progress = Callable[[str, int], None]
 """Told a board's id and how many of its rows are in."""
@@ -80,11 +85,20 @@ def epoch_name(run: str, n: int) -> str:
 class Rebuilder:
     """Keeps the store's content ours: watches, and fills when need be."""
 
-    def __init__(self, ledger: Ledger, store: Store, now: Callable[[], datetime], *, chunk: int = CHUNK) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        store: Store,
+        now: Callable[[], datetime],
+        *,
+        chunk: int = CHUNK,
+        at_once: int = AT_ONCE,
+    ) -> None:
         self._ledger = ledger
         self._store = store
         self._now = now
         self._chunk = chunk
+        self._at_once = at_once
         # Of distrusted content: its epoch, when it is due, after what pause, and when last made anew (loop's seconds).
         self._doubted: str | None = None
         self._due = self._pause = 0.0
@@ -168,16 +182,30 @@ class Rebuilder:
         return True
 
     async def _fill(self, connection: Any, live: Sequence[Board], epoch: str, progress: Progress) -> None:
-        filling = boards.FILLING + epoch
         for board in live:
-            done = 0
             if board is ALL_TIME:
-                stream = self._ledger.stream(connection, "all_totals", size=self._chunk)
+                chunks = self._ledger.stream(connection, "all_totals", size=self._chunk)
             else:
-                stream = self._ledger.stream(connection, "all_of_week", board.week, size=self._chunk)
-            async for records in stream:
-                rows = [Row(record[0], record[1], record[2]) for record in records]
-                profiles = [Profile(r[0], r[4], r[3]) for r in records] if board is ALL_TIME else []
-                await self._store.apply({board: rows}, profiles, epoch=filling)
-                done += len(rows)
-                progress(board.id, done)
+                chunks = self._ledger.stream(connection, "all_of_week", board.week, size=self._chunk)
+            done = 0
+            under_way: deque[asyncio.Task[int]] = deque()
+            try:
+                async for records in chunks:
+                    under_way.append(asyncio.create_task(self._tell(board, records, boards.FILLING + epoch)))
+                    if len(under_way) == self._at_once:
+                        done += await under_way.popleft()
+                        progress(board.id, done)
+                while under_way:
+                    done += await under_way.popleft()
+                    progress(board.id, done)
+            finally:
+                for task in under_way:
+                    task.cancel()
+                await asyncio.gather(*under_way, return_exceptions=True)
+
+    async def _tell(self, board: Board, records: Sequence[Any], epoch: str) -> int:
+        """Tells the store records of a board; returns how many."""
+        rows = [Row(record[0], record[1], record[2]) for record in records]
+        profiles = [Profile(r[0], r[4], r[3]) for r in records] if board is ALL_TIME else []
+        await self._store.apply({board: rows}, profiles, epoch=epoch)
+        return len(rows)

@@ -283,7 +283,7 @@ class Process:
         self.world.stores.append(store)
         self.history = History(ledger, store)
         self.replay = Replay(ledger, store, now)
-        self.rebuilder = Rebuilder(ledger, store, now, chunk=CHUNK)
+        self.rebuilder = Rebuilder(ledger, store, now, chunk=CHUNK, at_once=1)
         self.sweeper = Sweeper(ledger, self.replay, now, self.history.amend)
         self.accounts = Accounts(ledger, self.replay, cast(Passwords, None))
         self.intake = Intake(ledger, store, now, batching=Batching(), limit=100)

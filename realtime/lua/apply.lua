@@ -12,7 +12,7 @@
 -- then for each board: board id, unix time at which its keys expire (0: never), and three lists of the same length, in one
 --          text each with spaces between: user ids, row versions, whole scores ('-' takes the user off the board). One
 --          argument a value would cost the caller more than all the rest of a batch.
--- then for each user: user id, version, username
+-- then, where there are users: their ids and their versions, in one text each, and U usernames
 --
 -- Returns {'ok', rows applied} or {'epoch', the epoch there is ('' for none)}: then nothing was written.
 --
@@ -85,11 +85,17 @@ for b = 1, boards do
 end
 
 local profiles, renamed, named = {}, 0, {}
+local hashes = 2 + 3 * boards
+local user_ids, user_versions, some_known = {}, {}, false
+if users > 0 then
+  user_ids, user_versions = list(ARGV[at]), list(ARGV[at + 1])
+  at = at + 1
+  -- One call for all: where a store is filled, nobody is known, and to ask for each costs as much as to write it.
+  some_known = redis.call('EXISTS', unpack(KEYS, hashes + 1, hashes + users)) > 0
+end
 for u = 1, users do
-  local key = KEYS[2 + 3 * boards + u]
-  local id, version, username = ARGV[at], ARGV[at + 1], ARGV[at + 2]
-  at = at + 3
-  local known = redis.call('HMGET', key, 'version', 'username')
+  local key, id, version, username = KEYS[hashes + u], user_ids[u], user_versions[u], ARGV[at + u]
+  local known = some_known and redis.call('HMGET', key, 'version', 'username') or {}
   local stands = known[1] and tonumber(known[1])
   if not stands or tonumber(version) > stands or (tonumber(version) == stands and username ~= known[2]) then
     profiles[#profiles + 1] = {key, id, version, username}

@@ -465,6 +465,58 @@ async def test_at_its_memory_limit_versions_never_stand_ahead_of_scores(private_
 
 
 # Reading ---------------------------------------------------------------------------------------------------------
+# Half-way --------------------------------------------------------------------------------------------------------
+
+HALTING = """
+local server, left = redis, {writes}
+local writing = {{INCR = 1, HSET = 1, ZADD = 1, ZREM = 1, EXPIREAT = 1, PUBLISH = 1}}
+local redis = {{call = function(name, ...)
+  if writing[name] then
+    if left == 0 then error('OOM command not allowed') end
+    left = left - 1
+  end
+  return server.call(name, ...)
+end}}
+"""
+"""Put before a script, it stops it after so many writes: as a store does that meets its memory limit half-way."""
+
+
+async def test_a_script_that_stops_half_way_leaves_nothing_that_cannot_be_told_again(
+    store: Store, keys: Keys, store_url: str
+) -> None:
+    old = [Row(1, 1, 10), Row(2, 1, 20), Row(3, 1, 30)]
+    new = [Row(1, 2, 50), Row(2, 2, None), Row(4, 1, 40)]
+    profiles = [Profile(1, 2, "renamed"), Profile(4, 1, "newcomer")]
+    whole = {1: 50, 3: 30, 4: 40}
+    for writes in range(100):
+        await store.apply({ALL_TIME: old, WEEK: old}, [Profile(user, 1, f"p{user}") for user in (1, 2, 3)])
+        before = await store.read([ALL_TIME, WEEK], [1, 4])
+        halting = Store(store_url)
+        await halting.adopt()
+        halting._apply = halting._checked.register_script(HALTING.format(writes=writes) + resources.script("apply"))
+        try:
+            await halting.apply({ALL_TIME: new, WEEK: new}, profiles)
+            break
+        except StoreUnavailable:
+            pass
+        finally:
+            await halting.aclose()
+        stopped = await store.read([ALL_TIME, WEEK], [1, 4])
+        for board, was, top in zip((ALL_TIME, WEEK), before.tops, stopped.tops, strict=True):
+            shown = was.scores != top.scores or before.names != stopped.names
+            assert top.version > was.version or not shown, f"{writes}: two things under one version of {board.id}"
+            held = await store.held(board, [1, 2, 4])
+            for row, (version, score) in zip(new, held, strict=True):
+                assert version != b"%d" % row.version or score == row.score, f"{writes}: a version before its score"
+        await store.apply({ALL_TIME: new, WEEK: new}, profiles)
+        told = await store.read([ALL_TIME, WEEK], [1, 4])
+        for was, top in zip(stopped.tops, told.tops, strict=True):
+            assert top.scores == whole and (top.version > was.version or was.scores == whole), writes
+        assert told.names == {1: "renamed", 4: "newcomer"}
+        await keys.delete(*[key for key in await everything(keys) if key not in (boards.EPOCH_KEY, boards.RUN_KEY)])
+    assert writes > 10, "it was stopped between all of its writes"
+
+
 
 
 async def test_a_reading_is_of_one_moment_whatever_is_written_meanwhile(store: Store, store_url: str) -> None:

@@ -225,8 +225,9 @@ async def test_what_commits_before_the_reading_is_read_and_what_commits_after_br
         async def apply(*args: object, **options: object) -> int:
             nonlocal told
             told += 1
+            is_second = told == 2
             result = await original(*args, **options)  # type: ignore[arg-type]
-            if told == 2:
+            if is_second:
                 await meanwhile()
             return result
 
@@ -234,6 +235,32 @@ async def test_what_commits_before_the_reading_is_read_and_what_commits_after_br
         assert await rebuilding.rebuilder.look()
         await agrees(sql, keys, await this_week(rebuilding))
         assert await keys.zscore(ALL_TIME.scores_key, users[0]) == 12
+
+
+async def test_a_few_chunks_are_told_at_once_and_none_is_left_when_the_rebuild_fails(
+    dsn: str, store_url: str, make_users: MakeUsers
+) -> None:
+    async with processes(dsn, store_url, 1) as (process,):
+        await record(process, await make_users(400))
+        under_way = most = told = 0
+        original = process.store.apply
+
+        async def apply(*args: Any, **options: Any) -> int:
+            nonlocal under_way, most, told
+            under_way, told = under_way + 1, told + 1
+            most = max(most, under_way)
+            try:
+                if told == 5:
+                    raise StoreUnavailable("gone")
+                return await original(*args, **options)
+            finally:
+                under_way -= 1
+
+        process.store.apply = apply  # type: ignore[method-assign]
+        with pytest.raises(StoreUnavailable, match="gone"):
+            await process.rebuilder.rebuild(force=True)
+        assert 2 <= most <= module.AT_ONCE, "the store never waits for the ledger, and nothing piles up"
+        assert under_way == 0
 
 
 # One at a time ---------------------------------------------------------------------------------------------------
