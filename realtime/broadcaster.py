@@ -105,8 +105,6 @@ class Broadcaster:
         self.on_pass: Callable[[int, float], None] = lambda deliveries, seconds: None
         self.on_changed: Callable[[Board], None] = lambda board: None
         """Called with a board whose diff is about to be written."""
-        self.on_foreign: Callable[[], None] = lambda: None
-        """Called when the store shows content that cannot follow from what it showed before."""
 
     # What others see -----------------------------------------------------------------------------------------
 
@@ -400,9 +398,6 @@ class Broadcaster:
                 self.on_changed(board)
             if advance in (Advance.FIRST, Advance.UNCHANGED):
                 self._dirty.unchanged(board)
-            elif advance is Advance.BACKWARDS:
-                log.error("%s went back to version %d", board.id, snapshot.version, extra={"action": "foreign"})
-                self.on_foreign()
             self._schedule(stream)
         self._deliver_slice()
 

@@ -1,7 +1,9 @@
 """Snapshots of live boards, read from the store.
 
-Owns the names this process knows. Must never give out a snapshot whose parts were not all true at one moment, or one
-from content that is not complete. Assumes that a name changes only with `version:users`.
+Owns the names this process knows, and the newest version of each board it has seen. Must never give out a snapshot
+whose parts were not all true at one moment, one from content that is not complete, or one of an older version than was
+seen before: content that goes back within an epoch cannot be ours. Assumes that a name changes only with
+`version:users`.
 
 A reading is one MULTI of epoch, versions, tops, and the names we think we need. Where the top shows somebody else, or
 names moved, it is read again with those asked for as well, until one reading holds everything.
@@ -10,10 +12,10 @@ names moved, it is read again with those asked for as well, until one reading ho
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from realtime.boards import Board
-from realtime.errors import StoreChanged, StoreUnavailable
+from realtime.errors import ForeignContent, StoreChanged, StoreUnavailable
 from realtime.standings import Snapshot
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ class Store(Protocol):
     @property
     def is_complete(self) -> bool: ...
     async def adopt(self) -> Content: ...
+    def distrust(self) -> None: ...
     async def read(self, wanted: Sequence[Board], names_of: Collection[int] = ()) -> Reading: ...
     async def page(self, board: Board, offset: int, limit: int) -> Page: ...
     async def names(self, user_ids: Collection[int]) -> dict[int, str]: ...
@@ -43,6 +46,16 @@ class Store(Protocol):
     async def standings(
         self, wanted: Mapping[Board, Sequence[int]]
     ) -> tuple[str | None, dict[Board, list[Standing]]]: ...
+
+
+class _At(NamedTuple):
+    """When a board was as it was read."""
+
+    epoch: str | None
+    version: int
+
+
+_NEVER: Final = _At(None, -1)
 
 
 class SnapshotReader:
@@ -53,6 +66,7 @@ class SnapshotReader:
         self._names: dict[int, str] = {}
         # The (epoch, version:users) at which every name in `_names` was true.
         self._names_at: tuple[str | None, int] = (None, -1)
+        self._newest: dict[Board, _At] = {}
 
     async def read(self, wanted: Sequence[Board], shown: Iterable[int] = ()) -> dict[Board, Snapshot]:
         """Snapshots of `wanted`; `shown` are ids likely to be in them.
@@ -71,8 +85,11 @@ class SnapshotReader:
     async def _read_part(self, wanted: Sequence[Board], shown: Iterable[int]) -> dict[Board, Snapshot]:
         asked: set[int] = {user_id for user_id in shown if user_id not in self._names}
         for _ in range(ATTEMPTS):
+            seen = self._seen(wanted)
             reading = await self._store.read(wanted, asked)
             await self._check_epoch(reading.epoch)
+            for (board, before), top in zip(seen.items(), reading.tops, strict=True):
+                self._check_version(board, before, _At(reading.epoch, top.version))
             self._take_names(reading)
             ids = {user_id for top in reading.tops for user_id in top.scores}
             missing = {user_id for user_id in ids - asked if user_id not in self._names}
@@ -87,6 +104,19 @@ class SnapshotReader:
             await self._store.adopt()
         if not self._store.is_complete:
             raise StoreChanged("the store's content is not complete")
+
+    def _seen(self, wanted: Iterable[Board]) -> dict[Board, _At]:
+        """What readings that begin now must not fall behind. They may overtake each other: so it is noted before."""
+        return {board: self._newest.get(board, _NEVER) for board in wanted}
+
+    def _check_version(self, board: Board, seen: _At, at: _At) -> None:
+        """Raises ForeignContent where the board went back since it was `seen`: then the content is distrusted."""
+        if at.epoch == seen.epoch and at.version < seen.version:
+            self._store.distrust()
+            raise ForeignContent(f"{board.id} went back from version {seen.version} to {at.version}")
+        newest = self._newest.get(board, _NEVER)
+        if at.epoch != newest.epoch or at.version > newest.version:
+            self._newest[board] = at
 
     def _take_names(self, reading: Reading) -> None:
         at = (reading.epoch, reading.users_version)
@@ -111,8 +141,10 @@ class SnapshotReader:
 
     async def page(self, board: Board, offset: int, limit: int) -> tuple[Page, Mapping[int, str]]:
         """A stretch of a live board and the names in it. Raises StoreUnavailable, StoreChanged."""
+        seen = self._seen([board])
         page = await self._store.page(board, offset, limit)
         await self._check_epoch(page.epoch)
+        self._check_version(board, seen[board], _At(page.epoch, page.version))
         names = await self._store.names(page.scores)
         return page, {user_id: names.get(user_id) or f"#{user_id}" for user_id in page.scores}
 
@@ -122,8 +154,10 @@ class SnapshotReader:
         Raises StoreUnavailable, StoreChanged.
         """
         for _ in range(ATTEMPTS):
+            seen = self._seen([board])
             around = await self._store.around(board, user_id, neighbours)
             await self._check_epoch(around.epoch)
+            self._check_version(board, seen[board], _At(around.epoch, around.version))
             at = (around.epoch, around.users_version)
             unknown = [i for i in around.scores if i not in self._names] if at == self._names_at else [*around.scores]
             if unknown:

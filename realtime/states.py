@@ -29,8 +29,8 @@ class Advance(Enum):
     UNCHANGED = auto()
     CHANGED = auto()
     BACKWARDS = auto()
-    """Its version went back within the epoch, which the store's own content cannot do. It is shown even so, to all as
-    a fresh start, for it is what the store holds."""
+    """Its version went back within the epoch: that of a closed week, whose PostgreSQL was restored from a backup. It is
+    shown to all, as a fresh start. Of a live board no such snapshot is ever read."""
 
 
 class States:

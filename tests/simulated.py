@@ -209,6 +209,9 @@ class DelayedStore(Store):
         self._post = post
 
     async def adopt(self) -> Content:
+    def distrust(self) -> None:
+        raise AssertionError("a version went back")
+
         return cast(Content, await self._post.send("adopt", super().adopt))
 
     async def apply(
@@ -289,14 +292,10 @@ class Process:
         self.intake = Intake(ledger, store, now, batching=Batching(), limit=100)
         reading = Reading(SnapshotReader(store), self.history, now)
         self.broadcaster = Broadcaster(reading, store, now, interval=0.05)
-        self.broadcaster.on_foreign = self._on_foreign
         self.rollover = Rollover(self.broadcaster, now)
         self.rollover.step(now())
         self.viewer: Viewer | None = None
         self.subscriber: Subscriber | None = None
-
-    def _on_foreign(self) -> None:
-        raise AssertionError(f"{self.name} saw a version go back")
 
     def start(self, name: str, work: Coroutine[Any, Any, Any]) -> Op:
         """Begins something in this process."""

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime, timedelta
 
+import asyncpg
 import pytest
 from redis.asyncio import Redis
 
@@ -46,12 +47,7 @@ class Broadcasting:
         live = SnapshotReader(store)
         snapshots = Reading(live, History(ledger, store), lambda: self.now) if ledger else live
         self.it = Broadcaster(snapshots, store, lambda: self.now, interval=0.005)
-        self.foreign = 0
-        self.it.on_foreign = self._count
         self._tasks: list[asyncio.Task[None]] = []
-
-    def _count(self) -> None:
-        self.foreign += 1
 
     def run(self, *works: Callable[[], object]) -> None:
         self._tasks += [asyncio.ensure_future(work()) for work in works]
@@ -356,6 +352,26 @@ async def test_a_rename_reaches_the_viewers_of_closed_weeks(
         assert viewer.kinds()[-1] == "diff"
 
 
+async def test_a_closed_week_of_a_restored_postgresql_goes_back_for_everybody(
+    store: Store, ledger: Ledger, sql: asyncpg.Connection, keys: Redis, make_users: MakeUsers
+) -> None:
+    """The ledger is the truth about closed weeks, whatever it said before."""
+    (user,) = await make_users(names=["before"])
+    await ledger.record_batch([Submission(user, "a", 5, None, datetime(2026, 3, 2, tzinfo=UTC))], [])
+    week = Board(date(2026, 3, 2))
+    async with broadcasting(store, ledger) as broadcast:
+        viewer = await broadcast.viewer(week.id)
+        await sql.execute("UPDATE closed_weeks SET version = 7")
+        await keys.delete(week.cache_key)
+        broadcast.it.mark(week.id)
+        await broadcast.until(lambda: viewer.follower.boards[week.id].version == 7)
+        await sql.execute("UPDATE closed_weeks SET version = 3")
+        await keys.delete(week.cache_key)
+        broadcast.it.mark(week.id)
+        await broadcast.until(lambda: viewer.follower.boards[week.id].version == 3)
+        assert viewer.kinds()[-1] == "snapshot"
+
+
 # Rollover --------------------------------------------------------------------------------------------------------
 
 
@@ -515,31 +531,44 @@ async def test_a_listener_whose_connection_breaks_says_so(private_store: Private
     await asyncio.to_thread(private_store.start)
 
 
-async def test_versions_that_go_back_are_shown_and_reported(broadcast: Broadcasting, store: Store, keys: Redis) -> None:
-    """A store that came back with older content, under the same epoch: what it holds is shown, and it is suspect."""
-    await place(store, {1: 10})
-    for version in range(2, 6):
+async def test_a_board_that_goes_back_is_not_shown_and_stands_still_until_it_is_made_anew(
+    broadcast: Broadcasting, store: Store, keys: Redis, store_url: str
+) -> None:
+    """Older content under the same epoch: whoever wrote it, it cannot be right."""
+    for version in range(1, 6):
         await place(store, {1: 10 * version}, version)
     viewer = await broadcast.viewer()
     await keys.set(ALL_TIME.version_key, 2)
     await keys.zadd(ALL_TIME.scores_key, {"1": 20})
     broadcast.it.mark("all_time")
-    await broadcast.shows(viewer, ALL_TIME, [(1, "p1", 20)])
-    assert viewer.kinds() == ["subscribed", "snapshot", "snapshot"]
-    assert broadcast.foreign == 1
+    await broadcast.until(lambda: not broadcast.it.live)
+    assert (store.distrusted, store.is_complete) == (store.epoch, False)
+    assert viewer.kinds() == ["subscribed", "snapshot", "status"]
+    assert viewer.follower.boards["all_time"].lines == [(1, "p1", 50)]
+    await fill_anew(store_url, {1: 50})
+    await store.adopt()
+    await broadcast.it.compare()
+    await broadcast.until(lambda: broadcast.it.live)
+    await broadcast.until(lambda: viewer.kinds()[3:] == ["status", "snapshot"])
+    assert viewer.follower.boards["all_time"].lines == [(1, "p1", 50)]
+
+
+async def fill_anew(store_url: str, scores: dict[int, int]) -> None:
+    """What a rebuild in another process does, for one board; its epoch ends in 2."""
+    other = Store(store_url)
+    run = (await other.adopt()).run
+    await other.begin_filling(run, f"{run[:8]}-2")
+    await other.adopt()
+    await other.clear(f"{run[:8]}-2")
+    await place(other, scores, 9)
+    await other.end_filling(run, f"{run[:8]}-2", ["all_time", "users"])
+    await other.aclose()
 
 
 async def test_a_new_epoch_is_a_snapshot_for_everybody(broadcast: Broadcasting, store: Store, store_url: str) -> None:
     await place(store, {1: 10})
     viewer = await broadcast.viewer()
-    other = Store(store_url)
-    run = str(store.run)
-    await other.adopt()
-    await other.begin_filling(run, f"{run[:8]}-2")
-    await other.adopt()
-    await other.apply({ALL_TIME: [Row(1, 2, 15)]}, [Profile(1, 1, "p1")])
-    await other.end_filling(run, f"{run[:8]}-2", ["all_time", "users"])
+    await fill_anew(store_url, {1: 15})
     await broadcast.shows(viewer, ALL_TIME, [(1, "p1", 15)])
-    assert viewer.follower.boards["all_time"].epoch == f"{run[:8]}-2"
-    assert broadcast.foreign == 0
-    await other.aclose()
+    assert viewer.follower.boards["all_time"].epoch == f"{str(store.run)[:8]}-2"
+    assert store.distrusted is None

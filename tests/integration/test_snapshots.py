@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from realtime.boards import ALL_TIME, Board, user_key
 from realtime.dragonfly import Store
-from realtime.errors import StoreChanged, StoreUnavailable
+from realtime.errors import ForeignContent, StoreChanged, StoreUnavailable
 from realtime.snapshots import BOARDS_A_READING, SnapshotReader
 from realtime.standings import Profile, Row
 from tests.conftest import make_ours
@@ -173,3 +173,49 @@ async def test_a_rebuild_by_somebody_else_is_followed(store: Store, reader: Snap
         assert store.epoch == other.epoch
     finally:
         await other.aclose()
+
+
+# Going back ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["read", "page", "around"])
+async def test_content_that_went_back_within_its_epoch_is_refused_however_it_is_read(
+    store: Store, reader: SnapshotReader, keys: Redis, how: str
+) -> None:
+    for version in (1, 2):
+        await store.apply({ALL_TIME: [Row(7, version, version)]}, [Profile(7, 1, "a")])
+    await reader.page(ALL_TIME, 0, 10)
+    await keys.set(ALL_TIME.version_key, 1)
+    readings = {
+        "read": lambda: reader.read([ALL_TIME]),
+        "page": lambda: reader.page(ALL_TIME, 0, 10),
+        "around": lambda: reader.around(ALL_TIME, 7, 1),
+    }
+    with pytest.raises(ForeignContent, match="all_time went back from version 2 to 1"):
+        await readings[how]()
+    assert store.distrusted == store.epoch
+    with pytest.raises(StoreUnavailable, match="cannot be ours"):
+        await reader.read([ALL_TIME])
+
+
+async def test_readings_that_overtake_each_other_do_not_go_back(
+    store: Store, reader: SnapshotReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.apply({ALL_TIME: [Row(7, 1, 1)]}, [Profile(7, 1, "a")])
+    original, answered, go_on = store.page, asyncio.Event(), asyncio.Event()
+
+    async def slow(*args: Any) -> Any:
+        page = await original(*args)
+        answered.set()
+        await go_on.wait()
+        return page
+
+    monkeypatch.setattr(store, "page", slow)
+    overtaken = asyncio.ensure_future(reader.page(ALL_TIME, 0, 10))
+    await answered.wait()
+    await store.apply({ALL_TIME: [Row(7, 2, 2)]})
+    assert (await reader.read([ALL_TIME]))[ALL_TIME].version == 2
+    go_on.set()
+    page, _ = await overtaken
+    assert page.version == 1 and store.distrusted is None
+    assert (await reader.read([ALL_TIME]))[ALL_TIME].version == 2
