@@ -22,6 +22,7 @@ from realtime.replies import (
     Announcement,
     Around,
     Held,
+    NamesAt,
     Page,
     Reading,
     Top,
@@ -319,17 +320,17 @@ class Store:
 
     # Closed weeks --------------------------------------------------------------------------------------------
 
-    async def cached_week(self, board: Board) -> tuple[bytes | None, int]:
-        """A closed week's cached JSON, and `version:users` of the same moment."""
+    async def cached_week(self, board: Board) -> tuple[bytes | None, NamesAt]:
+        """A closed week's cached JSON, and the state of names at the same moment."""
         with self.link.mapped():
-            value, users = await self._checked.mget(board.cache_key, boards.USERS_VERSION_KEY)
-            return value if isinstance(value, bytes) else None, as_count(users)
+            value, users, epoch = await self._checked.mget(board.cache_key, boards.USERS_VERSION_KEY, boards.EPOCH_KEY)
+            return value if isinstance(value, bytes) else None, NamesAt(as_text(epoch), as_count(users))
 
-    async def cache_week(self, board: Board, version: int, users_version: int, value: bytes) -> None:
-        """Keeps a closed week's JSON, unless a newer one is there or names have moved since `users_version`."""
+    async def cache_week(self, board: Board, version: int, names_at: NamesAt, value: bytes) -> None:
+        """Keeps a closed week's JSON, unless a newer one is there or names have moved since `names_at`."""
         with self.link.mapped():
-            keys = [board.cache_key, boards.USERS_VERSION_KEY]
-            await self._cache(keys=keys, args=[version, users_version, value])
+            keys = [board.cache_key, boards.USERS_VERSION_KEY, boards.EPOCH_KEY]
+            await self._cache(keys=keys, args=[version, names_at.users_version, names_at.epoch or "", value])
 
     async def announce(self, board: Board, version: int) -> None:
         """Says that a closed week shows something else."""

@@ -6,7 +6,8 @@ has ended (`boards.CLOSE_GRACE`).
 
 The view holds ids and scores; names, bans and deletions are joined when it is read, so that one rename does not refresh
 a thousand views. What a closed board shows has a version in PostgreSQL that moves with each of those; the cache carries
-it together with the `version:users` its names are from, and is good while that has not moved.
+it together with the `version:users` and the epoch its names are from, and is good while neither has moved. During a
+rebuild names move without a sign: it is the new epoch that tells.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import orjson
 from realtime.boards import CLOSE_GRACE, CLOSED_EPOCH, TOP, Board, week_at
 from realtime.errors import RealtimeError, StoreUnavailable
 from realtime.postgres import PATIENT_TIMEOUT
+from realtime.replies import NamesAt
 from realtime.standings import Snapshot, Standing, standing
 
 log = logging.getLogger(__name__)
@@ -39,8 +41,8 @@ class Ledger(Protocol):
 class Cache(Protocol):
     """What history needs of the store."""
 
-    async def cached_week(self, board: Board) -> tuple[bytes | None, int]: ...
-    async def cache_week(self, board: Board, version: int, users_version: int, value: bytes) -> None: ...
+    async def cached_week(self, board: Board) -> tuple[bytes | None, NamesAt]: ...
+    async def cache_week(self, board: Board, version: int, names_at: NamesAt, value: bytes) -> None: ...
     async def announce(self, board: Board, version: int) -> None: ...
 
 
@@ -88,21 +90,21 @@ class History:
         Raises RealtimeError `unknown_board`, LedgerUnavailable.
         """
         try:
-            value, users_version = await self._cache.cached_week(board)
+            value, names_at = await self._cache.cached_week(board)
         except StoreUnavailable:
             return await self._read_top(board, None)
-        if value is not None and (good := _decode(board, value, users_version)) is not None:
+        if value is not None and (good := _decode(board, value, names_at)) is not None:
             version = good[0].version
             if version >= self._newest.get(board, 0):
                 self._newest[board] = version
                 return good
         try:
-            return await self._read_top(board, users_version)
+            return await self._read_top(board, names_at)
         except StoreUnavailable:
             return await self._read_top(board, None)
 
-    async def _read_top(self, board: Board, users_version: int | None) -> tuple[Snapshot, int]:
-        """The top from the view; cached under `users_version`, which was read before it."""
+    async def _read_top(self, board: Board, names_at: NamesAt | None) -> tuple[Snapshot, int]:
+        """The top from the view; cached under `names_at`, which was read before it."""
         page = await self.page(board, 0, TOP)
         snapshot = Snapshot(
             board.id,
@@ -112,9 +114,9 @@ class History:
             {line.user_id: line.username for line in page.lines},
         )
         self._newest[board] = max(page.version, self._newest.get(board, 0))
-        if users_version is not None:
-            encoded = _encode(snapshot, page.players, users_version)
-            await self._cache.cache_week(board, page.version, users_version, encoded)
+        if names_at is not None:
+            encoded = _encode(snapshot, page.players, names_at)
+            await self._cache.cache_week(board, page.version, names_at, encoded)
         return snapshot, page.players
 
     async def page(self, board: Board, offset: int, limit: int) -> WeekPage:
@@ -163,7 +165,8 @@ class History:
         assert board.week is not None
         if board.week in self._opened:
             return
-        if not await self._ledger.fetch("week_opened", board.week):
+        ((version, has_view),) = await self._ledger.fetch("week_opened", board.week, board.view)
+        if version is None or not has_view:
             ((first,),) = await self._ledger.fetch("first_week")
             if first is None or board.week < first:
                 raise RealtimeError("unknown_board", "There are no scores that old.")
@@ -204,8 +207,8 @@ class History:
 
     async def refresh(self, board: Board) -> None:
         """Reads a closed week's top anew and announces it. Raises StoreUnavailable: the outbox row stays."""
-        _, users_version = await self._cache.cached_week(board)
-        snapshot, _ = await self._read_top(board, users_version)
+        _, names_at = await self._cache.cached_week(board)
+        snapshot, _ = await self._read_top(board, names_at)
         await self._cache.announce(board, snapshot.version)
 
     async def _fill(self, board: Board, *, again: bool) -> None:
@@ -218,8 +221,9 @@ class History:
             await connection.execute("SELECT pg_advisory_xact_lock($1)", lock, timeout=PATIENT_TIMEOUT)
             before: Any = None
             digest = self._ledger.query("week_digest").format(view=board.view)
-            there = await connection.fetchval("SELECT to_regclass($1)", board.view)
-            if there is None:
+            opened = self._ledger.query("week_opened")
+            version, has_view = await connection.fetchrow(opened, board.week, board.view)
+            if not has_view:
                 await connection.execute(
                     self._ledger.query("week_view").format(
                         view=board.view, starts=board.starts.isoformat(), ends=ends.isoformat()
@@ -229,15 +233,20 @@ class History:
                 await connection.execute(f"CREATE UNIQUE INDEX ON {board.view} (user_id)")
                 await connection.execute(f"CREATE UNIQUE INDEX ON {board.view} (place)")
                 await connection.execute(f"CREATE INDEX ON {board.view} (score)")
-            elif not again:
+            elif version is not None and not again:
                 return
             else:
-                before = await connection.fetchrow(digest, timeout=PATIENT_TIMEOUT)
+                if version is not None:
+                    before = await connection.fetchrow(digest, timeout=PATIENT_TIMEOUT)
                 await connection.execute(f"REFRESH MATERIALIZED VIEW {board.view}", timeout=PATIENT_TIMEOUT)
             after = await connection.fetchrow(digest, timeout=PATIENT_TIMEOUT)
             if after == before:
                 return  # what was to be amended was in it already: another amendment came in between
             players = after["players"]
+            if version is None:
+                # Of a rename or ban under way that began before there was a version to move, nobody could tell the
+                # view without it from the view with it: let it end first, and whoever comes now see the version.
+                await connection.execute("LOCK TABLE closed_weeks IN SHARE ROW EXCLUSIVE MODE", timeout=PATIENT_TIMEOUT)
             await connection.execute(self._ledger.query("week_filled"), board.week, players)
         log.info("%s is filled: %d players", board.id, players, extra={"action": "week"})
 
@@ -260,11 +269,12 @@ def _page(rows: Sequence[Any]) -> WeekPage:
     return WeekPage(rows[0]["version"], rows[0]["players"], lines, next_score)
 
 
-def _encode(snapshot: Snapshot, players: int, users_version: int) -> bytes:
+def _encode(snapshot: Snapshot, players: int, names_at: NamesAt) -> bytes:
     return orjson.dumps(
         {
             "version": snapshot.version,
-            "users_version": users_version,
+            "users_version": names_at.users_version,
+            "epoch": names_at.epoch,
             "players": players,
             "entries": [
                 {"user_id": user_id, "username": username, "score": score}
@@ -274,11 +284,11 @@ def _encode(snapshot: Snapshot, players: int, users_version: int) -> bytes:
     )
 
 
-def _decode(board: Board, value: bytes, users_version: int) -> tuple[Snapshot, int] | None:
-    """The cached top, or None where its names are from another `version:users`, or it is no such JSON."""
+def _decode(board: Board, value: bytes, names_at: NamesAt) -> tuple[Snapshot, int] | None:
+    """The cached top, or None where its names are from another moment than `names_at`, or it is no such JSON."""
     try:
         cached = orjson.loads(value)
-        if cached["users_version"] != users_version:
+        if (cached["epoch"], cached["users_version"]) != names_at:
             return None
         entries = cached["entries"]
         scores = {int(entry["user_id"]): int(entry["score"]) for entry in entries}

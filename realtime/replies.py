@@ -65,6 +65,13 @@ class Versions(NamedTuple):
     boards: dict[Board, int]
 
 
+class NamesAt(NamedTuple):
+    """Which state of all names something is from."""
+
+    epoch: str | None
+    users_version: int
+
+
 class Held(NamedTuple):
     """What the store holds of a place on a board, or of a profile, as it stands there. None for nothing."""
 

@@ -33,6 +33,7 @@ from realtime.postgres import Ledger
 from realtime.reading import Reading
 from realtime.rebuild import Rebuilder
 from realtime.replay import Replay
+from realtime.replies import NamesAt
 from realtime.rollover import Rollover
 from realtime.snapshots import SnapshotReader
 from realtime.standings import Profile, Row, Snapshot
@@ -208,10 +209,10 @@ class DelayedStore(Store):
         super().__init__(url)
         self._post = post
 
-    async def adopt(self) -> Content:
     def distrust(self) -> None:
         raise AssertionError("a version went back")
 
+    async def adopt(self) -> Content:
         return cast(Content, await self._post.send("adopt", super().adopt))
 
     async def apply(
@@ -235,10 +236,10 @@ class DelayedStore(Store):
         call = super().end_filling
         return cast(bool, await self._post.send(f"end {epoch}", lambda: call(run, epoch, announced)))
 
-    async def cache_week(self, board: Board, version: int, users_version: int, value: bytes) -> None:
+    async def cache_week(self, board: Board, version: int, names_at: NamesAt, value: bytes) -> None:
         call = super().cache_week
-        told = f"cache {board.id} {version} of names {users_version}"
-        await self._post.send(told, lambda: call(board, version, users_version, value))
+        told = f"cache {board.id} {version} of names {names_at.users_version} of {names_at.epoch}"
+        await self._post.send(told, lambda: call(board, version, names_at, value))
 
 
 # Processes -------------------------------------------------------------------------------------------------------

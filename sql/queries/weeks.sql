@@ -18,8 +18,10 @@ ORDER BY place
 SELECT count(*) AS players, coalesce(bit_xor(hashint8extended(score, user_id)), 0) AS digest FROM {view}
 
 -- name: week_opened
--- Whether week $1 has its view; $1 date.
-SELECT version FROM closed_weeks WHERE week = $1
+-- What there is of week $1: its version, and its view, which is called $2. Not by to_regclass(): a session remembers that
+-- there was none, and where it has waited for a lock in between, does not hear of the one made meanwhile.
+SELECT (SELECT version FROM closed_weeks WHERE week = $1::date) AS version,
+       EXISTS (SELECT FROM pg_matviews WHERE schemaname = current_schema() AND matviewname = $2::text) AS has_view
 
 -- name: weeks_locked
 -- First of two statements: waits until every view in the making of $1 date[] weeks is there, and keeps others from beginning.

@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import tempfile
-from datetime import timedelta
+from datetime import date, datetime, timedelta
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,13 @@ from typing import Any
 import asyncpg
 import pytest
 
-from realtime.boards import week_at
+from realtime.boards import Board, week_at
 from realtime.postgres import Ledger
 from realtime.submissions import Submission
 from tests.acceptance.commands import asking, environment, eventually, running
 from tests.conftest import SECRET, PrivateStore, RunningServer
 
+CLOSED = Board(date(2026, 3, 2))
 GUIDE = (Path(__file__).parents[2] / "web/docs/operations.html").read_text(encoding="utf-8")
 
 
@@ -46,10 +47,10 @@ async def run(script: str, folder: Path, env: dict[str, str]) -> None:
         assert await command.ends() == 0, command.errors
 
 
-async def record(dsn: str, users: list[int], mark: str) -> None:
+async def record(dsn: str, users: list[int], mark: str, at: datetime | None = None) -> None:
     ledger = Ledger(dsn)
     await ledger.open()
-    recorded = await ledger.record_batch([Submission(user, mark, 10, None, None) for user in users], [])
+    recorded = await ledger.record_batch([Submission(user, mark, 10, None, at) for user in users], [])
     assert {one.outcome for one in recorded} == {"accepted"}
     await ledger.aclose()
 
@@ -82,14 +83,25 @@ async def test_a_backup_restored_as_written_is_what_boards_show(
             assert await worker.stop() == 0
         return epoch
 
+    async def closed_week() -> dict[int, int]:
+        """What a server shows of a closed week; nothing where it says that there are no scores that old."""
+        async with running("serve", env=env) as server, asking(await server.says("ready:")) as http:
+            board = (await http.get(f"/boards/{CLOSED.id}")).json()
+            assert await server.stop() == 0
+        return {entry["user_id"]: entry["score"] for entry in board.get("entries", ())}
+
     await record(dsn, users, "before")
     await serve_until(expected)
     await run(lines("backup"), tmp_path, env)
     await record(dsn, users, "after")
-    newer = await serve_until({user: 20 for user in users})
+    assert await closed_week() == {}
+    await record(dsn, users[:2], "of a closed week", CLOSED.starts)
+    newer = await serve_until({user: 30 if user in users[:2] else 20 for user in users})
+    assert await closed_week() == {user: 10 for user in users[:2]}, "its view is newer than the backup"
     await run(lines("restore"), tmp_path, env)
     await asyncio.to_thread(private_store.restart)
     restored = await serve_until(expected)
+    assert await closed_week() == {}
     assert restored != newer, "nobody takes what they hold of the newer boards for these"
     async with running("check", env=env) as check:
         assert await check.ends() == 0, check.lines

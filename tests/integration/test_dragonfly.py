@@ -21,6 +21,7 @@ from realtime import boards, resources
 from realtime.boards import ALL_TIME, Board, user_key
 from realtime.dragonfly import Store
 from realtime.errors import EpochMoved, StartupError, StoreChanged, StoreUnavailable
+from realtime.replies import NamesAt
 from realtime.standings import Profile, Row, in_order
 from realtime.store_link import check_fitness
 from tests.conftest import PrivateStore, make_ours
@@ -412,7 +413,7 @@ async def test_scripts_touch_no_key_that_they_do_not_declare(store: Store, keys:
             [epoch, 2, 1, "all_time", 0, "7 8", "2 2", "7000 -", WEEK.id, WEEK.expire_at, 7, 1, 5, 7, 2, "renamed"],
         ),
         ("page", [boards.EPOCH_KEY, ALL_TIME.version_key, ALL_TIME.scores_key], [0, 9]),
-        ("cache_week", [WEEK.cache_key, boards.USERS_VERSION_KEY], [1, 1, "{}"]),
+        ("cache_week", [WEEK.cache_key, boards.USERS_VERSION_KEY, boards.EPOCH_KEY], [1, 1, epoch, "{}"]),
         ("begin_filling", [boards.EPOCH_KEY], [f"{run[:8]}-zz"]),
         ("end_filling", [boards.EPOCH_KEY, boards.RUN_KEY], [f"{run[:8]}-zz", run, "all_time", "users"]),
     ]
@@ -464,7 +465,6 @@ async def test_at_its_memory_limit_versions_never_stand_ahead_of_scores(private_
     assert stopped, "the limit was met at least once"
 
 
-# Reading ---------------------------------------------------------------------------------------------------------
 # Half-way --------------------------------------------------------------------------------------------------------
 
 HALTING = """
@@ -517,6 +517,7 @@ async def test_a_script_that_stops_half_way_leaves_nothing_that_cannot_be_told_a
     assert writes > 10, "it was stopped between all of its writes"
 
 
+# Reading ---------------------------------------------------------------------------------------------------------
 
 
 async def test_a_reading_is_of_one_moment_whatever_is_written_meanwhile(store: Store, store_url: str) -> None:
@@ -602,37 +603,39 @@ async def test_a_closed_weeks_cache_is_kept_by_version_and_read_with_the_names_v
     store: Store, keys: Keys
 ) -> None:
     await fill(store, 1)
-    assert await store.cached_week(WEEK) == (None, 0)
-    await store.cache_week(WEEK, 2, 0, b'{"version":2,"users_version":0}')
-    assert await store.cached_week(WEEK) == (b'{"version":2,"users_version":0}', 0)
-    await store.cache_week(WEEK, 1, 0, b'{"version":1,"users_version":0}')
+    assert await store.cached_week(WEEK) == (None, NamesAt(store.epoch, 0))
+    await store.cache_week(WEEK, 2, NamesAt(store.epoch, 0), b'{"version":2,"users_version":0}')
+    assert await store.cached_week(WEEK) == (b'{"version":2,"users_version":0}', NamesAt(store.epoch, 0))
+    await store.cache_week(WEEK, 1, NamesAt(store.epoch, 0), b'{"version":1,"users_version":0}')
     assert (await store.cached_week(WEEK))[0] == b'{"version":2,"users_version":0}', "an older one is refused"
     await store.apply({ALL_TIME: []}, [Profile(1, 2, "renamed")])
-    await store.cache_week(WEEK, 2, 1, b'{"version":2,"users_version":1}')
-    assert await store.cached_week(WEEK) == (b'{"version":2,"users_version":1}', 1)
-    await store.cache_week(WEEK, 2, 0, b'{"version":2,"users_version":0}')
+    await store.cache_week(WEEK, 2, NamesAt(store.epoch, 1), b'{"version":2,"users_version":1}')
+    assert await store.cached_week(WEEK) == (b'{"version":2,"users_version":1}', NamesAt(store.epoch, 1))
+    await store.cache_week(WEEK, 2, NamesAt(store.epoch, 0), b'{"version":2,"users_version":0}')
     assert (await store.cached_week(WEEK))[0] == b'{"version":2,"users_version":1}', "names from before are refused"
 
 
 @pytest.mark.parametrize("there", ["nonsense", "[]", '{"version":"x"}', "\x00", '{"version":null,"users_version":1}'])
 async def test_a_cache_that_is_no_such_json_is_replaced(store: Store, keys: Keys, there: str) -> None:
     await keys.set(WEEK.cache_key, there)
-    await store.cache_week(WEEK, 1, 0, b'{"version":1,"users_version":0}')
+    await store.cache_week(WEEK, 1, NamesAt(store.epoch, 0), b'{"version":1,"users_version":0}')
     assert await keys.get(WEEK.cache_key) == '{"version":1,"users_version":0}'
 
 
 async def test_a_cache_of_another_type_is_replaced(store: Store, keys: Keys) -> None:
     await keys.rpush(WEEK.cache_key, "foreign")
-    assert await store.cached_week(WEEK) == (None, 0)
-    await store.cache_week(WEEK, 1, 0, b'{"version":1,"users_version":0}')
+    assert await store.cached_week(WEEK) == (None, NamesAt(store.epoch, 0))
+    await store.cache_week(WEEK, 1, NamesAt(store.epoch, 0), b'{"version":1,"users_version":0}')
     assert (await store.cached_week(WEEK))[0] == b'{"version":1,"users_version":0}'
 
 
 async def test_names_from_a_store_before_this_one_are_not_kept(store: Store, keys: Keys) -> None:
     """Who read `version:users` before the content was made anew must not leave old names under a version to come."""
-    await store.cache_week(WEEK, 3, 7, b'{"version":3,"users_version":7}')
+    await store.cache_week(WEEK, 3, NamesAt(store.epoch, 7), b'{"version":3,"users_version":7}')
     assert await keys.get(WEEK.cache_key) is None
-    await store.cache_week(WEEK, 3, 0, b'{"version":3,"users_version":0}')
+    await store.cache_week(WEEK, 3, NamesAt("before-1", 0), b'{"version":3,"users_version":0}')
+    assert await keys.get(WEEK.cache_key) is None, "nor where the counter has got there again"
+    await store.cache_week(WEEK, 3, NamesAt(store.epoch, 0), b'{"version":3,"users_version":0}')
     assert await keys.get(WEEK.cache_key) == '{"version":3,"users_version":0}'
 
 

@@ -14,10 +14,12 @@ import pytest
 from redis.asyncio import Redis
 
 from realtime import rebuild as module
+from realtime.accounts import Accounts
 from realtime.batching import Batching
 from realtime.boards import ALL_TIME, Board, user_key, week_at
 from realtime.dragonfly import Store
 from realtime.errors import LedgerUnavailable, StoreChanged, StoreUnavailable
+from realtime.history import History
 from realtime.intake import Intake
 from realtime.postgres import Ledger
 from realtime.rebuild import Rebuilder, epoch_name
@@ -261,6 +263,34 @@ async def test_a_few_chunks_are_told_at_once_and_none_is_left_when_the_rebuild_f
             await process.rebuilder.rebuild(force=True)
         assert 2 <= most <= module.AT_ONCE, "the store never waits for the ledger, and nothing piles up"
         assert under_way == 0
+
+
+async def test_a_closed_week_kept_during_a_rebuild_does_not_outlive_a_rename(
+    dsn: str, store_url: str, make_users: MakeUsers
+) -> None:
+    """The rename's script meets no name yet, so it cannot know that it changes one."""
+    week = Board(date(2026, 3, 2))
+    async with processes(dsn, store_url, 2) as (rebuilding, other):
+        (user,) = await make_users(names=["before"])
+        await rebuilding.ledger.record_batch([Submission(user, "a", 5, None, week.starts)], [])
+        history = History(other.ledger, other.store)
+        accounts = Accounts(other.ledger, Replay(other.ledger, other.store, other.ledger.clock.now), None)  # type: ignore[arg-type]
+        original = rebuilding.store.apply
+
+        async def apply(*args: Any, **options: Any) -> int:
+            ((version, _),) = await other.ledger.fetch("week_opened", week.week, week.view)
+            if version is None:
+                await other.store.adopt()
+                before, _ = await history.snapshot(week)
+                assert before.names == {user: "before"}
+                await accounts.rename(user, "after")
+            return await original(*args, **options)
+
+        rebuilding.store.apply = apply  # type: ignore[method-assign]
+        assert await rebuilding.rebuilder.look()
+        for reading in (history, History(other.ledger, other.store)):
+            after, _ = await reading.snapshot(week)
+            assert after.names == {user: "after"}
 
 
 # One at a time ---------------------------------------------------------------------------------------------------
