@@ -164,7 +164,8 @@ async def _lifespan(
 
         metrics.read_once([*backlog.readings(), *(worker.readings() if worker else [])])
         connections = Connections(settings.max_connections, settings.max_connections_per_address)
-        measure(metrics, stores.rebuilder, intake, broadcaster, supervisor, connections)
+        metrics.read(stores.readings())
+        measure(metrics, intake, broadcaster, supervisor, connections)
         if settings.cut_off_s:
             supervisor.start("cut_off", Estrangement(broadcaster, settings.cut_off_s).run)
         supervisor.start("lag", metrics.watch_lag)

@@ -13,13 +13,11 @@ from realtime.broadcaster import Broadcaster
 from realtime.intake import Intake
 from realtime.limits import Connections
 from realtime.metrics import Metrics
-from realtime.rebuild import Rebuilder
 from realtime.supervision import Supervisor
 
 
 def measure(
     metrics: Metrics,
-    rebuilder: Rebuilder,
     intake: Intake,
     broadcaster: Broadcaster,
     supervisor: Supervisor,
@@ -59,7 +57,6 @@ def measure(
             ("counter", "deliveries", "Frames written to subscribers", lambda: broadcaster.deliveries),
             ("counter", "delivered_bytes", "Payload of these, uncompressed", lambda: broadcaster.delivered_bytes),
             ("counter", "skipped_diffs", "Diffs not written to subscribers behind", lambda: broadcaster.skipped),
-            ("counter", "rebuilds", "Rebuilds of the store", lambda: rebuilder.rebuilds),
             ("counter", "task_restarts", "Restarts of background tasks", lambda: supervisor.restarts),
         ]
     )

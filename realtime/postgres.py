@@ -1,7 +1,7 @@
 """The ledger: PostgreSQL through asyncpg.
 
 Owns the pool, the clock that is PostgreSQL's, and the statements under `sql/`. Must never hand out asyncpg's
-exceptions for a database that is away (they become `LedgerUnavailable`), nor hold a lock beyond one transaction.
+exceptions for a database that is away (`failures` maps them), nor hold a lock beyond one transaction.
 Assumes PostgreSQL 14 or later, migrated.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Collection, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
@@ -20,7 +20,8 @@ from pogo_core.util import migrate as pogo
 
 from realtime import resources
 from realtime.boards import ALL_TIME, Board, monday_of
-from realtime.errors import LedgerRefused, LedgerUnavailable
+from realtime.errors import LedgerUnavailable
+from realtime.failures import Failures, mapped
 from realtime.pulse import Pulse
 from realtime.standings import Profile, Row
 
@@ -39,23 +40,6 @@ PATIENT_TIMEOUT: Final = 3_600.0
 
 _MIGRATION_LOCK: Final = 0x7265616C74696D65  # "realtime"
 _REBUILD_LOCK: Final = _MIGRATION_LOCK + 1
-
-_AWAY: Final = (
-    asyncpg.PostgresConnectionError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,  # used between the server's last words and the connection's end
-    asyncpg.CannotConnectNowError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.TooManyConnectionsError,
-    asyncpg.QueryCanceledError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.PostgresIOError,
-    asyncpg.ReadOnlySQLTransactionError,
-    OSError,
-    TimeoutError,
-)
-"""What says that the database cannot be used now: gone, starting, full, too slow, or no primary."""
 
 
 class Recorded(NamedTuple):
@@ -118,21 +102,6 @@ class Clock:
         return datetime.fromtimestamp(self.timestamp(), UTC)
 
 
-_REFUSED: Final = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
-"""What says that it may be used by others, or under another name."""
-
-
-@contextmanager
-def _mapped() -> Iterator[None]:
-    """asyncpg's errors for "not now" as ours."""
-    try:
-        yield
-    except _REFUSED as error:
-        raise LedgerRefused(str(error)) from error
-    except _AWAY as error:
-        raise LedgerUnavailable(str(error) or type(error).__name__) from error
-
-
 _SERVING: Final = {
     "statement_timeout": str(int(STATEMENT_TIMEOUT * 1000)),
     "jit": "off",
@@ -172,6 +141,7 @@ class Ledger:
 
     def __init__(self, dsn: str, *, connections: int = 8) -> None:
         self.clock = Clock()
+        self.failures = Failures()
         self._sql = resources.queries()
         self._dsn = dsn
         self._connections = connections
@@ -196,7 +166,7 @@ class Ledger:
 
     async def open(self) -> None:
         """Prepares the pool and reads the clock. Raises LedgerUnavailable."""
-        with _mapped():
+        with mapped():
             if self._pool is None:
                 self._pooled = await _is_pooled(self._dsn)
                 if self._pooled:
@@ -223,7 +193,7 @@ class Ledger:
         pool = self._pool
         if pool is None:
             raise LedgerUnavailable("the ledger is not open")
-        with _mapped():
+        with self.failures.mapped():
             async with self.pulse.lent(pool.acquire, STATEMENT_TIMEOUT) as acquired:
                 try:
                     connection = cast("asyncpg.Connection[Any]", acquired)
@@ -255,7 +225,7 @@ class Ledger:
     async def _beat(self) -> None:
         """Asks PostgreSQL something trivial on a connection of its own. Raises LedgerUnavailable."""
         try:
-            with _mapped():
+            with mapped():
                 if self._felt is None:
                     self._felt = await asyncpg.connect(self._dsn, statement_cache_size=0)
                 await self._felt.execute("SELECT")
@@ -336,7 +306,7 @@ class Ledger:
         self, connection: asyncpg.Connection[Any], name: str, *args: Any, size: int
     ) -> AsyncIterator[list[asyncpg.Record]]:
         """The rows of a query in lists of `size`, through a cursor in the connection's open transaction."""
-        with _mapped():
+        with self.failures.mapped():
             cursor = await connection.cursor(self._sql[name], *args)
             while rows := await cursor.fetch(size):
                 yield rows
@@ -420,7 +390,7 @@ async def migrate(dsn: str) -> None:
     The lock lives in the transaction around all migrations, so a killed process leaves neither a lock nor half a
     migration behind. Raises LedgerUnavailable.
     """
-    with _mapped():
+    with mapped():
         connection = await asyncpg.connect(dsn, timeout=10, statement_cache_size=0)
         try:
             async with connection.transaction():

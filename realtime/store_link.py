@@ -17,7 +17,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import redis.asyncio as aioredis
 import redis.exceptions as failures
@@ -32,6 +32,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 log = logging.getLogger(__name__)
+
+
+CAUSES: Final = ("away", "unfit", "foreign")
+"""Why a store cannot be used: it does not answer; may drop keys, is a replica or takes no writes; holds what cannot be
+ours."""
 
 
 class Content(NamedTuple):
@@ -142,6 +147,10 @@ class Link:
         """The epoch whose content cannot be ours, though it says so; None while there is none such."""
         self.complaint: str | None = None
         """Why commands are refused, for people; None while they are not."""
+        self.refused_for: str | None = None
+        """The cause of that, one of CAUSES."""
+        self.refusals = dict.fromkeys(CAUSES, 0.0)
+        """How often commands began to be refused, by cause."""
         self.timeout = timeout  # seconds until the store counts as away
         options: dict[str, Any] = {
             "protocol": 2,
@@ -215,10 +224,14 @@ class Link:
         try:
             content = await self.content()
         except StoreUnavailable as error:
-            self._refuse(str(error), str(error) if isinstance(error, StoreUnfit) else "the store does not answer")
+            unfit = isinstance(error, StoreUnfit)
+            complaint = str(error) if unfit else "the store does not answer"
+            self._refuse("unfit" if unfit else "away", str(error), complaint)
             raise
-        if self.distrusted is None or content.epoch != self.distrusted:  # else it is the same as ever
+        if self.distrusted is None or content.epoch != self.distrusted:
             self.accept()
+        else:  # it is the same as ever
+            self._refuse_foreign()
         if content.is_ours:
             await self.turn_to(content.run)
             self.epoch = content.epoch
@@ -229,19 +242,23 @@ class Link:
     def distrust(self) -> None:
         """What was adopted cannot be ours: commands are refused until it is made anew, for its boards may be wrong."""
         self.distrusted = self.epoch
-        why = "its content cannot be ours"
-        self._refuse(why, "something else writes under this program's keys; boards are about to be rebuilt")
+        self._refuse_foreign()
 
-    def _refuse(self, why: str, complaint: str) -> None:
-        if self._gate.refusal is None:
+    def _refuse_foreign(self) -> None:
+        complaint = "something else writes under this program's keys; boards are about to be rebuilt"
+        self._refuse("foreign", "its content cannot be ours", complaint)
+
+    def _refuse(self, cause: str, why: str, complaint: str) -> None:
+        if cause != self.refused_for:
+            self.refusals[cause] += 1
             log.error("the store cannot be used: %s", why, extra={"action": "store"})
-        self._gate.refusal, self.complaint = why, complaint
+        self._gate.refusal, self.complaint, self.refused_for = why, complaint, cause
 
     def accept(self) -> None:
         """What is held now is trusted: commands are let through again."""
         if self._gate.refusal is not None:
             log.warning("the store can be used again", extra={"action": "store"})
-        self._gate.refusal = self.complaint = self.distrusted = None
+        self._gate.refusal = self.complaint = self.refused_for = self.distrusted = None
 
     async def turn_to(self, run: str) -> None:
         """Lets connections to this run through, and no other any more: one in use may lead to a store that was left."""
@@ -249,6 +266,10 @@ class Link:
             self.run = run
             with self.mapped():
                 await self._gate.disconnect()
+
+    def refused(self) -> dict[str, float]:
+        """1 for the cause for which commands are refused now, 0 for every other."""
+        return {cause: float(cause == self.refused_for) for cause in CAUSES}
 
     @property
     def is_complete(self) -> bool:

@@ -48,6 +48,17 @@ class Stores:
     history: History
     rebuilder: Rebuilder
 
+    def readings(self) -> list[Measured]:
+        """For the metrics."""
+        link, pulse, failures = self.store.link, self.ledger.pulse, self.ledger.failures
+        return [
+            ("gauge", "store_refused", "1 while the store is not used, by cause", link.refused),
+            ("counter", "store_refusals", "How often that began", lambda: link.refusals),
+            ("gauge", "database_away", "1 while PostgreSQL does not answer", lambda: float(bool(pulse.away))),
+            ("counter", "database_failures", "Statements PostgreSQL failed, by cause", lambda: failures.counts),
+            ("counter", "rebuilds", "Rebuilds of the store", lambda: self.rebuilder.rebuilds),
+        ]
+
 
 @asynccontextmanager
 async def opened(settings: Settings) -> AsyncIterator[Stores]:

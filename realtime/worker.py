@@ -64,7 +64,7 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
         if settings.worker_metrics_port:
             backlog = Backlog(stores.ledger)
             metrics = Metrics()
-            metrics.read([*backlog.readings(), *worker.readings()])
+            metrics.read([*stores.readings(), *backlog.readings(), *worker.readings()])
             tasks += [("backlog", backlog.watch), ("lag", metrics.watch_lag)]
             metrics.serve(settings.host, settings.worker_metrics_port)
         await supervised(tasks, stop)

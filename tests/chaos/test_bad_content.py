@@ -71,6 +71,16 @@ class Place:
         except TimeoutError:
             raise AssertionError(f"it did not get well: {what}") from None
 
+    async def metric(self, name: str) -> float:
+        """The value of a metric, labels included in its name."""
+        shown = (await self.server.http.get("/metrics")).text
+        return float(shown.split(f"\nrealtime_{name} ", 1)[1].split("\n", 1)[0])
+
+    async def troubles(self) -> float:
+        """What the metrics have counted of content that was not ours."""
+        names = ('store_refusals_total{of="foreign"}', "rebuilds_total", "drift_found_total")
+        return sum([await self.metric(name) for name in names])
+
     async def stands_still(self) -> None:
         """Waits until boards are said to stand still."""
         async with asyncio.timeout(PATIENCE):
@@ -144,11 +154,13 @@ async def spoil(place: Place, commands: Sequence[tuple[str, ...]]) -> None:
 
 
 async def get_over(place: Place, name: str, commands: Sequence[tuple[str, ...]]) -> None:
+    before = await place.troubles()
     await spoil(place, commands)
     assert (await place.submit())["type"] == "accepted", "PostgreSQL has it, whatever the store holds"
     board = await place.board()
     assert not name.endswith(UNREADABLE) or board["stale"], f"{name}: shown as right: {board}"
     await place.gets_well()
+    assert not name.endswith(UNREADABLE) or await place.troubles() > before, f"{name}: no metric tells of it"
 
 
 @pytest.mark.parametrize("half", [0, 1])
@@ -198,6 +210,7 @@ async def test_a_store_that_takes_no_writes_is_not_shown_as_right(
     answers = [await place.submit() for _ in range(3)]
     assert [answer["type"] for answer in answers] == ["accepted"] * 3
     assert answers[-1]["live"] is False
+    assert await place.metric('store_refused{of="unfit"}') == 1
     says = {"full": "memory", "replica": "replica", "evicts": "noeviction"}[how]
     assert [record for record in caplog.records if "cannot be used" in record.message and says in record.message]
     if how == "full":
@@ -208,6 +221,8 @@ async def test_a_store_that_takes_no_writes_is_not_shown_as_right(
         await keys.config_set("maxmemory-policy", "noeviction")
     await place.gets_well()
     assert (await place.submit()).get("live", True)
+    assert await place.metric('store_refused{of="unfit"}') == 0
+    assert await place.metric('store_refusals_total{of="unfit"}') == 1
 
 
 @pytest.mark.parametrize(("setting", "says"), [("evicts", "noeviction"), ("replica", "read-only replica")])

@@ -49,7 +49,9 @@ async def agreed(url: str, keys: Redis) -> None:
             await asyncio.sleep(0.05)
 
 
-async def test_a_full_disk_is_unavailable_and_got_over(small_disk: Path, store_url: str, keys: Redis) -> None:
+async def test_a_full_disk_is_unavailable_and_got_over(
+    small_disk: Path, store_url: str, keys: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
     running = start_postgres(small_disk)
     url = (await asyncio.to_thread(running.__enter__)).url
     try:
@@ -85,6 +87,10 @@ async def test_a_full_disk_is_unavailable_and_got_over(small_disk: Path, store_u
                         ("unavailable", True)
                     }
                 assert part < 500, "the disk did not get full"
+            shown = (await server.http.get("/metrics")).text
+            assert 'realtime_database_failures_total{of="full"} 0.0' not in shown
+            said = [record.message for record in caplog.records if "has no room" in record.message]
+            assert len(said) == 1 and "No space left on device" in said[0], "once, however many statements fail"
             board = (await server.http.get("/boards/all_time")).json()
             assert board["stale"] is False and board["entries"][0]["score"] == accepted
             filler.unlink()

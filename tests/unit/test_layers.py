@@ -25,9 +25,9 @@ LAYERS: dict[str, tuple[str, ...]] = {
     ),
     # One foreign library each, or one part of the system.
     "L1 adapters": (
-        "resources", "progress", "tokens", "pulse", "postgres", "replies", "store_link", "dragonfly", "inbox",
-        "connection", "handshake", "metrics",
-        "security", "pages", "line", "embedded_process", "embedded_keeper", "embedded_postgres", "embedded_store",
+        "resources", "progress", "tokens", "pulse", "failures", "postgres", "replies", "store_link", "dragonfly",
+        "inbox", "connection", "handshake", "metrics", "security", "pages", "line",
+        "embedded_process", "embedded_keeper", "embedded_postgres", "embedded_store",
     ),
     # Built by the composition, each declaring the Protocol it needs.
     "L2 services": (
@@ -52,7 +52,7 @@ NOT_PURE = frozenset({"asyncio", "time", "os", "random", "secrets", "threading",
 # Who may know a foreign library. Whatever is not named here may be used where it is needed (JSON, ASGI types, ...).
 KNOWN_TO = {
     "redis": {"store_link", "dragonfly"},
-    "asyncpg": {"postgres", "recording"},
+    "asyncpg": {"failures", "postgres", "recording"},
     "pogo_core": {"postgres"},
     "jwt": {"tokens"},
     "argon2": {"accounts"},
