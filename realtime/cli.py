@@ -326,5 +326,14 @@ def main() -> None:
     try:
         cli()
     except (StartupError, TaskFailed, EmbeddedError, LedgerUnavailable, StoreUnavailable, RealtimeError) as error:
-        print(f"realtime: {error}", file=sys.stderr, flush=True)
+        print(f"realtime: {_sentence(error)}", file=sys.stderr, flush=True)
         raise SystemExit(1) from None
+
+
+def _sentence(error: Exception) -> str:
+    """What an error says, for people; of a store or database that is away a library says only how that showed."""
+    if type(error) is StoreUnavailable:
+        return f"The store cannot be used: {error}"
+    if type(error) is LedgerUnavailable:
+        return f"PostgreSQL cannot be used: {error}"
+    return str(error)

@@ -178,6 +178,10 @@ def _played(tally: Tally, bad: int) -> str:
     )
 
 
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 # Checking --------------------------------------------------------------------------------------------------------
 
 
@@ -189,14 +193,15 @@ async def check(settings: Settings, say: Say) -> bool:
     async with opened(settings) as stores:
         now = stores.ledger.clock.now
         if not stores.store.is_complete:
-            raise StoreUnavailable("The store does not answer, or its content is being made anew. Check again later.")
+            raise StoreUnavailable(stores.store.link.complaint or "its content is being made anew, check again later")
         inspection = Inspection(stores.ledger, stores.store, now)
         with progress.counting("users") as show:
             reports = [await drift.check(inspection, board, show) for board in boards.live_boards(now())]
     differing = sum(report.differing for report in reports)
     for report in reports:
         waiting = f", {report.waiting} on their way" if report.waiting else ""
-        say(f"{report.board.id}: {report.compared} users compared, {report.differing} differences{waiting}.")
+        found = _counted(report.differing, "difference")
+        say(f"{report.board.id}: {report.compared} users compared, {found}{waiting}.")
     for finding in [finding for report in reports for finding in report.shown][: drift.SHOWN]:
         say(f"  {finding}.")
     if differing:

@@ -236,7 +236,7 @@ class Drift:
         self.differing += len(differing)
         self.found += len(differing)
         if differing:
-            log.warning("%d differences, first: %s", len(differing), differing[0], extra={"action": "drift"})
+            log.warning("rows that differ: %d, first: %s", len(differing), differing[0], extra={"action": "drift"})
             await self._repair(differing)
 
     async def _repair(self, findings: Sequence[Finding]) -> None:

@@ -49,7 +49,7 @@ class Store(Protocol):
 class Kind(Enum):
     """In which way the store differs; the value is for people."""
 
-    OTHER = "is not that"
+    OTHER = "differs"
     """Missing, older, or something else of the same version: telling it again heals it."""
     AHEAD = "is ahead of that"
     """A version that the ledger never gave: it went back to a backup, or somebody wrote by hand. Needs a rebuild."""

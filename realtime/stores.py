@@ -80,7 +80,8 @@ async def opened(settings: Settings) -> AsyncIterator[Stores]:
             check_fitness(await store.info())
             await store.adopt()
         except StoreUnavailable as error:
-            log.warning("the store does not answer: %s", error, extra={"action": "store"})
+            if store.link.complaint is None:  # else it was told already
+                log.warning("the store does not answer: %s", error, extra={"action": "store"})
         now = ledger.clock.now
         rebuilder = Rebuilder(ledger, store, now)
         yield Stores(ledger, store, Replay(ledger, store, now), History(ledger, store), rebuilder)

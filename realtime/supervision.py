@@ -23,6 +23,9 @@ HEALTHY_AFTER: Final = 30.0
 CANCEL_AGAIN: Final = 0.5
 """Seconds after which a task that goes on is cancelled once more."""
 
+TELL_AGAIN: Final = 60.0
+"""Seconds after which it is told again for what a task waits."""
+
 TOO_OFTEN: Final = 20
 """Unexpected errors in a row that end the process. A store that is away is expected, for as long as it takes."""
 
@@ -42,7 +45,7 @@ class Supervisor:
 
     async def _keep(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
         loop = asyncio.get_running_loop()
-        pause, failures = FIRST_PAUSE, 0
+        pause, failures, told_at = FIRST_PAUSE, 0, float("-inf")
         while True:
             began = loop.time()
             expected = False
@@ -51,11 +54,13 @@ class Supervisor:
                 log.error("%s ended by itself", name, extra={"action": "restart"})
             except (StoreUnavailable, LedgerUnavailable) as error:
                 expected = True
-                log.info("%s waits: %s", name, error, extra={"action": "restart"})
+                if loop.time() - told_at > TELL_AGAIN:
+                    told_at = loop.time()
+                    log.info("%s waits: %s", name, error, extra={"action": "restart"})
             except Exception:
                 log.exception("%s failed", name, extra={"action": "restart"})
             if loop.time() - began > HEALTHY_AFTER:
-                pause, failures = FIRST_PAUSE, 0
+                pause, failures, told_at = FIRST_PAUSE, 0, float("-inf")
             failures += 0 if expected else 1
             if failures > TOO_OFTEN:
                 log.critical("%s fails again and again: this process ends", name, extra={"action": "end"})

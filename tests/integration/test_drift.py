@@ -382,7 +382,7 @@ async def test_the_command_prints_what_differs_and_ends_with_1(
     assert lines == [
         "all_time: 12 users compared, 2 differences, 2 on their way.",
         f"{week}: 12 users compared, 0 differences, 2 on their way.",
-        user + "PostgreSQL has 10 (version 1), the store 11 (version 1), which is not that.",
+        user + "PostgreSQL has 10 (version 1), the store 11 (version 1), which differs.",
         stray + "PostgreSQL has nobody like that, the store 5 (version none), which should not be there.",
         "A worker repairs this, or `realtime rebuild`.",
     ]
