@@ -1,4 +1,8 @@
-"""`python -m tests.benchmarks [NAME ...]`: runs benchmarks, prints their tables, writes results.json beside them."""
+"""`python -m tests.benchmarks [NAME ...]`: runs benchmarks, prints their tables, and keeps the results in a file.
+
+The tables of those not run stay in the file as they were, each with its time, so that all can be run bit by bit.
+`chart` measures nothing: it draws the README's chart from that file, as a run of `fanout` does at its end.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,10 @@ import importlib
 import sys
 from pathlib import Path
 
-from tests.benchmarks.harness import machine, write_json
+from tests.benchmarks import chart
+from tests.benchmarks.harness import keep, machine
 
+RESULTS = Path("benchmark-results.json")
 NAMES = (
     "submissions", "latency", "board_size", "watchers", "bytes_a_tick",
     "fanout", "memory", "slow_readers", "connects", "many_boards", "fairness", "browser",
@@ -15,13 +21,15 @@ NAMES = (
 
 
 def main(names: list[str]) -> None:
-    tables = []
     print(machine())
     for name in names or NAMES:
-        for table in importlib.import_module(f"tests.benchmarks.{name}").run():
-            table.show()
-            tables.append(table)
-    write_json(Path("benchmark-results.json"), tables)
+        if name != "chart":
+            tables = importlib.import_module(f"tests.benchmarks.{name}").run()
+            for table in tables:
+                table.show()
+            keep(RESULTS, name, tables)
+        if name in ("fanout", "chart"):
+            chart.draw(RESULTS)
 
 
 if __name__ == "__main__":

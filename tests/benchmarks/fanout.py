@@ -25,7 +25,7 @@ from tests.benchmarks.served import HZ, Served, audience, built_floor, elsewhere
 
 SECONDS = 2.0
 WINDOWS = 5
-KINDS = {1: "realtime, the whole path", 2: "realtime, the whole path, compression negotiated"}
+KINDS = {1: "realtime, the whole path", 2: "realtime, the same with compression"}
 
 
 def _ours(stack: ExitStack, floor: Path, runner: asyncio.Runner, kind: int) -> Contestant:

@@ -81,8 +81,8 @@ class Peers:
         else:
             self.missing.append("centrifuge (go)")
         if shutil.which("centrifugo"):
-            here["Centrifugo 6, the full board"] = self._centrifugo(delta=False)
-            here["Centrifugo 6, the full board, its delta compression"] = self._centrifugo(delta=True)
+            here["Centrifugo 6, full board"] = self._centrifugo(delta=False)
+            here["Centrifugo 6, its delta compression"] = self._centrifugo(delta=True)
         else:
             self.missing.append("Centrifugo 6 (go install github.com/centrifugal/centrifugo/v6@latest, and on PATH)")
         return here

@@ -123,10 +123,10 @@ def machine() -> str:
     return f"{os.cpu_count()} x {model[1] if model else 'unknown CPU'}, {os.uname().sysname} {os.uname().release}"
 
 
-def write_json(path: Path, tables: Sequence[Table]) -> None:
-    document = {
-        "machine": machine(),
-        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "tables": [table.as_json() for table in tables],
-    }
-    path.write_text(json.dumps(document, indent=1))
+def keep(path: Path, name: str, tables: Sequence[Table]) -> None:
+    """Puts a benchmark's tables into the file of results, in place of what it had of that benchmark."""
+    known = json.loads(path.read_text())["tables"] if path.is_file() else []
+    about = {"benchmark": name, "machine": machine(), "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+    made = [about | table.as_json() for table in tables]
+    others = [table for table in known if table.get("benchmark") != name]
+    path.write_text(json.dumps({"tables": others + made}, indent=1))
