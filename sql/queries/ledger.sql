@@ -16,6 +16,8 @@
 -- Locks: transactions in order, then totals in order of user, then weeks of users whose total is already ours. Every step
 -- reads the one before it, which fixes that sequence. There is no join between the steps: planned for arrays of unknown
 -- length such a join becomes a nested loop over the whole batch.
+-- Who has a total that is not hidden exists and was not deleted: only others are looked up among the users, which spares
+-- most submissions two pages that nothing else needs.
 WITH moment AS MATERIALIZED (
     SELECT clock_timestamp() AS now
 ), judged AS MATERIALIZED (
@@ -24,7 +26,7 @@ WITH moment AS MATERIALIZED (
            date_trunc('week', coalesce(old.created_at, i.created_at, moment.now) AT TIME ZONE 'UTC')::date AS week,
            t.total_score AS seen_total,
            CASE
-               WHEN u.id IS NULL OR u.deleted_at IS NOT NULL THEN 'unknown'
+               WHEN t.hidden IS NOT FALSE AND (u.id IS NULL OR u.deleted_at IS NOT NULL) THEN 'unknown'
                WHEN old.id IS NOT NULL THEN
                    CASE WHEN old.score_added = i.score_added AND old.reason IS NOT DISTINCT FROM i.reason
                              AND (i.created_at IS NULL OR i.created_at = old.created_at)
@@ -36,9 +38,9 @@ WITH moment AS MATERIALIZED (
     FROM unnest($1::bigint[], $2::text[], $3::int[], $4::text[], $5::timestamptz[])
          WITH ORDINALITY AS i (user_id, submission_id, score_added, reason, created_at, ord)
     CROSS JOIN moment
-    LEFT JOIN users u ON u.id = i.user_id
     LEFT JOIN user_score_transactions old ON old.user_id = i.user_id AND old.submission_id = i.submission_id
     LEFT JOIN user_total_scores t ON t.user_id = i.user_id
+    LEFT JOIN users u ON u.id = CASE WHEN t.hidden IS NOT FALSE THEN i.user_id END
 ), fresh AS (
     INSERT INTO user_score_transactions (user_id, submission_id, score_added, reason, created_at)
     SELECT user_id, submission_id, score_added, reason, created_at

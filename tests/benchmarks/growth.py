@@ -37,7 +37,7 @@ FILL = (
     """INSERT INTO users (username) SELECT 'player-' || n FROM generate_series(1, $1::int) n""",
     """INSERT INTO user_score_transactions (user_id, score_added, reason, submission_id, created_at)
        SELECT u, 1 + (u * 31 + n) % 100, 'win', 'h-' || n, now() - make_interval(weeks => n % 52, secs => u % 600000)
-       FROM generate_series(1, $1::int) u, generate_series(1, $2::int) n""",
+       FROM generate_series(1, $2::int) n, generate_series(1, $1::int) u ORDER BY n""",
     """INSERT INTO user_total_scores (user_id, total_score)
        SELECT user_id, sum(score_added) FROM user_score_transactions GROUP BY user_id""",
     """INSERT INTO user_weekly_scores (week, user_id, score)
