@@ -56,11 +56,11 @@ export interface Options {
   page?: { window?: EventTarget; document?: EventTarget & { hidden: boolean } };
 }
 
-/** The part of a WebSocket that is used. */
+/** The part of a WebSocket that is used: the events' `data` and `code`. The browsers', Node's and that of `ws` all fit. */
 export interface WebSocketLike {
-  onmessage: ((event: { data: any }) => void) | null;
-  onclose: ((event: { code: number }) => void) | null;
-  onerror: ((event: any) => void) | null;
+  onmessage: ((event: any) => any) | null;
+  onclose: ((event: any) => any) | null;
+  onerror: ((event: any) => any) | null;
   send(text: string): void;
   close(): void;
 }
