@@ -28,7 +28,7 @@ GUIDE = (Path(__file__).parents[2] / "web/docs/operations.html").read_text(encod
 
 def lines(name: str) -> str:
     """The commands that the guide shows under this id."""
-    (found,) = re.findall(rf'<pre><code id="{name}">(.*?)</code></pre>', GUIDE, re.DOTALL)
+    (found,) = re.findall(rf'<code id="{name}">(.*?)</code></pre>', GUIDE, re.DOTALL)
     return html.unescape(found)
 
 

@@ -195,7 +195,7 @@ GUIDE = Path(__file__).parents[2] / "web/docs/operations.html"
 async def test_the_guide_s_lines_lead_to_three_servers_behind_nginx(tmp_path: Path) -> None:
     if NGINX is None or shutil.which("curl") is None or os.geteuid() != 0:
         pytest.skip("nginx, curl or root are missing: the guide's lines are not run")
-    (lines,) = re.findall(r'<pre><code id="try">(.*?)</code></pre>', GUIDE.read_text(encoding="utf-8"), re.DOTALL)
+    (lines,) = re.findall(r'<code id="try">(.*?)</code></pre>', GUIDE.read_text(encoding="utf-8"), re.DOTALL)
     script = html.unescape(lines)
     ports = {port: str(free_port()) for port in ("8001", "8080")}
     for port, free in ports.items():  # nothing else is changed
