@@ -23,7 +23,7 @@ header{display:flex;justify-content:space-between;align-items:center;gap:12px;pa
 .empty{margin:0;padding:24px 16px;text-align:center;color:var(--ll-ink-2)}
 ol{position:relative;margin:0;padding:0;list-style:none;contain:layout style}
 .vh{position:absolute;width:1px;height:1px;margin:-1px;overflow:hidden;clip-path:inset(50%);white-space:nowrap}
-.row{position:relative;display:grid;grid-template-columns:40px minmax(0,1fr) 52px 64px auto;gap:12px;align-items:center;height:var(--ll-row);padding:0 16px;background:var(--ll-sheet);box-shadow:inset 0 -1px var(--ll-rule);contain:strict;content-visibility:auto}
+.row{position:relative;display:grid;grid-template-columns:minmax(40px,auto) minmax(0,1fr) 52px minmax(64px,max-content) auto;gap:12px;align-items:center;height:var(--ll-row);padding:0 16px;background:var(--ll-sheet);box-shadow:inset 0 -1px var(--ll-rule);contain:strict;content-visibility:auto}
 .row>*{grid-row:1}
 .rank{text-align:right;color:var(--ll-ink-2)}
 .rank,.score{font:700 20px/1 var(--ll-num);font-variant-numeric:tabular-nums;white-space:nowrap}
@@ -36,7 +36,7 @@ ol{position:relative;margin:0;padding:0;list-style:none;contain:layout style}
 .change[data-kind=up] i{display:block;clip-path:polygon(50% 0,100% 100%,0 100%)}
 .change[data-kind=down] i{display:block;clip-path:polygon(0 0,100% 0,50% 100%)}
 .change[data-kind=new]{justify-self:end;padding:2px 5px;border:1px solid currentcolor;border-radius:3px;color:var(--ll-ink-2);font-size:12px}
-.gain{grid-column:4;visibility:hidden;text-align:right;color:var(--ll-up);font:700 16px/1 var(--ll-num);font-variant-numeric:tabular-nums}
+.gain{grid-column:4;visibility:hidden;text-align:right;color:var(--ll-up);font:700 16px/1 var(--ll-num);font-variant-numeric:tabular-nums;white-space:nowrap}
 .score{position:relative;grid-column:5;text-align:right}
 .plate{position:absolute;inset:-5px -6px;padding:5px 6px;border-radius:3px;background:var(--ll-lamp);color:var(--ll-on-lamp);visibility:hidden}
 .lit{visibility:visible}
@@ -46,7 +46,7 @@ ol{position:relative;margin:0;padding:0;list-style:none;contain:layout style}
 .me .rank,.me .change,.me .gain{color:var(--ll-me-2)}
 .me .bar{background:var(--ll-me-bar)}
 .old .row:not(.me){color:var(--ll-ink-2)}
-.narrow .row{grid-template-columns:32px minmax(0,1fr) auto auto;gap:10px}
+.narrow .row{grid-template-columns:minmax(32px,auto) minmax(0,1fr) auto auto;gap:10px}
 .narrow .gain{display:none}.narrow .score{grid-column:4}
 @media (forced-colors:active){.me{outline:2px solid Highlight;outline-offset:-2px}.change i,.bar,.status.on::before{forced-color-adjust:none;background:CanvasText}
 .plate{forced-color-adjust:none;background:Highlight;color:HighlightText}}
