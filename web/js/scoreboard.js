@@ -12,7 +12,9 @@ import { describe, Voice } from './line.js';
 import { Podium } from './podium.js';
 import { Rows } from './rows.js';
 import { share } from './share.js';
-import { boardName, points, weekAt, weekDays, weekName, weekStart } from './words.js';
+import { Tabs } from './tabs.js';
+import { Weeks } from './weeks.js';
+import { boardName, points, weekAt, weekName, weekStart } from './words.js';
 
 const DAY_MS = 86_400_000;
 const FOUND_MS = 3_000;
@@ -27,7 +29,8 @@ const podium = new Podium($('podium'));
 const countdown = new Countdown($('clock'));
 const playerCount = new PlayerCount($('count'));
 const voice = new Voice($('spoken'));
-const tabs = [...document.querySelectorAll('[role=tab]')];
+const tabs = new Tabs($('tabs'), ({ dataset }) => (dataset.board ? show({ ...view, board: dataset.board }) : openEarlier()));
+const weeks = new Weeks($('picker'), () => client.now(), (chosen) => show({ ...view, board: chosen }));
 const followedBar = new FollowedBar($('me-bar'), () => goTo(view.me));
 
 const signedIn = session();
@@ -38,7 +41,6 @@ let trouble = ''; // what the server said about the board, where it refused it
 let rank = null; // last `rank` of the one who is followed
 let followedName = null;
 let openedAt = performance.timeOrigin;
-let weeks = null; // closed weeks, newest first
 let leave = [];
 let leader = null;
 let result = null; // the player the result line is about
@@ -105,15 +107,11 @@ async function askWho(user, name) {
 function frame() {
   const closed = isClosed();
   const current = closed || weekStart(view.board) !== null ? 'tab-earlier' : view.board === 'all_time' ? 'tab-all' : 'tab-week';
-  for (const tab of tabs) {
-    const selected = tab.id === current;
-    tab.setAttribute('aria-selected', selected);
-    tab.tabIndex = selected ? 0 : -1;
-  }
+  tabs.select(current);
   $('panel').setAttribute('aria-labelledby', current);
   $('clock').hidden = view.board !== 'current_week';
   $('picker').hidden = current !== 'tab-earlier';
-  if (current === 'tab-earlier') fillPicker();
+  if (current === 'tab-earlier') showWeek(view.board);
   $('sign-in').hidden = Boolean(signedIn) || view.me !== null;
   document.title = `${boardName(view.board)} · Leaderboard`;
 }
@@ -122,7 +120,7 @@ function onBoard(next, message) {
   if (message.type === 'rollover') {
     voice.say('week', countdown.rollover(weekStart(message.from), weekStart(message.to), client.now()), Date.now());
     rank = null;
-    weeks = null;
+    weeks.forget();
     rows.clear();
     podium.clear();
   }
@@ -214,58 +212,12 @@ function tick() {
   setTimeout(tick, 1000 - (client.now() % 1000));
 }
 
-// ---- earlier weeks
-
-async function loadWeeks() {
-  const found = new Set();
-  for (let closed = 1, offset = 0; weeks === null && offset < closed; offset += 1000) {
-    const page = await getJson(`boards?limit=1000&offset=${offset}`);
-    closed = page.closed_weeks ?? 0;
-    for (const { board: id } of page.boards) if (weekStart(id) < weekAt(client.now())) found.add(id);
-  }
-  return (weeks ??= [...found].filter((id) => weekStart(id) !== null).sort().reverse());
-}
-
-async function fillPicker() {
-  await loadWeeks().catch(() => {});
-  const start = weekStart(view.board);
-  if (start === null) return;
-  const ids = weeks?.includes(view.board) ? weeks : [view.board, ...(weeks ?? [])].sort().reverse();
-  const years = new Map();
-  for (const id of ids) {
-    const year = new Date(weekStart(id)).getUTCFullYear();
-    if (!years.has(year)) years.set(year, Object.assign(document.createElement('optgroup'), { label: year }));
-    years.get(year).append(new Option(weekName(weekStart(id)), id, false, id === view.board));
-  }
-  $('week').replaceChildren(...years.values());
-  $('week-days').textContent = weekDays(start, client.now());
-}
+const showWeek = (week) => weeks.show(week, () => view.board === week);
 
 async function openEarlier() {
-  const [newest] = await loadWeeks().catch(() => []);
+  const newest = await weeks.newest();
   if (newest) show({ ...view, board: newest });
   else say('No week has been closed yet. The running one becomes the first.');
-}
-
-$('week').addEventListener('change', () => show({ ...view, board: $('week').value }));
-
-// ---- tabs
-
-for (const tab of tabs) {
-  tab.addEventListener('click', () => {
-    if (tab.getAttribute('aria-selected') === 'true') return;
-    if (tab.dataset.board) show({ ...view, board: tab.dataset.board });
-    else openEarlier();
-  });
-  tab.addEventListener('keydown', (event) => {
-    const at = tabs.indexOf(tab);
-    const to = { ArrowRight: at + 1, ArrowLeft: at - 1, Home: 0, End: tabs.length - 1 }[event.key];
-    if (to === undefined) return;
-    event.preventDefault();
-    const next = tabs[(to + tabs.length) % tabs.length];
-    next.focus();
-    next.click();
-  });
 }
 
 // ---- finding and following
