@@ -71,35 +71,37 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [item for item in items if item not in here[1:]]
 
 
-class Server:
-    """A `realtime up` of the tests' own: its address stays the same from start to start."""
+class Program:
+    """A server of the tests' own: its address stays the same from start to start."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, command: str) -> None:
         self.folder = folder
+        self.said: dict[str, str] = {}  # what it printed at its last start: label -> text
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
+            port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
+        self._command = [sys.executable, "-m", "realtime", command, "--data-dir", str(folder)]
+        self._environment = {name: value for name, value in os.environ.items() if not name.endswith("_URL")}
+        self._environment["REALTIME_PORT"] = str(port)
         self._process: subprocess.Popen[str] | None = None
-        self._database = ""
-        self._http = httpx.Client(base_url=self.url, timeout=20)  # one for all: each of its own costs 30 ms
-        self.start()
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "realtime", "up", "--port", str(self.port)]
-        command += ["--data-dir", str(self.folder)]
-        log = (self.folder.parent / "server.log").open("a")
-        environment = {name: value for name, value in os.environ.items() if not name.endswith("_URL")}
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
-        log.close()
+        """Starts it and waits until it is ready."""
+        path = self.folder.parent / "server.log"
+        with path.open("a") as log:
+            self._process = subprocess.Popen(
+                self._command, stdout=subprocess.PIPE, stderr=log, text=True, env=self._environment
+            )
         assert self._process.stdout is not None
+        self.said.clear()
         for line in self._process.stdout:
-            if line.startswith("database: "):
-                self._database = line.split(maxsplit=1)[1].strip()
-            if line.startswith("ready: "):
+            label, _, text = line.partition(": ")
+            self.said[label] = text.strip()
+            if label == "ready":
                 return
         self.stop(signal.SIGKILL)
-        raise RuntimeError((self.folder.parent / "server.log").read_text()[-2000:])
+        raise RuntimeError(path.read_text()[-2000:])
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         if self._process is None:
@@ -109,18 +111,30 @@ class Server:
         assert self._process.stdout is not None
         self._process.stdout.close()
         self._process = None
-        self._http.close()
-        self._http = httpx.Client(base_url=self.url, timeout=20, headers=self._http.headers)
 
     def restart(self) -> None:
         self.stop()
         self.start()
 
+
+class Server(Program):
+    """A `realtime up`, with all that the tests do to its boards."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, "up")
+        self._http = httpx.Client(base_url=self.url, timeout=20)  # one for all: each of its own costs 30 ms
+        self.start()
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
+        super().stop(how)
+        self._http.close()
+        self._http = httpx.Client(base_url=self.url, timeout=20, headers=self._http.headers)
+
     def make_users(self, names: list[str]) -> list[int]:
         """Players without a password, straight into the ledger: a password's hash costs 100 ms."""
 
         async def insert() -> list[int]:
-            connection = await asyncpg.connect(self._database)
+            connection = await asyncpg.connect(self.said["database"])
             try:
                 rows = await connection.fetch(
                     "INSERT INTO users (username) SELECT * FROM unnest($1::text[]) RETURNING id", names
@@ -238,7 +252,7 @@ def open_page(chromium: Browser, server: Server) -> Iterator[OpenPage]:
     an exception, a breach of the policy, a dialog, a request to another host."""
     contexts = []
     wrong: list[str] = []
-    ours = (server.url, "data:", "http://localhost:", "about:")
+    ours = ("http://127.0.0.1:", "data:", "http://localhost:", "about:")
 
     def on_dialog(dialog: Dialog) -> None:
         wrong.append(f"dialog: {dialog.message}")

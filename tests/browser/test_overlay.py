@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import signal
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Page, WebSocketRoute, expect
 
-from tests.browser.conftest import Cast, OpenPage, Server
+from tests.browser.conftest import Cast, OpenPage, Program, Server
 from tests.browser.looking import expect_rows, pixels, rows
 
 OBS_SIZE = {"width": 400, "height": 600}
@@ -158,34 +161,129 @@ def test_a_token_in_the_fragment_goes_into_a_message(open_page: OpenPage, server
     assert not any("abc.def.ghi" in line for line in requested)
 
 
-def restart_rounds(page: Page, server: Server, cast: Cast, rounds: int) -> None:
-    """Ends the server that often, gently or by force, somewhere between two scores, and starts it again; after each,
-    the overlay must show the board without a reload. In every fifth round nothing tells it that the line is back."""
-    chance = random.Random(7)
+class PlayedWeeks:
+    """The server's part of a week's end: says on each new line which week `current_week` is by now, and its board."""
+
+    def __init__(self, week: str) -> None:
+        self.week = week
+        self.entries: list[dict[str, Any]] = []
+        self.version = 0
+        self.line: WebSocketRoute | None = None
+
+    def say(self, **message: Any) -> None:
+        assert self.line is not None
+        self.line.send(json.dumps(message))
+
+    def snapshot(self) -> None:
+        self.say(type="snapshot", board=self.week, epoch="x", version=self.version, entries=self.entries)
+
+    def score(self, user: int, name: str, score: int) -> None:
+        """The first score of somebody on this week's board."""
+        added = [{"user_id": user, "username": name, "score": score}]
+        self.entries += added
+        self.version += 1
+        versions = {"from": self.version - 1, "version": self.version}
+        self.say(type="diff", board=self.week, epoch="x", upsert=added, remove=[], **versions)
+
+    def end(self, following: str) -> str:
+        """The next week has begun; answers which has ended. Nobody is told yet."""
+        ended, self.week = self.week, following
+        self.entries, self.version = [], 0
+        return ended
+
+    def __call__(self, line: WebSocketRoute) -> None:
+        self.line = line
+
+        def answer(message: str | bytes) -> None:
+            asked = json.loads(message)["type"]
+            if asked == "ping":
+                self.say(type="pong")
+            if asked == "subscribe":
+                self.say(type="subscribed", board=self.week, resumed=False, **{"as": "current_week"})
+                self.snapshot()
+
+        line.on_message(answer)
+        self.say(type="hello", protocol=1, now="2026-01-11T23:59:30.000Z")
+
+
+def test_a_week_ends_and_the_next_begins_with_nobody_there(open_page: OpenPage) -> None:
+    weeks = PlayedWeeks("week_of_2026_01_05")
+    page = open_page("/overlay", viewport=OBS_SIZE, before=lambda page: page.route_web_socket("**/ws", weeks))
+    expect(page.locator("#title")).to_have_text("Week 2")
     page.evaluate("window.stayed = true")
-    for number in range(rounds):
-        server.score({cast.ids[chance.randrange(12)]: 1 + number})
-        page.wait_for_timeout(chance.uniform(0, 150))
-        server.stop(chance.choice([signal.SIGTERM, signal.SIGKILL]))
-        server.start()
-        server.score({cast.ids[chance.randrange(12)]: 2 + number})
-        if number % 5 != 4:
+    weeks.score(7, "Last Week's First", 900)
+    expect_rows(page, [(1, "Last Week's First", 900)])
+
+    ended = weeks.end("week_of_2026_01_12")
+    weeks.say(type="rollover", to=weeks.week, **{"as": "current_week", "from": ended})
+    page.wait_for_timeout(400)  # longer than a beat
+    assert rows(page) == [(1, "Last Week's First", 900)], "what stands stays until the new board is there"
+    weeks.snapshot()
+    expect(page.locator("#title")).to_have_text("Week 3")
+    expect_rows(page, [])
+    weeks.score(8, "New", 5)
+    expect_rows(page, [(1, "New", 5)])
+
+    weeks.end("week_of_2026_01_19")  # this one ends while the line is down
+    assert weeks.line is not None
+    weeks.line.close(code=1001)
+    expect(page.locator("#title")).to_have_text("Week 4")
+    expect_rows(page, [])
+    weeks.score(9, "Newer", 3)
+    expect_rows(page, [(1, "Newer", 3)])
+    assert page.evaluate("window.stayed")
+
+
+@pytest.fixture
+def front(server: Server) -> Iterator[Program]:
+    """A second server before the same stores, quick to end and to start again."""
+    made = Program(server.folder, "serve")
+    made.start()
+    yield made
+    made.stop()
+
+
+def restart_rounds(page: Page, server: Server, front: Program, cast: Cast, rounds: int, seed: int) -> None:
+    """Ends the overlay's server that often at a moment of chance, gently or by force, while scores come in, and starts
+    it again; after each, the overlay must show the board without a reload. In every fourth round, the server that has
+    just come back ends once more while the overlay is finding it; in every fifth nothing tells the overlay that the
+    line is back."""
+    chance = random.Random(seed)
+
+    def end() -> None:
+        server.score({cast.ids[chance.randrange(12)]: chance.randrange(1, 900)}, settle=False)
+        page.wait_for_timeout(chance.uniform(0, 200))
+        front.stop(chance.choice([signal.SIGTERM, signal.SIGKILL]))
+
+    page.evaluate("window.stayed = true")
+    for number in range(1, rounds + 1):
+        end()
+        if number % 4 == 0:
+            front.start()
+            page.evaluate("dispatchEvent(new Event('online'))")
+            end()
+        server.score({cast.ids[chance.randrange(12)]: chance.randrange(1, 900)})
+        front.start()
+        if number % 5:
             page.evaluate("dispatchEvent(new Event('online'))")
         expect_rows(page, server.board()[:10], timeout_ms=60_000)
     assert page.evaluate("window.stayed")
 
 
-def test_it_survives_restarts_of_the_server(open_page: OpenPage, server: Server, cast: Cast) -> None:
-    page = open_page("/overlay", viewport=OBS_SIZE)
+def test_it_survives_restarts_of_the_server(open_page: OpenPage, server: Server, front: Program, cast: Cast) -> None:
+    page = open_page(front.url + "/overlay", viewport=OBS_SIZE)
     expect_rows(page, server.board()[:10])
-    restart_rounds(page, server, cast, RESTARTS)
+    restart_rounds(page, server, front, cast, RESTARTS, seed=7)
 
 
 @pytest.mark.long
-def test_it_survives_two_hundred_restarts(open_page: OpenPage, server: Server, cast: Cast) -> None:
-    page = open_page("/overlay", viewport=OBS_SIZE)
+@pytest.mark.parametrize("part", range(8))
+def test_it_survives_two_hundred_restarts(
+    open_page: OpenPage, server: Server, front: Program, cast: Cast, part: int
+) -> None:
+    page = open_page(front.url + "/overlay", viewport=OBS_SIZE)
     expect_rows(page, server.board()[:10])
-    restart_rounds(page, server, cast, 200)
+    restart_rounds(page, server, front, cast, 25, seed=part)
 
 
 def test_it_knows_nothing_newer_than_obs_does() -> None:
