@@ -17,6 +17,7 @@ RESULTS = Path("benchmark-results.json")
 NAMES = (
     "submissions", "latency", "board_size", "watchers", "bytes_a_tick",
     "fanout", "memory", "slow_readers", "connects", "many_boards", "fairness", "browser",
+    "browser_heap",
 )  # fmt: skip
 
 

@@ -28,7 +28,7 @@ PLAYED_SERVER = """(() => {
             if (type !== 'subscribe') return;
             this.say({type: 'subscribed', board: 'all_time', as: board, resumed: false});
             this.say({type: 'snapshot', board: 'all_time', epoch: 'x', version, entries: players});
-            this.playing = setInterval(() => this.play(), 50);
+            this.playing = setInterval(() => { for (let i = 0; i < 5; i += 1) this.play(); }, 250);
         }
         play() {
             const upsert = [];
