@@ -182,13 +182,14 @@ const startedWords = () =>
 function showLine() {
   const { state, stale, retryAt, heardAt } = client;
   const said = describe({ state, stale, retryAt, heardAt, openedAt, hasBoard: board !== null || trouble !== '' }, Date.now());
-  const lamp = isClosed() && said.on ? 'Final' : said.lamp;
+  const final = isClosed() && !trouble;
+  const lamp = final && said.on ? 'Final' : said.lamp;
   const word = $('lamp').lastElementChild;
   if (word.textContent !== lamp) {
     word.textContent = lamp;
     if (board) voice.say('line', lamp === 'Live' || lamp === 'Final' ? 'Connected' : lamp, Date.now());
   }
-  $('lamp').toggleAttribute('data-on', said.on && !isClosed());
+  $('lamp').toggleAttribute('data-on', said.on && !final);
   if ($('note').textContent !== said.note) $('note').textContent = said.note;
   $('note').hidden = !said.note;
   list.classList.toggle('old', said.old);
@@ -236,10 +237,14 @@ function say(words) {
   voice.say('find', words, Date.now());
 }
 
+const placeOf = (user) => board?.entries.findIndex((entry) => entry.user_id === user) ?? -1;
+
+const showPlace = (at) => showResult(board.entries[at], found({ ...board.entries[at], rank: ranked[at] }, true));
+
 function goTo(user) {
-  const at = board?.entries.findIndex((entry) => entry.user_id === user) ?? -1;
+  const at = placeOf(user);
   if (at < 0) return;
-  showResult({ ...board.entries[at] }, found({ ...board.entries[at], rank: ranked[at] }, true));
+  showPlace(at);
   const node = rows.node(user);
   if (!node || (narrow.matches && at < 3)) return scrollTo({ top: 0, behavior: reduced.matches ? 'auto' : 'smooth' });
   node.scrollIntoView({ block: 'center', behavior: reduced.matches ? 'auto' : 'smooth' });
@@ -262,9 +267,8 @@ $('find').addEventListener('submit', async (event) => {
 $('player').addEventListener('input', () => { if (!$('player').value) showResult(null); });
 
 list.addEventListener('click', (event) => {
-  const user = Number(event.target.closest('.row')?.dataset.user);
-  const at = board?.entries.findIndex((entry) => entry.user_id === user) ?? -1;
-  if (at >= 0 && !String(getSelection())) showResult(board.entries[at], found({ ...board.entries[at], rank: ranked[at] }, true));
+  const at = placeOf(Number(event.target.closest('.row')?.dataset.user));
+  if (at >= 0 && !String(getSelection())) showPlace(at);
 });
 
 $('result').lastElementChild.addEventListener('click', () => {
