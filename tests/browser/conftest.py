@@ -48,6 +48,7 @@ QUIET = (
 PHONE = {"width": 390, "height": 844}
 DESKTOP = {"width": 1280, "height": 800}
 START_S = 60
+SCORER = ("--scope", "submit:any", "--scope", "admin")
 
 
 def chromium_path() -> str | None:
@@ -146,17 +147,22 @@ class Server(Program):
         with ThreadPoolExecutor(1) as thread:  # Playwright's loop runs in this one
             return thread.submit(lambda: asyncio.run(insert())).result()
 
-    def _token(self) -> str:
-        command = [sys.executable, "-m", "realtime", "token", "--data-dir", str(self.folder)]
-        command += ["--scope", "submit:any", "--scope", "admin"]
+    def _token(self, *of: str) -> str:
+        command = [sys.executable, "-m", "realtime", "token", "--data-dir", str(self.folder), *of]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         return done.stdout.strip().splitlines()[-1]
+
+    def rename(self, user: int, name: str) -> None:
+        """Lets a player change their own name."""
+        token = self._token("--user-id", str(user), "--scope", "submit")
+        answer = self._http.patch("/users/me", json={"username": name}, headers={"authorization": f"Bearer {token}"})
+        answer.raise_for_status()
 
     def score(self, points: dict[int, int], *, settle: bool = True, **more: Any) -> None:
         """Adds points to players, by their ids. A score is acknowledged before the board has it: `settle` waits for
         that, so that `board` and `version` tell what the pages are about to hear."""
         if "authorization" not in self._http.headers:
-            self._http.headers["authorization"] = f"Bearer {self._token()}"
+            self._http.headers["authorization"] = f"Bearer {self._token(*SCORER)}"
         rows = [
             {"submission_id": secrets.token_hex(8), "user_id": user, "score_added": added, **more}
             for user, added in points.items()

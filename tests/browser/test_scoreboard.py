@@ -49,6 +49,19 @@ def test_a_name_with_markup_is_text_and_a_long_one_is_cut(open_page: OpenPage, s
     assert wide == 0
 
 
+def test_a_new_name_arrives_and_markup_in_it_is_text(open_page: OpenPage, server: Server, cast: Cast) -> None:
+    page = open_page("/")
+    expect_rows(page, server.board())
+    _, before, score = server.board()[1]
+    at = cast.names.index(before)
+    cast.names[at] = "<b onclick=alert(1)>&amp;</b>"
+    server.rename(cast.ids[at], cast.names[at])
+    expect(page.locator(f".row[data-user='{cast.ids[at]}'] bdi")).to_have_text(cast.names[at])
+    expect(page.locator(".second .holder bdi")).to_have_text(cast.names[at])
+    assert rows(page)[1] == (2, cast.names[at], score)
+    assert page.locator("#list b, #podium b").count() == 0
+
+
 def test_the_address_holds_the_view(open_page: OpenPage, server: Server, cast: Cast) -> None:
     page = open_page("/")
     expect_live(page)
@@ -207,8 +220,9 @@ def test_a_hidden_page_paints_once_when_it_is_seen_again(open_page: OpenPage, se
         Object.defineProperty(document, 'hidden', {configurable: true, get: () => true});
         document.dispatchEvent(new Event('visibilitychange'));
     }""")
+    leader = cast.ids[cast.names.index(server.board()[0][1])]  # whose points move nobody
     for _ in range(5):
-        server.score({cast.ids[2]: 1})
+        server.score({leader: 1})
     page.wait_for_function("version => window.version === version", arg=server.version())
     assert page.evaluate("window.paints") == 0
     page.evaluate("""() => { Object.defineProperty(document, 'hidden', {configurable: true, get: () => false});
