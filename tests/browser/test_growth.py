@@ -12,6 +12,7 @@ from tests.browser.conftest import OpenPage
 DIFFS_A_SECOND = 20
 
 # A server inside the page, so that an hour passes in a minute: a hundred players, 20 diffs a second of the page's time.
+# They come in fives, as often as the page paints: a timer of the played clock costs more than a diff.
 PLAYED_SERVER = """(() => {
     const player = (_, at) => ({user_id: at + 1, username: `Player ${at + 1}`, score: 90_000 - 700 * at});
     const players = Array.from({length: 100}, player);
