@@ -254,6 +254,8 @@ async def test_a_few_chunks_are_told_at_once_and_none_is_left_when_the_rebuild_f
             try:
                 if told == 5:
                     raise StoreUnavailable("gone")
+                if told > 5:
+                    await asyncio.Event().wait()  # as long as nobody ends it
                 return await original(*args, **options)
             finally:
                 under_way -= 1
