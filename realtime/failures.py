@@ -29,6 +29,7 @@ _REFUSED: Final = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.Inval
 _FULL: Final = (asyncpg.InsufficientResourcesError, asyncpg.PostgresIOError)
 _SLOW: Final = (asyncpg.QueryCanceledError, TimeoutError)
 _READ_ONLY: Final = (asyncpg.ReadOnlySQLTransactionError,)
+_SCHEMA: Final = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError)
 
 _AWAY: Final = (
     asyncpg.PostgresConnectionError,
@@ -45,6 +46,7 @@ CAUSES: Final = {
     "full": "has no room, or cannot write",
     "slow": "is too slow",
     "read_only": "takes no writes",
+    "schema": "lacks something that `realtime migrate` makes",
     "away": "is away",
 }
 """Why PostgreSQL cannot be used now, as metrics and people are told."""
@@ -57,14 +59,14 @@ def mapped() -> Iterator[None]:
         yield
     except _REFUSED as error:
         raise LedgerRefused(str(error)) from error
-    except (*_FULL, *_SLOW, *_READ_ONLY, *_AWAY) as error:
+    except (*_FULL, *_SLOW, *_READ_ONLY, *_SCHEMA, *_AWAY) as error:
         raise LedgerUnavailable(str(error) or type(error).__name__) from error
 
 
 def _cause(error: BaseException | None) -> str:
     if isinstance(error, asyncpg.TooManyConnectionsError):
         return "away"
-    causes = (("full", _FULL), ("slow", _SLOW), ("read_only", _READ_ONLY))
+    causes = (("full", _FULL), ("slow", _SLOW), ("read_only", _READ_ONLY), ("schema", _SCHEMA))
     return next((cause for cause, kinds in causes if isinstance(error, kinds)), "away")
 
 

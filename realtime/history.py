@@ -22,7 +22,7 @@ from typing import Any, Final, NamedTuple, Protocol
 import orjson
 
 from realtime.boards import CLOSE_GRACE, CLOSED_EPOCH, TOP, Board, week_at
-from realtime.errors import RealtimeError, StoreUnavailable
+from realtime.errors import LedgerUnavailable, RealtimeError, StoreUnavailable
 from realtime.postgres import PATIENT_TIMEOUT
 from realtime.replies import NamesAt
 from realtime.standings import Snapshot, Standing, standing
@@ -79,7 +79,7 @@ class History:
     def __init__(self, ledger: Ledger, cache: Cache) -> None:
         self._ledger = ledger
         self._cache = cache
-        self._opened: set[date] = set()  # weeks known to have their view: there is no way back
+        self._opened: set[date | None] = set()  # weeks known to have their view
         self._newest: dict[Board, int] = {}  # the newest version given out: an older cache is no answer any more
 
     # Reading -------------------------------------------------------------------------------------------------
@@ -143,11 +143,15 @@ class History:
         return version, [standing(row["score"], row["above"], row["next_score"], players) for row in rows]
 
     async def _fetch(self, name: str, board: Board, *args: Any) -> list[Any]:
-        async with self._ledger.connection() as connection:
-            rows: list[Any] = await connection.fetch(
-                self._ledger.query(name).format(view=board.view), board.week, *args
-            )
-            return rows
+        try:
+            async with self._ledger.connection() as connection:
+                rows: list[Any] = await connection.fetch(
+                    self._ledger.query(name).format(view=board.view), board.week, *args
+                )
+                return rows
+        except LedgerUnavailable:
+            self._opened.discard(board.week)  # somebody may have dropped the view: whoever asks next looks
+            raise
 
     async def listed(self, now: datetime, offset: int, limit: int) -> tuple[list[ListedWeek], int]:
         """Closed weeks with scores, newest first, and how many there are."""

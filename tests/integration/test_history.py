@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from realtime.accounts import Accounts
 from realtime.boards import ALL_TIME, Board
 from realtime.dragonfly import Store
-from realtime.errors import RealtimeError
+from realtime.errors import LedgerUnavailable, RealtimeError
 from realtime.history import History
 from realtime.postgres import Ledger
 from realtime.replay import Replay
@@ -296,3 +296,17 @@ async def test_a_view_without_its_version_and_a_version_without_its_view_are_mad
     await sql.execute(f"DROP MATERIALIZED VIEW {WEEK.view}")
     again = await History(ledger, store).page(WEEK, 0, 10)
     assert again.lines == anew.lines and again.version > anew.version
+
+
+async def test_a_view_that_is_dropped_under_a_living_process_is_made_again(
+    ledger: Ledger, store: Store, sql: asyncpg.Connection, make_users: MakeUsers
+) -> None:
+    (user,) = await make_users(1)
+    await score(ledger, user, 5, MONDAY)
+    history = History(ledger, store)
+    before = await history.page(WEEK, 0, 10)
+    await sql.execute(f"DROP MATERIALIZED VIEW {WEEK.view}")
+    with pytest.raises(LedgerUnavailable, match=WEEK.view):
+        await history.page(WEEK, 0, 10)
+    assert ledger.failures.counts["schema"] == 1
+    assert (await history.page(WEEK, 0, 10)).lines == before.lines
