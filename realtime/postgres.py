@@ -16,6 +16,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 import asyncpg
+from pogo_core.error import BadMigrationError
 from pogo_core.util import migrate as pogo
 
 from realtime import resources
@@ -39,6 +40,9 @@ PATIENT_TIMEOUT: Final = 3_600.0
 """Seconds after which the client gives up where statement_timeout was raised: imports, views."""
 
 _MIGRATION_LOCK: Final = 0x7265616C74696D65  # "realtime"
+
+_MIGRATION_TRIES: Final = 5
+"""How often migrations begin anew where they met a deadlock."""
 _REBUILD_LOCK: Final = _MIGRATION_LOCK + 1
 
 
@@ -388,16 +392,27 @@ async def migrate(dsn: str) -> None:
     """Brings the schema up to date. Safe to run again, and from several processes at once: one waits for the other.
 
     The lock lives in the transaction around all migrations, so a killed process leaves neither a lock nor half a
-    migration behind. Raises LedgerUnavailable.
+    migration behind. Servers may go on meanwhile: one that came to the tables in another order is a deadlock, which
+    ends the transaction and is met by another. Raises LedgerUnavailable.
     """
     with mapped():
-        connection = await asyncpg.connect(dsn, timeout=10, statement_cache_size=0)
-        try:
-            async with connection.transaction():
-                await connection.execute("SET LOCAL timezone = 'UTC'")
-                await connection.execute("SELECT pg_advisory_xact_lock($1)", _MIGRATION_LOCK)
-                await pogo.apply(
-                    connection, resources.folder("sql") / "migrations", schema_name="public", logger=_Told(log)
-                )
-        finally:
-            await connection.close()
+        for tries_left in reversed(range(_MIGRATION_TRIES)):
+            try:
+                return await _migrate(dsn)
+            except BadMigrationError as error:
+                if not tries_left or not isinstance(error.__cause__, asyncpg.DeadlockDetectedError):
+                    raise
+                log.warning("a deadlock with a server at work; once more", extra={"action": "migrate"})
+
+
+async def _migrate(dsn: str) -> None:
+    connection = await asyncpg.connect(dsn, timeout=10, statement_cache_size=0)
+    try:
+        async with connection.transaction():
+            await connection.execute("SET LOCAL timezone = 'UTC'")
+            await connection.execute("SELECT pg_advisory_xact_lock($1)", _MIGRATION_LOCK)
+            await pogo.apply(
+                connection, resources.folder("sql") / "migrations", schema_name="public", logger=_Told(log)
+            )
+    finally:
+        await connection.close()

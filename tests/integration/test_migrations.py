@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -92,6 +93,27 @@ async def test_a_killed_migration_leaves_neither_a_lock_nor_half_a_schema(empty_
         await postgres.migrate(empty_dsn)
     assert await shape(empty_dsn) == await shape(dsn)
     await holder.close()
+
+
+async def test_a_server_that_comes_to_the_tables_in_another_order_costs_another_try(
+    empty_dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await postgres.migrate(empty_dsn)
+    shutil.copytree(resources.folder("sql"), tmp_path / "sql")
+    columns = "".join(f"ALTER TABLE {table} ADD COLUMN seen TEXT;\n" for table in ("users", "outbox"))
+    text = f"-- later\n-- depends: 0002_revoked_tokens\n\n-- migrate: apply\n{columns}\n-- migrate: rollback\n"
+    (tmp_path / "sql/migrations/0003_later.sql").write_text(text, encoding="utf-8")
+    monkeypatch.setattr(resources, "folder", lambda name: tmp_path / name)
+    server = await asyncpg.connect(empty_dsn)
+    await server.execute("BEGIN; SELECT FROM outbox")
+    migrating = asyncio.create_task(postgres.migrate(empty_dsn))
+    async with asyncio.timeout(30):
+        while not await server.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+            assert not migrating.done()
+        await server.execute("SELECT FROM users; COMMIT")  # the migration has waited longer: PostgreSQL ends that
+        await migrating
+    assert {("users", "seen"), ("outbox", "seen")} <= {row[:2] for row in await shape(empty_dsn)}
+    await server.close()
 
 
 async def test_a_database_that_is_not_there_is_told_as_such() -> None:
