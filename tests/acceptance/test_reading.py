@@ -11,10 +11,12 @@ import pytest
 from redis.asyncio import Redis
 
 from realtime.boards import week_at
+from tests.acceptance.commands import eventually
 from tests.conftest import MakeUsers, PrivateStore, RunningServer, running_server
 
 
 async def scores(server: RunningServer, given: dict[int, int], at: datetime | None = None) -> None:
+    """Hands scores in and waits until the board has them: they are acknowledged a moment before."""
     rows: list[dict[str, Any]] = [
         {"submission_id": f"{user}-{score}-{at}", "user_id": user, "score_added": score}
         for user, score in given.items()
@@ -23,7 +25,15 @@ async def scores(server: RunningServer, given: dict[int, int], at: datetime | No
         if at is not None:
             row["created_at"] = at.isoformat()
     answer = await server.http.post("/scores", json=rows, headers=server.bearer(None, "admin"))
-    assert {outcome["type"] for outcome in answer.json()["results"]} == {"accepted"}
+    outcomes = answer.json()["results"]
+    assert {outcome["type"] for outcome in outcomes} == {"accepted"}
+    totals = {(outcome["user_id"], outcome["total_score"]) for outcome in outcomes}
+
+    async def shown() -> bool:
+        entries = (await server.http.get("/boards/all_time?limit=1000")).json()["entries"]
+        return totals <= {(entry["user_id"], entry["score"]) for entry in entries}
+
+    await eventually(shown)
 
 
 async def test_a_board_by_pages_with_ranks_across_ties(server: RunningServer, make_users: MakeUsers) -> None:
