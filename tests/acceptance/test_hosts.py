@@ -329,7 +329,7 @@ async def test_of_three_hosts_one_is_killed_and_one_cut_off_and_clients_move_on(
         await relay.start()
         stack.push_async_callback(relay.aclose)
         good, killed, cut_off = HOSTS
-        env = stores(REALTIME_CUT_OFF_S="1")
+        env = stores(REALTIME_CUT_OFF_S="1", REALTIME_RECONNECT_SPREAD_S="2")
         for host in (good, killed):
             await hosts.start(host, env)
         await hosts.start(cut_off, env | {"DRAGONFLY_URL": relay.url})

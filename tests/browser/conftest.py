@@ -84,7 +84,10 @@ class Program:
         self.url = f"http://127.0.0.1:{port}"
         self._command = [sys.executable, "-m", "realtime", command, "--data-dir", str(folder)]
         self._environment = {name: value for name, value in os.environ.items() if not name.endswith("_URL")}
-        self._environment["REALTIME_PORT"] = str(port)
+        self._environment |= {
+            "REALTIME_PORT": str(port),
+            "REALTIME_DRAIN_S": "0",  # no balancer has to look away first
+        }
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:

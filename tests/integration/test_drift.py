@@ -13,7 +13,7 @@ import asyncpg
 import pytest
 import redis.asyncio
 
-from realtime import boards, inspection, recording
+from realtime import boards, drift, inspection, recording
 from realtime.boards import ALL_TIME, Board, week_at
 from realtime.dragonfly import Store
 from realtime.drift import SEARCH_AGAIN, SHOWN, Drift, Report, check
@@ -152,7 +152,11 @@ async def test_of_the_week_as_well(scored: Scored, keys: Keys) -> None:
     assert await keys.exists(boards.user_key(scored.ids[0])), "a stray of a week takes no name away"
 
 
-async def test_what_is_healed_is_shown(server: RunningServer, make_users: MakeUsers, keys: Keys) -> None:
+async def test_what_is_healed_is_shown(
+    server: RunningServer, make_users: MakeUsers, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for pause in ("INTERVAL", "SECOND_LOOK"):
+        monkeypatch.setattr(drift, pause, 0.05)
     first, second = await make_users(names=["Ann", "Bo"])
     headers = server.bearer(None, "submit:any")
     rows = [
