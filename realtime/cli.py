@@ -285,7 +285,10 @@ def import_file(
     file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True, help="CSV with a header line.")],
     data_dir: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
-    """Bring in scores of the past from a CSV file; safe to repeat, to break off and to resume."""
+    """Bring in scores of the past from a CSV file; safe to repeat, to break off and to resume.
+
+    A bad row is named by its line and left out, the others count; the exit code is then 1.
+    """
     if not run(commands.import_scores(resolve(data_dir).require_stores(), file, say)):
         raise typer.Exit(1)
 
