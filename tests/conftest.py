@@ -19,6 +19,7 @@ from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
@@ -27,6 +28,7 @@ import pytest
 import redis
 import redis.asyncio
 from hypothesis import settings as hypothesis_settings
+from xdist.scheduler import LoadFileScheduling
 
 from realtime import postgres as postgres_module
 from realtime import serving
@@ -63,6 +65,7 @@ def _programs() -> dict[str, Path]:
     return {name: path for name, path in named.items() if path}
 
 
+BROWSER = "tests/browser/"
 GIVEN_STORE = os.environ.get("DRAGONFLY_URL", "")
 GIVEN_DATABASE = os.environ.get("DATABASE_URL", "")
 PROGRAMS: dict[str, Path] = {} if GIVEN_STORE else _programs()
@@ -70,6 +73,24 @@ PROGRAMS: dict[str, Path] = {} if GIVEN_STORE else _programs()
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "every_store: runs on each store that this machine has, not on one alone")
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """How many processes the whole suite runs in, each with stores of its own: one a core. A part of the suite, or all
+    of it on the one store that was given, runs in this process."""
+    is_whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    return min(os.cpu_count() or 1, 8) if is_whole and not GIVEN_STORE else 0
+
+
+class Scheduling(LoadFileScheduling):
+    """Which tests stay together, in one process and in order: those of a file, and all that use the browser."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return BROWSER if nodeid.startswith(BROWSER) else str(super()._split_scope(nodeid))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
+    return Scheduling(config, log)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
