@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 
-from playwright.sync_api import Page, WebSocketRoute, expect
+from playwright.sync_api import Page, Route, WebSocketRoute, expect
 
 from tests.browser.conftest import PHONE, OpenPage, Server
 
@@ -41,6 +41,21 @@ def test_register_score_and_be_counted(open_page: OpenPage, server: Server) -> N
 def everyone(server: Server) -> list[tuple[int, str, int]]:
     """The first thousand of this week."""
     return server.board("current_week?limit=1000")
+
+
+def test_where_many_sign_in_at_once_it_asks_again_by_itself(open_page: OpenPage, server: Server) -> None:
+    asked = []
+
+    def crowded(route: Route) -> None:
+        asked.append(route.request.url)
+        if len(asked) > 2:
+            return route.continue_()
+        error = {"code": "overloaded", "message": "Too many people sign in.", "retry_after_ms": 20}
+        return route.fulfill(status=503, json={"error": error})
+
+    page = open_page("/play", before=lambda page: page.route("**/sessions", crowded))
+    register(page, "Patient")
+    assert len(asked) == 3
 
 
 def test_a_refusal_says_why(open_page: OpenPage, server: Server) -> None:

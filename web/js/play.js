@@ -6,6 +6,7 @@ import { describe } from './line.js';
 import { amount, gain } from './words.js';
 
 const LOG_LENGTH = 50;
+const ASKS = 5; // how often a server that has too much to do is asked again
 const $ = (id) => document.getElementById(id);
 const TABS = { join: $('tab-join'), enter: $('tab-enter') };
 
@@ -17,12 +18,17 @@ const openedAt = Date.now();
 
 // ---- the account
 
-async function post(path, body) {
+async function post(path, body, asks = ASKS) {
   const response = await fetch(new URL(path, server), {
     method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body),
   }).catch(() => null);
   if (!response) throw new Error('The server does not answer. Check your connection and try again.');
   const answer = await response.json().catch(() => null);
+  const { code, retry_after_ms: wait } = answer?.error ?? {};
+  if (code === 'overloaded' && asks) { // it has done nothing yet
+    await new Promise((resolve) => { setTimeout(resolve, (wait ?? 1000) * (0.5 + Math.random())); });
+    return post(path, body, asks - 1);
+  }
   if (!response.ok) throw new Error(answer?.error?.message ?? `The server answered ${response.status}. Try again in a moment.`);
   return answer;
 }
