@@ -186,8 +186,9 @@ function showLine() {
   const lamp = final && said.on ? 'Final' : said.lamp;
   const word = $('lamp').lastElementChild;
   if (word.textContent !== lamp) {
+    const was = word.textContent;
     word.textContent = lamp;
-    if (board) voice.say('line', lamp === 'Live' || lamp === 'Final' ? 'Connected' : lamp, Date.now());
+    if (board && was !== 'Connecting') voice.say('line', lamp === 'Live' || lamp === 'Final' ? 'Connected' : lamp, Date.now());
   }
   $('lamp').toggleAttribute('data-on', said.on && !final);
   if ($('note').textContent !== said.note) $('note').textContent = said.note;
