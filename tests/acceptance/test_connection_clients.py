@@ -287,6 +287,16 @@ OFFERS = {
     "permessage-deflate; server_max_window_bits=7": None,
     "permessage-deflate; server_max_window_bits=16": None,
     "permessage-deflate; server_max_window_bits": None,
+    "permessage-deflate; server_max_window_bits=09": None,
+    "permessage-deflate; server_max_window_bits=-9": None,
+    'permessage-deflate; server_max_window_bits="12"': "server_max_window_bits=12",  # the same as without quotes
+    "permessage-deflate; client_max_window_bits=16": None,
+    "permessage-deflate; client_max_window_bits=7": None,
+    "permessage-deflate; server_no_context_takeover=1": None,
+    "permessage-deflate; client_no_context_takeover; client_no_context_takeover": None,
+    "permessage-deflate; client_max_window_bits=16, permessage-deflate; server_max_window_bits=10": (
+        "server_max_window_bits=10"
+    ),
     "permessage-deflate; server_max_window_bits=10; server_max_window_bits=11": None,
     "permessage-deflate; unheard_of": None,
     "x-webkit-deflate-frame": None,
@@ -295,7 +305,7 @@ OFFERS = {
 
 
 @pytest.mark.parametrize("offer", OFFERS)
-def test_an_offer_is_answered_as_rfc_7692_has_it(port: int, offer: str) -> None:
+def test_odd_deflate_windows_and_other_offers_are_answered_as_rfc_7692_has_it(port: int, offer: str) -> None:
     line = f"Sec-WebSocket-Extensions: {offer}\r\n" if offer else ""
     with socket.create_connection(("127.0.0.1", port), 10) as client:
         client.sendall(

@@ -326,6 +326,57 @@ async def test_a_client_that_never_reads_is_somebody_elses_problem_never(
         writer.transport.abort()
 
 
+SUBSCRIBE = frame(Opcode.TEXT, b'{"type":"subscribe","board":"all_time"}')
+UNSUBSCRIBE = frame(Opcode.TEXT, b'{"type":"unsubscribe","board":"all_time"}')
+GOODBYE = frame(Opcode.CLOSE, b"\x03\xe8")
+
+
+async def only_the_viewer_is_left(server: RunningServer) -> None:
+    """Returns when `unnoticed`'s own are the only ones there."""
+    async with asyncio.timeout(10):
+        while server.services.broadcaster.subscribers > 1 or server.services.connections.open > 2:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def test_a_flood_of_subscribe_and_unsubscribe_leaves_nothing_behind(
+    dsn: str, store_url: str, filled: None, make_users: MakeUsers
+) -> None:
+    async with running_server(dsn, store_url, REALTIME_MESSAGE_RATE="0") as server, unnoticed(server, make_users):
+        reader, writer = await opened(server)
+        answers = asyncio.create_task(rest(reader, 60))
+        for _ in range(50):
+            writer.write((SUBSCRIBE + UNSUBSCRIBE) * 100)
+            await writer.drain()
+            assert len(list(server.services.broadcaster.streams)) == 1
+        writer.write(GOODBYE)
+        assert (await answers).count(b'"type":"unsubscribed"') == 5_000
+        await only_the_viewer_is_left(server)
+        writer.close()
+
+
+async def test_a_client_that_reconnects_as_often_as_it_can_leaves_nothing_behind(
+    server: RunningServer, make_users: MakeUsers
+) -> None:
+    """A hundred times a second and more, each time for the board, and gone in one of three ways."""
+    async with unnoticed(server, make_users):
+        after: list[int] = []
+        for _ in range(3):
+            for number in range(150):
+                reader, writer = await opened(server)
+                writer.write(SUBSCRIBE)
+                if number % 3 == 0:
+                    await reader.readuntil(b'"snapshot"')
+                if number % 3 == 1:
+                    writer.write(GOODBYE)
+                    await rest(reader)
+                    writer.close()
+                else:
+                    writer.transport.abort()
+            await only_the_viewer_is_left(server)
+            after.append(_resident())
+        assert after[-1] - after[0] < 4_000_000, "it grows with those who are gone"
+
+
 # Messages ----------------------------------------------------------------------------------------------------------
 
 NASTY = [

@@ -17,7 +17,7 @@ import time
 import tracemalloc
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -38,6 +38,7 @@ from realtime.frames import BINARY, CLOSE, CONT, EMPTY_BLOCK, PING, PONG, TEXT, 
 from realtime.pacing import Pace
 from realtime.standings import Snapshot
 from realtime.streams import Stream, Subscriber
+from realtime.wire import CloseCode
 from tests.following import Follower
 
 Scope = dict[str, Any]
@@ -662,6 +663,15 @@ def test_a_stalled_client_is_aborted_for_want_of_a_pong(run: Run, quick: None) -
     run(main())
 
 
+def test_a_client_that_vanished_without_a_word_is_found_out(run: Run, quick: None) -> None:
+    async def main() -> None:
+        async with connected(ws_ping_interval=0.1, ws_ping_timeout=0.1) as (connection, _, hub):
+            await hub.closed.wait()
+            assert connection.close_code == 1006
+
+    run(main())
+
+
 def test_a_client_that_answers_pings_stays(run: Run, quick: None) -> None:
     async def main() -> None:
         async with connected(ws_ping_interval=0.05, ws_ping_timeout=0.05) as (_, client, hub):
@@ -1192,5 +1202,73 @@ def test_a_stream_keeps_the_order_at_slow_and_quick_readers(run: Run, offer: str
                 assert follower.boards["all_time"].version == version + 1
                 client.sock.close()
             assert follower.diffs == version, "the quick one missed something"
+
+    run(main())
+
+
+@pytest.mark.parametrize("place", [0, 2, 4])
+def test_a_full_socket_among_many_alike_misses_nothing_and_costs_no_other_a_byte(run: Run, place: int) -> None:
+    async def main() -> None:
+        hub = Hub()
+        async with serving(hub) as (port, _):
+            stream = Stream(ALL_TIME)
+            stream.advance(of_version(1))
+            clients, connections = [], []
+            for number in range(5):
+                clients.append(await RawClient.connect(port, buffer=SMALL_BUFFER if number == place else 0))
+                connections.append(await hub.arrived.get())
+                subscribed(stream, connections[-1])
+            full = clients.pop(place)
+            for client in clients:
+                assert [(await client.next()).opcode for _ in range(2)] == [Opcode.TEXT] * 2
+            with suppress(BlockingIOError):
+                while True:
+                    os.write(stream.descriptors[place], bytes(10_000))
+            last = b""
+            for version in (2, 3):
+                state = stream.states.newest
+                stream.advance(of_version(version))
+                assert stream.deliver(10).written == 5
+                last += stream.states.frame_from(state).plain
+                assert stream.written == [stream.states.newest] * 5
+                for client in clients:
+                    assert json.loads((await client.next()).data)["version"] == version
+            assert [place for place, one in enumerate(stream.descriptors) if one < 0] == [place]
+            received = b""
+            while not received.endswith(last):
+                received += await full.loop.sock_recv(full.sock, 65536)
+            for client in (full, *clients):
+                client.sock.close()
+
+    run(main())
+
+
+def test_a_client_that_reads_byte_by_byte_is_behind_in_bounded_memory_and_then_closed(run: Run, quick: None) -> None:
+    async def main() -> None:
+        hub = Hub()
+        async with serving(hub) as (port, _):
+            slow = await RawClient.connect(port, buffer=SMALL_BUFFER)
+            trickle = await hub.arrived.get()
+            steady = await RawClient.connect(port)
+            connections = [trickle, await hub.arrived.get()]
+            stream = Stream(ALL_TIME)
+            stream.advance(of_version(1))
+            subscribers = [subscribed(stream, connection) for connection in connections]
+            subscribers[0].slow_after = trickle.close_timeout = 0.2
+            version, most, news = 1, 0, 1500
+            while not hub.closed_times:
+                version += 1
+                stream.advance(Snapshot("all_time", "x", version, {1: version}, {1: os.urandom(news).hex()}))
+                stream.deliver(10)
+                most = max(most, trickle.buffered_bytes)
+                with suppress(ConnectionError):  # at its end
+                    await slow.loop.sock_recv(slow.sock, 1)
+                await asyncio.sleep(0)  # where all is there already, nothing above gives the loop back
+                while len(steady.frames) < version:
+                    assert await steady.read()
+            assert trickle.close_code == CloseCode.TOO_SLOW
+            assert most < subscribers[0].buffer_limit + 3 * news, "its limit, and the frame that went beyond"
+            for client in (slow, steady):
+                client.sock.close()
 
     run(main())
