@@ -143,6 +143,26 @@ class Broadcaster:
 
     # Subscribing ---------------------------------------------------------------------------------------------
 
+    def subscribe_now(self, subscriber: Subscriber, alias: str, since: wire.Since | None) -> bool:
+        """`subscribe` without waiting, where the board's state is at hand; False, and nothing done, where it is not."""
+        try:
+            board = boards.resolve(alias, self._now())
+        except (RealtimeError, LedgerUnavailable):
+            return False  # `subscribe` says why
+        stream = self._streams.get(board)
+        if stream is None or not stream.is_current:
+            return False
+        self._begin(stream, subscriber, alias, since)
+        return True
+
+    def _begin(self, stream: Stream, subscriber: Subscriber, alias: str, since: wire.Since | None) -> None:
+        """Registers and writes the first state. Nothing may come between these two."""
+        if subscriber.is_open:
+            self._subscribers.add(subscriber)
+            stream.add(subscriber, alias, since)
+            if not self._live:
+                subscriber.write(_STALE)
+
     async def subscribe(self, subscriber: Subscriber, alias: str, since: wire.Since | None) -> None:
         """Subscribes to what `alias` (an id, or `current_week`) stands for, and writes the first state.
 
@@ -161,11 +181,7 @@ class Broadcaster:
                 # From here to the first write there is no await: nothing comes between registering and that state.
                 if boards.resolve(alias, self._now()) != board:
                     continue  # the week ended while we waited
-                if subscriber.is_open:
-                    self._subscribers.add(subscriber)
-                    stream.add(subscriber, alias, since)
-                    if not self._live:
-                        subscriber.write(_STALE)
+                self._begin(stream, subscriber, alias, since)
                 return
             finally:
                 stream.expected -= 1

@@ -288,13 +288,24 @@ class Deframer:
         return self._whole(self._message_opcode, message)
 
 
+class Answer(Frame):
+    """A short message for one connection alone, uncompressed: nobody shares the cost of an encoder."""
+
+    __slots__ = ()
+
+    def __init__(self, payload: bytes) -> None:
+        self.payload = payload
+        self.opcode = TEXT
+        self.plain = server_frame(TEXT, payload)
+        self.by_window = [self.plain] * (_LARGEST_WINDOW_BITS + 1)
+
+
 class Burst(Frame):
-    """Several messages in one write, uncompressed: answers, too short to be worth compressing one by one."""
+    """Several answers in one write."""
 
     __slots__ = ()
 
     def __init__(self, payloads: Iterable[bytes]) -> None:
-        joined = b"".join([server_frame(TEXT, payload) for payload in payloads])
-        self.payload = joined
+        self.payload = self.plain = b"".join([server_frame(TEXT, payload) for payload in payloads])
         self.opcode = TEXT
-        self.by_window = [joined] * (_LARGEST_WINDOW_BITS + 1)
+        self.by_window = [self.plain] * (_LARGEST_WINDOW_BITS + 1)

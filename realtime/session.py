@@ -17,7 +17,7 @@ from realtime import wire
 from realtime.boards import Board, resolve
 from realtime.credentials import Credentials, Holders
 from realtime.errors import LedgerUnavailable, RealtimeError
-from realtime.frames import Burst, Frame
+from realtime.frames import Answer, Burst
 from realtime.limits import Bucket
 from realtime.rights import Rights, unknown
 from realtime.streams import Subscriber
@@ -46,6 +46,7 @@ class Clock(Protocol):
 class Boards(Protocol):
     """What a session needs of the broadcaster."""
 
+    def subscribe_now(self, subscriber: Subscriber, alias: str, since: wire.Since | None) -> bool: ...
     async def subscribe(self, subscriber: Subscriber, alias: str, since: wire.Since | None) -> None: ...
     def unsubscribe(self, subscriber: Subscriber, alias: str) -> Board | None: ...
     def remove(self, subscriber: Subscriber) -> None: ...
@@ -131,7 +132,7 @@ class Session:
             task.cancel()
 
     def _write(self, payload: bytes) -> None:
-        self._subscriber.write(Frame(payload))
+        self._subscriber.write(Answer(payload))
 
     # Messages ------------------------------------------------------------------------------------------------
 
@@ -238,6 +239,8 @@ class Session:
         if len(self._tasks) >= TASKS or (board not in names and len(names) >= self._limits.max_subscriptions):
             raise RealtimeError("too_many", f"At most {self._limits.max_subscriptions} subscriptions a connection.")
         self._check_readable(board)
+        if self._boards.subscribe_now(self._subscriber, board, since):
+            return
         task = asyncio.get_running_loop().create_task(self._begin(board, since))
         self._tasks[task] = board
         task.add_done_callback(lambda task: self._tasks.pop(task, None))

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from realtime import wire
 from realtime.boards import Board
-from realtime.frames import Frame
+from realtime.frames import Answer, Frame
 from realtime.pacing import TABLE, Action, Event, Pace
 from realtime.standings import Snapshot
 from realtime.states import NOTHING_WRITTEN, Advance, States
@@ -197,7 +197,7 @@ class Stream:
             subscription = self._append(subscriber, alias)
         subscription.aliases.add(alias)
         held = self.states.at(since)
-        subscriber.write(Frame(wire.subscribed(self.board, alias, held != NOTHING_WRITTEN)))
+        subscriber.write(Answer(wire.subscribed(self.board, alias, held != NOTHING_WRITTEN)))
         subscription.state = held
         self.serve(subscription)
 

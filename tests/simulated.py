@@ -351,6 +351,8 @@ class Process:
         for alias in (ALL_TIME.id, CURRENT_WEEK, LAST_WEEK.id):
             known = held.get(boards.resolve(alias, self.world.now()).id)
             since = Since(known.epoch, known.version) if known else None
+            if self.broadcaster.subscribe_now(subscriber, alias, since):
+                continue
             begun = asyncio.get_running_loop().create_task(self.broadcaster.subscribe(subscriber, alias, since))
             await asyncio.sleep(0)
             await self.read()

@@ -60,11 +60,12 @@ class Broadcasting:
     async def viewer(
         self, alias: str = "all_time", since: Since | None = None, *, into: Recorder | None = None
     ) -> Recorder:
-        """Somebody who subscribed."""
+        """Somebody who subscribed, as a session does."""
         connection = into or Recorder()
         subscriber = Subscriber(connection, buffer_limit=20_000, slow_after=3600, on_drained=self.it.caught_up)
         connection.subscriber = subscriber  # type: ignore[attr-defined]
-        await self.it.subscribe(subscriber, alias, since)
+        if not self.it.subscribe_now(subscriber, alias, since):
+            await self.it.subscribe(subscriber, alias, since)
         return connection
 
     async def until(self, holds: Callable[[], bool]) -> None:
@@ -119,6 +120,18 @@ async def test_a_snapshot_first_then_diffs(broadcast: Broadcasting, store: Store
         {"user_id": 1, "score": 30},
         {"user_id": 3, "username": "p3", "score": 5},
     ]
+
+
+async def test_only_a_board_that_is_followed_can_be_had_at_once(broadcast: Broadcasting, store: Store) -> None:
+    await place(store, {1: 10})
+    late = Recorder()
+    subscriber = Subscriber(late, buffer_limit=20_000, slow_after=3600)
+    for board in ("all_time", "nonsense"):
+        assert not broadcast.it.subscribe_now(subscriber, board, None)
+    assert not late.messages and not list(broadcast.it.streams), "nothing is begun that nobody waits for"
+    await broadcast.viewer()
+    assert broadcast.it.subscribe_now(subscriber, "all_time", None)
+    assert late.kinds() == ["subscribed", "snapshot"] and broadcast.it.subscribers == 2
 
 
 async def test_viewers_come_and_go_under_load_and_all_end_with_what_the_store_holds(

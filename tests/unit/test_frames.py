@@ -25,6 +25,7 @@ from realtime.frames import (
     PING,
     PONG,
     TEXT,
+    Answer,
     Deframer,
     Frame,
     ViolationError,
@@ -104,6 +105,11 @@ def test_tiny_and_incompressible_sent_payloads_go_plain() -> None:
     for payload in (b"{}", b"a" * 40, random.Random(1).randbytes(500)):
         frame = Frame(payload)
         assert frame.deflated(15) is frame.plain
+
+
+def test_an_answer_goes_plain_to_every_window() -> None:
+    answer = Answer(b"x" * 500)
+    assert {answer.deflated(window) for window in (0, *range(9, 16))} == {Frame(b"x" * 500).plain}
 
 
 @pytest.mark.parametrize("opcode", [PING, CLOSE])
