@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 SLICE_SECONDS: Final = 0.002
 """What a slice of a pass takes of the event loop at a time: little, for a submission takes several turns."""
 
-STRETCH: Final = 50
+STRETCH: Final = 100
 """Deliveries between two looks at the clock: so much longer a slice may be."""
 
 IDLE_TURN: Final = 0.000_2
