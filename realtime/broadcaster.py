@@ -390,12 +390,8 @@ class Broadcaster:
         self._deliver_slice()
 
     async def _read_boards(self, due: Sequence[Board]) -> None:
-        shown = {
-            user_id
-            for board in due
-            if (stream := self._streams.get(board)) and stream.latest
-            for user_id in stream.latest.scores
-        }
+        streams = [self._streams[board] for board in due if board in self._streams]
+        shown: set[int] = set().union(*(stream.latest.scores for stream in streams if stream.latest))
         try:
             found = await self._snapshots.read(due, shown)
         except (StoreUnavailable, LedgerUnavailable) as error:

@@ -94,17 +94,13 @@ def as_text(value: Any) -> str | None:
 def as_scores(reply: Sequence[Any]) -> dict[int, int]:
     """ZREVRANGE WITHSCORES under RESP2, in its order. Scores are doubles that hold whole numbers."""
     try:
-        return {int(user_id): _whole(score) for user_id, score in zip(reply[::2], reply[1::2], strict=True)}
+        numbers = list(map(float, reply[1::2]))
+        scores = list(map(int, numbers))
+        if scores != numbers:
+            raise ValueError("a score is not a whole number")
+        return dict(zip(map(int, reply[::2]), scores, strict=True))
     except (ValueError, OverflowError) as error:
         raise ForeignContent(str(error)) from error
-
-
-def _whole(score: bytes) -> int:
-    number = float(score)
-    whole = int(number)
-    if whole != number:
-        raise ValueError(f"no whole score: {number}")
-    return whole
 
 
 def as_count(counter: Any) -> int:

@@ -83,7 +83,7 @@ class SnapshotReader:
         return result
 
     async def _read_part(self, wanted: Sequence[Board], shown: Iterable[int]) -> dict[Board, Snapshot]:
-        asked: set[int] = {user_id for user_id in shown if user_id not in self._names}
+        asked = set(shown).difference(self._names)
         for _ in range(ATTEMPTS):
             seen = self._seen(wanted)
             reading = await self._store.read(wanted, asked)
@@ -91,11 +91,11 @@ class SnapshotReader:
             for (board, before), top in zip(seen.items(), reading.tops, strict=True):
                 self._check_version(board, before, _At(reading.epoch, top.version))
             self._take_names(reading)
-            ids = {user_id for top in reading.tops for user_id in top.scores}
-            missing = {user_id for user_id in ids - asked if user_id not in self._names}
+            ids: set[int] = set().union(*(top.scores for top in reading.tops))
+            missing = (ids - asked).difference(self._names)
             if not missing and reading.epoch == self._store.epoch:
                 return self._snapshots(wanted, reading)
-            asked = {user_id for user_id in ids if user_id not in self._names}
+            asked = ids.difference(self._names)
         raise StoreUnavailable("names change faster than they can be read")
 
     async def _check_epoch(self, epoch: str | None) -> None:
@@ -125,19 +125,18 @@ class SnapshotReader:
         self._names |= reading.names
 
     def _snapshots(self, wanted: Sequence[Board], reading: Reading) -> dict[Board, Snapshot]:
-        known = self._names.get
         assert reading.epoch is not None
         return {
-            board: Snapshot(
-                board.id,
-                reading.epoch,
-                top.version,
-                top.scores,
-                # A player without a Hash (somebody deleted it) keeps a place, and the drift check restores the name.
-                {user_id: known(user_id) or f"#{user_id}" for user_id in top.scores},
-            )
+            board: Snapshot(board.id, reading.epoch, top.version, top.scores, self._names_of(top.scores))
             for board, top in zip(wanted, reading.tops, strict=True)
         }
+
+    def _names_of(self, user_ids: Collection[int]) -> dict[int, str]:
+        try:
+            return dict(zip(user_ids, map(self._names.__getitem__, user_ids), strict=True))
+        except KeyError:
+            # A player without a Hash (somebody deleted it) keeps a place, and the drift check restores the name.
+            return {user_id: self._names.get(user_id) or f"#{user_id}" for user_id in user_ids}
 
     async def page(self, board: Board, offset: int, limit: int) -> tuple[Page, Mapping[int, str]]:
         """A stretch of a live board and the names in it. Raises StoreUnavailable, StoreChanged."""
