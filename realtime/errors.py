@@ -32,8 +32,11 @@ STATUS: Final[dict[str, int]] = {
 class RealtimeError(Exception):
     """Something a client is told: `code` for programs, `message` for people.
 
-    `retry_after_ms` is a hint when the same request may succeed, or None where repeating it is useless.
+    `retry_after_ms` is a hint when the same request may succeed, or None where repeating it is useless. `board` is the
+    board's name in a message that could not be read further.
     """
+
+    board: str | None = None
 
     def __init__(self, code: str, message: str, *, retry_after_ms: int | None = None) -> None:
         assert code in STATUS, code

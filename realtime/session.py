@@ -149,7 +149,7 @@ class Session:
             else:
                 self._dispatch(message)
         except RealtimeError as error:
-            self._refuse(error, getattr(message, "board", None))
+            self._refuse(error, getattr(message, "board", error.board))
 
     def violated(self, code: int, reason: str) -> None:
         """The client broke the protocol, and is closed with that code after this."""

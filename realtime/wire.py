@@ -127,7 +127,8 @@ def _refuse_constant(name: str) -> Any:
 def parse(raw: bytes) -> Message:
     """The message in a text frame's payload.
 
-    Raises RealtimeError `bad_message`, `unknown_type`, `out_of_range`; unknown fields are ignored.
+    Raises RealtimeError `bad_message`, `unknown_type`, `unknown_board`, `out_of_range`, with the board where that could
+    be read; unknown fields are ignored.
     """
     fields = loads(raw, "Send one JSON object a message.")
     if type(fields) is not dict:
@@ -157,6 +158,16 @@ def _user_id(fields: Mapping[str, Any]) -> int:
     return whole_number(fields.get("user_id"), "user_id", 1, ID_MAX)
 
 
+def _on_board(fields: Mapping[str, Any], read: Callable[[str], Message]) -> Message:
+    """A message about a board; what else is wrong with it is said of that board."""
+    board = _board(fields)
+    try:
+        return read(board)
+    except RealtimeError as error:
+        error.board = board
+        raise
+
+
 def _since(value: Any) -> Since | None:
     if value is None:
         return None
@@ -174,11 +185,11 @@ def _auth(fields: Mapping[str, Any]) -> Auth:
 
 
 _READERS: Final[dict[str, Callable[[Mapping[str, Any]], Message]]] = {
-    "subscribe": lambda fields: Subscribe(_board(fields), _since(fields.get("since"))),
+    "subscribe": lambda fields: _on_board(fields, lambda board: Subscribe(board, _since(fields.get("since")))),
     "unsubscribe": lambda fields: Unsubscribe(_board(fields)),
     "auth": _auth,
-    "watch": lambda fields: Watch(_board(fields), _user_id(fields)),
-    "unwatch": lambda fields: Unwatch(_board(fields), _user_id(fields)),
+    "watch": lambda fields: _on_board(fields, lambda board: Watch(board, _user_id(fields))),
+    "unwatch": lambda fields: _on_board(fields, lambda board: Unwatch(board, _user_id(fields))),
     "ping": lambda fields: Ping(),
 }
 
