@@ -78,14 +78,15 @@ class Ranks:
     def watch(self, subscriber: Subscriber, alias: str, user_id: int) -> None:
         """Tells the standing of a user on what `alias` (an id, or `current_week`) stands for, now and at each change.
 
-        Asking again is answered again. Raises RealtimeError `unknown_board`, `too_many`.
+        Asking again is answered again; where the standing cannot be read, by an error first, once. Raises RealtimeError
+        `unknown_board`, `too_many`.
         """
         board = boards.resolve(alias, self._now())
         names = sum(len(watch.names) for watch in self._watches.get(subscriber, ()))
         if names >= self._most and self._find(subscriber, alias, user_id) is None:
             raise RealtimeError("too_many", f"At most {self._most} watches a connection.")
         watch = self._begin(subscriber, board, user_id, alias)
-        watch.told, watch.told_until = None, 0.0
+        watch.told, watch.told_until, watch.unanswered = None, 0.0, alias
         if watch.watched.standing is not None:
             tell(watch, self._monotonic())
 
@@ -237,7 +238,7 @@ def _by_board(taken: Iterable[Watched]) -> dict[Board, list[Watched]]:
 
 
 def _forget(taken: Iterable[Watched], error: Exception) -> None:
-    """They could not be read: who comes now waits until they can, and is not told what may be old."""
+    """They could not be read: nobody is told what may be old."""
     log.debug("cannot read ranks: %s", error)
     for watched in taken:
         watched.standing = None

@@ -14,6 +14,7 @@ from typing import Final
 
 from realtime import wire
 from realtime.boards import Board
+from realtime.errors import RealtimeError
 from realtime.frames import Frame
 from realtime.pacing import Pace
 from realtime.standings import Standing
@@ -27,6 +28,8 @@ PASS: Final = 500
 
 SLICE: Final = 1_000
 """Messages written between two turns of the event loop."""
+
+_UNAVAILABLE: Final = RealtimeError("unavailable", "The rank cannot be read now. It is told as soon as it can be.")
 
 
 class Watched:
@@ -55,7 +58,7 @@ class Watched:
 class Watch:
     """One connection's interest in one user on one board, under one or two names (the board's id, and an alias)."""
 
-    __slots__ = ("names", "subscriber", "told", "told_until", "watched")
+    __slots__ = ("names", "subscriber", "told", "told_until", "unanswered", "watched")
 
     def __init__(self, subscriber: Subscriber, watched: Watched) -> None:
         self.subscriber = subscriber
@@ -63,6 +66,7 @@ class Watch:
         self.names: set[str] = set()
         self.told: Standing | None = None  # what was written last
         self.told_until = 0.0  # monotonic seconds; nothing more is written before
+        self.unanswered: str | None = None  # the name asked by, until there is an answer, be it that there is none
 
 
 class Turns:
@@ -111,15 +115,19 @@ async def tell_all(taken: Iterable[Watched], at: float) -> None:
 
 
 def tell(watch: Watch, at: float) -> int:
-    """Writes the standing where it is another than was written last; 1 where it was written.
+    """Writes the standing where it is another than was written last; 1 where something was written.
 
-    Too soon after the last, or to somebody who is behind: the next turn will.
+    Where it could not be read: says so to who has asked, once. Too soon after the last, or to somebody who is behind:
+    the next turn will.
     """
     standing = watch.watched.standing
-    if standing is None or standing == watch.told or at < watch.told_until or not watch.names:
+    news = watch.unanswered is not None if standing is None else standing != watch.told
+    if not news or at < watch.told_until or not watch.names or watch.subscriber.pace is not Pace.FOLLOWING:
         return 0
-    if watch.subscriber.pace is not Pace.FOLLOWING:
-        return 0
-    watch.told, watch.told_until = standing, at + INTERVAL
-    watch.subscriber.write(watch.watched.frame)
+    if standing is not None:
+        watch.told, watch.told_until = standing, at + INTERVAL
+        watch.subscriber.write(watch.watched.frame)
+    else:
+        watch.subscriber.write(Frame(wire.error(_UNAVAILABLE, watch.unanswered)))
+    watch.unanswered = None
     return 1

@@ -437,7 +437,7 @@ async def test_weeks_that_are_none_are_refused(world: World, make_users: MakeUse
 # When the store is away ----------------------------------------------------------------------------------------------
 
 
-async def test_nothing_is_told_of_a_store_that_is_being_filled(world: World, make_users: MakeUsers, keys: Any) -> None:
+async def test_of_a_store_being_filled_only_this_is_told(world: World, make_users: MakeUsers, keys: Any) -> None:
     (a,) = await make_users(1)
     await world.score({a: 4})
     one, told = subscriber()
@@ -449,15 +449,24 @@ async def test_nothing_is_told_of_a_store_that_is_being_filled(world: World, mak
     await keys.delete(ALL_TIME.scores_key, ALL_TIME.versions_key)
     await world.turn()
     late, told_late = subscriber()
-    world.ranks.watch(late, "all_time", a)
+    for name in ("all_time", CURRENT_WEEK):
+        world.ranks.watch(late, name, a)
     await world.turn(0.2)
-    assert told.take() == [] and told_late.take() == []
+    await world.turn()
+    await world.turn()
+    assert told.take() == []
+    refusals = told_late.take()
+    assert [(m["type"], m["code"]) for m in refusals] == [("error", "unavailable")] * 2, "once for each that was asked"
+    assert {m["board"] for m in refusals} == {"all_time", CURRENT_WEEK}, "by the name it was asked by"
+    world.ranks.watch(late, CURRENT_WEEK, a)
+    await world.turn()
+    assert [m["board"] for m in told_late.take()] == [CURRENT_WEEK]  # asking again is answered again
     await Replay(world.ledger, world.store, lambda: world.now).users([a])
     assert await world.store.end_filling(run, f"{run[:8]}-7", [])
     await world.turn()
     await world.turn()
     assert told.take() == []  # the same as before
-    assert [(m["rank"], m["score"]) for m in told_late.take()] == [(1, 4)]
+    assert [(m["type"], m["rank"], m["score"]) for m in told_late.take()] == [("rank", 1, 4)] * 2
 
 
 # Over HTTP and the socket --------------------------------------------------------------------------------------------
