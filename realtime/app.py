@@ -101,6 +101,7 @@ async def _lifespan(
         intake = Intake(
             stores.ledger,
             stores.store,
+            stores.history.amend,
             now,
             batching=Batching(settings.batch_limit, settings.batch_lanes),
             limit=settings.queue_limit,

@@ -12,8 +12,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from datetime import date, datetime, timedelta
 from typing import Final, Protocol
 
 from realtime import recording
@@ -37,6 +37,9 @@ STORING: Final = 8
 DOUBT: Final = 3.0
 """Seconds that a batch which did not reach the store speaks against it: by then it is known whether that is away."""
 
+AMENDED_AT_ONCE: Final = 8
+"""Closed weeks in one batch whose views are refreshed at once; where there are more, the sweeper does it."""
+
 RETRY_UNAVAILABLE_MS: Final = 1_000
 
 CLOCKS_AGREE: Final = timedelta(seconds=1)
@@ -51,13 +54,23 @@ class Store(Ranks, Protocol):
 
 
 class Intake:
-    """The one way by which scores come in. `run` must be running for anything to be recorded."""
+    """The one way by which scores come in. `run` must be running for anything to be recorded; `amend` is told closed
+    weeks that changed, and returns when everybody can see it."""
 
     def __init__(
-        self, ledger: Ledger, ranks: Store, now: Callable[[], datetime], *, batching: Batching, limit: int
+        self,
+        ledger: Ledger,
+        ranks: Store,
+        amend: Callable[[Collection[date]], Awaitable[None]],
+        now: Callable[[], datetime],
+        *,
+        batching: Batching,
+        limit: int,
     ) -> None:
         self._recorder = Recorder(ledger)
         self._ranks = ranks
+        self._amend = amend
+        self._amending = False  # one batch at a time: what comes meanwhile the sweeper takes together
         self._now = now
         self._batching = batching
         self._limit = limit
@@ -201,9 +214,28 @@ class Intake:
             self._doubted_until = loop.time() + DOUBT
             return
         self._doubted_until = 0.0
-        if not recorded.closed(now + CLOCKS_AGREE):  # else the sweeper refreshes the view, which may be in the making
-            self._recorder.stored(recorded.outbox_ids)
         self.on_stored(loop.time() - began)
+        if await self._amended(recorded, now):
+            self._recorder.stored(recorded.outbox_ids)
+
+    async def _amended(self, recorded: Recording, now: datetime) -> bool:
+        """Whether closed weeks show what a batch changed in them. Where not, the sweeper sees to it."""
+        weeks = [board.week for board in recorded.closed(now) if board.week is not None]
+        if len(recorded.closed(now + CLOCKS_AGREE)) > len(weeks):
+            return False  # the store was told of a week that by another process's clock its view answers for
+        if not weeks:
+            return True
+        if self._amending or len(weeks) > AMENDED_AT_ONCE:
+            return False
+        self._amending = True
+        try:
+            await self._amend(weeks)
+        except (StoreUnavailable, LedgerUnavailable) as error:
+            log.warning("an amendment waits: %s", error, extra={"action": "outbox"})
+            return False
+        finally:
+            self._amending = False
+        return True
 
 
 class _First:

@@ -290,7 +290,7 @@ class Process:
         self.rebuilder = Rebuilder(ledger, store, now, chunk=CHUNK, at_once=1)
         self.sweeper = Sweeper(ledger, self.replay, now, self.history.amend)
         self.accounts = Accounts(ledger, self.replay, cast(Passwords, None))
-        self.intake = Intake(ledger, store, now, batching=Batching(), limit=100)
+        self.intake = Intake(ledger, store, self.history.amend, now, batching=Batching(), limit=100)
         reading = Reading(SnapshotReader(store), self.history, now)
         self.broadcaster = Broadcaster(reading, store, now, interval=0.05)
         self.rollover = Rollover(self.broadcaster, now)

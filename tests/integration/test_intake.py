@@ -6,9 +6,9 @@ import asyncio
 import os
 import random
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import asyncpg
@@ -18,7 +18,9 @@ from redis.asyncio import Redis
 from realtime.batching import Batching
 from realtime.boards import ALL_TIME, week_at
 from realtime.dragonfly import Store
-from realtime.intake import Intake
+from realtime.errors import StoreUnavailable
+from realtime.history import History
+from realtime.intake import AMENDED_AT_ONCE, Intake
 from realtime.postgres import Ledger
 from realtime.rebuild import Rebuilder
 from realtime.submissions import Accepted, Outcome, Rejected, Submission
@@ -35,8 +37,16 @@ class Counter:
         self.sizes.append(size)
 
 
-def made(ledger: Ledger, store: Store, *, limit: int = 20_000, batching: Batching | None = None) -> Intake:
-    return Intake(ledger, store, ledger.clock.now, batching=batching or Batching(), limit=limit)
+def made(
+    ledger: Ledger,
+    store: Store,
+    amend: Callable[[Collection[date]], Awaitable[None]] | None = None,
+    *,
+    limit: int = 20_000,
+    batching: Batching | None = None,
+) -> Intake:
+    amend = amend or History(ledger, store).amend
+    return Intake(ledger, store, amend, ledger.clock.now, batching=batching or Batching(), limit=limit)
 
 
 @asynccontextmanager
@@ -330,12 +340,47 @@ async def test_outbox_rows_go_with_the_next_batch_or_a_moment_later(
     await until(is_cleared)
 
 
+LONG_AGO = datetime(2021, 1, 3, 23, 59, 59, 999999, UTC)
+
+
 async def test_a_score_for_a_closed_week_stays_in_the_outbox_until_its_view_has_it(
-    intake: Intake, sql: asyncpg.Connection, keys: Redis, make_users: MakeUsers
+    ledger: Ledger, store: Store, sql: asyncpg.Connection, keys: Redis, make_users: MakeUsers
 ) -> None:
     (user,) = await make_users(1)
-    long_ago = datetime(2021, 1, 3, 23, 59, 59, 999999, UTC)
-    assert codes([await outcome_of(send(intake, user, "a", 5, at=long_ago))]) == ["accepted"]
-    await intake.drain()
-    assert await keys.zscore(ALL_TIME.scores_key, user) == 5
-    assert await sql.fetchval("SELECT weeks FROM outbox") == [datetime(2020, 12, 28).date()]
+    amended: list[Collection[date]] = []
+    trouble: list[Exception] = []
+    go_on = asyncio.Event()
+
+    async def amend(weeks: Collection[date]) -> None:
+        amended.append(weeks)
+        await go_on.wait()
+        if trouble:
+            raise trouble.pop()
+
+    async def owed() -> list[Any]:
+        await intake.drain()
+        return [week for (weeks,) in await sql.fetch("SELECT weeks FROM outbox ORDER BY id") for week in weeks]
+
+    week = datetime(2020, 12, 28).date()
+    intake = made(ledger, store, amend)
+    stored: list[float] = []
+    intake.on_stored = stored.append
+    async with running(intake):
+        assert codes([await outcome_of(send(intake, user, "a", 5, at=LONG_AGO))]) == ["accepted"]
+        await until(lambda: asyncio.sleep(0, amended))
+        stored.clear()
+        assert await sql.fetchval("SELECT weeks FROM outbox") == [week]
+        # What comes meanwhile is the sweeper's, and so is what more weeks are changed by.
+        assert codes([await outcome_of(send(intake, user, "b", 5, at=LONG_AGO - timedelta(weeks=1)))]) == ["accepted"]
+        await until(lambda: asyncio.sleep(0, stored))
+        go_on.set()
+        assert await owed() == [week - timedelta(weeks=1)] and amended == [[week]]
+        moments = [LONG_AGO - timedelta(weeks=number) for number in range(AMENDED_AT_ONCE + 1)]
+        await outcomes_of([send(intake, user, f"c{n}", 1, at=at) for n, at in enumerate(moments)])
+        assert len(await owed()) == 1 + len(moments) and amended == [[week]]
+        trouble.append(StoreUnavailable("away"))
+        await outcome_of(send(intake, user, "d", 5, at=LONG_AGO))
+        assert len(await owed()) == 2 + len(moments) and amended == [[week]] * 2
+        await outcome_of(send(intake, user, "e", 5, at=LONG_AGO))
+        assert len(await owed()) == 2 + len(moments) and amended == [[week]] * 3
+    assert await keys.zscore(ALL_TIME.scores_key, user) == 20 + len(moments)

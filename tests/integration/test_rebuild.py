@@ -37,7 +37,8 @@ class Process:
         self.ledger = ledger
         self.store = store
         self.rebuilder = Rebuilder(ledger, store, ledger.clock.now, chunk=40)
-        self.intake = Intake(ledger, store, ledger.clock.now, batching=Batching(60, 2, 10), limit=20_000)
+        amend = History(ledger, store).amend
+        self.intake = Intake(ledger, store, amend, ledger.clock.now, batching=Batching(60, 2, 10), limit=20_000)
 
 
 @asynccontextmanager
