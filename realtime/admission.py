@@ -1,7 +1,8 @@
 """Admission: what must happen before a submission is queued.
 
 Owns submissions that wait for that: those of people, which are counted against a limit that holds across processes, and
-an admin's corrections of the past, which are written down first. All others go straight to intake. Must never hold more
+corrections (points taken back, and an admin's scores of the past), which are written down first: the log of scores does
+not say who took them back. All others go straight to intake. Must never hold more
 than its limit, or leave one unanswered. Assumes rights were checked.
 """
 
@@ -71,7 +72,7 @@ class Admission:
 
     def submit(self, identity: Identity, submission: Submission, reply: Reply) -> None:
         """Takes a submission; `reply` gets its outcome."""
-        corrects = submission.created_at is not None
+        corrects = submission.score_added < 0 or submission.created_at is not None
         counted = self._limit.most > 0 and not identity.may("submit:any", "admin")
         if not corrects and not counted:
             self._intake.submit(submission, reply)

@@ -13,7 +13,6 @@ WITH revoked AS (
 INSERT INTO audit (actor, action, user_id, detail) SELECT $3, 'revoke', $4, $5::jsonb FROM revoked
 
 -- name: audit_corrections
--- Scores that an admin is about to hand in for another moment than now: $1 text[] actors, $2 bigint[] user ids, $3 jsonb[]
--- details.
+-- Corrections that are about to be handed in: $1 text[] actors, $2 bigint[] user ids, $3 jsonb[] details.
 INSERT INTO audit (actor, action, user_id, detail)
 SELECT actor, 'correct', user_id, detail FROM unnest($1::text[], $2::bigint[], $3::jsonb[]) AS c (actor, user_id, detail)

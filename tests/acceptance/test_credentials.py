@@ -446,16 +446,27 @@ async def test_bans_corrections_and_deletions_leave_rows(
     assert json.loads(rows[2]["detail"])["reason"] == "bug"
 
 
+@pytest.mark.parametrize(
+    ("scope", "fields"),
+    [
+        ("admin", {"score_added": 3, "created_at": "2026-01-05T12:00:00Z"}),
+        ("admin", {"score_added": -3}),
+        ("submit:any", {"score_added": -3}),
+    ],
+)
 async def test_corrections_over_a_socket_are_written_down_too(
-    server: RunningServer, make_users: MakeUsers, sql: asyncpg.Connection
+    server: RunningServer, make_users: MakeUsers, sql: asyncpg.Connection, scope: str, fields: dict[str, Any]
 ) -> None:
     (user_id,) = await make_users(1)
-    client = await server.client(server.token(None, "admin"))
+    client = await server.client(server.token(None, scope))
     await client.until("authenticated")
-    await client.send("submit", submission_id="c", user_id=user_id, score_added=3, created_at="2026-01-05T12:00:00Z")
-    assert (await client.next())["type"] == "accepted"
-    ((actor, action),) = await sql.fetch("SELECT actor, action FROM audit")
-    assert (actor[:6], action) == ("token:", "correct")
+    await client.send("submit", submission_id="good", user_id=user_id, score_added=5)
+    await client.send("submit", submission_id="c", user_id=user_id, reason="undone", **fields)
+    assert [(await client.next())["type"] for _ in range(2)] == ["accepted"] * 2
+    ((actor, action, about, detail),) = await sql.fetch("SELECT actor, action, user_id, detail FROM audit")
+    assert (actor[:6], action, about) == ("token:", "correct", user_id)
+    told = json.loads(detail)
+    assert (told["submission_id"], told["score_added"], told["reason"]) == ("c", fields["score_added"], "undone")
 
 
 # Secrets stay secret -----------------------------------------------------------------------------------------------
