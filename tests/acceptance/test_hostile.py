@@ -495,6 +495,7 @@ async def test_syntax_in_text_stays_text(server: RunningServer, make_users: Make
         (user_id,) = await make_users(1)
         await _hand_in(server, sql, user_id, text)
         await _rename(server, sql, user_id, text)
+        await _ban(server, sql, user_id, text)
         await _ask_for(server, text)
 
 
@@ -514,6 +515,15 @@ async def _rename(server: RunningServer, sql: asyncpg.Connection, user_id: int, 
     if answer.status_code == 200:
         shown = (await server.http.get("/users/me", headers=own)).json()["username"]
         assert await sql.fetchval("SELECT username FROM users WHERE id = $1", user_id) == shown
+    else:
+        assert answer.json()["error"]["code"] in ("bad_message", "out_of_range")
+
+
+async def _ban(server: RunningServer, sql: asyncpg.Connection, user_id: int, text: str) -> None:
+    admin, body = server.bearer(None, "admin"), json.dumps({"reason": text})
+    answer = await server.http.request("POST", f"/users/{user_id}/ban", content=body, headers=admin)
+    if answer.status_code == 200:
+        assert await sql.fetchval("SELECT detail->>'reason' FROM audit WHERE user_id = $1", user_id) == text
     else:
         assert answer.json()["error"]["code"] in ("bad_message", "out_of_range")
 

@@ -67,7 +67,10 @@ async def test_up_runs_from_an_installed_wheel_far_from_any_checkout(wheel: Path
     )
     assert found.stdout.strip().startswith(str(installed))
     async with running("up", "--port", "0", "--data-dir", str(tmp_path / "data"), env=env, cwd=elsewhere) as command:
-        async with asking(await command.says("ready:")) as http:
+        address = await command.says("ready:")
+        assert address.startswith("http://127.0.0.1:"), "nobody else gets at it"
+        assert any(line.startswith("# for development") for line in command.lines)
+        async with asking(address) as http:
             for path in ("/", "/overlay", "/docs/", "/static/css/tokens.css", "/boards", "/openapi.json"):
                 assert (await http.get(path)).status_code == 200, path
         command.signal(signal.SIGTERM)

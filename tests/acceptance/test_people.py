@@ -107,6 +107,37 @@ async def test_somebody_registers_signs_in_plays_and_is_on_the_board(
     await client.shows("all_time", [(user_id, "Ada", 5)])
 
 
+async def test_an_address_is_shown_to_its_owner_alone(
+    server: RunningServer, caplog: pytest.LogCaptureFixture, keys: Any
+) -> None:
+    caplog.set_level("DEBUG", "realtime")
+    person = {"email": "ada@example.org", "password": "correct horse", "username": "Ada"}
+    seen = [await server.http.post("/users", json=person), await server.http.post("/sessions", json=person)]
+    user_id = seen[0].json()["user_id"]
+    for again in ({}, {"password": "wrong horse"}):
+        seen += [await server.http.post(path, json=person | again) for path in ("/users", "/sessions")]
+    await submit(server, [(user_id, 5)])
+    await submit(server, [(user_id, 5)], PAST.starts)
+    client = await server.client()
+    for name in ("all_time", CURRENT_WEEK, PAST.id):
+        await client.subscribe(name)
+        await client.send("watch", board=name, user_id=user_id)
+    await client.until("rank")
+    own, other, admin = server.bearer(user_id), server.bearer(user_id + 1), server.bearer(None, ADMIN)
+    paths = ["/boards", "/boards/all_time", f"/boards/{PAST.id}", f"/boards/all_time/users/{user_id}", "/metrics"]
+    for headers in (own, other, admin):
+        for path in (*paths, f"/users/{user_id}/transactions", *(["/users/me"] if headers is not own else [])):
+            seen.append(await server.http.get(path, headers=headers))
+    seen.append(await server.http.post(f"/users/{user_id}/ban", headers=admin))
+    assert not [answer.url for answer in seen if "@" in answer.text + str(answer.headers)]
+    assert not [message for message in client.seen if "@" in str(message)]
+    assert not [record for record in caplog.records if "example.org" in record.getMessage()]
+    cached = await keys.get(f"leaderboard:cache_top_100:{PAST.id}")
+    stored = [await keys.hgetall(f"leaderboard:users:{user_id}"), cached]
+    assert all(stored) and "example.org" not in str([stored, await keys.keys("*")])
+    assert (await server.http.get("/users/me", headers=own)).json()["email"] == "ada@example.org"
+
+
 # Names -----------------------------------------------------------------------------------------------------------
 
 

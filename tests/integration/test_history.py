@@ -61,6 +61,18 @@ async def test_a_week_is_from_its_first_microsecond_to_before_the_next(
     assert (snapshot.epoch, snapshot.board, players) == ("closed", WEEK.id, 2)
 
 
+async def test_a_view_is_indexed_by_user_place_and_score(
+    ledger: Ledger, history: History, sql: asyncpg.Connection, make_users: MakeUsers
+) -> None:
+    (a,) = await make_users(1)
+    await score(ledger, a, 5, MONDAY)
+    await history.open(WEEK)
+    rows = await sql.fetch("SELECT indexdef FROM pg_indexes WHERE tablename = $1", WEEK.view)
+    indexes = [row["indexdef"].partition(" ON ")[::2] for row in rows]
+    assert sorted(columns.partition("btree ")[2] for _, columns in indexes) == ["(place)", "(score)", "(user_id)"]
+    assert [made.split()[1] for made, columns in indexes if "(score)" not in columns] == ["UNIQUE", "UNIQUE"]
+
+
 async def test_places_and_ranks_are_as_an_independent_count_has_them(
     ledger: Ledger, history: History, make_users: MakeUsers
 ) -> None:
