@@ -119,7 +119,11 @@ async def _lifespan(
             room=settings.queue_limit,
         )
         revocations = Revocations(stores.ledger)
-        await revocations.refresh()
+        try:
+            await revocations.refresh()
+        except LedgerUnavailable as error:
+            app.state.failure = error
+            raise
         weeks = Rollover(broadcaster, now)
         backlog = Backlog(stores.ledger)
 

@@ -46,7 +46,7 @@ CAUSES: Final = {
     "full": "has no room, or cannot write",
     "slow": "is too slow",
     "read_only": "takes no writes",
-    "schema": "lacks something that `realtime migrate` makes",
+    "schema": "lacks a table",
     "away": "is away",
 }
 """Why PostgreSQL cannot be used now, as metrics and people are told."""
@@ -59,7 +59,9 @@ def mapped() -> Iterator[None]:
         yield
     except _REFUSED as error:
         raise LedgerRefused(str(error)) from error
-    except (*_FULL, *_SLOW, *_READ_ONLY, *_SCHEMA, *_AWAY) as error:
+    except _SCHEMA as error:
+        raise LedgerUnavailable(f"{error}: is it migrated? (`realtime migrate`)") from error
+    except (*_FULL, *_SLOW, *_READ_ONLY, *_AWAY) as error:
         raise LedgerUnavailable(str(error) or type(error).__name__) from error
 
 
