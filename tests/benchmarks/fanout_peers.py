@@ -42,6 +42,8 @@ class Contestant(NamedTuple):
     send: Callable[[float], tuple[int, float]]
     """Sends for so many seconds, HZ times a second; gives deliveries and seconds of the server's CPU."""
     audience: Audience
+    writing: Callable[[], float] | None = None
+    """Seconds so far that it spent writing, by its own clock, where it tells."""
 
 
 class Peers:
