@@ -15,7 +15,7 @@ from typing import Final
 from realtime import wire
 from realtime.boards import Board
 from realtime.errors import RealtimeError
-from realtime.frames import Frame
+from realtime.frames import Answer, Frame
 from realtime.pacing import Pace
 from realtime.standings import Standing
 from realtime.streams import Subscriber
@@ -128,6 +128,6 @@ def tell(watch: Watch, at: float) -> int:
         watch.told, watch.told_until = standing, at + INTERVAL
         watch.subscriber.write(watch.watched.frame)
     else:
-        watch.subscriber.write(Frame(wire.error(_UNAVAILABLE, watch.unanswered)))
+        watch.subscriber.write(Answer(wire.error(_UNAVAILABLE, watch.unanswered)))
     watch.unanswered = None
     return 1
