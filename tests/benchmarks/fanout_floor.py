@@ -63,8 +63,8 @@ WAYS: dict[str, Callable[[Iterable[Connection], Frame], None]] = {
 }
 
 
-async def serve(loop_name: str, detach: bool) -> None:
-    """A server that obeys lines on stdin: `send WAY SECONDS HZ BYTES` and `weigh`."""
+async def serve(detach: bool = True, **options: Any) -> None:
+    """A server that obeys lines on stdin: `send WAY SECONDS HZ BYTES` and `weigh`. `options` are uvicorn's own."""
     connections: set[Connection] = set()
 
     async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
@@ -78,7 +78,9 @@ async def serve(loop_name: str, detach: bool) -> None:
         else:
             await receive()
 
-    config = uvicorn.Config(app, port=0, ws=Connection, log_level="warning", lifespan="off", ws_ping_interval=None)
+    config = uvicorn.Config(
+        app, port=0, ws=Connection, log_level="warning", lifespan="off", ws_ping_interval=None, **options
+    )
     config.load()
     server = uvicorn.Server(config)
     server.lifespan = config.lifespan_class(config)
@@ -159,10 +161,10 @@ def main() -> None:
     if chosen.serve == "uvloop":
         import uvloop
 
-        uvloop.run(serve("uvloop", not chosen.keep_task))
+        uvloop.run(serve(not chosen.keep_task))
         return
     if chosen.serve:
-        asyncio.run(serve("asyncio", not chosen.keep_task))
+        asyncio.run(serve(not chosen.keep_task))
         return
     with tempfile.TemporaryDirectory() as folder:
         floor = str(Path(folder) / "floor")
