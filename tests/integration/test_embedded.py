@@ -40,10 +40,11 @@ on_linux = pytest.mark.skipif(sys.platform != "linux", reason="needs the parent-
 
 # Holds the stores until its standard input ends; at Ctrl-C it tells whether the stores still answer.
 OWNER = """
-import json, socket, sys
+import json, signal, socket, sys
 from pathlib import Path
 from urllib.parse import urlsplit
 from realtime.embedded import EmbeddedError, start
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores Ctrl-C
 try:
     with start(Path(sys.argv[1])) as stores:
         print(json.dumps([stores.database_url, stores.dragonfly_url]), flush=True)
