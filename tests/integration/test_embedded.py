@@ -47,9 +47,11 @@ from realtime.embedded import EmbeddedError, start
 signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores Ctrl-C
 try:
     with start(Path(sys.argv[1])) as stores:
-        print(json.dumps([stores.database_url, stores.dragonfly_url]), flush=True)
+        words = [json.dumps([stores.database_url, stores.dragonfly_url])]
         while True:
             try:
+                while words:
+                    print(words.pop(), flush=True)
                 sys.stdin.read()
                 break
             except KeyboardInterrupt:
