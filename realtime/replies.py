@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from realtime.boards import Board
 from realtime.errors import ForeignContent
+from realtime.submissions import ID_MAX, TOTAL_MAX
 
 
 class Top(NamedTuple):
@@ -92,13 +93,18 @@ def as_text(value: Any) -> str | None:
 
 
 def as_scores(reply: Sequence[Any]) -> dict[int, int]:
-    """ZREVRANGE WITHSCORES under RESP2, in its order. Scores are doubles that hold whole numbers."""
+    """ZREVRANGE WITHSCORES under RESP2, in its order: highest first. Scores are doubles that hold whole numbers."""
     try:
         numbers = list(map(float, reply[1::2]))
         scores = list(map(int, numbers))
         if scores != numbers:
             raise ValueError("a score is not a whole number")
-        return dict(zip(map(int, reply[::2]), scores, strict=True))
+        if scores and max(scores[0], -scores[-1]) > TOTAL_MAX:
+            raise ValueError("a score is beyond plus or minus 2^53")
+        user_ids = list(map(int, reply[::2]))
+        if user_ids and not 1 <= min(user_ids) <= max(user_ids) <= ID_MAX:
+            raise ValueError("a member is no user id")
+        return dict(zip(user_ids, scores, strict=True))
     except (ValueError, OverflowError) as error:
         raise ForeignContent(str(error)) from error
 

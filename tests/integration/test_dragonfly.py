@@ -581,7 +581,10 @@ async def test_a_page_knows_the_rank_of_its_first_row_also_within_a_tie(store: S
     [
         ("set", ALL_TIME.scores_key, "no set"),
         ("zadd", ALL_TIME.scores_key, {"no number": 5}),
+        ("zadd", ALL_TIME.scores_key, {"9" * 30: 5}),
         ("zadd", ALL_TIME.scores_key, {"7": float("inf")}),
+        ("zadd", ALL_TIME.scores_key, {"7": 1e300}),  # a whole number, and none that any client could take
+        ("zadd", ALL_TIME.scores_key, {"7": -1e300}),
         ("set", ALL_TIME.version_key, "no number"),
         ("set", user_key(7), "no hash"),
     ],
