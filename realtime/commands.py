@@ -20,7 +20,7 @@ from typing import Final
 
 from realtime import boards, drift, progress, score_file, simulation
 from realtime.client import Client, connect
-from realtime.errors import LedgerUnavailable, StartupError, StoreUnavailable
+from realtime.errors import ForeignContent, LedgerUnavailable, StartupError, StoreUnavailable
 from realtime.importer import Importer, Summary
 from realtime.inspection import Inspection
 from realtime.players import Players
@@ -39,6 +39,9 @@ SOCKETS: Final = 8
 
 FIRST_WAIT: Final = 10.0
 """Seconds in which a server must greet before a simulation begins."""
+
+HEALED: Final = "a server or worker that runs makes it anew, or `realtime rebuild`"
+"""Who helps a store whose content cannot be compared."""
 
 
 async def import_scores(settings: Settings, path: Path, say: Say) -> bool:
@@ -192,11 +195,14 @@ async def check(settings: Settings, say: Say) -> bool:
     """
     async with opened(settings) as stores:
         now = stores.ledger.clock.now
-        if not stores.store.is_complete:
-            raise StoreUnavailable(stores.store.link.complaint or "its content is being made anew, check again later")
+        if not (await stores.store.adopt()).is_complete:
+            raise StoreUnavailable(f"its content is not complete; {HEALED}")
         inspection = Inspection(stores.ledger, stores.store, now)
         with progress.counting("users") as show:
-            reports = [await drift.check(inspection, board, show) for board in boards.live_boards(now())]
+            try:
+                reports = [await drift.check(inspection, board, show) for board in boards.live_boards(now())]
+            except ForeignContent:
+                raise StoreUnavailable(f"something else wrote under the leaderboard's keys; {HEALED}") from None
     differing = sum(report.differing for report in reports)
     for report in reports:
         waiting = f", {report.waiting} on their way" if report.waiting else ""

@@ -14,7 +14,7 @@ import pytest
 import redis.asyncio
 
 from realtime import boards, drift, inspection, recording
-from realtime.boards import ALL_TIME, Board, week_at
+from realtime.boards import ALL_TIME, EPOCH_KEY, Board, week_at
 from realtime.dragonfly import Store
 from realtime.drift import SEARCH_AGAIN, SHOWN, Drift, Report, check
 from realtime.errors import EpochMoved
@@ -368,10 +368,10 @@ async def test_the_command_prints_what_differs_and_ends_with_1(
 ) -> None:
     variables = {"DATABASE_URL": dsn, "DRAGONFLY_URL": store_url, "REALTIME_SECRET": SECRET}
 
-    async def checked() -> tuple[int, list[str]]:
+    async def checked(*, errors: bool = False) -> tuple[int, list[str]]:
         program = [sys.executable, "-m", "realtime"]
         async with running("check", program=program, env=environment(**variables)) as command:
-            return await command.ends(), command.lines
+            return await command.ends(), command.errors if errors else command.lines
 
     week = week_at(scored.ledger.clock.now()).id
     assert await checked() == (
@@ -390,6 +390,18 @@ async def test_the_command_prints_what_differs_and_ends_with_1(
         stray + "PostgreSQL has nobody like that, the store 5 (version none), which should not be there.",
         "A worker repairs this, or `realtime rebuild`.",
     ]
+
+    healed = "a server or worker that runs makes it anew, or `realtime rebuild`"
+    await keys.set(SCORES, "no board")
+    code, lines = await checked(errors=True)
+    said = f"realtime: The store cannot be used: something else wrote under the leaderboard's keys; {healed}"
+    assert (code, lines[-1]) == (1, said), "in our words, not the store's"
+    await keys.delete(EPOCH_KEY)
+    code, lines = await checked(errors=True)
+    assert (code, lines[-1]) == (1, f"realtime: The store cannot be used: its content is not complete; {healed}")
+    variables["DRAGONFLY_URL"] = "redis://127.0.0.1:1/0"
+    code, lines = await checked(errors=True)
+    assert code == 1 and "onnect" in lines[-1], "that it is away is all that can be said"
 
 
 def test_a_closed_week_is_none_of_our_business() -> None:
