@@ -75,7 +75,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 class Program:
     """A server of the tests' own: its address stays the same from start to start."""
 
-    def __init__(self, folder: Path, command: str) -> None:
+    def __init__(self, folder: Path, command: str, **settings: str) -> None:
         self.folder = folder
         self.said: dict[str, str] = {}  # what it printed at its last start: label -> text
         with socket.socket() as probe:
@@ -87,6 +87,7 @@ class Program:
         self._environment |= {
             "REALTIME_PORT": str(port),
             "REALTIME_DRAIN_S": "0",  # no balancer has to look away first
+            **settings,
         }
         self._process: subprocess.Popen[str] | None = None
 
@@ -124,8 +125,8 @@ class Program:
 class Server(Program):
     """A `realtime up`, with all that the tests do to its boards."""
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder, "up")
+    def __init__(self, folder: Path, **settings: str) -> None:
+        super().__init__(folder, "up", **settings)
         self._http = httpx.Client(base_url=self.url, timeout=20)  # one for all: each of its own costs 30 ms
         self.start()
 
@@ -150,14 +151,15 @@ class Server(Program):
         with ThreadPoolExecutor(1) as thread:  # Playwright's loop runs in this one
             return thread.submit(lambda: asyncio.run(insert())).result()
 
-    def _token(self, *of: str) -> str:
+    def token(self, *of: str) -> str:
+        """A token, with these options of `realtime token`."""
         command = [sys.executable, "-m", "realtime", "token", "--data-dir", str(self.folder), *of]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         return done.stdout.strip().splitlines()[-1]
 
     def rename(self, user: int, name: str) -> None:
         """Lets a player change their own name."""
-        token = self._token("--user-id", str(user), "--scope", "submit")
+        token = self.token("--user-id", str(user), "--scope", "submit")
         answer = self._http.patch("/users/me", json={"username": name}, headers={"authorization": f"Bearer {token}"})
         answer.raise_for_status()
 
@@ -165,7 +167,7 @@ class Server(Program):
         """Adds points to players, by their ids. A score is acknowledged before the board has it: `settle` waits for
         that, so that `board` and `version` tell what the pages are about to hear."""
         if "authorization" not in self._http.headers:
-            self._http.headers["authorization"] = f"Bearer {self._token(*SCORER)}"
+            self._http.headers["authorization"] = f"Bearer {self.token(*SCORER)}"
         rows = [
             {"submission_id": secrets.token_hex(8), "user_id": user, "score_added": added, **more}
             for user, added in points.items()

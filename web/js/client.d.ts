@@ -3,6 +3,8 @@ import type { Board, Diff, Snapshot } from './board.js';
 export type State = 'connecting' | 'live' | 'reconnecting' | 'closed';
 
 export interface Subscribed { type: 'subscribed'; board: string; as?: string; resumed: boolean }
+/** The token ended, and the board needs one: it stands still until `auth` brings another. */
+export interface Unsubscribed { type: 'unsubscribed'; board: string; as: string }
 export interface Rollover { type: 'rollover'; as: string; from: string; to: string }
 export interface ServerError { type: 'error'; code: string; message: string; board?: string }
 export interface Authenticated { type: 'authenticated'; user_id: number | null; expires_at: string }
@@ -78,7 +80,7 @@ export declare class Client {
   on(type: string, listener: (message: any) => void): () => void;
   subscribe(
     board: string,
-    listener: (board: Board | null, message: Snapshot | Diff | Subscribed | Rollover | ServerError) => void,
+    listener: (board: Board | null, message: Snapshot | Diff | Subscribed | Unsubscribed | Rollover | ServerError) => void,
   ): () => void;
   watch(board: string, userId: number, listener: (rank: Rank) => void): () => void;
   submit(submission: Submission): Promise<Accepted | Rejected>;

@@ -30,6 +30,7 @@ export class Client {
 
   #url; #Socket; #time; #random; #keep; #hooks = [];
   #token; #authed = false; #authWaits = [];
+  #barred = false; // something was refused, or ended, for want of rights: the next good token asks for it again
   #socket = null; #greetedAt = null; #attempt = 0; #comeBackAt = 0; #offset = 0;
   #retry; #life; #lifeDue; #silent; #later = new Set();
   #listeners = new Map(); #subs = new Map(); #watches = new Map(); #pending = new Map();
@@ -193,8 +194,7 @@ export class Client {
       this.stale = false;
       this.#ping(PING_MS);
       this.#identify();
-      for (const sub of this.#subs.values()) this.#ask(sub, sub.board);
-      for (const { board, user_id } of this.#watches.values()) this.#send({ type: 'watch', board, user_id });
+      this.#askAll();
       this.#resend();
       this.#change('live');
     },
@@ -208,6 +208,13 @@ export class Client {
       sub.asking = false;
       this.#tell(sub, message);
     },
+    unsubscribed: (message) => {
+      const sub = this.#subs.get(message.as);
+      if (!sub?.id) return; // the answer to our own, after which it was asked for anew
+      this.#barred = true;
+      this.#tell(sub, message);
+    },
+    unwatched: () => { this.#barred = true; },
     snapshot: (message) => this.#reduce(message),
     diff: (message) => this.#reduce(message),
     rollover: (message) => {
@@ -240,6 +247,7 @@ export class Client {
     authenticated: (message) => {
       this.#authed = true;
       this.#answerAuth(message);
+      if (this.#barred) this.#askAll();
       this.#resend();
     },
     error: (message) => {
@@ -249,7 +257,10 @@ export class Client {
         this.#tell(sub, message);
         if (PASSING.has(message.code)) this.#after(1000 + 9000 * this.#random(), () => this.#ask(sub, sub.board));
       }
-      if (message.board) return;
+      if (message.board) {
+        if (RIGHTS.has(message.code)) this.#barred = true;
+        return;
+      }
       if (PASSING.has(message.code) && this.#token && !this.#authed) this.#after(1000 + 4000 * this.#random(), () => this.#identify());
       if (!RIGHTS.has(message.code)) return;
       this.#authed = false;
@@ -267,6 +278,12 @@ export class Client {
   #identify() { if (this.#token && !this.#authed) this.#send({ type: 'auth', token: this.#token }); }
 
   // ---- boards and submissions
+
+  #askAll() {
+    this.#barred = false;
+    for (const sub of this.#subs.values()) this.#ask(sub, sub.board);
+    for (const { board, user_id } of this.#watches.values()) this.#send({ type: 'watch', board, user_id });
+  }
 
   #ask(sub, board) {
     if (this.#subs.get(sub.asked) !== sub || this.#greetedAt === null) return;

@@ -1,5 +1,5 @@
 // Owns where this code was served from, what the address bar says, and who is signed in here.
-// Never sends anything. Assumes that every script lies below `static/` of its server, with or without a path prefix.
+// Never sends a token to another server. Assumes that every script lies below `static/` of its server, with or without a path prefix.
 
 /** The server's base address: everything before `static/`. */
 export const base = (scriptUrl) => new URL(scriptUrl.replace(/\/static\/.*$/, '/'));
@@ -42,8 +42,10 @@ export function holdSession(held) {
   } catch { /* storage is off: signed in until the page closes */ }
 }
 
-export async function getJson(path, from = server) {
-  const response = await fetch(new URL(path, from), { headers: { accept: 'application/json' } });
+/** Asks this server for whoever is signed in here, as private boards need it; another one for nobody. */
+export async function getJson(path, from = server, token = from === server ? session()?.token : undefined) {
+  const headers = { accept: 'application/json', ...(token && { authorization: `Bearer ${token}` }) };
+  const response = await fetch(new URL(path, from), { headers });
   const body = await response.json().catch(() => null);
   return response.ok ? body : Promise.reject(Object.assign(new Error(body?.error?.message ?? response.statusText), { status: response.status, code: body?.error?.code }));
 }

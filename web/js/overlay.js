@@ -27,6 +27,7 @@ let board = null;
 let shown = null; // id of the board on screen
 let rank = null; // of the highlighted user, where it stands outside the rows
 let name = null;
+let ended = false; // the server no longer sends this board: its token is over
 let downSince = null;
 
 /** The first rows of the board; the last one gives way to the highlighted user who stands further down. */
@@ -68,7 +69,7 @@ function showHeader() {
 }
 
 function clock() {
-  const down = client.state !== 'live' || client.stale;
+  const down = client.state !== 'live' || client.stale || ended;
   downSince = down ? downSince ?? Date.now() : null;
   if (options.status && down && Date.now() - downSince >= PAUSED_MS) return 'Paused';
   const start = weekStart(board.board);
@@ -80,7 +81,7 @@ function clock() {
 
 async function learnName() {
   const path = `boards/${encodeURIComponent(options.board)}/users/${options.user}?neighbours=0`;
-  name = (await getJson(path).catch(() => null))?.username ?? name;
+  name = (await getJson(path, server, token).catch(() => null))?.username ?? name;
   beat.ask();
 }
 
@@ -89,7 +90,8 @@ function tick() {
   setTimeout(tick, 1000 - (client.now() % 1000));
 }
 
-client.subscribe(options.board, (next) => {
+client.subscribe(options.board, (next, { type }) => {
+  ended = type === 'unsubscribed' || type === 'error';
   if (!next) return; // a new week: what stands stays until its first snapshot is here
   const first = next.board !== board?.board;
   board = next;

@@ -107,7 +107,7 @@ function start() {
     if (counted && rank) counted.textContent = `Counted, rank ${amount(rank)}`;
     counted = null;
   });
-  getJson(`boards/all_time/users/${held.user_id}?neighbours=0`).then(({ score }) => showTotal(score), () => {});
+  getJson(`boards/all_time/users/${held.user_id}?neighbours=0`, server, held.token).then(({ score }) => showTotal(score), () => {});
 }
 
 function showTotal(score) { $('total-score').textContent = amount(score ?? 0); }

@@ -18,11 +18,13 @@ import { boardName, points, weekAt, weekName, weekStart } from './words.js';
 
 const DAY_MS = 86_400_000;
 const FOUND_MS = 3_000;
+const BARRED = new Set(['unauthorized', 'expired', 'forbidden']);
 const $ = (id) => document.getElementById(id);
 const reduced = matchMedia('(prefers-reduced-motion: reduce)');
 const narrow = matchMedia('(max-width: 899px)');
 
-const client = new Client(new URL('ws', server));
+const signedIn = session();
+const client = new Client(new URL('ws', server), { token: signedIn?.token }); // where boards are private, they need one
 const list = $('list');
 const rows = new Rows(list, { covered: () => (narrow.matches ? 3 : 0) });
 const podium = new Podium($('podium'));
@@ -33,7 +35,6 @@ const tabs = new Tabs($('tabs'), ({ dataset }) => (dataset.board ? show({ ...vie
 const weeks = new Weeks($('picker'), () => client.now(), (chosen) => show({ ...view, board: chosen }));
 const followedBar = new FollowedBar($('me-bar'), () => goTo(view.me));
 
-const signedIn = session();
 let view = readView();
 let board = null; // what the client holds of the shown board
 let ranked = []; // its ranks
@@ -124,11 +125,23 @@ function onBoard(next, message) {
     rows.clear();
     podium.clear();
   }
-  trouble = message.type === 'error' ? message.message || message.code : '';
+  if (isBarred(message)) {
+    blank();
+    next = null;
+  }
+  trouble = troubleIn(message);
   const first = next && next.board !== board?.board;
   board = next;
   if (first) beat.now();
   else beat.ask();
+}
+
+/** Whether the board may not be seen, or no longer: it is private. */
+const isBarred = ({ type, code }) => type === 'unsubscribed' || (type === 'error' && BARRED.has(code));
+
+function troubleIn(message) {
+  if (isBarred(message) && message.code !== 'forbidden') return 'This board is private. Sign in to see it.';
+  return message.type === 'error' ? message.message || message.code : '';
 }
 
 // ---- painting

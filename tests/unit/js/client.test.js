@@ -378,6 +378,45 @@ test('a token that cannot be checked now is sent again', async () => {
   assert.equal(client.state, 'live');
 });
 
+test('a private board that ended with its token goes on with the next one', () => {
+  const seen = [];
+  const client = open({ token: 't' });
+  client.subscribe('current_week', (board, message) => seen.push([message.type, board?.version]));
+  client.watch('current_week', 7, () => {});
+  last().greet().say({ type: 'authenticated', user_id: null }, subscribed('week_of_2026_11_23', 'current_week'), snapshot('week_of_2026_11_23', 3));
+  last().say({ type: 'error', code: 'expired', message: '' }, { type: 'unsubscribed', board: 'week_of_2026_11_23', as: 'current_week' },
+    { type: 'unwatched', board: 'week_of_2026_11_23', user_id: 7 });
+  client.auth('next');
+  assert.equal(last().of('subscribe').length, 1);
+  last().say({ type: 'authenticated', user_id: null });
+  assert.deepEqual(last().of('subscribe').at(-1), { type: 'subscribe', board: 'current_week', since: { epoch: 'x', version: 3 } });
+  assert.equal(last().of('watch').length, 2);
+  last().say(subscribed('week_of_2026_11_23', 'current_week', true), diff('week_of_2026_11_23', 3, 4));
+  assert.deepEqual(seen, [['snapshot', 3], ['unsubscribed', 3], ['subscribed', 3], ['diff', 4]]);
+  client.auth('another');
+  last().say({ type: 'authenticated', user_id: null });
+  assert.equal(last().of('subscribe').length, 2, 'nothing had ended');
+});
+
+test('a private board refused while the token could not be checked comes as soon as it is', () => {
+  const client = open({ token: 't' });
+  client.subscribe('all_time', () => {});
+  last().greet().say({ type: 'error', code: 'unavailable', message: '' }, { type: 'error', code: 'unauthorized', message: '', board: 'all_time' });
+  time.pass(6_000);
+  last().say({ type: 'authenticated', user_id: null });
+  assert.equal(last().of('subscribe').length, 2);
+});
+
+test('an unsubscribed of our own is no loss', () => {
+  const seen = [];
+  const client = open();
+  last().greet();
+  client.subscribe('all_time', () => {})();
+  client.subscribe('all_time', (board, message) => seen.push(message.type));
+  last().say({ type: 'unsubscribed', board: 'all_time', as: 'all_time' }, subscribed('all_time'), snapshot('all_time', 1));
+  assert.deepEqual(seen, ['snapshot']);
+});
+
 test('rank messages reach the watcher of their board and user, also through an alias and a rollover', () => {
   const ranks = [];
   const client = open();

@@ -1,0 +1,50 @@
+"""Pages where boards are private: whoever signed in sees them, an overlay by its token, nobody else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from tests.browser.conftest import OpenPage, Server
+from tests.browser.looking import expect_rows
+from tests.browser.test_play import register
+
+NAMES = [f"Player {number:03}" for number in range(1, 102)]
+
+
+@pytest.fixture(scope="module")
+def private(tmp_path_factory: pytest.TempPathFactory, chromium: Browser) -> Iterator[Server]:
+    """A server of private boards with 101 players."""
+    made = Server(tmp_path_factory.mktemp("private") / "data", REALTIME_BOARDS="private")
+    made.score({user: 5_000 - at for at, user in enumerate(made.make_users(NAMES))})
+    yield made
+    made.stop()
+
+
+def test_whoever_is_signed_in_sees_boards_and_their_own_place(open_page: OpenPage, private: Server) -> None:
+    page = open_page(private.url)
+    expect(page.locator("#empty")).to_contain_text("This board is private. Sign in to see it.")
+    page.goto(f"{private.url}/play")
+    register(page, "Newcomer")
+    page.locator("#points").fill("5")
+    page.get_by_role("button", name="Add points").click()
+    expect(page.locator("#total-score")).to_have_text("5")
+    page.reload()
+    expect(page.locator("#total-score")).to_have_text("5")
+    page.get_by_role("link", name="See yourself on the board").click()
+    expect(page.locator("#count")).to_have_text("102 players")
+    expect(page.locator(".me-name")).to_have_text("Newcomer")
+    page.locator("#player").fill("player 101")
+    page.get_by_role("button", name="Find", exact=True).click()
+    expect(page.locator("#result")).to_contain_text("Player 101 is rank 101, outside the top 100.")
+
+
+def test_an_overlay_shows_by_its_token_whom_it_follows_further_down(open_page: OpenPage, private: Server) -> None:
+    token = private.token("--scope", "read", "--board", "all_time")
+    user = private.make_users(["Far down"])[0]
+    private.score({user: 1})
+    page = open_page(f"{private.url}/overlay?board=all_time&top=3&user={user}#token={token}")
+    expect(page.locator("#list .row").last).to_contain_text("Far down")
+    expect_rows(page, [(1, NAMES[0], 5_000), (2, NAMES[1], 4_999), private.board("all_time?limit=1000")[-1]])
