@@ -48,3 +48,8 @@ def test_an_overlay_shows_by_its_token_whom_it_follows_further_down(open_page: O
     page = open_page(f"{private.url}/overlay?board=all_time&top=3&user={user}#token={token}")
     expect(page.locator("#list .row").last).to_contain_text("Far down")
     expect_rows(page, [(1, NAMES[0], 5_000), (2, NAMES[1], 4_999), private.board("all_time?limit=1000")[-1]])
+
+
+def test_the_setup_page_says_that_the_address_needs_a_token(open_page: OpenPage, private: Server) -> None:
+    page = open_page(f"{private.url}/overlay/setup")
+    expect(page.locator("#private")).to_be_visible()

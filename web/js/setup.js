@@ -63,8 +63,13 @@ $('copy').addEventListener('click', async () => {
 });
 new ResizeObserver(show).observe($('stage'));
 
-getJson('boards?limit=20').then(({ boards }) => {
+function offer({ boards }) {
   const weeks = boards.filter(({ closed, board }) => closed && weekStart(board) !== null).slice(0, 20);
   const name = (start) => `${weekName(start)}, ${new Date(start).getUTCFullYear()}`;
   form.elements.board.append(...weeks.map(({ board }) => new Option(name(weekStart(board)), board)));
-}, () => {});
+}
+
+getJson('boards?limit=20', server, null).then(offer, ({ status }) => { // as the overlay asks: for nobody who signed in
+  $('private').hidden = status !== 401;
+  return getJson('boards?limit=20').then(offer);
+}).catch(() => {});
