@@ -208,7 +208,7 @@ def token(
     board: Annotated[
         list[str] | None, typer.Option(help="Bind it to this board, as for an overlay; may be given again.")
     ] = None,
-    lifetime: Annotated[int, typer.Option(help="Seconds it lives.")] = 86_400,
+    lifetime: Annotated[int, typer.Option(min=1, help="Seconds it lives.")] = 86_400,
     data_dir: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
     """Make a token; it is the last line printed."""

@@ -186,6 +186,12 @@ def command(dsn: str, *arguments: str, stdin: str = "") -> subprocess.CompletedP
     )  # fmt: skip
 
 
+async def test_no_token_is_made_that_has_expired_already(dsn: str) -> None:
+    made = await asyncio.to_thread(command, dsn, "token", "--scope", "read", "--lifetime", "0")
+    assert (made.returncode, made.stdout) == (2, "")
+    assert "--lifetime" in made.stderr
+
+
 async def test_a_revoked_token_ends_everywhere_within_two_seconds_and_leaves_a_row(
     serve: Serve, dsn: str, sql: asyncpg.Connection
 ) -> None:
