@@ -75,6 +75,13 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "every_store: runs on each store that this machine has, not on one alone")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long forms take the time they take."""
+    for item in items:
+        if item.get_closest_marker("long"):
+            item.add_marker(pytest.mark.timeout(0))
+
+
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """How many processes the whole suite runs in, each with stores of its own: one a core. A part of the suite, or all
     of it on the one store that was given, runs in this process."""
