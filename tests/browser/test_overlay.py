@@ -206,6 +206,27 @@ class PlayedWeeks:
         self.say(type="hello", protocol=1, now="2026-01-11T23:59:30.000Z")
 
 
+@pytest.mark.parametrize("theme", ["board", "outline"])
+def test_a_strip_shows_a_long_score_to_its_last_digit(open_page: OpenPage, theme: str) -> None:
+    weeks = PlayedWeeks("week_of_2026_01_05")
+    names = "Somebody with a long name", "Somebody else of whom there is as much to say"
+    weeks.entries = [
+        {"user_id": at, "username": name, "score": score}
+        for at, name, score in [(1, names[0], 2_147_483_647), (2, names[1], 987_654_321)]
+    ]
+    weeks.entries += [{"user_id": at, "username": "Kim", "score": 1_234 - at} for at in (3, 4, 5)]
+    page = open_page(
+        f"/overlay?shape=strip&theme={theme}",
+        viewport={"width": 1280, "height": 88},
+        before=lambda page: page.route_web_socket("**/ws", weeks),
+    )
+    expect(page.locator(".row")).to_have_count(5)
+    for row in page.locator(".row").all():
+        cell, score = row.bounding_box(), row.locator(".score").bounding_box()
+        assert cell and score
+        assert score["x"] + score["width"] <= cell["x"] + cell["width"] <= 1280
+
+
 def test_a_week_ends_and_the_next_begins_with_nobody_there(open_page: OpenPage) -> None:
     weeks = PlayedWeeks("week_of_2026_01_05")
     page = open_page("/overlay", viewport=OBS_SIZE, before=lambda page: page.route_web_socket("**/ws", weeks))
