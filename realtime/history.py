@@ -26,6 +26,7 @@ from realtime.errors import LedgerUnavailable, RealtimeError, StoreUnavailable
 from realtime.postgres import PATIENT_TIMEOUT
 from realtime.replies import NamesAt
 from realtime.standings import Snapshot, Standing, standing
+from realtime.submissions import ID_MAX, TOTAL_MAX
 
 log = logging.getLogger(__name__)
 
@@ -297,6 +298,10 @@ def _decode(board: Board, value: bytes, names_at: NamesAt) -> tuple[Snapshot, in
         entries = cached["entries"]
         scores = {int(entry["user_id"]): int(entry["score"]) for entry in entries}
         names = {int(entry["user_id"]): str(entry["username"]) for entry in entries}
-        return Snapshot(board.id, CLOSED_EPOCH, int(cached["version"]), scores, names), int(cached["players"])
+        version, players = int(cached["version"]), int(cached["players"])
+        counts = (version, players, *scores)
+        if min(counts) < 0 or max(counts) > ID_MAX or any(abs(score) > TOTAL_MAX for score in scores.values()):
+            return None  # no number of ours, and none that could be told anybody
+        return Snapshot(board.id, CLOSED_EPOCH, version, scores, names), players
     except (ValueError, TypeError, KeyError):
         return None

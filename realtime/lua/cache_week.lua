@@ -12,7 +12,8 @@ if tonumber(known[2] or 0) ~= tonumber(ARGV[2]) or (known[3] or '') ~= ARGV[3] t
 local there = known[1]
 if there then
   local ok, old = pcall(cjson.decode, there)
-  if ok and type(old) == 'table' and tonumber(old.version) and tonumber(old.version) > tonumber(ARGV[1]) then return 0 end
+  local version = ok and type(old) == 'table' and tonumber(old.version)
+  if version and version > tonumber(ARGV[1]) and version < 2^53 then return 0 end  -- beyond that it is none of ours
 end
 redis.call('SET', KEYS[1], ARGV[4])
 return 1

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import asyncpg
 import orjson
@@ -131,6 +133,27 @@ async def test_a_spoilt_cache_is_read_anew(
     await keys.set(WEEK.cache_key, spoilt)
     assert await history.snapshot(WEEK) == first
     assert orjson.loads(str(await keys.get(WEEK.cache_key)))["players"] == 1
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        {"version": 10**30},
+        {"players": -1},
+        {"entries": [{"user_id": 1, "username": "x", "score": 1e300}]},
+        {"entries": [{"user_id": 10**30, "username": "x", "score": 5}]},
+    ],
+)
+async def test_a_cache_with_numbers_that_cannot_be_ours_is_read_anew(
+    ledger: Ledger, history: History, keys: Redis, make_users: MakeUsers, spoilt: dict[str, Any]
+) -> None:
+    (user,) = await make_users(1)
+    await score(ledger, user, 5, MONDAY)
+    first = await history.snapshot(WEEK)
+    kept = json.loads(str(await keys.get(WEEK.cache_key)))
+    await keys.set(WEEK.cache_key, json.dumps(kept | spoilt))
+    assert await history.snapshot(WEEK) == first
+    assert json.loads(str(await keys.get(WEEK.cache_key))) == kept
 
 
 async def test_a_rename_reaches_every_closed_week_without_touching_its_view(
