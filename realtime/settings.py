@@ -6,7 +6,8 @@ told at once, each with the name to change, and never with the value of a secret
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from difflib import get_close_matches
 from ipaddress import ip_network
 from typing import Annotated, Any, Final, Literal, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
@@ -16,6 +17,9 @@ from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field,
 from realtime.errors import StartupError
 
 SECRETS: Final = frozenset({"DATABASE_URL", "DRAGONFLY_URL", "REALTIME_SECRET"})
+PREFIX: Final = "REALTIME_"
+ALIKE: Final = 0.85
+"""From which likeness on, of 1, an unknown name is a misspelt one: a letter or two."""
 
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
@@ -162,11 +166,15 @@ class Settings(BaseModel):
     @classmethod
     def load(cls, environment: Mapping[str, str]) -> Settings:
         """Settings from variables; an empty one counts as unset. Raises StartupError that names every mistake."""
+        given = {name: value for name, value in environment.items() if value != ""}
+        mistakes = [f"  {name}: there is no such setting; is {meant} meant?" for name, meant in _misspelt(given)]
         try:
-            return cls.model_validate({name: value for name, value in environment.items() if value != ""})
+            settings = cls.model_validate(given)
         except ValidationError as error:
-            lines = [f"  {_name_of(mistake['loc'])}: {mistake['msg']}" for mistake in error.errors()]
-            raise StartupError("These settings are wrong:\n" + "\n".join(lines)) from None
+            mistakes += [f"  {_name_of(mistake['loc'])}: {mistake['msg']}" for mistake in error.errors()]
+        if mistakes:
+            raise StartupError("These settings are wrong:\n" + "\n".join(mistakes))
+        return settings
 
     def require_stores(self) -> Settings:
         """These settings, where both stores and the secret are named. Raises StartupError naming what is missing."""
@@ -182,6 +190,18 @@ class Settings(BaseModel):
                 "other commands find them with --data-dir.)"
             )
         return self
+
+
+def _misspelt(names: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """(name, the setting it is close to) of variables that would be passed over silently.
+
+    Others that begin alike are left alone: Kubernetes sets REALTIME_SERVICE_HOST for a service called realtime.
+    """
+    known = {name.removeprefix(PREFIX): name for name in variables()}
+    for name in names:
+        if name.startswith(PREFIX) and name not in known.values():
+            for close in get_close_matches(name.removeprefix(PREFIX), known, 1, ALIKE):
+                yield name, known[close]
 
 
 def _name_of(location: tuple[int | str, ...]) -> str:

@@ -72,6 +72,23 @@ def test_all_mistakes_are_told_at_once() -> None:
         assert name in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("REALTIME_BORDS", "REALTIME_BOARDS"), ("REALTIME_ORIGIN", "REALTIME_ORIGINS"),
+     ("REALTIME_TRUSTED_PROXY", "REALTIME_TRUSTED_PROXIES")],
+)  # fmt: skip
+def test_a_misspelt_name_is_a_mistake_and_not_passed_over(name: str, meant: str) -> None:
+    with pytest.raises(StartupError) as caught:
+        Settings.load({name: "private", "REALTIME_PORT": "-1"})
+    assert f"{name}: there is no such setting; is {meant} meant?" in str(caught.value)
+    assert "REALTIME_PORT" in str(caught.value)
+
+
+def test_what_else_begins_alike_is_left_alone() -> None:
+    services = {"REALTIME_SERVICE_HOST": "10.0.0.1", "REALTIME_SERVICE_PORT": "80", "REALTIME_PORT_8000_TCP": "tcp://a"}
+    assert Settings.load({**services, "REALTIME_VERSION": "1"}) == Settings.load({})
+
+
 def test_no_secret_is_told_in_a_mistake() -> None:
     with pytest.raises(StartupError) as caught:
         Settings.load({**STORES, "REALTIME_PORT": "http"})
