@@ -46,7 +46,7 @@ POLICY = (
 # Page address -> (file below web/, who may frame it). A frame around a sign-in could steal its clicks.
 PAGES = {
     "/": ("index.html", "'self'"),
-    "/overlay": ("overlay.html", "*"),
+    "/overlay": ("overlay.html", "* file:"),  # streamers put pages of their own disk around it
     "/overlay/setup": ("setup.html", "'none'"),
     "/play": ("play.html", "'none'"),
 }
