@@ -148,6 +148,9 @@ def show_settings(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     widest = max(len(one.value) for one in shown)
     for one in shown:
         say(f"{one.name:<38} {one.value:<{widest}}  {one.source}".rstrip())
+    if sources.get("DATABASE_URL") == str(data_dir):
+        own = " ".join(f"{name}={value}" for name, value in DEVELOPMENT.items() if name not in environment)
+        say(f"# so for the other commands; `realtime up` itself runs with {own}, and its own options")
 
 
 @cli.command()
@@ -221,6 +224,8 @@ def token(
     if not settings.secret:
         raise StartupError("Set REALTIME_SECRET, or name a development instance with --data-dir.")
     scopes = [name for given in scope for name in given.replace(",", " ").split()]
+    if scopes == ["submit"] and user_id is None:
+        typer.echo("This token can submit nothing: `submit` is for the user it speaks for, --user-id N.", err=True)
     for name in board or ():
         boards.resolve(name, datetime.now(UTC))
     span = timedelta(seconds=lifetime)

@@ -12,6 +12,7 @@ from playwright.sync_api import Page, Route, WebSocketRoute, expect
 
 from tests.browser.conftest import DESKTOP, PHONE, Cast, OpenPage, Server
 from tests.browser.looking import expect_live, expect_rows, rows
+from tests.browser.test_overlay import PlayedWeeks
 
 
 @pytest.mark.parametrize("viewport", [PHONE, DESKTOP, {"width": 320, "height": 640}], ids=["phone", "desktop", "small"])
@@ -456,3 +457,19 @@ def test_every_page_works_below_a_path_prefix(open_page: OpenPage, server: Serve
     else:
         expect(page.locator("#signed-out")).to_be_visible()
     assert missing == []
+
+
+@pytest.mark.parametrize("width", [360, 1280, 1920])
+def test_a_long_score_stays_over_its_own_step(open_page: OpenPage, width: int) -> None:
+    weeks = PlayedWeeks("week_of_2026_01_05")
+    weeks.entries = [{"user_id": at, "username": "Kim", "score": 2_147_483_647 - at} for at in range(1, 4)]
+    page = open_page(
+        "/",
+        viewport={"width": width, "height": 800},
+        before=lambda page: page.route_web_socket("**/ws", weeks),
+    )
+    expect(page.locator("#podium .points")).to_have_count(3)
+    for place in page.locator("#podium .place").all():
+        step, points = place.bounding_box(), place.locator(".points").bounding_box()
+        assert step and points
+        assert step["x"] <= points["x"] and points["x"] + points["width"] <= step["x"] + step["width"]

@@ -362,6 +362,16 @@ def test_ctrl_c_leaves_the_stores_to_their_owner(tmp_path, owners):
     assert left_behind(family) == []
 
 
+def test_settings_beside_up_say_what_up_itself_runs_with(tmp_path):
+    clean = {"PATH": os.environ["PATH"], "PYTHONPATH": f"{ROOT}:{SITE}", "REALTIME_DRAIN_S": "1"}
+    command = [sys.executable, "-m", "realtime", "settings", "--data-dir", str(tmp_path)]
+    with start(tmp_path):
+        done = subprocess.run(command, env=clean, check=True, capture_output=True, text=True)
+    *shown, note = done.stdout.splitlines()
+    assert any(line.split()[:2] == ["REALTIME_REGISTRATION", "closed"] for line in shown)
+    assert "REALTIME_REGISTRATION=open" in note and "REALTIME_DRAIN_S" not in note
+
+
 @pytest.mark.parametrize("place", ["with spaces and 'quotes\"", "a-long-path/" * 20])
 def test_any_path_will_do(tmp_path, place):
     with start(tmp_path / place) as stores:

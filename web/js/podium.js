@@ -2,7 +2,13 @@
 import { coverWith } from './plates.js';
 import { amount } from './words.js';
 
+const LONG = 9; // characters of a score from which on it is set smaller: a step is no wider than 1,234,567
 const CLIMB = { duration: 600, easing: 'cubic-bezier(.2,.7,.2,1)' };
+
+function write(text, score) {
+  text.textContent = amount(score);
+  text.parentNode.classList.toggle('long', text.textContent.length > LONG);
+}
 
 function person(entry, isMe) {
   const node = document.createElement('div');
@@ -13,9 +19,9 @@ function person(entry, isMe) {
   bdi.textContent = entry.username;
   name.append(bdi);
   score.className = 'points';
-  text.textContent = amount(entry.score);
   plate.className = 'plate';
   score.append(text, plate);
+  write(text, entry.score);
   node.append(name, score);
   return Object.assign(node, { user: entry.user_id, score: entry.score, text, plate });
 }
@@ -66,7 +72,7 @@ export class Podium {
       node.classList.toggle('is-me', user === me);
       const bdi = node.querySelector('bdi');
       if (bdi.textContent !== entry.username) bdi.textContent = entry.username;
-      if (old.score !== entry.score) node.text.textContent = amount(entry.score);
+      if (old.score !== entry.score) write(node.text, entry.score);
       return { user, node, score: entry.score };
     }
     if (old && user === null && old.user === null) return old;
