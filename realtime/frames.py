@@ -30,6 +30,8 @@ __all__ = [
     "PING",
     "PONG",
     "TEXT",
+    "Answer",
+    "Burst",
     "Deframer",
     "Frame",
     "Incoming",

@@ -40,10 +40,10 @@ PATIENT_TIMEOUT: Final = 3_600.0
 """Seconds after which the client gives up where statement_timeout was raised: imports, views."""
 
 _MIGRATION_LOCK: Final = 0x7265616C74696D65  # "realtime"
+_REBUILD_LOCK: Final = _MIGRATION_LOCK + 1
 
 _MIGRATION_TRIES: Final = 5
-"""How often migrations begin anew where they met a deadlock."""
-_REBUILD_LOCK: Final = _MIGRATION_LOCK + 1
+"""How often migrations are tried where they meet a deadlock."""
 
 
 class Recorded(NamedTuple):

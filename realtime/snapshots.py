@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from realtime.boards import Board
 from realtime.errors import ForeignContent, StoreChanged, StoreUnavailable
+from realtime.replies import NamesAt
 from realtime.standings import Snapshot
 
 if TYPE_CHECKING:
@@ -64,8 +65,7 @@ class SnapshotReader:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._names: dict[int, str] = {}
-        # The (epoch, version:users) at which every name in `_names` was true.
-        self._names_at: tuple[str | None, int] = (None, -1)
+        self._names_at = NamesAt(None, -1)  # when every name in `_names` was true
         self._newest: dict[Board, _At] = {}
 
     async def read(self, wanted: Sequence[Board], shown: Iterable[int] = ()) -> dict[Board, Snapshot]:
@@ -119,7 +119,7 @@ class SnapshotReader:
             self._newest[board] = at
 
     def _take_names(self, reading: Reading) -> None:
-        at = (reading.epoch, reading.users_version)
+        at = NamesAt(reading.epoch, reading.users_version)
         if at != self._names_at or len(self._names) > NAMES_KEPT:
             self._names, self._names_at = {}, at
         self._names |= reading.names
@@ -157,7 +157,7 @@ class SnapshotReader:
             around = await self._store.around(board, user_id, neighbours)
             await self._check_epoch(around.epoch)
             self._check_version(board, seen[board], _At(around.epoch, around.version))
-            at = (around.epoch, around.users_version)
+            at = NamesAt(around.epoch, around.users_version)
             unknown = [i for i in around.scores if i not in self._names] if at == self._names_at else [*around.scores]
             if unknown:
                 self._take_names(await self._store.read([], unknown))
