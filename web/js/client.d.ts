@@ -67,6 +67,9 @@ export interface WebSocketLike {
   close(): void;
 }
 
+/** Codes of what is refused, or ended, for want of rights. */
+export declare const RIGHTS: ReadonlySet<string>;
+
 /** A connection to `/ws` of a leaderboard server. It reconnects for ever; `close` ends it. */
 export declare class Client {
   constructor(url: string | URL, options?: Options);

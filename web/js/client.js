@@ -11,7 +11,7 @@ const WAIT_MS = 30_000; // the longest wait between attempts
 const KEEP = 100; // submissions waiting at a time
 const PATIENCE = { 1012: 2, 4401: 5, 4429: 5 }; // attempts to count as made when the server closes with this code
 const PASSING = new Set(['overloaded', 'unavailable', 'too_many']); // refusals that time heals
-const RIGHTS = new Set(['unauthorized', 'forbidden', 'expired']);
+export const RIGHTS = new Set(['unauthorized', 'forbidden', 'expired']); // refusals for want of rights
 
 const systemTime = {
   now: () => Date.now(),

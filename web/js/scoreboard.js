@@ -2,7 +2,7 @@
 // Never keeps a truth of its own: boards come from the client, the view from the address bar.
 import { Beat } from './beat.js';
 import { ranks } from './board.js';
-import { Client } from './client.js';
+import { Client, RIGHTS } from './client.js';
 import { PlayerCount } from './count.js';
 import { Countdown } from './countdown.js';
 import { find, found } from './find.js';
@@ -18,7 +18,6 @@ import { boardName, points, weekAt, weekName, weekStart } from './words.js';
 
 const DAY_MS = 86_400_000;
 const FOUND_MS = 3_000;
-const BARRED = new Set(['unauthorized', 'expired', 'forbidden']);
 const $ = (id) => document.getElementById(id);
 const reduced = matchMedia('(prefers-reduced-motion: reduce)');
 const narrow = matchMedia('(max-width: 899px)');
@@ -137,7 +136,7 @@ function onBoard(next, message) {
 }
 
 /** Whether the board may not be seen, or no longer: it is private. */
-const isBarred = ({ type, code }) => type === 'unsubscribed' || (type === 'error' && BARRED.has(code));
+const isBarred = ({ type, code }) => type === 'unsubscribed' || (type === 'error' && RIGHTS.has(code));
 
 function troubleIn(message) {
   if (isBarred(message) && message.code !== 'forbidden') return 'This board is private. Sign in to see it.';
