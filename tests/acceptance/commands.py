@@ -14,6 +14,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -84,7 +85,11 @@ def environment(**variables: str) -> dict[str, str]:
 async def running(
     *arguments: str, program: list[str] | None = None, env: Mapping[str, str] | None = None, **options: Any
 ) -> AsyncIterator[Command]:
-    """`realtime ARGUMENTS` (or `program ARGUMENTS`) for the block; killed at its end where it still runs."""
+    """`realtime ARGUMENTS` (or `program ARGUMENTS`) for the block; killed at its end where it still runs.
+
+    It runs where there is no `.realtime`, unless a test says where: the checkout's would be found, which is no test's.
+    """
+    options.setdefault("cwd", Path(__file__).parent)
     process = await asyncio.create_subprocess_exec(
         *(program or [sys.executable, "-m", "realtime"]), *arguments,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env=env, **options,
