@@ -7,9 +7,8 @@ method raises StoreUnavailable and its kin (see `realtime.errors`).
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,7 +16,7 @@ import redis.exceptions as failures
 
 from realtime import boards, resources
 from realtime.boards import Board
-from realtime.errors import EpochMoved, StoreChanged, StoreUnavailable
+from realtime.errors import EpochMoved, StoreChanged
 from realtime.replies import (
     Announcement,
     Around,
@@ -34,6 +33,7 @@ from realtime.replies import (
 )
 from realtime.standings import Standing, standing
 from realtime.store_link import Content, Link, mapped
+from realtime.store_pool import Command, Script, checked
 
 if TYPE_CHECKING:
     from realtime.standings import Profile, Row
@@ -54,15 +54,15 @@ class Store:
     def __init__(self, url: str, *, timeout: float = 2.0, connections: int = 8) -> None:
         self.link = Link(url, timeout=timeout, connections=connections)
         self._checked = self.link.checked
-        self._apply = self._checked.register_script(resources.script("apply"))
-        self._page = self._checked.register_script(resources.script("page"))
-        self._around = self._checked.register_script(resources.script("around"))
+        self._apply = Script(resources.script("apply"))
+        self._page = Script(resources.script("page"))
+        self._around = Script(resources.script("around"))
         self._ranks = resources.script("ranks")
-        self._cache = self._checked.register_script(resources.script("cache_week"))
-        self._forget = self._checked.register_script(resources.script("forget"))
-        self._begin = self._checked.register_script(resources.script("begin_filling"))
-        self._clear = self._checked.register_script(resources.script("clear"))
-        self._end = self._checked.register_script(resources.script("end_filling"))
+        self._cache = Script(resources.script("cache_week"))
+        self._forget = Script(resources.script("forget"))
+        self._begin = Script(resources.script("begin_filling"))
+        self._clear = Script(resources.script("clear"))
+        self._end = Script(resources.script("end_filling"))
 
     async def aclose(self) -> None:
         """Closes every connection."""
@@ -142,7 +142,7 @@ class Store:
             args.append(" ".join([str(profile.version) for profile in profiles]))
             args += [profile.username for profile in profiles]
         with self.link.mapped():
-            verdict, value = await self._apply(keys=keys, args=args)
+            ((verdict, value),) = await self._checked.run(self._apply, keys, args)
         if verdict == b"epoch":
             raise EpochMoved(as_text(value) or None)
         return int(value)
@@ -152,15 +152,14 @@ class Store:
 
         Raises ForeignContent where one of them is no counter: then they begin anew, and no board is doubted for it.
         """
+        commands: list[Command] = []
+        for key, amount in amounts.items():
+            commands += (("INCRBY", key, amount), ("EXPIRE", key, seconds))
         with mapped():
             try:
-                async with self._checked.pipeline(transaction=False) as pipe:
-                    for key, amount in amounts.items():
-                        pipe.incrby(key, amount)
-                        pipe.expire(key, seconds)
-                    return [int(total) for total in (await pipe.execute())[::2]]
+                return [int(total) for total in checked(await self._checked.exchange(*commands))[::2]]
             except failures.ResponseError:
-                await self._checked.delete(*amounts)
+                await self._checked.ask("DEL", *amounts)
                 raise
 
     # Reading -------------------------------------------------------------------------------------------------
@@ -168,13 +167,13 @@ class Store:
     async def read(self, wanted: Sequence[Board], names_of: Collection[int] = ()) -> Reading:
         """The tops of boards with versions, and the names of some users, all of the same moment (one MULTI)."""
         with self.link.mapped():
-            async with self._checked.pipeline(transaction=True) as pipe:
-                pipe.mget(boards.EPOCH_KEY, boards.USERS_VERSION_KEY, *(board.version_key for board in wanted))
-                for board in wanted:
-                    pipe.execute_command("ZREVRANGE", board.scores_key, 0, boards.TOP - 1, "WITHSCORES")
-                for user_id in names_of:
-                    pipe.hget(boards.user_key(user_id), "username")
-                (epoch, users_version, *versions), *replies = await pipe.execute()
+            (epoch, users_version, *versions), *replies = checked(
+                await self._checked.transaction(
+                    ("MGET", boards.EPOCH_KEY, boards.USERS_VERSION_KEY, *(board.version_key for board in wanted)),
+                    *(("ZREVRANGE", board.scores_key, 0, boards.TOP - 1, "WITHSCORES") for board in wanted),
+                    *(_name_of(user_id) for user_id in names_of),
+                )
+            )
             tops = [
                 Top(as_count(version), as_scores(reply)) for version, reply in zip(versions, replies, strict=False)
             ]
@@ -188,18 +187,17 @@ class Store:
     async def page(self, board: Board, offset: int, limit: int) -> Page:
         """`limit` rows of a board from place `offset` on, in one call."""
         with self.link.mapped():
-            epoch, version, players, above, reply = await self._page(
-                keys=[boards.EPOCH_KEY, board.version_key, board.scores_key], args=[offset, offset + limit - 1]
-            )
+            keys = [boards.EPOCH_KEY, board.version_key, board.scores_key]
+            (found,) = await self._checked.run(self._page, keys, [offset, offset + limit - 1])
+            epoch, version, players, above, reply = found
             return Page(as_text(epoch) or None, as_count(version), int(players), int(above) + 1, as_scores(reply))
 
     async def around(self, board: Board, user_id: int, neighbours: int) -> Around:
         """A user's row with `neighbours` on each side, in one call."""
         with self.link.mapped():
-            epoch, users, version, players, place, above, next_score, reply = await self._around(
-                keys=[boards.EPOCH_KEY, boards.USERS_VERSION_KEY, board.version_key, board.scores_key],
-                args=[user_id, neighbours],
-            )
+            keys = [boards.EPOCH_KEY, boards.USERS_VERSION_KEY, board.version_key, board.scores_key]
+            (found,) = await self._checked.run(self._around, keys, [user_id, neighbours])
+            epoch, users, version, players, place, above, next_score, reply = found
             scores = as_scores(reply)
             counters = as_count(users), as_count(version)
             return Around(as_text(epoch) or None, *counters, players, place, above + 1, next_score, scores)
@@ -216,12 +214,13 @@ class Store:
             for start in range(0, len(user_ids), RANKED_A_CALL)
         ]
         with self.link.mapped():
-            async with self._checked.pipeline(transaction=False) as pipe:
-                pipe.get(boards.EPOCH_KEY)
-                for board, user_ids in calls:
-                    pipe.eval(self._ranks, 1, board.scores_key, " ".join(map(str, user_ids)))
-                pipe.get(boards.EPOCH_KEY)
-                before, *replies, after = await pipe.execute()
+            before, *replies, after = checked(
+                await self._checked.exchange(
+                    ("GET", boards.EPOCH_KEY),
+                    *(("EVAL", self._ranks, 1, board.scores_key, " ".join(map(str, ids))) for board, ids in calls),
+                    ("GET", boards.EPOCH_KEY),
+                )
+            )
         if before != after:
             raise StoreChanged("the store's content changed during a reading")
         found: dict[Board, list[Standing]] = {board: [] for board in wanted}
@@ -235,17 +234,14 @@ class Store:
         if not user_ids:
             return {}
         with self.link.mapped():
-            async with self._checked.pipeline(transaction=False) as pipe:
-                for user_id in user_ids:
-                    pipe.hget(boards.user_key(user_id), "username")
-                replies = await pipe.execute()
+            replies = checked(await self._checked.exchange(*map(_name_of, user_ids)))
             return {i: as_name(name) for i, name in zip(user_ids, replies, strict=True) if name is not None}
 
     async def versions(self, of: Sequence[Board]) -> Versions:
         """Epoch and change counters in one MGET: what the poll compares with what was last shown."""
         with self.link.mapped():
-            epoch, users, *versions = await self._checked.mget(
-                boards.EPOCH_KEY, boards.USERS_VERSION_KEY, *(board.version_key for board in of)
+            epoch, users, *versions = await self._checked.ask(
+                "MGET", boards.EPOCH_KEY, boards.USERS_VERSION_KEY, *(board.version_key for board in of)
             )
             counters = [as_count(version) for version in versions]
             return Versions(as_text(epoch), as_count(users), dict(zip(of, counters, strict=True)))
@@ -255,22 +251,24 @@ class Store:
     async def held(self, board: Board, members: Sequence[int | bytes]) -> list[Held]:
         """What is held of members of a live board, all of one moment. Raises EpochMoved."""
         with self.link.mapped():
-            async with self._checked.pipeline(transaction=True) as pipe:
-                pipe.get(boards.EPOCH_KEY)
-                pipe.hmget(board.versions_key, members)
-                pipe.execute_command("ZMSCORE", board.scores_key, *members)
-                epoch, versions, scores = await pipe.execute()
+            epoch, versions, scores = checked(
+                await self._checked.transaction(
+                    ("GET", boards.EPOCH_KEY),
+                    ("HMGET", board.versions_key, *members),
+                    ("ZMSCORE", board.scores_key, *members),
+                )
+            )
         self._check_epoch(epoch)
-        return [Held(version, score) for version, score in zip(versions, scores, strict=True)]
+        numbers = (None if score is None else float(score) for score in scores)
+        return [Held(version, score) for version, score in zip(versions, numbers, strict=True)]
 
     async def held_profiles(self, user_ids: Sequence[int]) -> list[Held]:
         """What is held of users besides scores; where that is no hash, its version is empty. Raises EpochMoved."""
         with self.link.mapped():
-            async with self._checked.pipeline(transaction=True) as pipe:
-                pipe.get(boards.EPOCH_KEY)
-                for user_id in user_ids:
-                    pipe.hmget(boards.user_key(user_id), "version", "username")
-                epoch, *replies = await pipe.execute(raise_on_error=False)
+            epoch, *replies = await self._checked.transaction(
+                ("GET", boards.EPOCH_KEY),
+                *(("HMGET", boards.user_key(user_id), "version", "username") for user_id in user_ids),
+            )
         self._check_epoch(epoch)
         return [Held(*reply) if isinstance(reply, list) else Held(b"", None) for reply in replies]
 
@@ -281,8 +279,7 @@ class Store:
     async def top_members(self, board: Board) -> list[bytes]:
         """Who is at the top of a live board, whatever they are called."""
         with self.link.mapped():
-            found: Any = await self._checked.zrevrange(board.scores_key, 0, boards.TOP - 1)
-            return list(found)
+            return list(await self._checked.ask("ZREVRANGE", board.scores_key, 0, boards.TOP - 1))
 
     async def scan(self, board: Board, cursor: int, count: int) -> tuple[int, set[bytes]]:
         """Who a live board has scores or versions of, some `count` at a time; begins and ends with cursor 0.
@@ -290,20 +287,16 @@ class Store:
         Both keys are gone through in one: an even cursor goes on in the scores, an odd one in the versions.
         """
         position, of_versions = divmod(cursor, 2)
-        found: set[Any]
+        scan = ("HSCAN", board.versions_key) if of_versions else ("ZSCAN", board.scores_key)
         with self.link.mapped():
-            if of_versions:
-                position, fields = await self._checked.hscan(board.versions_key, position, count=count)
-                found = set(fields)
-            else:
-                position, rows = await self._checked.zscan(board.scores_key, position, count=count)
-                found = {row[0] for row in rows}
-        return 2 * position + (of_versions if position else 1 - of_versions), found
+            follows, pairs = await self._checked.ask(*scan, position, "COUNT", count)
+            position = int(follows)
+        return 2 * position + (of_versions if position else 1 - of_versions), set(pairs[::2])
 
     async def players(self, board: Board) -> int:
         """How many have a place on a live board."""
         with self.link.mapped():
-            return int(await self._checked.zcard(board.scores_key))
+            return int(await self._checked.ask("ZCARD", board.scores_key))
 
     async def forget(self, board: Board, members: Mapping[bytes, bytes | None], user_ids: Sequence[int] = ()) -> None:
         """Drops members of a live board where the version last seen of each still stands, and the hashes of users.
@@ -314,7 +307,8 @@ class Store:
         keys += map(boards.user_key, user_ids)
         seen = [version or b"" for version in members.values()]
         with self.link.mapped():
-            verdict = await self._forget(keys=keys, args=[self.epoch or "", board.id, len(seen), *members, *seen])
+            args = [self.epoch or "", board.id, len(seen), *members, *seen]
+            (verdict,) = await self._checked.run(self._forget, keys, args)
         if verdict != b"ok":
             raise EpochMoved(None)
 
@@ -323,20 +317,23 @@ class Store:
     async def cached_week(self, board: Board) -> tuple[bytes | None, NamesAt]:
         """A closed week's cached JSON, and the state of names at the same moment."""
         with self.link.mapped():
-            value, users, epoch = await self._checked.mget(board.cache_key, boards.USERS_VERSION_KEY, boards.EPOCH_KEY)
+            value, users, epoch = await self._checked.ask(
+                "MGET", board.cache_key, boards.USERS_VERSION_KEY, boards.EPOCH_KEY
+            )
             return value if isinstance(value, bytes) else None, NamesAt(as_text(epoch), as_count(users))
 
     async def cache_week(self, board: Board, version: int, names_at: NamesAt, value: bytes) -> None:
         """Keeps a closed week's JSON, unless a newer one is there or names have moved since `names_at`."""
         with self.link.mapped():
             keys = [board.cache_key, boards.USERS_VERSION_KEY, boards.EPOCH_KEY]
-            await self._cache(keys=keys, args=[version, names_at.users_version, names_at.epoch or "", value])
+            args = [version, names_at.users_version, names_at.epoch or "", value]
+            await self._checked.run(self._cache, keys, args)
 
     async def announce(self, board: Board, version: int) -> None:
         """Says that a closed week shows something else."""
         with self.link.mapped():
             message = f'{{"epoch":"{boards.CLOSED_EPOCH}","version":{version}}}'
-            await self._checked.publish(board.channel, message)
+            await self._checked.ask("PUBLISH", board.channel, message)
 
     # Hearing -------------------------------------------------------------------------------------------------
 
@@ -348,28 +345,15 @@ class Store:
         than the time-out: a half-open connection is found.
         """
         with self.link.mapped():
-            async with self._checked.pubsub() as pubsub:
-                await pubsub.psubscribe(boards.CHANNEL_PATTERN)
-                confirmation = await pubsub.get_message(timeout=self.link.timeout)
-                if confirmation is None:
-                    raise StoreUnavailable("the store did not confirm the subscription")
-                yield self._listen(pubsub)
+            async with aclosing(self._checked.listen(boards.CHANNEL_PATTERN, self.link.timeout)) as messages:
+                await anext(messages)
+                yield self._heard(messages)
 
-    async def _listen(self, pubsub: Any) -> AsyncIterator[Announcement]:
-        pinged = False
+    async def _heard(self, messages: AsyncIterator[list[bytes]]) -> AsyncIterator[Announcement]:
         with self.link.mapped():
-            while True:
-                message = await pubsub.get_message(timeout=self.link.timeout)
-                if message is None:
-                    if pinged:
-                        raise StoreUnavailable("the subscription is silent")
-                    await asyncio.wait_for(pubsub.ping(), self.link.timeout)
-                    pinged = True
-                    continue
-                pinged = False
-                if message["type"] == "pmessage":
-                    name = message["channel"].decode(errors="replace").removeprefix(boards.CHANNEL_PREFIX)
-                    yield Announcement(None if name == "users" else name)
+            async for _, channel, _ in messages:
+                name = channel.decode(errors="replace").removeprefix(boards.CHANNEL_PREFIX)
+                yield Announcement(None if name == "users" else name)
 
     # Rebuilding ----------------------------------------------------------------------------------------------
 
@@ -378,7 +362,7 @@ class Store:
         await self.link.turn_to(run)
         self.link.accept()  # whatever was there is about to go
         with self.link.mapped():
-            return bool(await self._begin(keys=[boards.EPOCH_KEY], args=[epoch]) == b"ok")
+            return await self._checked.run(self._begin, [boards.EPOCH_KEY], [epoch]) == [b"ok"]
 
     async def clear(self, epoch: str) -> None:
         """Drops all content but the epoch and the limits' counters, some thousand keys at a time.
@@ -390,11 +374,11 @@ class Store:
         cursor = 0
         with self.link.mapped():
             while True:
-                cursor, keys = await self._checked.scan(cursor, match="leaderboard:*", count=1_000)
-                doomed = [key for key in keys if isinstance(key, bytes) and not key.startswith(kept)]
+                follows, keys = await self._checked.ask("SCAN", cursor, "MATCH", "leaderboard:*", "COUNT", 1_000)
+                cursor, doomed = int(follows), [key for key in keys if not key.startswith(kept)]
                 for start in range(0, len(doomed), KEYS_A_CALL):
                     part = doomed[start : start + KEYS_A_CALL]
-                    if await self._clear(keys=[boards.EPOCH_KEY, *part], args=[epoch]) != b"ok":
+                    if await self._checked.run(self._clear, [boards.EPOCH_KEY, *part], [epoch]) != [b"ok"]:
                         raise StoreChanged("another rebuild went ahead")
                 if cursor == 0:
                     return
@@ -403,6 +387,10 @@ class Store:
         """Makes `epoch` current and announces it; False where this rebuild is no longer the one that fills."""
         with self.link.mapped():
             keys = [boards.EPOCH_KEY, boards.RUN_KEY]
-            return bool(await self._end(keys=keys, args=[epoch, run, *announced]) == b"ok")
+            return await self._checked.run(self._end, keys, [epoch, run, *announced]) == [b"ok"]
+
+
+def _name_of(user_id: int) -> Command:
+    return ("HGET", boards.user_key(user_id), "username")
 
 

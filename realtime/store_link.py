@@ -1,8 +1,8 @@
-"""The way to the store: connections through redis-py, and which content they may meet.
+"""The way to the store, and which content it may meet.
 
-Owns the connections, the run and the epoch whose content was adopted last, and whether commands are let through. Must
-never send a write twice by itself (redis-py's retries are off: who may repeat a command is the caller's to know), or
-hand out redis-py's exceptions: they become `StoreUnavailable` and its kin here.
+Owns the run and the epoch whose content was adopted last, and whether commands are let through. Must never send a write
+twice by itself (who may repeat a command is the caller's to know), or hand out redis-py's exceptions: they become
+`StoreUnavailable` and its kin here.
 
 Every new connection compares the store's run with the one whose content we adopted (`adopt`). A store that
 restarted, was replaced or failed over has another; its connections are refused with `StoreChanged` until the content
@@ -17,16 +17,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-import redis.asyncio as aioredis
 import redis.exceptions as failures
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
 from realtime import boards
 from realtime.errors import ForeignContent, StartupError, StoreChanged, StoreUnavailable, StoreUnfit
 from realtime.replies import as_text
+from realtime.store_pool import Connection, Pool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,9 +83,7 @@ class _WrongRun(failures.ConnectionError):
     """This connection leads to another run than the one whose content we adopted."""
 
 
-def _parse_info(raw: Any) -> dict[str, str]:
-    if isinstance(raw, dict):  # redis-py parsed it
-        return {str(name): str(value) for name, value in raw.items()}
+def _parse_info(raw: bytes) -> dict[str, str]:
     return dict(line.split(":", 1) for line in raw.decode().splitlines() if ":" in line)
 
 
@@ -118,22 +114,6 @@ def check_fitness(info: Mapping[str, str]) -> None:
         raise StartupError(problem)
 
 
-class _Refused(failures.ConnectionError):
-    """No connection is given out."""
-
-
-class _Gate(aioredis.BlockingConnectionPool):
-    """A pool that gives out no connection while there is a `refusal`."""
-
-    refusal: str | None = None
-
-    async def get_connection(self, *args: Any, **options: Any) -> Any:
-        """As the pool's own. Raises ConnectionError at once where there is a refusal."""
-        if self.refusal is not None:
-            raise _Refused(self.refusal)
-        return await super().get_connection(*args, **options)  # type: ignore[no-untyped-call]
-
-
 class Link:
     """One process's way to the store. `run` and `epoch` name the content that was adopted last.
 
@@ -152,30 +132,15 @@ class Link:
         self.refusals = dict.fromkeys(CAUSES, 0.0)
         """How often commands began to be refused, by cause."""
         self.timeout = timeout  # seconds until the store counts as away
-        options: dict[str, Any] = {
-            "protocol": 2,
-            "retry": Retry(NoBackoff(), 0),
-            "socket_timeout": timeout,
-            "socket_connect_timeout": timeout,
-            "socket_keepalive": True,
-            "health_check_interval": 0,
-            "driver_info": None,  # no CLIENT SETINFO: two commands a connection that nobody reads
-        }
-        self._gate: _Gate = _Gate.from_url(
-            url, max_connections=connections, timeout=timeout, redis_connect_func=self._on_connect, **options
-        )
-        self.checked = aioredis.Redis.from_pool(self._gate)
-        self._free = aioredis.Redis.from_pool(
-            aioredis.BlockingConnectionPool.from_url(url, max_connections=2, timeout=timeout, **options)
-        )
+        self.checked = Pool(url, limit=connections, timeout=timeout, greet=self._check_run)
+        self._free = Pool(url, limit=2, timeout=timeout)
 
     async def aclose(self) -> None:
         """Closes every connection."""
-        await self.checked.aclose()
-        await self._free.aclose()
+        await self.checked.disconnect()
+        await self._free.disconnect()
 
-    async def _on_connect(self, connection: Any) -> None:
-        await connection.on_connect()
+    async def _check_run(self, connection: Connection) -> None:
         await connection.send_command("INFO")
         run = run_of(_parse_info(await connection.read_response()))
         if run != self.run:
@@ -194,7 +159,7 @@ class Link:
     async def info(self) -> dict[str, str]:
         """The store's own account of itself (INFO), section headings left out."""
         with self.mapped():
-            return _parse_info(await self._free.info())
+            return _parse_info(await self._free.ask("INFO"))
 
     async def content(self) -> Content:
         """Which store answers now, and what it says it holds. Adopts nothing. Raises StoreUnfit.
@@ -206,10 +171,9 @@ class Link:
         if problem := unfitness(info):
             raise StoreUnfit(problem)
         with self.mapped():
-            async with self._free.pipeline(transaction=False) as pipe:
-                pipe.mget(boards.RUN_KEY, boards.EPOCH_KEY)
-                pipe.setrange(boards.EPOCH_KEY, 0, "")
-                values, written = await pipe.execute(raise_on_error=False)
+            values, written = await self._free.exchange(
+                ("MGET", boards.RUN_KEY, boards.EPOCH_KEY), ("SETRANGE", boards.EPOCH_KEY, 0, "")
+            )
             if isinstance(values, Exception):
                 raise values
         if isinstance(written, Exception) and "WRONGTYPE" not in str(written):
@@ -252,20 +216,20 @@ class Link:
         if cause != self.refused_for:
             self.refusals[cause] += 1
             log.error("the store cannot be used: %s", why, extra={"action": "store"})
-        self._gate.refusal, self.complaint, self.refused_for = why, complaint, cause
+        self.checked.refusal, self.complaint, self.refused_for = why, complaint, cause
 
     def accept(self) -> None:
         """What is held now is trusted: commands are let through again."""
-        if self._gate.refusal is not None:
+        if self.checked.refusal is not None:
             log.warning("the store can be used again", extra={"action": "store"})
-        self._gate.refusal = self.complaint = self.refused_for = self.distrusted = None
+        self.checked.refusal = self.complaint = self.refused_for = self.distrusted = None
 
     async def turn_to(self, run: str) -> None:
         """Lets connections to this run through, and no other any more: one in use may lead to a store that was left."""
         if run != self.run:
             self.run = run
             with self.mapped():
-                await self._gate.disconnect()
+                await self.checked.disconnect()
 
     def refused(self) -> dict[str, float]:
         """1 for the cause for which commands are refused now, 0 for every other."""
@@ -274,4 +238,4 @@ class Link:
     @property
     def is_complete(self) -> bool:
         """Whether the adopted content may be read."""
-        return self._gate.refusal is None and self.epoch is not None and not self.epoch.startswith(boards.FILLING)
+        return self.checked.refusal is None and self.epoch is not None and not self.epoch.startswith(boards.FILLING)

@@ -473,8 +473,8 @@ class World:
                 except (redis.exceptions.ConnectionError, OSError):
                     await asyncio.sleep(0.002)  # it is on its way: there is nobody who could tell us
         for store in (self.observer, *(process.store for process in self.processes)):
-            for client in (store.link.checked, store.link._free):  # or some would notice sooner than others
-                await client.connection_pool.disconnect()
+            for pool in (store.link.checked, store.link._free):  # or some would notice sooner than others
+                await pool.disconnect()
 
     async def lose_lease(self) -> None:
         """The connection of whoever rebuilds is cut: the process itself does not know yet."""

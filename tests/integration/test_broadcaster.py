@@ -9,6 +9,7 @@ import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime, timedelta
+from itertools import count
 
 import asyncpg
 import pytest
@@ -145,8 +146,10 @@ async def test_viewers_come_and_go_under_load_and_all_end_with_what_the_store_ho
     await place(store, {user: user for user in range(1, 130)})
     viewers: list[Recorder] = []
 
-    async def write() -> None:
-        for version in range(2, 150):
+    async def write_until(coming: asyncio.Task[None]) -> None:
+        for version in count(2):
+            if coming.done():
+                return
             users = {chance.randint(1, 130): chance.randint(0, 300) for _ in range(3)}
             board = chance.choice([ALL_TIME, WEEK])
             await place(writer, users, version, board)
@@ -167,7 +170,8 @@ async def test_viewers_come_and_go_under_load_and_all_end_with_what_the_store_ho
                 broadcast.it.remove(leaver.subscriber)  # type: ignore[attr-defined]
             await asyncio.sleep(0.002)
 
-    await asyncio.gather(write(), come_and_go())
+    coming = asyncio.create_task(come_and_go())
+    await asyncio.gather(write_until(coming), coming)
     for viewer in viewers:
         viewer.stalled, viewer.buffered = False, 0
         viewer.subscriber.drained()  # type: ignore[attr-defined]

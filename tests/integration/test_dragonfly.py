@@ -24,6 +24,7 @@ from realtime.errors import EpochMoved, StartupError, StoreChanged, StoreUnavail
 from realtime.replies import NamesAt
 from realtime.standings import Profile, Row, in_order
 from realtime.store_link import check_fitness
+from realtime.store_pool import Script
 from tests.conftest import PrivateStore, make_ours
 
 pytestmark = pytest.mark.every_store
@@ -493,7 +494,7 @@ async def test_a_script_that_stops_half_way_leaves_nothing_that_cannot_be_told_a
         before = await store.read([ALL_TIME, WEEK], [1, 4])
         halting = Store(store_url)
         await halting.adopt()
-        halting._apply = halting._checked.register_script(HALTING.format(writes=writes) + resources.script("apply"))
+        halting._apply = Script(HALTING.format(writes=writes) + resources.script("apply"))
         try:
             await halting.apply({ALL_TIME: new, WEEK: new}, profiles)
             break

@@ -25,8 +25,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
     ),
     # One foreign library each, or one part of the system.
     "L1 adapters": (
-        "resources", "progress", "tokens", "pulse", "failures", "postgres", "replies", "store_link", "dragonfly",
-        "inbox", "connection", "handshake", "metrics", "security", "pages", "line",
+        "resources", "progress", "tokens", "pulse", "failures", "postgres", "replies", "store_pool", "store_link",
+        "dragonfly", "inbox", "connection", "handshake", "metrics", "security", "pages", "line",
         "embedded_process", "embedded_keeper", "embedded_postgres", "embedded_store",
     ),
     # Built by the composition, each declaring the Protocol it needs.
@@ -51,7 +51,7 @@ NOT_PURE = frozenset({"asyncio", "time", "os", "random", "secrets", "threading",
 
 # Who may know a foreign library. Whatever is not named here may be used where it is needed (JSON, ASGI types, ...).
 KNOWN_TO = {
-    "redis": {"store_link", "dragonfly"},
+    "redis": {"store_pool", "store_link", "dragonfly"},
     "asyncpg": {"failures", "postgres", "recording"},
     "pogo_core": {"postgres"},
     "jwt": {"tokens"},

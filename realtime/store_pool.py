@@ -1,0 +1,196 @@
+"""Connections to the store, each lent for one exchange: commands go out in one write, their replies come in order.
+
+Owns the connections of one address, who waits for one, and how long a store may be silent. Must never send anything
+twice but what the store says it did not do (a script it does not know), or lend a connection that has unread replies.
+Assumes RESP2. Raises redis-py's exceptions; `store_link` makes them ours.
+
+Connections, their handshake and the parsing of replies are redis-py's. Its client is not used: its pool, its pipelines
+and a task for each write take three times as long as the exchange itself (183 us of processor time for a MULTI of two
+commands, where all of it takes 46), and that at every broadcast.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import redis.asyncio as aioredis
+import redis.exceptions as failures
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+Command = tuple[Any, ...]
+"""A command's name and its arguments."""
+
+Connection = aioredis.Connection
+
+PATIENCE_RENEWED: Final = 16
+"""Replies after which a store is known not to be silent: nothing that is asked of it takes as long as a time-out."""
+
+
+class Refused(failures.ConnectionError):
+    """No connection is lent."""
+
+
+class Script:
+    """A Lua script, called by its digest."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self._digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+    def call(self, keys: Sequence[str], args: Sequence[Any]) -> Command:
+        """The command that runs it where the store knows it."""
+        return ("EVALSHA", self._digest, len(keys), *keys, *args)
+
+    def introduction(self, call: Command) -> Command:
+        """What runs it where the store does not: it knows it from then on."""
+        return ("EVAL", self.text, *call[2:])
+
+
+class Pool:
+    """Up to `limit` connections to `url`. `greet` is awaited with each new one; what it raises, its borrower meets."""
+
+    refusal: str | None = None
+    """Why no connection is lent; None while they are."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        limit: int,
+        timeout: float,
+        greet: Callable[[Connection], Awaitable[None]] | None = None,
+    ) -> None:
+        self.timeout = timeout  # seconds until a store that says nothing counts as away
+        self._new: Callable[[], Any] = aioredis.ConnectionPool.from_url(
+            url,
+            protocol=2,
+            retry=Retry(NoBackoff(), 0),
+            socket_timeout=None,  # an exchange has one time-out, and each of redis-py's a task or a timer of its own
+            socket_connect_timeout=timeout,
+            socket_keepalive=True,
+            health_check_interval=0,
+            driver_info=None,  # no CLIENT SETINFO: two commands a connection that nobody reads
+        ).make_connection
+        self._greet = greet
+        self._places = asyncio.Semaphore(limit)
+        self._idle: list[Connection] = []  # the one used last is the next
+        self._lent: set[Connection] = set()
+
+    async def disconnect(self) -> None:
+        """Closes every connection, also under those who use them."""
+        idle, self._idle = self._idle, []
+        for connection in (*idle, *self._lent):
+            await connection.disconnect()
+
+    async def exchange(self, *commands: Command) -> list[Any]:
+        """The replies to commands, errors as values among them.
+
+        Raises ConnectionError, TimeoutError: then it is not known what was done.
+        """
+        replies: list[Any] = []
+        try:
+            async with asyncio.timeout(self.timeout) as patience, self._connection() as connection:
+                await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+                for number in range(1, len(commands) + 1):
+                    try:
+                        replies.append(await connection.read_response())
+                    except failures.ResponseError as error:
+                        replies.append(error)
+                    if number % PATIENCE_RENEWED == 0:
+                        patience.reschedule(asyncio.get_running_loop().time() + self.timeout)
+        except TimeoutError:
+            raise failures.TimeoutError(f"no answer in {self.timeout:g} s") from None
+        return replies
+
+    async def ask(self, *command: Any) -> Any:
+        """The reply to one command. Raises ResponseError and as `exchange` does."""
+        return checked(await self.exchange(command))[0]
+
+    async def transaction(self, *commands: Command) -> list[Any]:
+        """The replies to commands run as one (MULTI), errors as values among them. Raises as `ask` does."""
+        replies = await self.exchange(("MULTI",), *commands, ("EXEC",))
+        return list(checked(replies)[-1])
+
+    async def run(self, script: Script, keys: Sequence[str], args: Sequence[Any], *behind: Command) -> list[Any]:
+        """The reply to a script, and to commands sent with it that are run after it, errors as values among these.
+
+        Raises as `ask` does.
+        """
+        call = script.call(keys, args)
+        replies = await self.exchange(call, *behind)
+        if isinstance(replies[0], failures.NoScriptError):
+            replies = await self.exchange(script.introduction(call), *behind)
+        checked(replies[:1])
+        return replies
+
+    async def listen(self, pattern: str, silence: float) -> AsyncGenerator[list[bytes], None]:
+        """The messages of channels that match, as [pattern, channel, text]; first an empty one: it is subscribed.
+
+        Ends with TimeoutError where the store answers neither within the time-out, nor a ping after so many seconds
+        without a message: a connection of which one half is gone is found.
+        """
+        async with self._connection() as connection:
+            try:
+                async with asyncio.timeout(self.timeout):
+                    await connection.send_command("PSUBSCRIBE", pattern)
+                    await connection.read_response()
+                yield []
+                pinged = False
+                while True:
+                    message = await connection.read_response(timeout=silence)
+                    if message is None:
+                        if pinged:
+                            raise TimeoutError("the subscription is silent")
+                        async with asyncio.timeout(self.timeout):
+                            await connection.send_command("PING")
+                    pinged = message is None
+                    if message is not None and message[0] == b"pmessage":
+                        yield message[1:]
+            finally:  # nothing else may be asked where messages come
+                await connection.disconnect(nowait=True)
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Any]:
+        if self.refusal is not None:
+            raise Refused(self.refusal)
+        async with self._places:
+            connection = await self._ready()
+            self._lent.add(connection)
+            try:
+                yield connection
+            except BaseException:
+                await connection.disconnect(nowait=True)  # replies may be under way
+                raise
+            finally:
+                self._lent.discard(connection)
+                if connection.is_connected:
+                    self._idle.append(connection)
+
+    async def _ready(self) -> Any:
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.is_connected and not await connection.can_read():
+                return connection
+            await connection.disconnect(nowait=True)  # the other side closed it meanwhile
+        connection = self._new()
+        try:
+            await connection.connect()
+            if self._greet is not None:
+                await self._greet(connection)
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        return connection
+
+
+def checked(replies: list[Any]) -> list[Any]:
+    """The same; raises the first error among them."""
+    for reply in replies:
+        if isinstance(reply, failures.ResponseError):
+            raise reply
+    return replies
