@@ -98,6 +98,7 @@ async def _lifespan(
         reading = Reading(snapshots, stores.history, now)
         ranks = Ranks(snapshots, stores.history, now, most=settings.max_watches)
         broadcaster = Broadcaster(reading, stores.store, now, interval=settings.broadcast_interval_ms / 1000)
+        stores.store.expect = broadcaster.expect
         intake = Intake(
             stores.ledger,
             stores.store,

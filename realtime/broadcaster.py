@@ -14,8 +14,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -23,15 +23,16 @@ from realtime import boards, wire
 from realtime.boards import Board
 from realtime.errors import LedgerUnavailable, RealtimeError, StoreUnavailable
 from realtime.frames import Frame
-from realtime.pacing import DirtyBoards, Pace
+from realtime.pacing import DirtyBoards, Pace, State
 from realtime.states import Advance
 from realtime.streams import Stream, Subscriber, Subscription
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from realtime.replies import Announcement, Versions
-    from realtime.standings import Snapshot
+    from realtime.replies import Announcement, Reading, Versions
+    from realtime.snapshots import Expected
+    from realtime.standings import Row, Snapshot
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +62,8 @@ class Snapshots(Protocol):
     """Where snapshots come from."""
 
     async def read(self, wanted: Sequence[Board], shown: Iterable[int] = ()) -> dict[Board, Snapshot]: ...
+    def expect(self, wanted: Sequence[Board], shown: Iterable[int]) -> Expected: ...
+    def take(self, expected: Expected, reading: Reading) -> dict[Board, Snapshot] | None: ...
 
 
 class Announcements(Protocol):
@@ -256,8 +259,8 @@ class Broadcaster:
 
     # Changes -------------------------------------------------------------------------------------------------
 
-    def _mark(self, board: Board) -> None:
-        self._dirty.mark(board, asyncio.get_running_loop().time())
+    def _mark(self, board: Board, state: State | None = None) -> None:
+        self._dirty.mark(board, asyncio.get_running_loop().time(), state)
         self._wake.set()
 
     def mark(self, board_id: str) -> None:
@@ -279,10 +282,24 @@ class Broadcaster:
         async with self._announcements.announcements() as heard:
             self.mark_all()  # whatever was announced before the subscription stood
             async for announcement in heard:
-                if announcement.board is None:
-                    self.mark_all()  # names moved; boards that show them announce themselves, closed weeks do not
-                else:
-                    self.mark(announcement.board)
+                self._hear(announcement)
+
+    def _hear(self, announcement: Announcement) -> None:
+        if announcement.board is None:
+            self.mark_all()  # names moved; boards that show them announce themselves, closed weeks do not
+            return
+        try:
+            board = boards.parse_board(announcement.board)
+        except RealtimeError:
+            return
+        stream, state = self._streams.get(board), announcement.state
+        if stream is None:
+            return
+        latest = stream.latest
+        if state is None or state[0] == boards.CLOSED_EPOCH:
+            self._mark(board)  # a closed week's version may go back: see Advance.BACKWARDS
+        elif latest is None or latest.epoch != state[0] or latest.version < state[1]:
+            self._mark(board, state)
 
     async def poll(self) -> None:
         """Compares versions every 2 s: a lost announcement costs that, not truth."""
@@ -389,22 +406,57 @@ class Broadcaster:
         self._schedule(stream)
         self._deliver_slice()
 
-    async def _read_boards(self, due: Sequence[Board]) -> None:
+    def expect(self, written: Mapping[Board, Iterable[Row]]) -> Expectation | None:
+        """What to read right behind a write of this process: boards followed here that will change, and are due.
+
+        So the first change is on its way a round trip sooner than its announcement would bring it.
+        """
+        now = asyncio.get_running_loop().time()
+        due = [
+            board
+            for board, rows in written.items()
+            if (stream := self._streams.get(board)) is not None
+            and stream.would_show(rows)
+            and not self._is_closed(board)
+            and self._dirty.claim(board, now)
+        ]
+        return Expectation(self, self._snapshots.expect(due, self._shown_on(due))) if due else None
+
+    def fulfil(self, expected: Expected, reading: Reading | None) -> None:
+        """Shows what was read behind a write; where that is of no use, the boards are read as ever."""
+        found = None
+        if reading is not None:
+            with suppress(StoreUnavailable):  # whoever reads next meets it as well, and says so
+                found = self._snapshots.take(expected, reading)
+        if found is not None:
+            self._show(found)
+            return
+        for board in expected.wanted:
+            self._dirty.unchanged(board)
+            self.mark(board.id)
+
+    def _shown_on(self, due: Iterable[Board]) -> set[int]:
         streams = [self._streams[board] for board in due if board in self._streams]
-        shown: set[int] = set().union(*(stream.latest.scores for stream in streams if stream.latest))
+        return set().union(*(stream.latest.scores for stream in streams if stream.latest))
+
+    async def _read_boards(self, due: Sequence[Board]) -> None:
         try:
-            found = await self._snapshots.read(due, shown)
+            found = await self._snapshots.read(due, self._shown_on(due))
         except (StoreUnavailable, LedgerUnavailable) as error:
             self._set_live(False, str(error))
             loop = asyncio.get_running_loop()
             for board in due:
                 loop.call_later(RETRY_INTERVAL, self.mark, board.id)
             return
+        self._show(found)
+
+    def _show(self, found: Mapping[Board, Snapshot]) -> None:
         self._set_live(True, "")
         for board, snapshot in found.items():
             stream = self._streams.get(board)
-            if stream is None:
+            if stream is None or stream.is_ahead_of(snapshot):
                 continue
+            self._dirty.saw(board, (snapshot.epoch, snapshot.version))
             advance = stream.advance(snapshot)
             if advance is Advance.CHANGED:
                 self.on_changed(board)
@@ -471,6 +523,20 @@ class Broadcaster:
             now = time.perf_counter()
             if now - before < IDLE_TURN or now >= until:
                 return
+
+
+class Expectation:
+    """What a broadcaster waits for behind a write."""
+
+    def __init__(self, broadcaster: Broadcaster, expected: Expected) -> None:
+        self._broadcaster = broadcaster
+        self._expected = expected
+        self.wanted = expected.wanted
+        self.names_of = expected.names_of
+
+    def fulfil(self, reading: Reading | None) -> None:
+        """See `Broadcaster.fulfil`."""
+        self._broadcaster.fulfil(self._expected, reading)
 
 
 _LIVE: Final = Frame(wire.status(True))

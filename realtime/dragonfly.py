@@ -7,10 +7,10 @@ method raises StoreUnavailable and its kin (see `realtime.errors`).
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import redis.exceptions as failures
 
@@ -26,6 +26,7 @@ from realtime.replies import (
     Reading,
     Top,
     Versions,
+    as_announcement,
     as_count,
     as_name,
     as_scores,
@@ -33,7 +34,7 @@ from realtime.replies import (
 )
 from realtime.standings import Standing, standing
 from realtime.store_link import Content, Link, mapped
-from realtime.store_pool import Command, Script, checked
+from realtime.store_pool import Command, Script, checked, outcome, transaction
 
 if TYPE_CHECKING:
     from realtime.standings import Profile, Row
@@ -48,12 +49,25 @@ KEYS_A_CALL: Final = 5_000
 """Keys dropped in one script call, for the same reason."""
 
 
+class Expectation(Protocol):
+    """A reading that is wanted right behind a write."""
+
+    @property
+    def wanted(self) -> Sequence[Board]: ...
+    @property
+    def names_of(self) -> Collection[int]: ...
+    def fulfil(self, reading: Reading | None) -> None:
+        """Takes what was read; None where it could not be. Must not raise."""
+
+
 class Store:
     """What one process asks of the store and tells it, through its `link`."""
 
     def __init__(self, url: str, *, timeout: float = 2.0, connections: int = 8) -> None:
         self.link = Link(url, timeout=timeout, connections=connections)
         self._checked = self.link.checked
+        self.expect: Callable[[Mapping[Board, Sequence[Row]]], Expectation | None] = lambda written: None
+        """Asked before a write to boards what is to be read right behind it, in the same exchange."""
         self._apply = Script(resources.script("apply"))
         self._page = Script(resources.script("page"))
         self._around = Script(resources.script("around"))
@@ -122,12 +136,23 @@ class Store:
         for start in range(0, chunks, ROWS_A_CALL):
             end = start + ROWS_A_CALL
             part = {board: list(islice(of_board, start, end)) for board, of_board in rows.items()}
-            applied += await self._apply_part(part, profiles[start:end], epoch or self.epoch)
+            expected = self.expect(part) if epoch is None else None  # what is being filled nobody reads
+            reading: Reading | None = None
+            try:
+                done, reading = await self._apply_part(part, profiles[start:end], epoch or self.epoch, expected)
+            finally:
+                if expected is not None:
+                    expected.fulfil(reading)
+            applied += done
         return applied
 
     async def _apply_part(
-        self, rows: Mapping[Board, Sequence[Row]], profiles: Sequence[Profile], epoch: str | None
-    ) -> int:
+        self,
+        rows: Mapping[Board, Sequence[Row]],
+        profiles: Sequence[Profile],
+        epoch: str | None,
+        expected: Expectation | None,
+    ) -> tuple[int, Reading | None]:
         keys: list[str] = [boards.EPOCH_KEY, boards.USERS_VERSION_KEY]
         args: list[Any] = [epoch or "", len(rows), len(profiles)]
         for board, of_board in rows.items():
@@ -141,11 +166,14 @@ class Store:
             args.append(" ".join([str(profile.user_id) for profile in profiles]))
             args.append(" ".join([str(profile.version) for profile in profiles]))
             args += [profile.username for profile in profiles]
+        reading = transaction(_reading(expected.wanted, expected.names_of)) if expected else ()
         with self.link.mapped():
-            ((verdict, value),) = await self._checked.run(self._apply, keys, args)
-        if verdict == b"epoch":
-            raise EpochMoved(as_text(value) or None)
-        return int(value)
+            (verdict, value), *replies = await self._checked.run(self._apply, keys, args, *reading)
+            if verdict == b"epoch":
+                raise EpochMoved(as_text(value) or None)
+            if expected is None:
+                return int(value), None
+            return int(value), _read(expected.wanted, expected.names_of, outcome(replies))
 
     async def count(self, amounts: Mapping[str, int], seconds: int) -> list[int]:
         """Adds to counters that expire `seconds` after the last addition; what each is then, in order.
@@ -167,22 +195,8 @@ class Store:
     async def read(self, wanted: Sequence[Board], names_of: Collection[int] = ()) -> Reading:
         """The tops of boards with versions, and the names of some users, all of the same moment (one MULTI)."""
         with self.link.mapped():
-            (epoch, users_version, *versions), *replies = checked(
-                await self._checked.transaction(
-                    ("MGET", boards.EPOCH_KEY, boards.USERS_VERSION_KEY, *(board.version_key for board in wanted)),
-                    *(("ZREVRANGE", board.scores_key, 0, boards.TOP - 1, "WITHSCORES") for board in wanted),
-                    *(_name_of(user_id) for user_id in names_of),
-                )
-            )
-            tops = [
-                Top(as_count(version), as_scores(reply)) for version, reply in zip(versions, replies, strict=False)
-            ]
-            names = {
-                user_id: as_name(name)
-                for user_id, name in zip(names_of, replies[len(wanted) :], strict=True)
-                if name is not None
-            }
-            return Reading(as_text(epoch), as_count(users_version), tops, names)
+            replies = await self._checked.exchange(*transaction(_reading(wanted, names_of)))
+            return _read(wanted, names_of, outcome(replies))
 
     async def page(self, board: Board, offset: int, limit: int) -> Page:
         """`limit` rows of a board from place `offset` on, in one call."""
@@ -251,13 +265,12 @@ class Store:
     async def held(self, board: Board, members: Sequence[int | bytes]) -> list[Held]:
         """What is held of members of a live board, all of one moment. Raises EpochMoved."""
         with self.link.mapped():
-            epoch, versions, scores = checked(
-                await self._checked.transaction(
-                    ("GET", boards.EPOCH_KEY),
-                    ("HMGET", board.versions_key, *members),
-                    ("ZMSCORE", board.scores_key, *members),
-                )
+            commands = (
+                ("GET", boards.EPOCH_KEY),
+                ("HMGET", board.versions_key, *members),
+                ("ZMSCORE", board.scores_key, *members),
             )
+            epoch, versions, scores = checked(outcome(await self._checked.exchange(*transaction(commands))))
         self._check_epoch(epoch)
         numbers = (None if score is None else float(score) for score in scores)
         return [Held(version, score) for version, score in zip(versions, numbers, strict=True)]
@@ -265,10 +278,9 @@ class Store:
     async def held_profiles(self, user_ids: Sequence[int]) -> list[Held]:
         """What is held of users besides scores; where that is no hash, its version is empty. Raises EpochMoved."""
         with self.link.mapped():
-            epoch, *replies = await self._checked.transaction(
-                ("GET", boards.EPOCH_KEY),
-                *(("HMGET", boards.user_key(user_id), "version", "username") for user_id in user_ids),
-            )
+            commands: list[Command] = [("GET", boards.EPOCH_KEY)]
+            commands += [("HMGET", boards.user_key(user_id), "version", "username") for user_id in user_ids]
+            epoch, *replies = outcome(await self._checked.exchange(*transaction(commands)))
         self._check_epoch(epoch)
         return [Held(*reply) if isinstance(reply, list) else Held(b"", None) for reply in replies]
 
@@ -351,9 +363,8 @@ class Store:
 
     async def _heard(self, messages: AsyncIterator[list[bytes]]) -> AsyncIterator[Announcement]:
         with self.link.mapped():
-            async for _, channel, _ in messages:
-                name = channel.decode(errors="replace").removeprefix(boards.CHANNEL_PREFIX)
-                yield Announcement(None if name == "users" else name)
+            async for _, channel, text in messages:
+                yield as_announcement(channel.decode(errors="replace").removeprefix(boards.CHANNEL_PREFIX), text)
 
     # Rebuilding ----------------------------------------------------------------------------------------------
 
@@ -388,6 +399,24 @@ class Store:
         with self.link.mapped():
             keys = [boards.EPOCH_KEY, boards.RUN_KEY]
             return await self._checked.run(self._end, keys, [epoch, run, *announced]) == [b"ok"]
+
+
+def _reading(wanted: Sequence[Board], names_of: Collection[int]) -> list[Command]:
+    """The commands of a reading, to be run as one."""
+    return [
+        ("MGET", boards.EPOCH_KEY, boards.USERS_VERSION_KEY, *(board.version_key for board in wanted)),
+        *(("ZREVRANGE", board.scores_key, 0, boards.TOP - 1, "WITHSCORES") for board in wanted),
+        *map(_name_of, names_of),
+    ]
+
+
+def _read(wanted: Sequence[Board], names_of: Collection[int], replies: list[Any]) -> Reading:
+    """What these commands found."""
+    (epoch, users_version, *versions), *found = checked(replies)
+    tops = [Top(as_count(version), as_scores(top)) for version, top in zip(versions, found, strict=False)]
+    of_users = zip(names_of, found[len(wanted) :], strict=True)
+    names = {user_id: as_name(name) for user_id, name in of_users if name is not None}
+    return Reading(as_text(epoch), as_count(users_version), tops, names)
 
 
 def _name_of(user_id: int) -> Command:

@@ -31,6 +31,9 @@ Reply = Callable[[Outcome], None]
 Waiting = tuple[Submission, Reply, float]
 """A submission, its reply, and when it arrived, in the loop's seconds."""
 
+CLEARING: Final = 1.0
+"""Seconds between two clearings of outbox rows while idle."""
+
 STORING: Final = 8
 """Batches that may be on their way to the store at once; what comes while it hangs is left to the sweeper."""
 
@@ -78,7 +81,8 @@ class Intake:
         self._queue: deque[Waiting] = deque()
         self._in_flight: set[asyncio.Task[None]] = set()
         self._storing: set[asyncio.Task[None]] = set()  # committed batches on their way to the store
-        self._wake = asyncio.Event()
+        self._running = False
+        self._starting = False  # batches are started at the end of the loop's turn
         self._rate = 0.0  # submissions a second, smoothed: for the hint when to try again
         self._doubted_until = 0.0  # the loop's seconds: a batch did not reach the store shortly before
         self.on_batch: Callable[[int, float], None] = lambda size, seconds: None
@@ -104,8 +108,9 @@ class Intake:
         if len(self._queue) >= self._limit:
             reply(self.overloaded(submission.submission_id))
             return
-        self._queue.append((submission, reply, asyncio.get_running_loop().time()))
-        self._wake.set()
+        loop = asyncio.get_running_loop()
+        self._queue.append((submission, reply, loop.time()))
+        self._start_soon(loop)
 
     def overloaded(self, submission_id: str) -> Rejected:
         """The outcome of a submission for which there is no room."""
@@ -118,26 +123,25 @@ class Intake:
 
     async def run(self) -> None:
         """Records what is queued until cancelled; then records what is left."""
+        self._running = True
+        self._start_soon(asyncio.get_running_loop())
         try:
             while True:
-                await self._wait_for_work()
-                self._start_batches()
+                await asyncio.sleep(CLEARING)
+                if not self._in_flight and not self._queue:  # else a batch takes the rows along
+                    await self._clear_stored()
         finally:
+            self._running = False
             await self.drain()
 
-    async def _wait_for_work(self) -> None:
-        self._wake.clear()
-        if self._queue and self._batching.take(len(self._queue), len(self._in_flight)):
-            return
-        idle = not self._in_flight and not self._queue
-        try:
-            # Idle with rows to clear: a moment later, unless a batch takes them along.
-            async with asyncio.timeout(1.0 if idle and self._recorder.owes_clearing else None):
-                await self._wake.wait()
-        except TimeoutError:
-            await self._clear_stored()
+    def _start_soon(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Starts batches once all that came in this turn is queued, not in a task that would have to wake up first."""
+        if self._running and not self._starting:
+            self._starting = True
+            loop.call_soon(self._start_batches)
 
     def _start_batches(self) -> None:
+        self._starting = False
         while count := self._batching.take(len(self._queue), len(self._in_flight)):
             batch = [self._queue.popleft() for _ in range(count)]
             task = asyncio.get_running_loop().create_task(self._process(batch))
@@ -147,7 +151,7 @@ class Intake:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._in_flight.discard(task)
         self._storing.discard(task)
-        self._wake.set()  # a lane is free, or there are outbox rows to clear
+        self._start_soon(asyncio.get_running_loop())  # a lane is free
         if not task.cancelled() and (error := task.exception()):
             log.error("a batch failed", exc_info=error, extra={"action": "batch"})
 

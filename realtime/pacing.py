@@ -13,6 +13,9 @@ from typing import Final, Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
 
+State = tuple[str, int]
+"""An epoch, and a version in it."""
+
 
 class DirtyBoards(Generic[K]):
     """Boards with changes nobody has read. Times are monotonic seconds, given by the caller."""
@@ -21,13 +24,18 @@ class DirtyBoards(Generic[K]):
         self.interval = interval
         self._read_at: dict[K, float] = {}  # when each board was last taken, while that still matters
         self._due_at: dict[K, float] = {}  # the dirty boards
+        self._news: dict[K, State | None] = {}  # of these, the newest state announced; None where it may be any
         self._heap: list[tuple[float, int, K]] = []  # the same, soonest first; the number breaks ties
         self._count = 0
 
-    def mark(self, board: K, now: float) -> None:
-        """The board changed. Marking it again changes nothing."""
+    def mark(self, board: K, now: float, state: State | None = None) -> None:
+        """The board changed: to `state`, where that is known. Marking it again moves nothing."""
         if board in self._due_at:
+            news = self._news[board]
+            if news is not None and (state is None or state[0] != news[0] or state > news):
+                self._news[board] = state
             return
+        self._news[board] = state
         due = max(now, self._read_at.get(board, now - self.interval) + self.interval)
         self._due_at[board] = due
         self._count += 1
@@ -37,10 +45,28 @@ class DirtyBoards(Generic[K]):
         """What was taken turned out to be as before: the next change is a first one, due at once."""
         self._read_at.pop(board, None)
 
+    def saw(self, board: K, state: State) -> None:
+        """The board was read in that state: it is no longer dirty where nothing newer was announced."""
+        news = self._news.get(board)
+        if news is not None and news[0] == state[0] and news <= state:
+            self._clean(board)
+
+    def claim(self, board: K, now: float) -> bool:
+        """Takes this board, dirty or not, if it may be read at `now`: read it after this call."""
+        if now < self._read_at.get(board, now - self.interval) + self.interval:
+            return False
+        self._clean(board)
+        self._read_at[board] = now
+        return True
+
     def forget(self, board: K) -> None:
         """Nobody wants the board any more."""
         self._read_at.pop(board, None)
+        self._clean(board)
+
+    def _clean(self, board: K) -> None:
         self._due_at.pop(board, None)
+        self._news.pop(board, None)
 
     def take(self, now: float) -> list[K]:
         """The boards due at `now`, no longer dirty from here on: read them after this call."""
@@ -48,7 +74,7 @@ class DirtyBoards(Generic[K]):
         while self._heap and self._heap[0][0] <= now:
             due, _, board = heappop(self._heap)
             if self._due_at.get(board) == due:
-                del self._due_at[board]
+                self._clean(board)
                 self._read_at[board] = now
                 taken.append(board)
         if len(self._read_at) > 2 * len(taken) + 1_000:

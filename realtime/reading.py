@@ -17,7 +17,8 @@ from realtime.standings import Snapshot, ranks
 
 if TYPE_CHECKING:
     from realtime.history import History
-    from realtime.snapshots import SnapshotReader
+    from realtime.replies import Reading as StoreReading
+    from realtime.snapshots import Expected, SnapshotReader
 
 REMEMBERED: Final = 64
 """Boards whose last page is kept."""
@@ -89,6 +90,17 @@ class Reading:
                 found[board], _ = await self._closed.snapshot(board)
             except RealtimeError:
                 continue  # a week that never was: its subscribers were refused already
+        return found
+
+    def expect(self, wanted: Sequence[Board], shown: Iterable[int]) -> Expected:
+        """What to read for snapshots of live boards; see `SnapshotReader.expect`."""
+        return self._live.expect(wanted, shown)
+
+    def take(self, expected: Expected, reading: StoreReading) -> dict[Board, Snapshot] | None:
+        """The snapshots that were read; see `SnapshotReader.take`."""
+        found = self._live.take(expected, reading)
+        if found is not None:
+            self._shown |= {board: snapshot for board, snapshot in found.items() if board in self._last}
         return found
 
     async def page(self, board: Board, offset: int, limit: int) -> Page:

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import orjson
+
 from realtime.boards import Board
 from realtime.errors import ForeignContent
 from realtime.submissions import ID_MAX, TOTAL_MAX
@@ -82,9 +84,21 @@ class Held(NamedTuple):
 
 
 class Announcement(NamedTuple):
-    """A message from `leaderboard:changes:*`; `board` is None for names."""
+    """A message from `leaderboard:changes:*`; `board` is None for names, `state` for what names none."""
 
     board: str | None
+    state: tuple[str, int] | None
+    """The epoch, and the version that the board has come to."""
+
+
+def as_announcement(topic: str, text: bytes) -> Announcement:
+    """What is said on a channel, whose name ends with `topic`. Anybody may have said it."""
+    try:
+        said = orjson.loads(text)
+        epoch, version = str(said["epoch"]), int(said["version"])
+    except (ValueError, TypeError, KeyError):
+        return Announcement(None if topic == "users" else topic, None)
+    return Announcement(None if topic == "users" else topic, (epoch, version))
 
 
 def as_text(value: Any) -> str | None:

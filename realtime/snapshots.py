@@ -12,6 +12,7 @@ names moved, it is read again with those asked for as well, until one reading ho
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from realtime.boards import Board
@@ -59,6 +60,17 @@ class _At(NamedTuple):
 _NEVER: Final = _At(None, -1)
 
 
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """A reading that is about to be made."""
+
+    wanted: Sequence[Board]
+    names_of: Collection[int]
+    """Whose names are to be read as well."""
+    seen: Mapping[Board, _At]
+    """What it must not fall behind. Readings may overtake each other: so it is noted before."""
+
+
 class SnapshotReader:
     """Reads snapshots, and pages beyond the top."""
 
@@ -83,20 +95,35 @@ class SnapshotReader:
         return result
 
     async def _read_part(self, wanted: Sequence[Board], shown: Iterable[int]) -> dict[Board, Snapshot]:
-        asked = set(shown).difference(self._names)
         for _ in range(ATTEMPTS):
-            seen = self._seen(wanted)
-            reading = await self._store.read(wanted, asked)
+            expected = self.expect(wanted, shown)
+            reading = await self._store.read(wanted, expected.names_of)
             await self._check_epoch(reading.epoch)
-            for (board, before), top in zip(seen.items(), reading.tops, strict=True):
-                self._check_version(board, before, _At(reading.epoch, top.version))
-            self._take_names(reading)
-            ids: set[int] = set().union(*(top.scores for top in reading.tops))
-            missing = (ids - asked).difference(self._names)
-            if not missing and reading.epoch == self._store.epoch:
-                return self._snapshots(wanted, reading)
-            asked = ids.difference(self._names)
+            found = self.take(expected, reading)
+            if found is not None:
+                return found
+            shown = set().union(*(top.scores for top in reading.tops))
         raise StoreUnavailable("names change faster than they can be read")
+
+    def expect(self, wanted: Sequence[Board], shown: Iterable[int]) -> Expected:
+        """What to read for snapshots of `wanted`, of which `shown` are likely to be part."""
+        seen = {board: self._newest.get(board, _NEVER) for board in wanted}
+        return Expected(wanted, set(shown).difference(self._names), seen)
+
+    def take(self, expected: Expected, reading: Reading) -> dict[Board, Snapshot] | None:
+        """The snapshots that were read; None where it lacks names, or is of content not adopted: then read again.
+
+        Raises ForeignContent.
+        """
+        if reading.epoch != self._store.epoch or not self._store.is_complete:
+            return None
+        for (board, before), top in zip(expected.seen.items(), reading.tops, strict=True):
+            self._check_version(board, before, _At(reading.epoch, top.version))
+        self._take_names(reading)
+        ids: set[int] = set().union(*(top.scores for top in reading.tops))
+        if ids.difference(self._names, expected.names_of):
+            return None
+        return self._snapshots(expected.wanted, reading)
 
     async def _check_epoch(self, epoch: str | None) -> None:
         """Raises StoreChanged unless `epoch` is complete content that we adopted, now if need be."""
@@ -104,10 +131,6 @@ class SnapshotReader:
             await self._store.adopt()
         if not self._store.is_complete:
             raise StoreChanged("the store's content is not complete")
-
-    def _seen(self, wanted: Iterable[Board]) -> dict[Board, _At]:
-        """What readings that begin now must not fall behind. They may overtake each other: so it is noted before."""
-        return {board: self._newest.get(board, _NEVER) for board in wanted}
 
     def _check_version(self, board: Board, seen: _At, at: _At) -> None:
         """Raises ForeignContent where the board went back since it was `seen`: then the content is distrusted."""
@@ -140,10 +163,10 @@ class SnapshotReader:
 
     async def page(self, board: Board, offset: int, limit: int) -> tuple[Page, Mapping[int, str]]:
         """A stretch of a live board and the names in it. Raises StoreUnavailable, StoreChanged."""
-        seen = self._seen([board])
+        seen = self._newest.get(board, _NEVER)
         page = await self._store.page(board, offset, limit)
         await self._check_epoch(page.epoch)
-        self._check_version(board, seen[board], _At(page.epoch, page.version))
+        self._check_version(board, seen, _At(page.epoch, page.version))
         names = await self._store.names(page.scores)
         return page, {user_id: names.get(user_id) or f"#{user_id}" for user_id in page.scores}
 
@@ -153,10 +176,10 @@ class SnapshotReader:
         Raises StoreUnavailable, StoreChanged.
         """
         for _ in range(ATTEMPTS):
-            seen = self._seen([board])
+            seen = self._newest.get(board, _NEVER)
             around = await self._store.around(board, user_id, neighbours)
             await self._check_epoch(around.epoch)
-            self._check_version(board, seen[board], _At(around.epoch, around.version))
+            self._check_version(board, seen, _At(around.epoch, around.version))
             at = NamesAt(around.epoch, around.users_version)
             unknown = [i for i in around.scores if i not in self._names] if at == self._names_at else [*around.scores]
             if unknown:

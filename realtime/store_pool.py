@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -111,11 +111,6 @@ class Pool:
         """The reply to one command. Raises ResponseError and as `exchange` does."""
         return checked(await self.exchange(command))[0]
 
-    async def transaction(self, *commands: Command) -> list[Any]:
-        """The replies to commands run as one (MULTI), errors as values among them. Raises as `ask` does."""
-        replies = await self.exchange(("MULTI",), *commands, ("EXEC",))
-        return list(checked(replies)[-1])
-
     async def run(self, script: Script, keys: Sequence[str], args: Sequence[Any], *behind: Command) -> list[Any]:
         """The reply to a script, and to commands sent with it that are run after it, errors as values among these.
 
@@ -188,8 +183,21 @@ class Pool:
         return connection
 
 
+def transaction(commands: Iterable[Command]) -> tuple[Command, ...]:
+    """These commands, to be run as one."""
+    return ("MULTI",), *commands, ("EXEC",)
+
+
+def outcome(replies: list[Any]) -> list[Any]:
+    """What the commands of a transaction came to, errors as values; raises where it was not run."""
+    *queued, done = replies
+    checked(queued)
+    checked([done])
+    return list(done)
+
+
 def checked(replies: list[Any]) -> list[Any]:
-    """The same; raises the first error among them."""
+    """These replies; raises the first error among them."""
     for reply in replies:
         if isinstance(reply, failures.ResponseError):
             raise reply

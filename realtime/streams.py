@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from itertools import repeat
 from typing import Any, Final, NamedTuple, Protocol
 
 from realtime import wire
-from realtime.boards import Board
+from realtime.boards import CLOSED_EPOCH, TOP, Board
 from realtime.frames import Answer, Frame
 from realtime.pacing import TABLE, Action, Event, Pace
-from realtime.standings import Snapshot
+from realtime.standings import Row, Snapshot
 from realtime.states import NOTHING_WRITTEN, Advance, States
 
 WAITING: Final = -2
@@ -180,6 +180,25 @@ class Stream:
     def is_current(self) -> bool:
         """Whether `latest` is kept up with the store: somebody followed all the while."""
         return self.latest is not None and bool(self.subscriptions)
+
+    def would_show(self, rows: Iterable[Row]) -> bool:
+        """Whether a write of these rows changes what is shown, by the newest snapshot."""
+        if self.latest is None:
+            return False
+        scores = self.latest.scores
+        edge = None if len(scores) < TOP else list(scores.values())[-1]  # who equals it may be above it, by the id
+        return any(
+            row.user_id in scores or (row.score is not None and (edge is None or row.score >= edge)) for row in rows
+        )
+
+    def is_ahead_of(self, snapshot: Snapshot) -> bool:
+        """Whether a newer state than this one, of a live board, was shown before: readings may overtake each other."""
+        latest = self.latest
+        return (
+            latest is not None
+            and latest.epoch == snapshot.epoch != CLOSED_EPOCH
+            and latest.version > snapshot.version
+        )
 
     def miss(self) -> None:
         """There turned out to be no such board: nobody need wait for it."""
