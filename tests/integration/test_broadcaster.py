@@ -20,7 +20,7 @@ from realtime.accounts import Accounts
 from realtime.boards import ALL_TIME, CURRENT_WEEK, Board
 from realtime.broadcaster import Broadcaster
 from realtime.dragonfly import Store
-from realtime.errors import LedgerUnavailable, RealtimeError, StoreUnavailable
+from realtime.errors import EpochMoved, LedgerUnavailable, RealtimeError, StoreUnavailable
 from realtime.history import History
 from realtime.postgres import Ledger
 from realtime.reading import Reading
@@ -183,6 +183,87 @@ async def test_viewers_come_and_go_under_load_and_all_end_with_what_the_store_ho
         assert viewer.follower.boards[board].version == latest.version
     assert sum(viewer.follower.diffs for viewer in viewers) > 100
     await writer.aclose()
+
+
+# Behind a write --------------------------------------------------------------------------------------------------
+
+
+async def reads(keys: Redis) -> int:
+    """How often a top was read, or the edge of one by the script that writes."""
+    return int((await keys.info("commandstats")).get("cmdstat_zrevrange", {"calls": 0})["calls"])
+
+
+async def test_the_outcome_of_a_write_of_this_process_is_shown_unannounced(store: Store) -> None:
+    async with broadcasting(store, listening=False) as broadcast:
+        store.expect = broadcast.it.expect
+        await place(store, {1: 10})
+        viewer = await broadcast.viewer()
+        broadcast.it.mark("all_time")  # the change before, as announced; it turns out to be known
+        await asyncio.sleep(0.02)
+        await place(store, {1: 20}, 2)
+        assert viewer.kinds() == ["subscribed", "snapshot", "diff"]
+        assert viewer.follower.boards["all_time"].lines == [(1, "p1", 20)]
+
+
+async def test_what_a_write_has_shown_is_not_read_again_when_it_is_announced(
+    broadcast: Broadcasting, store: Store, keys: Redis, store_url: str
+) -> None:
+    store.expect = broadcast.it.expect
+    await place(store, {1: 10})
+    viewer = await broadcast.viewer()
+    other = Store(store_url)
+    await other.adopt()
+    async with other.announcements() as heard:
+        await asyncio.sleep(0.02)
+        before = await reads(keys)
+        await place(store, {1: 20}, 2)
+        await anext(heard)
+    await broadcast.shows(viewer, ALL_TIME, [(1, "p1", 20)])
+    await asyncio.sleep(0.03)
+    assert await reads(keys) - before == 2, "the script's own look at the edge, and one reading"
+    await other.aclose()
+
+
+async def test_a_write_below_the_top_has_nothing_read_behind_it(broadcast: Broadcasting, store: Store) -> None:
+    await place(store, {user: 1000 + user for user in range(1, 101)})
+    await broadcast.viewer()
+    await asyncio.sleep(0.02)
+    below, edge = [Row(900, 1, 1000)], [Row(900, 2, 1001)]
+    assert broadcast.it.expect({ALL_TIME: below, WEEK: edge}) is None, "nor has a board that nobody follows"
+    assert broadcast.it.expect({ALL_TIME: [Row(7, 2, None)]}), "who is shown, and leaves"
+    assert broadcast.it.expect({ALL_TIME: edge}) is None, "it was read just now"
+    await asyncio.sleep(0.02)
+    assert broadcast.it.expect({ALL_TIME: edge}), "who equals the last one shown may stand above"
+
+
+async def test_a_write_that_fails_leaves_its_boards_to_be_read_as_ever(
+    broadcast: Broadcasting, store: Store, keys: Redis
+) -> None:
+    store.expect = broadcast.it.expect
+    await place(store, {1: 10})
+    viewer = await broadcast.viewer()
+    await asyncio.sleep(0.02)
+    await keys.zadd(ALL_TIME.scores_key, {"1": 15})
+    await keys.incr(ALL_TIME.version_key)
+    held, store.link.epoch = store.link.epoch, "another"
+    with pytest.raises(EpochMoved):
+        await place(store, {1: 20}, 2)
+    store.link.epoch = held
+    await broadcast.shows(viewer, ALL_TIME, [(1, "p1", 15)])
+
+
+async def test_a_reading_that_was_overtaken_is_not_shown(broadcast: Broadcasting, store: Store) -> None:
+    await place(store, {1: 10})
+    viewer = await broadcast.viewer()
+    await asyncio.sleep(0.02)
+    expected = broadcast.it.expect({ALL_TIME: [Row(1, 2, 20)]})
+    assert expected is not None
+    early = await store.read(expected.wanted, expected.names_of)
+    await place(store, {1: 30}, 2)
+    await broadcast.shows(viewer, ALL_TIME, [(1, "p1", 30)])
+    expected.fulfil(early)
+    await asyncio.sleep(0.02)
+    assert viewer.kinds() == ["subscribed", "snapshot", "diff"]
 
 
 async def test_many_changes_are_one_diff(broadcast: Broadcasting, store: Store) -> None:

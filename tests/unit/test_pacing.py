@@ -12,6 +12,7 @@ from realtime.pacing import TABLE, Action, DirtyBoards, Event, Pace
 
 BOARDS = ("a", "b", "c")
 board = st.sampled_from(BOARDS)
+states = st.tuples(st.sampled_from("ef"), st.integers(1, 4))
 durations = st.floats(0, 0.2) | st.sampled_from([0.0, 0.05, 1.0, 100.0])
 
 
@@ -24,16 +25,38 @@ class Dirt(RuleBasedStateMachine):
         self.dirty = DirtyBoards[str](interval)
         self.now = 1000.0
         self.marked_at: dict[str, float] = {}  # unread changes
+        self.news: dict[str, tuple[str, int] | None] = {}  # up to which state, None for any
         self.taken_at: dict[str, float] = {}
 
     @rule(seconds=durations)
     def wait(self, seconds: float) -> None:
         self.now += seconds
 
-    @rule(board=board)
-    def mark(self, board: str) -> None:
-        self.dirty.mark(board, self.now)
+    @rule(board=board, state=st.none() | states)
+    def mark(self, board: str, state: tuple[str, int] | None) -> None:
+        self.dirty.mark(board, self.now, state)
+        known = self.news.get(board, state)
+        if board in self.marked_at and known is not None and state is not None and known[0] == state[0]:
+            state = max(known, state)
+        self.news[board] = None if known is None else state
         self.marked_at.setdefault(board, self.now)
+
+    @rule(board=board, state=states)
+    def see(self, board: str, state: tuple[str, int]) -> None:
+        self.dirty.saw(board, state)
+        news = self.news.get(board)
+        if news is not None and news[0] == state[0] and news[1] <= state[1]:
+            del self.marked_at[board], self.news[board]
+
+    @rule(board=board)
+    def claim(self, board: str) -> None:
+        last = self.taken_at.get(board)
+        may = last is None or self.now >= last + self.interval
+        assert self.dirty.claim(board, self.now) == may
+        if may:
+            self.taken_at[board] = self.now
+            self.marked_at.pop(board, None)
+            self.news.pop(board, None)
 
     @rule()
     def take(self) -> None:
@@ -43,7 +66,7 @@ class Dirt(RuleBasedStateMachine):
             assert board in self.marked_at, "only what changed is read"
             last = self.taken_at.get(board)
             assert last is None or self.now >= last + self.interval, "at most one reading an interval"
-            del self.marked_at[board]
+            del self.marked_at[board], self.news[board]
             self.taken_at[board] = self.now
         for board in self.marked_at:
             assert self.now < self.taken_at[board] + self.interval, f"{board} was due and was not taken"
@@ -58,6 +81,7 @@ class Dirt(RuleBasedStateMachine):
     def forget(self, board: str) -> None:
         self.dirty.forget(board)
         self.marked_at.pop(board, None)
+        self.news.pop(board, None)
         self.taken_at.pop(board, None)
 
     @invariant()
@@ -97,6 +121,30 @@ def test_a_board_that_turned_out_unchanged_does_not_delay_its_next_change() -> N
     dirty.unchanged("a")
     dirty.mark("a", 10.01)
     assert dirty.take(10.01) == ["a"]
+
+
+def test_a_board_is_read_for_an_announcement_only_of_what_was_not_seen() -> None:
+    dirty = DirtyBoards[str](0.05)
+    dirty.mark("a", 10.0, ("e", 5))
+    dirty.saw("a", ("e", 4))
+    dirty.saw("a", ("f", 9))
+    assert dirty.next_due == 10.0, "an older state, or another epoch's, says nothing of this one"
+    dirty.saw("a", ("e", 5))
+    assert dirty.next_due is None
+    dirty.mark("a", 11.0)
+    dirty.saw("a", ("e", 99))
+    assert dirty.take(11.0) == ["a"], "without a state it may be any"
+
+
+def test_a_claimed_board_counts_as_read() -> None:
+    dirty = DirtyBoards[str](0.05)
+    dirty.mark("a", 10.0)
+    assert dirty.claim("a", 10.0)
+    assert dirty.next_due is None
+    assert not dirty.claim("a", 10.04), "at most one reading an interval"
+    dirty.mark("a", 10.04)
+    assert dirty.next_due == pytest.approx(10.05)
+    assert dirty.claim("a", 10.05)
 
 
 def test_a_forgotten_board_is_not_read() -> None:
