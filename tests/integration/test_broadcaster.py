@@ -224,6 +224,21 @@ async def test_what_a_write_has_shown_is_not_read_again_when_it_is_announced(
     await other.aclose()
 
 
+async def test_what_is_announced_before_it_was_read_behind_the_write_is_not_read_again(
+    broadcast: Broadcasting, store: Store
+) -> None:
+    await place(store, {1: 10})
+    await broadcast.viewer()
+    broadcast.it._dirty.interval = 60.0
+    broadcast.it._dirty.unchanged(ALL_TIME)
+    expected = broadcast.it.expect({ALL_TIME: [Row(1, 2, 20)]})
+    assert expected is not None
+    await place(store, {1: 20}, 2)
+    await broadcast.until(lambda: broadcast.it._dirty.next_due is not None)
+    expected.fulfil(await store.read(expected.wanted, expected.names_of))
+    assert broadcast.it._dirty.next_due is None
+
+
 async def test_a_write_below_the_top_has_nothing_read_behind_it(broadcast: Broadcasting, store: Store) -> None:
     await place(store, {user: 1000 + user for user in range(1, 101)})
     await broadcast.viewer()
