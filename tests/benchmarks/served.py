@@ -103,9 +103,11 @@ def elsewhere() -> Iterator[None]:
 
 
 class Served:
-    """The measured process. `runner` runs what submits."""
+    """The measured process. `runner` runs what submits; `program` is the module that is started."""
 
-    def __init__(self, stack: ExitStack, runner: asyncio.Runner, **environment: str) -> None:
+    def __init__(
+        self, stack: ExitStack, runner: asyncio.Runner, *, program: str = "realtime", **environment: str
+    ) -> None:
         self._runner = runner
         stack.enter_context(elsewhere())
         # Nobody answers its pings either while nothing is submitted.
@@ -117,7 +119,7 @@ class Served:
             "REALTIME_DRAIN_S": "0",
             "REALTIME_RECONNECT_SPREAD_S": "0",
         }
-        command = [sys.executable, "-m", "realtime", "serve", "--data-dir", str(self.beside.data_dir)]
+        command = [sys.executable, "-m", program, "serve", "--data-dir", str(self.beside.data_dir)]
         started = pinned(
             0, *command, stdout=-1, stderr=subprocess.DEVNULL, env={**os.environ, **settings, **environment}
         )
