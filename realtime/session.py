@@ -130,6 +130,7 @@ class Session:
         self._watches.remove(self._subscriber)
         for task in self._tasks:
             task.cancel()
+        del self._credentials  # they hold on to this, as this to them: together they would wait for the collector
 
     def _write(self, payload: bytes) -> None:
         self._subscriber.write(Answer(payload))
