@@ -39,6 +39,7 @@ from realtime.security import Origins, Security
 from realtime.services import Readiness, Services
 from realtime.settings import Settings
 from realtime.snapshots import SnapshotReader
+from realtime.socket_route import SocketRoute
 from realtime.stores import Backlog, Task, common_tasks, opened
 from realtime.supervision import Supervisor
 from realtime.throttle import Limit, Throttle
@@ -69,10 +70,16 @@ def create_app(settings: Settings, *, with_worker: bool, peers: Peers | None = N
 
 
 def _plain(app: Starlette) -> ASGIApp:
-    """The application, which hands no traceback to the log where `serving` tells what is wrong in a sentence."""
+    """The application, which hands no traceback to the log where `serving` tells what is wrong in a sentence.
+
+    Sockets have one route, and none of the layers around the others has anything to say of them.
+    """
     inner = app.build_middleware_stack()
 
     async def asgi(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            return await app.state.socket(scope, receive, send)  # type: ignore[no-any-return]
+
         async def send_plainly(message: Message) -> None:
             if message["type"] == "lifespan.startup.failed" and app.state.failure is not None:
                 message["message"] = ""
@@ -195,6 +202,7 @@ async def _lifespan(
             metrics=metrics,
         )
         app.state.services = services
+        app.state.socket = SocketRoute(services)
         app.router.routes[:] = [
             *endpoints.routes(services),
             *documents.routes(),

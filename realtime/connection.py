@@ -21,12 +21,10 @@ import socket
 from collections.abc import Callable
 from typing import Any, cast
 
-from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
+from uvicorn._types import ASGIReceiveEvent, ASGISendEvent, WebSocketScope
 from uvicorn.config import Config
-from uvicorn.protocols.utils import ClientDisconnected
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from uvicorn.protocols.utils import ClientDisconnected, get_local_addr, get_remote_addr, is_ssl
 from uvicorn.server import ServerState
-from websockets.extensions.permessage_deflate import PerMessageDeflate, ServerPerMessageDeflateFactory
 from websockets.frames import Close
 
 from realtime.frames import (
@@ -42,18 +40,11 @@ from realtime.frames import (
     ViolationError,
 )
 from realtime.inbox import Gate, Inbox
+from realtime.opening import Opening, RawHeaders, RefusedError, response
 
 __all__ = ["Connection"]
 
 _log = logging.getLogger("uvicorn.error")
-
-# uvicorn and websockets tell this one of every connection. It is in no registry: a logging
-# configuration would set its level back.
-_quiet = logging.Logger("uvicorn.error", logging.WARNING)
-_quiet.parent = _log
-
-# Without context takeover a compressed frame suits every connection, and none keeps a window.
-_DEFLATE = ServerPerMessageDeflateFactory(server_no_context_takeover=True, client_no_context_takeover=True)
 
 # In place of a file descriptor: nothing may be written; only the transport may write.
 _CLOSED, _THROUGH = -1, -2
@@ -86,7 +77,7 @@ _LATE_PONG_S = 1.0
 _MAX_REASON_BYTES = 123  # RFC 6455, section 5.5
 
 
-class Connection(WebSocketsSansIOProtocol):
+class Connection(asyncio.Protocol):
     """One client's WebSocket connection.
 
     The application may set these after it accepted, in the same step; all are called synchronously:
@@ -102,16 +93,12 @@ class Connection(WebSocketsSansIOProtocol):
       what that leaves unwritten goes to `write` at once. It is negative before the socket is closed.
     """
 
-    # uvicorn's attributes too: fixed places cost a quarter of a dictionary of that many entries.
     __slots__ = (
-        "_app_closed", "_deframer", "_detached", "_direct", "_idle_frames", "_idle_since",
-        "_ping_due", "_pong_late", "_stops", "app", "app_state", "asgi_version", "client", "close_code", "close_sent",
-        "close_timeout", "close_timer", "config", "conn", "connections", "curr_msg_data_type",
-        "default_headers", "descriptor", "disconnected", "frames", "handshake_complete", "handshake_initiated",
-        "initial_response", "last_ping_rtt", "logger", "loop", "on_closed", "on_descriptor", "on_drain", "on_text",
-        "on_violation", "pending_ping_payload", "ping_interval", "ping_sent_at", "ping_timeout", "ping_timer",
-        "pong_timer", "queue", "read_paused", "request", "response", "root_path", "scheme", "scope",
-        "server", "tasks", "transport", "window", "writable",
+        "_app_closed", "_app_state", "_deframer", "_detached", "_direct", "_idle_frames", "_idle_since",
+        "_opening", "_ping_due", "_pong_late", "_refusal", "_server_state", "_stops", "_writable", "close_code",
+        "close_sent", "close_timeout", "close_timer", "config", "descriptor", "disconnected", "handshake_complete",
+        "last_ping_rtt", "loop", "on_closed", "on_descriptor", "on_drain", "on_text", "on_violation",
+        "pending_ping_payload", "ping_sent_at", "ping_timer", "queue", "transport", "window",
     )  # fmt: skip
 
     def __init__(
@@ -121,29 +108,43 @@ class Connection(WebSocketsSansIOProtocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
-        super().__init__(config, server_state, app_state, _loop)
-        self.logger = self.conn.logger = _quiet
-        if self.conn.available_extensions:
-            self.conn.available_extensions = [_DEFLATE]
-        self.queue = Inbox[ASGIReceiveEvent]()  # type: ignore[assignment]
-        self.writable = Gate()  # type: ignore[assignment]
+        self.config = config
+        self.loop = _loop or asyncio.get_running_loop()
+        self._server_state = server_state
+        self._app_state = app_state
+        self.transport: asyncio.Transport = None  # type: ignore[assignment]  # until connection_made
         self.on_text: Callable[[bytes], None] | None = None
         self.on_drain: Callable[[], None] | None = None
         self.on_closed: Callable[[], None] | None = None
         self.on_descriptor: Callable[[int], None] | None = None
         self.on_violation: Callable[[int, str], None] | None = None
+        # The request, until it is answered.
+        self._opening: Opening | None = None
+        self.handshake_complete = False
+        # What the application answers in its own words: status, headers, and of the body what there is.
+        self._refusal: tuple[int, RawHeaders, bytes] | None = None
         # Why it ended: the code of the first close frame, of either side; 1006 while there was none.
         self.close_code = 1006
+        self.close_sent = False
+        self.close_timeout = 10.0
+        self.close_timer: asyncio.TimerHandle | None = None
+        self.disconnected = False
         # Bits of the negotiated compression window, 9 to 15; 0 without compression.
         self.window = 0
         # Where `write` writes: the socket while the transport's buffer is empty, else _THROUGH or _CLOSED.
         self.descriptor = _CLOSED
         # What `descriptor` is while the buffer is empty: the socket, or _THROUGH for TLS.
         self._direct = _THROUGH
+        self.queue = Inbox[ASGIReceiveEvent]()
+        self._writable = Gate()
         self._deframer = Deframer(config.ws_max_size, inflating=False)
         self._stops = 0
         self._idle_frames = 0
         self._idle_since = 0.0
+        self.ping_timer: asyncio.TimerHandle | None = None
+        self.pending_ping_payload: bytes | None = None
+        self.ping_sent_at = 0.0
+        self.last_ping_rtt = 0.0
         self._ping_due = 0.0
         self._pong_late = False
         self._detached = False
@@ -195,13 +196,13 @@ class Connection(WebSocketsSansIOProtocol):
 
     def pause_writing(self) -> None:
         """The transport's buffer is no longer empty."""
-        super().pause_writing()
+        self._writable.clear()
         if self.descriptor != _CLOSED:
             self._point(_THROUGH)
 
     def resume_writing(self) -> None:
         """The transport's buffer is empty again."""
-        super().resume_writing()
+        self._writable.set()
         if self.descriptor != _CLOSED:
             self._point(self._direct)
             if self.on_drain is not None:
@@ -237,17 +238,15 @@ class Connection(WebSocketsSansIOProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Called by the transport, and by uvicorn with the request that asked for the upgrade."""
-        if not self.handshake_initiated:
-            super().data_received(data)
-            if not self.handshake_initiated:  # websockets refused what the HTTP parser let pass
-                self.transport.write(b"".join(self.conn.data_to_send()))
-                self._hang_up()
-            return
-        self._deframer.feed(data)
-        if not self.handshake_complete:
+        if self.handshake_complete:
+            self._deframer.feed(data)
+            if not self._stops:
+                self._take()
+        elif self._opening is None:
+            self._open(data)
+        else:
+            self._deframer.feed(data)
             self._stop_reading(_BY_HANDSHAKE)
-        elif not self._stops:
-            self._take()
 
     def eof_received(self) -> None:
         """The client sends nothing more, so no closing handshake can follow."""
@@ -317,32 +316,26 @@ class Connection(WebSocketsSansIOProtocol):
             event: ASGIReceiveEvent = {"type": "websocket.receive", "text": payload.decode()}
         else:
             event = {"type": "websocket.receive", "bytes": payload}
-        inbox = cast(Inbox[ASGIReceiveEvent], self.queue)
-        inbox.put_nowait(event, len(payload))
-        if len(inbox) >= self.config.ws_max_queue or inbox.size_bytes >= _QUEUE_BYTES:
+        self.queue.put_nowait(event, len(payload))
+        if len(self.queue) >= self.config.ws_max_queue or self.queue.size_bytes >= _QUEUE_BYTES:
             self._stop_reading(_BY_QUEUE)
 
     async def receive(self) -> ASGIReceiveEvent:
         """ASGI: the next event."""
         event = await self.queue.get()
-        if not len(cast(Inbox[ASGIReceiveEvent], self.queue)):
+        if not len(self.queue):
             self._start_reading(_BY_QUEUE)
         return event
 
     async def send(self, message: ASGISendEvent) -> None:
         """ASGI: returns when everything before this message has gone to the kernel."""
-        await self.writable.wait()
+        await self._writable.wait()
         if self.disconnected:
             raise ClientDisconnected()
-        kind = message["type"]
-        if not self.handshake_complete or self.initial_response is not None:
-            await super().send(message)
-            self._app_closed = kind == "websocket.close"
-            if kind == "websocket.accept" and self.handshake_complete:
-                self._accepted()
-            return
-        if self._app_closed or kind not in ("websocket.send", "websocket.close"):
-            raise RuntimeError(f"Unexpected ASGI message '{kind}'.")
+        if not self.handshake_complete:
+            return self._answer(message)
+        if self._app_closed:
+            raise _unexpected(message)
         if self.descriptor == _CLOSED:
             raise ClientDisconnected()
         if message["type"] == "websocket.close":
@@ -354,40 +347,16 @@ class Connection(WebSocketsSansIOProtocol):
                 self.write(Frame(data, BINARY))
             elif text is not None:
                 self.write(Frame(text.encode()))
+        else:
+            raise _unexpected(message)
 
-    def _accepted(self) -> None:
-        """The handshake is complete: keep of it only what the connection needs from now on."""
-        extension = next(iter(self.conn.extensions), None)
-        if isinstance(extension, PerMessageDeflate):
-            self.window = extension.local_max_window_bits
-            self._deframer.inflating = True
-        secure = self.scheme == "wss"
-        sock = self.transport.get_extra_info("socket")
-        if sock.family in _INTERNET:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
-        if not secure:
-            self._direct = sock.fileno()
-        # The transport tells when its buffer is no longer empty and when it is empty again. (A TLS
-        # transport compares with "at least", so that 0 would mean "always".)
-        self._point(self._direct)
-        self.transport.set_write_buffer_limits(high=1 if secure else 0, low=0)
-        if self.transport.get_write_buffer_size():
-            self._point(_THROUGH)
-        del self.request, self.response
-        self.scope = None  # type: ignore[assignment]
-        self.conn = None  # type: ignore[assignment]
-        self._start_reading(_BY_HANDSHAKE)
-
-    async def run_asgi(self) -> None:
+    async def run_asgi(self, scope: WebSocketScope) -> None:
         """Run the application, and close the connection when it ends, unless it detached itself."""
-        scope = self.scope
-        extensions = cast(dict[str, object], scope["extensions"])
-        extensions["realtime.connection"] = self
         code = 1000
         try:
-            await self.app(scope, self.receive, self.send)
+            await self.config.loaded_app(scope, self.receive, self.send)
         except ClientDisconnected:
-            pass
+            return
         except Exception:
             code = 1011
             _log.exception("Exception in ASGI application\n")
@@ -395,10 +364,9 @@ class Connection(WebSocketsSansIOProtocol):
             self._hang_up()
             raise
         if not self.handshake_complete:
-            if code == 1000 and self.initial_response is None:
+            if code == 1000 and self._refusal is None:
                 _log.error("ASGI callable returned without completing handshake.")
-            self.send_500_response()
-            self._hang_up(self.close_timeout)
+            self._turn_away(response(500, b"Internal Server Error"))
         elif not self._detached or code != 1000:
             self.close(code)
 
@@ -409,12 +377,99 @@ class Connection(WebSocketsSansIOProtocol):
         """
         self._detached = True
 
+    # The handshake
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by uvicorn, with a transport that was another protocol's."""
+        self.transport = cast(asyncio.Transport, transport)
+        self._server_state.connections.add(self)  # type: ignore[arg-type]  # uvicorn names its own alone
+
+    def _open(self, request: bytes) -> None:
+        """Let the application decide about a request."""
+        try:
+            self._opening = Opening(request, deflate=self.config.ws_per_message_deflate)
+        except RefusedError as refused:
+            return self._turn_away(refused.response)
+        scope = {
+            "type": "websocket",
+            "asgi": {"version": self.config.asgi_version, "spec_version": "2.4"},
+            "http_version": "1.1",
+            "scheme": "wss" if is_ssl(self.transport) else "ws",
+            "server": get_local_addr(self.transport),
+            "client": get_remote_addr(self.transport),
+            "state": self._app_state.copy(),
+            "extensions": {"websocket.http.response": {}, "realtime.connection": self},
+            **self._opening.scope(self.config.root_path),
+        }
+        self.queue.put_nowait({"type": "websocket.connect"})
+        task = self.loop.create_task(self.run_asgi(cast(WebSocketScope, scope)))
+        task.add_done_callback(self._server_state.tasks.discard)
+        self._server_state.tasks.add(task)
+
+    def _answer(self, message: ASGISendEvent) -> None:
+        """What the application decided."""
+        if self._refusal is not None and message["type"] == "websocket.http.response.body":
+            status, headers, body = self._refusal
+            body += message.get("body", b"")
+            self._refusal = status, headers, body
+            if not message.get("more_body", False):
+                self._app_closed = True
+                self._turn_away(response(status, body, headers))
+        elif self._refusal is not None:
+            raise _unexpected(message)
+        elif message["type"] == "websocket.accept":
+            self.accept(headers=message.get("headers", ()), subprotocol=message.get("subprotocol"))
+        elif message["type"] == "websocket.close":
+            self._app_closed = True
+            self._turn_away(response(403))
+        elif message["type"] == "websocket.http.response.start" and 100 <= message["status"] < 600:
+            self._refusal = message["status"], message.get("headers", ()), b""
+        else:
+            raise _unexpected(message)
+
+    def accept(self, first: Frame | None = None, *, headers: RawHeaders = (), subprotocol: str | None = None) -> None:
+        """As `websocket.accept`, but at once, and with the `first` frame in the same write as the response.
+
+        Raises ClientDisconnected where nobody is there any more.
+        """
+        opening = self._opening
+        if opening is None or self.transport.is_closing():
+            raise ClientDisconnected()
+        data = opening.accepted(self._server_state.default_headers, headers, subprotocol)
+        self._opening = None
+        self.handshake_complete = True
+        self.window = opening.window
+        self._deframer.inflating = bool(self.window)
+        if first is not None:
+            data += first.by_window[self.window] or first.deflated(self.window)
+        secure = is_ssl(self.transport)
+        sock = self.transport.get_extra_info("socket")
+        if sock.family in _INTERNET:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
+        if not secure:
+            self._direct = sock.fileno()
+        # The transport tells when its buffer is no longer empty and when it is empty again. (A TLS
+        # transport compares with "at least", so that 0 would mean "always".)
+        self._point(self._direct)
+        self.transport.set_write_buffer_limits(high=1 if secure else 0, low=0)
+        self.transport.write(data)
+        self.start_keepalive()
+        self._start_reading(_BY_HANDSHAKE)
+
+    def _turn_away(self, answer: bytes) -> None:
+        """Answer that the request becomes no WebSocket, and end."""
+        self.handshake_complete = True
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": 1006})
+        if not self.transport.is_closing():
+            self.transport.write(answer)
+        self._hang_up()
+
     # Keeping alive
 
     def start_keepalive(self) -> None:
         """Begin at a random phase: clients that came together must not all be pinged together."""
-        if self.ping_interval:
-            self._next_tick(random.random() * self.ping_interval)  # noqa: S311
+        if self.config.ws_ping_interval:
+            self._next_tick(random.random() * self.config.ws_ping_interval)  # noqa: S311
 
     def _next_tick(self, delay: float) -> None:
         self.ping_timer = self.loop.call_later(delay, self.keepalive_tick)
@@ -425,14 +480,14 @@ class Connection(WebSocketsSansIOProtocol):
         now = self.loop.time()
         if self.descriptor == _CLOSED:
             return
-        if self.pending_ping_payload is None or self.ping_timeout is None:
+        if self.pending_ping_payload is None or self.config.ws_ping_timeout is None:
             self._pong_late = False
             if now < self._ping_due:
                 self._next_tick(self._ping_due - now)
             else:
                 self.send_keepalive_ping()
         elif self._stops & ~_BY_OUTPUT:  # its pong waits where nobody reads
-            self._next_tick(self.ping_timeout)
+            self._next_tick(self.config.ws_ping_timeout)
         elif not self._pong_late:  # perhaps it is the loop that was late
             self._pong_late = True
             self._next_tick(_LATE_PONG_S)
@@ -441,12 +496,17 @@ class Connection(WebSocketsSansIOProtocol):
 
     def send_keepalive_ping(self) -> None:
         """Send a ping and see to it that its pong is waited for."""
-        interval = cast(float, self.ping_interval)
+        interval, timeout = cast(float, self.config.ws_ping_interval), self.config.ws_ping_timeout
         self.ping_sent_at = self.loop.time()
         self._ping_due = self.ping_sent_at + interval
         self.pending_ping_payload = random.getrandbits(32).to_bytes(4, "big")
         self.write(Frame(self.pending_ping_payload, PING))
-        self._next_tick(interval if self.ping_timeout is None else self.ping_timeout)
+        self._next_tick(interval if timeout is None else timeout)
+
+    def _stop_keepalive(self) -> None:
+        if self.ping_timer is not None:
+            self.ping_timer.cancel()
+            self.ping_timer = None
 
     def keepalive_timeout(self) -> None:
         """No pong came: nobody is there to read a close frame."""
@@ -479,8 +539,7 @@ class Connection(WebSocketsSansIOProtocol):
             self._send_close(1012)
             self._abort_after(_LINGER_S)
         else:
-            self.send_500_response()
-            self._hang_up()
+            self._turn_away(response(500, b"Internal Server Error"))
 
     def _send_close(self, code: int, reason: str = "") -> None:
         if self.descriptor == _CLOSED:
@@ -490,7 +549,7 @@ class Connection(WebSocketsSansIOProtocol):
         self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
         self._point(_CLOSED)
         self.close_code, self.close_sent = code, True
-        self.stop_keepalive()
+        self._stop_keepalive()
         # The client's answer is still to come; what it said before is dropped.
         self._stops = 0
         self.loop.call_soon(self._read_on)
@@ -515,7 +574,7 @@ class Connection(WebSocketsSansIOProtocol):
     def _hang_up(self, grace_s: float = _LINGER_S) -> None:
         """Close the transport, and abort it where it cannot flush in time."""
         self._point(_CLOSED)
-        self.stop_keepalive()
+        self._stop_keepalive()
         self._deframer.end()
         if not self.transport.is_closing():
             self.transport.close()
@@ -530,9 +589,20 @@ class Connection(WebSocketsSansIOProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the transport, once."""
         self._point(_CLOSED)
-        super().connection_lost(exc)
+        self._stop_keepalive()
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": 1005 if self.handshake_complete else 1006})
+        self._server_state.connections.remove(self)  # type: ignore[arg-type]
+        self.handshake_complete = self.disconnected = True
+        self._writable.set()  # nobody will tell any more that the buffer is empty
+        if self.close_timer is not None:
+            self.close_timer.cancel()
+            self.close_timer = None
         self._deframer.end()
         on_closed = self.on_closed
         self.on_text = self.on_drain = self.on_closed = self.on_descriptor = self.on_violation = None
         if on_closed is not None:
             self._call(on_closed)
+
+
+def _unexpected(message: ASGISendEvent) -> RuntimeError:
+    return RuntimeError(f"Unexpected ASGI message '{message['type']}'.")

@@ -1,4 +1,4 @@
-"""Endpoints: all routes but the pages, and what becomes of an exception that leaves one.
+"""Endpoints: all routes but the pages and the socket's, and what becomes of an exception that leaves one.
 
 Every route reads, asks a service, writes: the modules `*_routes` own one noun each. Must never hold state or reach a
 store by itself.
@@ -21,14 +21,13 @@ from realtime.health_routes import HealthRoutes
 from realtime.people_routes import PeopleRoutes
 from realtime.score_routes import ScoreRoutes
 from realtime.services import Services
-from realtime.socket_route import SocketRoute
 
 log = logging.getLogger(__name__)
 
 
 def routes(services: Services) -> list[BaseRoute]:
-    """Everything but the pages and documents."""
-    kinds = (SocketRoute, BoardRoutes, ScoreRoutes, PeopleRoutes, HealthRoutes)
+    """Everything over HTTP but the pages and documents."""
+    kinds = (BoardRoutes, ScoreRoutes, PeopleRoutes, HealthRoutes)
     return [route for kind in kinds for route in kind(services).routes()]
 
 

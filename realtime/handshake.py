@@ -114,7 +114,7 @@ class Handshake(HttpToolsProtocol):
     def handle_websocket_upgrade(self) -> None:
         self._leave()
         super().handle_websocket_upgrade()
-        self.parser = None  # it holds on to this, as this to it: together they would wait for the collector
+        del self.parser  # it holds on to this, as this to it: together they would wait for the collector
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._leave()

@@ -17,7 +17,7 @@ from realtime import wire
 from realtime.boards import Board, resolve
 from realtime.credentials import Credentials, Holders
 from realtime.errors import LedgerUnavailable, RealtimeError
-from realtime.frames import Answer, Burst
+from realtime.frames import Answer, Burst, Frame
 from realtime.limits import Bucket
 from realtime.rights import Rights, unknown
 from realtime.streams import Subscriber
@@ -115,12 +115,13 @@ class Session:
 
     # Coming and going ----------------------------------------------------------------------------------------
 
-    def greet(self) -> None:
+    def greeting(self) -> Frame:
         """The first words."""
-        self._write(wire.hello(self._clock.now()))
+        words = [wire.hello(self._clock.now())]
         identity = self._credentials.identity
         if identity is not None:
-            self._write(wire.authenticated(identity.user_id, identity.expires_at))
+            words.append(wire.authenticated(identity.user_id, identity.expires_at))
+        return Burst(words)
 
     def closed(self) -> None:
         """The connection is gone."""

@@ -5,8 +5,11 @@ Owns who gets in. Must never await once a connection counts, nor stay with it: f
 
 from __future__ import annotations
 
-from starlette.routing import BaseRoute, WebSocketRoute
-from starlette.websockets import WebSocket
+from typing import Final
+
+from starlette._utils import get_route_path
+from starlette.requests import HTTPConnection
+from starlette.types import Receive, Scope, Send
 
 from realtime import wire
 from realtime.access import address_of
@@ -17,29 +20,34 @@ from realtime.services import Services
 from realtime.session import Limits, Session
 from realtime.streams import Subscriber
 
+PATH: Final = "/ws"
+
 
 class SocketRoute:
-    """See the module."""
+    """See the module. An ASGI application for sockets, without the layers that only answers over HTTP need."""
 
     def __init__(self, services: Services) -> None:
         self._s = services
+        self._limits = Limits(services.settings.max_subscriptions, services.settings.message_rate)
 
-    def routes(self) -> list[BaseRoute]:
-        """Where it is."""
-        return [WebSocketRoute("/ws", self.socket)]
-
-    async def socket(self, websocket: WebSocket) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Accepts, and leaves the connection to its session: from then on there is no task for it."""
-        connection = websocket.scope["extensions"].get("realtime.connection")
+        if get_route_path(scope) != PATH:
+            return await send({"type": "websocket.close"})  # 403
+        connection = scope["extensions"].get("realtime.connection")
         if not isinstance(connection, Connection):
             raise RuntimeError("serve with uvicorn --ws realtime.connection:Connection")
-        address = address_of(websocket)
-        await websocket.accept()
+        await receive()
         # From here on nothing is awaited: what is counted now is sure to be counted off when the connection ends.
+        if not connection.disconnected:
+            self._enter(HTTPConnection(scope), connection)
+
+    def _enter(self, request: HTTPConnection, connection: Connection) -> None:
         try:
-            identity = self._s.access.at_handshake(websocket)
+            identity = self._s.access.at_handshake(request)
         except RealtimeError as error:
             return self._turn_away(connection, wire.CloseCode.AUTHENTICATION, error)
+        address = address_of(request)
         if not self._s.connections.enter(address):
             full = RealtimeError("too_many", "Too many connections. Come back later.", retry_after_ms=10_000)
             return self._turn_away(connection, wire.CloseCode.LIMITS, full)
@@ -55,12 +63,12 @@ class SocketRoute:
             self._s.broadcaster,
             self._s.ranks,
             self._s.admission,
-            self._s.access.verifier(websocket),
+            self._s.access.verifier(request),
             self._s.clock,
             identity=identity,
             rights=self._s.access.rights,
             holders=self._s.access.revocations,
-            limits=Limits(settings.max_subscriptions, settings.message_rate),
+            limits=self._limits,
             refused=self._s.refused,
         )
 
@@ -74,10 +82,10 @@ class SocketRoute:
         connection.on_drain = subscriber.drained
         connection.on_closed = closed
         connection.detach()
-        session.greet()
+        connection.accept(session.greeting())
 
     def _turn_away(self, connection: Connection, code: int, error: RealtimeError) -> None:
         self._s.refused(error.code)
         self._s.closed(code)
-        connection.write(Frame(wire.error(error)))
+        connection.accept(Frame(wire.error(error)))
         connection.close(code, error.code)

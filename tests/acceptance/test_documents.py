@@ -11,9 +11,9 @@ import jsonschema
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from starlette.routing import Route, WebSocketRoute
+from starlette.routing import Route
 
-from realtime import documents, endpoints, schemas, wire
+from realtime import documents, endpoints, schemas, socket_route, wire
 from realtime.boards import Board
 from realtime.documents import CLOSE_CODES, OPERATIONS, asyncapi, openapi
 from realtime.errors import STATUS, RealtimeError
@@ -41,8 +41,7 @@ def test_every_route_is_in_the_document_and_the_document_has_no_other() -> None:
         if method != "HEAD"
     }
     assert {(operation.path, operation.method) for operation in OPERATIONS} == there
-    assert [route.path for route in routes if isinstance(route, WebSocketRoute)] == ["/ws"]
-    assert asyncapi()["channels"]["socket"]["address"] == "/ws"
+    assert asyncapi()["channels"]["socket"]["address"] == socket_route.PATH
 
 
 def test_every_message_a_client_may_send_is_in_the_document() -> None:

@@ -7,9 +7,11 @@ it. Attacks on frames themselves are in tests/integration/test_connection.py.
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import zlib
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -26,6 +28,10 @@ from websockets.exceptions import ConnectionClosed, InvalidMessage
 from websockets.frames import Frame, Opcode
 
 from realtime import handshake, wire
+from realtime.connection import Connection
+from realtime.handshake import Handshake
+from realtime.session import Session
+from realtime.streams import Subscriber
 from tests.clients import Client
 from tests.conftest import MakeUsers, RunningServer, running_server
 
@@ -377,6 +383,32 @@ async def test_a_client_that_reconnects_as_often_as_it_can_leaves_nothing_behind
             await only_the_viewer_is_left(server)
             after.append(_resident())
         assert after[-1] - after[0] < 4_000_000, "it grows with those who are gone"
+
+
+async def test_those_who_are_gone_do_not_wait_for_the_collector(server: RunningServer, make_users: MakeUsers) -> None:
+    async with unnoticed(server, make_users):
+        before = _held()
+        gc.disable()
+        try:
+            for number in range(20):
+                reader, writer = await opened(server)
+                writer.write(SUBSCRIBE)
+                await reader.readuntil(b'"snapshot"')
+                if number % 2:
+                    writer.write(GOODBYE)
+                    await rest(reader)
+                writer.transport.abort()
+            async with asyncio.timeout(5):
+                while _held() != before:  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+        finally:
+            gc.enable()
+
+
+def _held() -> Counter[str]:
+    """What there is of connections, sessions and the like."""
+    kinds = (Handshake, Connection, Session, Subscriber)
+    return Counter(type(thing).__name__ for thing in gc.get_objects() if issubclass(type(thing), kinds))
 
 
 # Messages ----------------------------------------------------------------------------------------------------------

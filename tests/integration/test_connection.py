@@ -22,6 +22,7 @@ from typing import Any, ClassVar
 import pytest
 import uvicorn
 import uvloop
+from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Close, Opcode
@@ -287,6 +288,31 @@ def test_write_tells_what_waits_and_drain_tells_when_it_went(run: Run) -> None:
             while len(client.frames) < sent + 4:
                 await client.read()
             assert {bytes(frame.data) for frame in client.frames} == {b"x" * 1000}
+
+    run(main())
+
+
+@pytest.mark.parametrize("offer", ["", "permessage-deflate"])
+def test_a_first_frame_follows_the_response(run: Run, offer: str) -> None:
+    first, second = Frame(b'{"number":1}' * 50), Frame(b"2")
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        connection: Connection = scope["extensions"]["realtime.connection"]
+        await receive()
+        connection.accept(first)
+        assert connection.write(second) == 0
+        with pytest.raises(ClientDisconnected):
+            connection.accept(first)
+        assert (await receive())["text"] == "heard"
+
+    async def main() -> None:
+        async with serving(app) as (port, _):
+            client = await RawClient.connect(port, offer=offer)
+            assert client.status == 101
+            assert [bytes((await client.next()).data) for _ in range(2)] == [first.payload, second.payload]
+            await client.send(client_frame(TEXT, b"heard"))
+            assert (await client.next()).opcode == Opcode.CLOSE
+            client.sock.close()
 
     run(main())
 

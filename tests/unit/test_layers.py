@@ -26,7 +26,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     # One foreign library each, or one part of the system.
     "L1 adapters": (
         "resources", "progress", "tokens", "pulse", "failures", "postgres", "replies", "store_pool", "store_link",
-        "dragonfly", "inbox", "connection", "handshake", "metrics", "security", "pages", "line",
+        "dragonfly", "inbox", "opening", "connection", "handshake", "metrics", "security", "pages", "line",
         "embedded_process", "embedded_keeper", "embedded_postgres", "embedded_store",
     ),
     # Built by the composition, each declaring the Protocol it needs.
