@@ -64,7 +64,8 @@ class Opening:
         try:
             self._accept, self._extensions, _ = judge.process_request(request)
         except InvalidHandshake:
-            raise RefusedError(judge.accept(request).serialize()) from None
+            # A judge remembers why it refused, and with the error all that led there: not the one that stays.
+            raise RefusedError(_judge(deflate=deflate).accept(request).serialize()) from None
         extension = next(iter(judge.extensions), None)
         # Bits of the negotiated compression window, 9 to 15; 0 without compression.
         self.window = extension.local_max_window_bits if isinstance(extension, PerMessageDeflate) else 0

@@ -1035,8 +1035,12 @@ def test_clients_that_come_and_go_leave_nothing_behind(run: Run) -> None:
                     await client.close_code()
                 else:
                     client.sock.close()
+            refused = await RawClient.connect(port, headers="Sec-WebSocket-Version: 99\r\n")
+            assert refused.status == 400
+            refused.sock.close()
             await until(lambda: hub.closed_times == 300)
-            assert not server.server_state.connections and not server.server_state.tasks
+            await until(lambda: not server.server_state.connections)
+            assert not server.server_state.tasks
             while not hub.arrived.empty():
                 hub.arrived.get_nowait()
             gc.collect()
