@@ -18,7 +18,7 @@ from typing import Annotated, Any
 
 import typer
 
-from realtime import __version__, boards, commands, embedded, postgres, serving
+from realtime import __version__, boards, commands, embedded, migrations, postgres, serving
 from realtime.app import create_app
 from realtime.embedded import EmbeddedError
 from realtime.errors import LedgerUnavailable, RealtimeError, StartupError, StoreUnavailable, TaskFailed
@@ -108,7 +108,7 @@ def up(
         say("# for development; elsewhere run `realtime serve` and `realtime worker`")
         say(f"database: {settings.database_url}")
         say(f"dragonfly: {settings.dragonfly_url}")
-        asyncio.run(postgres.migrate(settings.database_url))
+        asyncio.run(migrations.migrate(settings.database_url))
 
         def ready(address: str) -> None:
             embedded.record_address(data_dir, address)
@@ -191,7 +191,7 @@ def migrate(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     settings = resolve(data_dir)
     if not settings.database_url:
         raise StartupError("Set DATABASE_URL.")
-    run(postgres.migrate(settings.database_url))
+    run(migrations.migrate(settings.database_url))
     say("The schema is up to date.")
 
 

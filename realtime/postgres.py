@@ -1,8 +1,7 @@
 """The ledger: PostgreSQL through asyncpg.
 
-Owns the pool, the clock that is PostgreSQL's, and the statements under `sql/`. Must never hand out asyncpg's
-exceptions for a database that is away (`failures` maps them), nor hold a lock beyond one transaction.
-Assumes PostgreSQL 14 or later, migrated.
+Owns the pool, and the statements under `sql/queries`. Must never hand out asyncpg's exceptions for a database that is
+away (`failures` maps them), nor hold a lock beyond one transaction. Assumes PostgreSQL 14 or later, migrated.
 """
 
 from __future__ import annotations
@@ -11,18 +10,18 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, date, datetime
+from datetime import date
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 import asyncpg
-from pogo_core.error import BadMigrationError
-from pogo_core.util import migrate as pogo
 
 from realtime import resources
 from realtime.boards import ALL_TIME, Board, monday_of
+from realtime.clock import Clock
 from realtime.errors import LedgerUnavailable
 from realtime.failures import Failures, mapped
+from realtime.migrations import MIGRATION_LOCK
 from realtime.pulse import Pulse
 from realtime.standings import Profile, Row
 
@@ -39,11 +38,7 @@ STATEMENT_TIMEOUT: Final = 10.0
 PATIENT_TIMEOUT: Final = 3_600.0
 """Seconds after which the client gives up where statement_timeout was raised: imports, views."""
 
-_MIGRATION_LOCK: Final = 0x7265616C74696D65  # "realtime"
-_REBUILD_LOCK: Final = _MIGRATION_LOCK + 1
-
-_MIGRATION_TRIES: Final = 5
-"""How often migrations are tried where they meet a deadlock."""
+_REBUILD_LOCK: Final = MIGRATION_LOCK + 1
 
 
 class Recorded(NamedTuple):
@@ -78,32 +73,6 @@ class OutboxRow(NamedTuple):
     kind: str
     user_ids: list[int]
     weeks: list[date]
-
-
-class Clock:
-    """What time it is, by PostgreSQL: monotonic time plus an offset measured now and then."""
-
-    def __init__(self) -> None:
-        self._offset: float | None = None
-
-    @property
-    def is_set(self) -> bool:
-        """Whether the offset has ever been measured."""
-        return self._offset is not None
-
-    def set(self, moment: datetime, measured_at: float) -> None:
-        """Takes PostgreSQL's `moment` as the time it was at `measured_at` (monotonic seconds)."""
-        self._offset = moment.timestamp() - measured_at
-
-    def timestamp(self) -> float:
-        """Seconds since 1970. Raises LedgerUnavailable before the first measurement."""
-        if self._offset is None:
-            raise LedgerUnavailable("the database's clock has not been read yet")
-        return monotonic() + self._offset
-
-    def now(self) -> datetime:
-        """The moment, aware, in UTC. Raises LedgerUnavailable before the first measurement."""
-        return datetime.fromtimestamp(self.timestamp(), UTC)
 
 
 _SERVING: Final = {
@@ -402,40 +371,3 @@ def _columns(batch: Sequence[Submission]) -> tuple[list[Any], ...]:
 
 async def _keep_settings(connection: asyncpg.Connection[Any]) -> None:
     """Nothing: every setting beyond `_configure` is LOCAL to its transaction, so no round trip is owed on release."""
-
-
-class _Told(logging.LoggerAdapter[logging.Logger]):
-    """Says as news what pogo says as a warning: that a migration is applied."""
-
-    def warning(self, msg: object, *args: object, **options: Any) -> None:
-        self.info(msg, *args, extra={"action": "migrate"}, **options)
-
-
-async def migrate(dsn: str) -> None:
-    """Brings the schema up to date. Safe to run again, and from several processes at once: one waits for the other.
-
-    The lock lives in the transaction around all migrations, so a killed process leaves neither a lock nor half a
-    migration behind. Servers may go on meanwhile: one that came to the tables in another order is a deadlock, which
-    ends the transaction and is met by another. Raises LedgerUnavailable.
-    """
-    with mapped():
-        for tries_left in reversed(range(_MIGRATION_TRIES)):
-            try:
-                return await _migrate(dsn)
-            except BadMigrationError as error:
-                if not tries_left or not isinstance(error.__cause__, asyncpg.DeadlockDetectedError):
-                    raise
-                log.warning("a deadlock with a server at work; once more", extra={"action": "migrate"})
-
-
-async def _migrate(dsn: str) -> None:
-    connection = await asyncpg.connect(dsn, timeout=10, statement_cache_size=0)
-    try:
-        async with connection.transaction():
-            await connection.execute("SET LOCAL timezone = 'UTC'")
-            await connection.execute("SELECT pg_advisory_xact_lock($1)", _MIGRATION_LOCK)
-            await pogo.apply(
-                connection, resources.folder("sql") / "migrations", schema_name="public", logger=_Told(log)
-            )
-    finally:
-        await connection.close()

@@ -13,11 +13,11 @@ from realtime.access import Access
 from realtime.accounts import Accounts
 from realtime.admission import Admission
 from realtime.broadcaster import Broadcaster
+from realtime.clock import Clock
 from realtime.history import History
 from realtime.intake import Intake
 from realtime.limits import Connections
 from realtime.metrics import Metrics
-from realtime.postgres import Clock
 from realtime.ranks import Ranks
 from realtime.reading import Reading
 from realtime.settings import Settings

@@ -30,8 +30,7 @@ import redis.asyncio
 from hypothesis import settings as hypothesis_settings
 from xdist.scheduler import LoadFileScheduling
 
-from realtime import postgres as postgres_module
-from realtime import resources, serving
+from realtime import migrations, resources, serving
 from realtime.app import create_app
 from realtime.dragonfly import Store
 from realtime.embedded_postgres import start_postgres
@@ -135,7 +134,7 @@ class Databases:
         self._template = f"realtime_template_{os.getpid()}"
         self._execute(f'DROP DATABASE IF EXISTS "{self._template}" WITH (FORCE)')
         self._execute(f'CREATE DATABASE "{self._template}"')
-        runner.run(postgres_module.migrate(self.url_of(self._template)))
+        runner.run(migrations.migrate(self.url_of(self._template)))
         self._migrations = len(list((resources.folder("sql") / "migrations").glob("*.sql")))
         self._made = 0
         self._free: list[str] = []

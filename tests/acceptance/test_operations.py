@@ -19,7 +19,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from realtime import postgres, resources
+from realtime import migrations, resources
 from realtime.serving import longest_leave
 from realtime.settings import Settings, variables
 from tests.acceptance.commands import asking, environment, eventually, free_port, metrics, running
@@ -354,7 +354,7 @@ async def test_the_next_version_s_migration_runs_while_this_one_serves(
     try:
         await eventually(lambda: len(outcomes) > 50)
         monkeypatch.setattr(resources, "folder", lambda name: tmp_path / name)
-        await postgres.migrate(dsn)
+        await migrations.migrate(dsn)
         assert await sql.fetchval("SELECT to_regclass('teams') IS NOT NULL"), "it has run"
         reached = len(outcomes)
         await eventually(lambda: playing.done() or len(outcomes) > reached + 50)

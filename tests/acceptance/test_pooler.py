@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 import asyncpg
 import pytest
 
-from realtime import postgres
+from realtime import migrations
 from realtime.postgres import Ledger
 from realtime.submissions import Submission
 from tests.acceptance.commands import environment, eventually, free_port, running
@@ -93,8 +93,8 @@ async def test_a_direct_connection_is_known_as_one(ledger: Ledger) -> None:
 
 
 async def test_the_schema_is_migrated_through_it(pooled: str) -> None:
-    await postgres.migrate(pooled)
-    await postgres.migrate(pooled)
+    await migrations.migrate(pooled)
+    await migrations.migrate(pooled)
 
 
 async def test_a_whole_deployment_runs_behind_it(

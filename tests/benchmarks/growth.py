@@ -17,7 +17,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 
-from realtime import postgres
+from realtime import migrations
 from realtime.embedded_postgres import start_postgres
 from realtime.postgres import Ledger
 from realtime.submissions import Submission
@@ -70,7 +70,7 @@ async def _database(url: str, name: str) -> str:
     await connection.execute(f'CREATE DATABASE "{name}"')
     await connection.close()
     dsn = urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
-    await postgres.migrate(dsn)
+    await migrations.migrate(dsn)
     return dsn
 
 

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import asyncpg
 import redis
 
-from realtime import postgres
+from realtime import migrations
 from realtime.embedded_postgres import start_postgres
 from realtime.embedded_store import start_store
 from tests.benchmarks.harness import Table, median
@@ -42,7 +42,7 @@ ANALYZE;
 
 
 async def _fill(url: str) -> None:
-    await postgres.migrate(url)
+    await migrations.migrate(url)
     connection = await asyncpg.connect(url)
     await connection.execute(_FILL)
     await connection.close()

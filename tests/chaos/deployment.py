@@ -26,7 +26,7 @@ import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import ConstantBackoff
 
-from realtime import postgres
+from realtime import migrations
 from realtime.embedded_postgres import start_postgres
 from realtime.embedded_process import Running
 from realtime.embedded_store import start_store
@@ -191,7 +191,7 @@ class Stores:
         return self._shared
 
     async def _prepare(self) -> None:
-        await postgres.migrate(self.database.url)
+        await migrations.migrate(self.database.url)
         connection = await asyncpg.connect(self.database.url)
         await connection.execute(
             f"INSERT INTO users (username) SELECT 'player ' || g FROM generate_series(1, {self.users}) g"

@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 from redis.asyncio import Redis
 
-from realtime import postgres
+from realtime import migrations
 from realtime.embedded_postgres import start_postgres
 from tests.chaos.accounts import difference
 from tests.conftest import running_server
@@ -55,7 +55,7 @@ async def test_a_full_disk_is_unavailable_and_got_over(
     running = start_postgres(small_disk)
     url = (await asyncio.to_thread(running.__enter__)).url
     try:
-        await postgres.migrate(url)
+        await migrations.migrate(url)
         connection = await asyncpg.connect(url)
         (user,) = await connection.fetchrow("INSERT INTO users (username) VALUES ('a') RETURNING id")
         await connection.close()

@@ -14,7 +14,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from realtime import postgres, resources
+from realtime import migrations, resources
 from realtime.errors import LedgerUnavailable
 from realtime.postgres import Ledger
 from realtime.submissions import Submission
@@ -41,7 +41,7 @@ def tables(found: list[tuple[object, ...]]) -> set[object]:
 
 async def test_an_empty_database_gets_the_schema_of_every_other_test(empty_dsn: str, dsn: str) -> None:
     assert await shape(empty_dsn) == []
-    await postgres.migrate(empty_dsn)
+    await migrations.migrate(empty_dsn)
     assert await shape(empty_dsn) == await shape(dsn)
     assert {"users", "user_score_transactions", "user_total_scores", "user_weekly_scores", "outbox"} <= tables(
         await shape(dsn)
@@ -52,14 +52,14 @@ async def test_again_changes_nothing(dsn: str, sql: asyncpg.Connection) -> None:
     await sql.execute("INSERT INTO users (username) VALUES ('here before')")
     before = await shape(dsn)
     for _ in range(2):
-        await postgres.migrate(dsn)
+        await migrations.migrate(dsn)
     assert await shape(dsn) == before
     assert await sql.fetchval("SELECT username FROM users") == "here before"
 
 
 async def test_several_at_once_wait_for_each_other(empty_dsn: str, dsn: str) -> None:
     async with asyncio.timeout(30):
-        await asyncio.gather(*(postgres.migrate(empty_dsn) for _ in range(5)))
+        await asyncio.gather(*(migrations.migrate(empty_dsn) for _ in range(5)))
     assert await shape(empty_dsn) == await shape(dsn)
 
 
@@ -90,7 +90,7 @@ async def test_a_killed_migration_leaves_neither_a_lock_nor_half_a_schema(empty_
     await process.wait()
     await holder.execute("ROLLBACK")
     async with asyncio.timeout(30):
-        await postgres.migrate(empty_dsn)
+        await migrations.migrate(empty_dsn)
     assert await shape(empty_dsn) == await shape(dsn)
     await holder.close()
 
@@ -98,7 +98,7 @@ async def test_a_killed_migration_leaves_neither_a_lock_nor_half_a_schema(empty_
 async def test_a_server_that_comes_to_the_tables_in_another_order_costs_another_try(
     empty_dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await postgres.migrate(empty_dsn)
+    await migrations.migrate(empty_dsn)
     shutil.copytree(resources.folder("sql"), tmp_path / "sql")
     columns = "".join(f"ALTER TABLE {table} ADD COLUMN seen TEXT;\n" for table in ("users", "outbox"))
     text = f"-- later\n-- depends: 0002_revoked_tokens\n\n-- migrate: apply\n{columns}\n-- migrate: rollback\n"
@@ -106,7 +106,7 @@ async def test_a_server_that_comes_to_the_tables_in_another_order_costs_another_
     monkeypatch.setattr(resources, "folder", lambda name: tmp_path / name)
     server = await asyncpg.connect(empty_dsn)
     await server.execute("BEGIN; SELECT FROM outbox")
-    migrating = asyncio.create_task(postgres.migrate(empty_dsn))
+    migrating = asyncio.create_task(migrations.migrate(empty_dsn))
     async with asyncio.timeout(30):
         while not await server.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
             assert not migrating.done()
@@ -118,11 +118,11 @@ async def test_a_server_that_comes_to_the_tables_in_another_order_costs_another_
 
 async def test_a_database_that_is_not_there_is_told_as_such() -> None:
     with pytest.raises(LedgerUnavailable):
-        await postgres.migrate("postgresql://nobody:x@127.0.0.1:1/none")
+        await migrations.migrate("postgresql://nobody:x@127.0.0.1:1/none")
 
 
 async def test_a_ledger_works_on_what_was_just_migrated(empty_dsn: str) -> None:
-    await postgres.migrate(empty_dsn)
+    await migrations.migrate(empty_dsn)
     ledger = Ledger(empty_dsn)
     await ledger.open()
     (row,) = await ledger.record_batch([Submission(1, "a", 5, None, None)], [])
@@ -149,6 +149,6 @@ def test_migrations_only_add_so_that_the_version_before_serves_on() -> None:
 
 def test_every_query_has_a_name_of_its_own_and_is_used() -> None:
     queries = resources.queries()
-    source = "".join(path.read_text(encoding="utf-8") for path in Path(postgres.__file__).parent.glob("*.py"))
+    source = "".join(path.read_text(encoding="utf-8") for path in Path(migrations.__file__).parent.glob("*.py"))
     unused = [name for name in queries if f'"{name}"' not in source]
     assert unused == []

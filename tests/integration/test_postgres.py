@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from realtime import postgres
 from realtime.boards import ALL_TIME, Board, week_at
+from realtime.clock import Clock
 from realtime.errors import LedgerUnavailable
-from realtime.postgres import Clock, Ledger, OutboxRow, Recorded
+from realtime.postgres import Ledger, OutboxRow, Recorded
 from realtime.standings import Profile, Row, in_order
 from realtime.submissions import INT_MAX, INT_MIN, TOTAL_MAX, Submission
 from tests.conftest import Databases, MakeUsers

@@ -25,8 +25,9 @@ LAYERS: dict[str, tuple[str, ...]] = {
     ),
     # One foreign library each, or one part of the system.
     "L1 adapters": (
-        "resources", "progress", "tokens", "pulse", "failures", "postgres", "replies", "store_pool", "store_link",
-        "dragonfly", "inbox", "opening", "connection", "handshake", "metrics", "security", "pages", "line",
+        "resources", "progress", "tokens", "pulse", "failures", "clock", "migrations", "postgres",
+        "replies", "store_pool", "store_link", "dragonfly",
+        "inbox", "opening", "connection", "handshake", "metrics", "security", "pages", "line",
         "embedded_process", "embedded_keeper", "embedded_postgres", "embedded_store",
     ),
     # Built by the composition, each declaring the Protocol it needs.
@@ -52,8 +53,8 @@ NOT_PURE = frozenset({"asyncio", "time", "os", "random", "secrets", "threading",
 # Who may know a foreign library. Whatever is not named here may be used where it is needed (JSON, ASGI types, ...).
 KNOWN_TO = {
     "redis": {"store_pool", "store_link", "dragonfly"},
-    "asyncpg": {"failures", "postgres", "recording"},
-    "pogo_core": {"postgres"},
+    "asyncpg": {"failures", "migrations", "postgres", "recording"},
+    "pogo_core": {"migrations"},
     "jwt": {"tokens"},
     "argon2": {"accounts"},
     "prometheus_client": {"metrics"},
