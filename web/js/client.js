@@ -38,6 +38,7 @@ export class Client {
   constructor(url, { token, WebSocket, time = systemTime, random = Math.random, keep = KEEP, page } = {}) {
     this.#url = String(url).replace(/^http/, 'ws');
     this.#Socket = WebSocket ?? globalThis.WebSocket;
+    if (!this.#Socket) throw new TypeError('There is no WebSocket here. Hand one in: new Client(url, { WebSocket }).');
     this.#token = token; this.#time = time; this.#random = random; this.#keep = keep;
     const { document = globalThis.document, window = globalThis } = page ?? {};
     this.#hook(window, 'online', () => this.#nudge(true));

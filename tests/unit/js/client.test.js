@@ -453,6 +453,16 @@ test('status marks the boards as standing still', () => {
   assert.equal(calls, 3);
 });
 
+test('without a WebSocket class, as in Node 20, it says what to hand in', () => {
+  const own = globalThis.WebSocket;
+  try {
+    globalThis.WebSocket = undefined;
+    assert.throws(() => new Client('ws://x/ws'), /new Client\(url, \{ WebSocket \}\)/);
+  } finally {
+    globalThis.WebSocket = own;
+  }
+});
+
 test('what is not JSON, not an object or of an unknown type is passed over', () => {
   const client = open();
   last().greet();
