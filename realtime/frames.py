@@ -35,6 +35,7 @@ __all__ = [
     "Deframer",
     "Frame",
     "Incoming",
+    "Joined",
     "ViolationError",
     "server_frame",
 ]
@@ -311,3 +312,17 @@ class Burst(Frame):
         self.payload = self.plain = b"".join([server_frame(TEXT, payload) for payload in payloads])
         self.opcode = TEXT
         self.by_window = [self.plain] * (_LARGEST_WINDOW_BITS + 1)
+
+
+class Joined(Frame):
+    """Several frames in one write, each as it would go by itself."""
+
+    __slots__ = ("frames",)
+
+    def __init__(self, *frames: Frame) -> None:
+        self.frames = frames
+        self.by_window = [None] * (_LARGEST_WINDOW_BITS + 1)
+
+    def deflated(self, window_bits: int) -> bytes:
+        """All of them, each by what it has for that window, 0 for none."""
+        return b"".join([frame.by_window[window_bits] or frame.deflated(window_bits) for frame in self.frames])

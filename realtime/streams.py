@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from realtime import wire
 from realtime.boards import CLOSED_EPOCH, TOP, Board
-from realtime.frames import Answer, Frame
+from realtime.frames import Answer, Frame, Joined
 from realtime.pacing import TABLE, Action, Event, Pace
 from realtime.standings import Row, Snapshot
 from realtime.states import NOTHING_WRITTEN, Advance, States
@@ -217,10 +217,8 @@ class Stream:
         if subscription is None:
             subscription = self._append(subscriber, alias)
         subscription.aliases.add(alias)
-        held = self.states.at(since)
-        subscriber.write(Answer(wire.subscribed(self.board, alias, held != NOTHING_WRITTEN)))
-        subscription.state = held
-        self.serve(subscription)
+        held = subscription.state = self.states.at(since)
+        self.serve(subscription, Answer(wire.subscribed(self.board, alias, held != NOTHING_WRITTEN)))
 
     def join(self, subscriber: Subscriber, alias: str) -> None:
         """Subscribes somebody who did not ask: the first snapshot comes now, or with the first pass."""
@@ -272,15 +270,21 @@ class Stream:
         self._current.set()
         return result
 
-    def serve(self, subscription: Subscription) -> None:
-        """Writes one subscription what it lacks, unless its subscriber is behind: then it waits for the drain."""
+    def serve(self, subscription: Subscription, answer: Frame | None = None) -> None:
+        """Writes one subscription what it lacks, unless its subscriber is behind: then it waits for the drain.
+
+        An `answer` goes before that, in one write with it, and in any case.
+        """
         subscriber = subscription.subscriber
+        frame = answer
         if subscriber.pace is not Pace.FOLLOWING:
             subscription.state = WAITING
         elif self.latest is not None and subscription.state != self.states.newest:
-            frame = self.states.frame_from(subscription.state)
+            lacking = self.states.frame_from(subscription.state)
             subscription.state = self.states.newest
-            subscriber.wrote(subscriber.connection.write(frame))
+            frame = Joined(answer, lacking) if answer else lacking
+        if frame is not None:
+            subscriber.write(frame)
 
     def deliver(self, budget: int) -> Delivered:
         """Goes on with the pass for up to `budget` subscriptions, to the end of the lists at most."""

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from realtime.frames import Frame
+from realtime.frames import Frame, Joined
 from tests.following import Follower
 
 
@@ -29,12 +29,13 @@ class Recorder:
         assert not sent, "there is no descriptor to write to"
         if self.is_closed:
             return -1
-        self.frames.append(frame)
-        message = json.loads(frame.payload)
-        self.messages.append(message)
-        self.follower.take(message)
-        if self.stalled:
-            self.buffered += len(frame.plain)
+        for part in frame.frames if isinstance(frame, Joined) else (frame,):
+            self.frames.append(part)
+            message = json.loads(part.payload)
+            self.messages.append(message)
+            self.follower.take(message)
+            if self.stalled:
+                self.buffered += len(part.plain)
         return self.buffered
 
     def close(self, code: int, reason: str = "") -> None:

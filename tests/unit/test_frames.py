@@ -28,6 +28,7 @@ from realtime.frames import (
     Answer,
     Deframer,
     Frame,
+    Joined,
     ViolationError,
     server_frame,
 )
@@ -110,6 +111,12 @@ def test_tiny_and_incompressible_sent_payloads_go_plain() -> None:
 def test_an_answer_goes_plain_to_every_window() -> None:
     answer = Answer(b"x" * 500)
     assert {answer.deflated(window) for window in (0, *range(9, 16))} == {Frame(b"x" * 500).plain}
+
+
+def test_joined_frames_are_written_as_each_would_be() -> None:
+    one, other = Answer(b"x" * 500), Frame(b"y" * 500)
+    for window in (0, *range(9, 16)):
+        assert Joined(one, other).deflated(window) == one.plain + (other.deflated(window) if window else other.plain)
 
 
 @pytest.mark.parametrize("opcode", [PING, CLOSE])
