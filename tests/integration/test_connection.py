@@ -903,7 +903,7 @@ def test_the_scope_is_uvicorns_with_the_connection_in_it(run: Run) -> None:
 
     async def main() -> None:
         for protocol in (Connection, WebSocketsSansIOProtocol):
-            async with serving(app, ws=protocol) as (port, _):
+            async with serving(app, ws=protocol, root_path="/boards") as (port, _):
                 client = await RawClient.connect(port, "/a%20b?token=c")
                 assert client.status == 500
                 client.sock.close()
