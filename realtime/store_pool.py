@@ -85,7 +85,7 @@ class Pool:
         """Closes every connection, also under those who use them."""
         idle, self._idle = self._idle, []
         for connection in (*idle, *self._lent):
-            await connection.disconnect()
+            await connection.disconnect(nowait=True)  # one that hangs must not keep the others
 
     async def exchange(self, *commands: Command) -> list[Any]:
         """The replies to commands, errors as values among them.
@@ -139,7 +139,7 @@ class Pool:
                 while True:
                     message = await connection.read_response(timeout=silence)
                     if message is None:
-                        if pinged:
+                        if pinged or not connection.is_connected:  # a write would connect it anew, to hear nothing
                             raise TimeoutError("the subscription is silent")
                         async with asyncio.timeout(self.timeout):
                             await connection.send_command("PING")
@@ -174,9 +174,10 @@ class Pool:
             await connection.disconnect(nowait=True)  # the other side closed it meanwhile
         connection = self._new()
         try:
-            await connection.connect()
-            if self._greet is not None:
-                await self._greet(connection)
+            async with asyncio.timeout(self.timeout):  # who listens has no other
+                await connection.connect()
+                if self._greet is not None:
+                    await self._greet(connection)
         except BaseException:
             await connection.disconnect(nowait=True)
             raise

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 
 import pytest
@@ -24,6 +25,13 @@ async def pool(store_url: str) -> AsyncIterator[Pool]:
     made = Pool(store_url, limit=2, timeout=2.0)
     yield made
     await made.disconnect()
+
+
+@pytest.fixture
+def silent_url() -> Iterator[str]:
+    """A store that lets everybody in, and then neither reads nor says anything."""
+    with socket.create_server(("127.0.0.1", 0)) as doors:
+        yield f"redis://127.0.0.1:{doors.getsockname()[1]}"
 
 
 async def connections(pool: Pool) -> int:
@@ -119,6 +127,22 @@ async def test_who_uses_a_connection_that_is_closed_under_them_is_told(pool: Poo
     assert await pool.ask("PING") == b"PONG"
 
 
+async def test_connections_to_a_store_that_takes_nothing_are_all_closed_at_once(silent_url: str) -> None:
+    pool = Pool(silent_url, limit=3, timeout=5.0)
+    async with asyncio.timeout(4):
+        asked = [asyncio.create_task(pool.exchange(("ECHO", "x" * size))) for size in (1, 30_000_000, 30_000_000)]
+        while len(pool._lent) < len(asked):  # noqa: ASYNC110 - until each has one
+            await asyncio.sleep(0.002)
+        lent = list(pool._lent)
+        transports = [connection._writer.transport for connection in lent]
+        await asyncio.sleep(0.1)
+        await pool.disconnect()
+        assert not any(connection.is_connected for connection in lent)
+        for transport in transports:
+            transport.abort()
+        await asyncio.gather(*asked, return_exceptions=True)
+
+
 async def test_what_a_greeting_raises_its_borrower_meets_and_no_place_is_lost(store_url: str) -> None:
     async def refuse(connection: Connection) -> None:
         raise failures.ConnectionError("not this one")
@@ -176,3 +200,26 @@ async def test_a_listener_pings_in_silence_and_hears_on(pool: Pool) -> None:
         assert not heard.done()
         await pool.ask("PUBLISH", "said:a", "1")
         assert await heard == [b"said:*", b"said:a", b"1"]
+
+
+async def test_who_would_listen_to_a_store_that_greets_nobody_is_told(silent_url: str) -> None:
+    pool = Pool(silent_url, limit=1, timeout=0.1, greet=named)
+    async with asyncio.timeout(5):
+        with pytest.raises(TimeoutError):
+            async with aclosing(pool.listen("*", 1.0)) as messages:
+                await anext(messages)
+        assert pool._places._value == 1
+
+
+async def test_a_listener_whose_connection_is_closed_in_silence_is_told(pool: Pool) -> None:
+    async with asyncio.timeout(5), aclosing(pool.listen("said:*", 5.0)) as messages:
+        await anext(messages)
+        (connection,) = pool._lent
+
+        async def closed_in_the_turn_of_its_timeout(**_: object) -> None:
+            del connection.read_response
+            await connection.disconnect()
+
+        connection.read_response = closed_in_the_turn_of_its_timeout
+        with pytest.raises(TimeoutError):
+            await anext(messages)
