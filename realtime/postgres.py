@@ -153,14 +153,15 @@ class Ledger:
         """Closes every connection; one that hangs is cut off after a moment."""
         if self._felt is not None:
             self._felt.terminate()
-        if self._pool is None:
+        pool, self._pool = self._pool, None  # from now on nobody keeps one at hand
+        if pool is None:
             return
         try:
             async with asyncio.timeout(3):
-                await self._give_back()
-                await self._pool.close()
+                await self._give_back(pool)
+                await pool.close()
         except TimeoutError:
-            self._pool.terminate()
+            pool.terminate()
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[asyncpg.Connection[Any]]:
@@ -181,7 +182,7 @@ class Ledger:
                 except BaseException:
                     await pool.release(acquired)
                     raise
-            if self.pulse.is_awaited:
+            if self.pulse.is_awaited or pool is not self._pool:
                 await pool.release(acquired)
             else:
                 self._warm.append(acquired)
@@ -195,11 +196,11 @@ class Ledger:
             await pool.release(connection)
         return await pool.acquire()
 
-    async def _give_back(self) -> None:
+    async def _give_back(self, pool: asyncpg.Pool[Any]) -> None:
         """Leaves what is at hand to the pool, which ends what is idle for long, or has expired."""
         for _ in range(len(self._warm)):
-            if self._pool is not None and self._warm:
-                await self._pool.release(self._warm.pop(0))
+            if self._warm:
+                await pool.release(self._warm.pop(0))
 
     def query(self, name: str) -> str:
         """The text of the query called `name` under sql/queries."""
@@ -219,7 +220,8 @@ class Ledger:
 
     async def _beat(self) -> None:
         """Asks PostgreSQL something trivial on a connection of its own. Raises LedgerUnavailable."""
-        await self._give_back()
+        if self._pool is not None:
+            await self._give_back(self._pool)
         try:
             with mapped():
                 if self._felt is None:

@@ -553,6 +553,25 @@ async def test_a_statement_of_the_serving_path_is_given_up_after_its_time(ledger
             await connection.fetchval("SELECT pg_sleep(5)")
 
 
+async def test_a_ledger_that_is_closed_waits_for_what_is_under_way_and_no_longer(dsn: str) -> None:
+    ledger = Ledger(dsn)
+    await ledger.open()
+    begun = asyncio.Event()
+
+    async def a_moment() -> str:
+        async with ledger.connection() as connection:
+            begun.set()
+            return str(await connection.fetchval("SELECT pg_sleep(0.2)::text || 'done'"))
+
+    under_way = asyncio.create_task(a_moment())
+    await begun.wait()
+    async with asyncio.timeout(2):
+        await ledger.aclose()
+    assert await under_way == "done"
+    with pytest.raises(LedgerUnavailable):
+        await ledger.read_clock()
+
+
 async def test_settings_that_make_commits_less_than_durable_are_told(ledger: Ledger, sql: asyncpg.Connection) -> None:
     warnings = await ledger.durability_warnings()
     off = {row[0] for row in await sql.fetch("SELECT name FROM pg_settings WHERE name = 'fsync' AND setting = 'off'")}
