@@ -140,4 +140,4 @@ def _unusual(data: bytes) -> Request:
     for request in judge.events_received():
         if isinstance(request, Request):
             return request
-    raise RefusedError(b"".join(judge.data_to_send()))
+    raise RefusedError(response(400, b"Failed to open a WebSocket connection: the request cannot be read.\n"))
