@@ -112,6 +112,9 @@ class Handshake(HttpToolsProtocol):
         super().on_message_complete()
 
     def handle_websocket_upgrade(self) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.transport.abort()  # an answer is under way: nothing else may write to what is a WebSocket
+            return
         self._leave()
         super().handle_websocket_upgrade()
         del self.parser  # it holds on to this, as this to it: together they would wait for the collector

@@ -124,6 +124,21 @@ async def test_a_kept_connection_gets_the_same_bounds_again(
     writer.close()
 
 
+async def test_no_answer_is_written_into_a_websocket(server: RunningServer, make_users: MakeUsers) -> None:
+    async with unnoticed(server, make_users):
+        reader, writer = await raw(server)
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" + HANDSHAKE + b"\r\n")
+        answer = await rest(reader)
+        assert b" 101 " not in answer, "while an answer to the request before it was under way"
+        writer.close()
+        reader, writer = await raw(server)
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        await reader.readuntil(b'"alive"}')
+        writer.write(HANDSHAKE + b"\r\n")
+        assert b" 101 " in await reader.readline()
+        writer.close()
+
+
 @pytest.mark.parametrize("what", ["many", "long", "endless", "address"])
 async def test_a_flood_of_headers_is_refused(server: RunningServer, make_users: MakeUsers, what: str) -> None:
     async with unnoticed(server, make_users):
