@@ -34,7 +34,7 @@ from realtime.replies import (
 )
 from realtime.standings import Standing, standing
 from realtime.store_link import Content, Link, mapped
-from realtime.store_pool import Command, Script, checked, outcome, transaction
+from realtime.store_pool import Command, Script, checked, executed, transaction
 
 if TYPE_CHECKING:
     from realtime.standings import Profile, Row
@@ -173,7 +173,7 @@ class Store:
                 raise EpochMoved(as_text(value) or None)
             if expected is None:
                 return int(value), None
-            return int(value), _read(expected.wanted, expected.names_of, outcome(replies))
+            return int(value), _read(expected.wanted, expected.names_of, executed(replies))
 
     async def count(self, amounts: Mapping[str, int], seconds: int) -> list[int]:
         """Adds to counters that expire `seconds` after the last addition; what each is then, in order.
@@ -196,7 +196,7 @@ class Store:
         """The tops of boards with versions, and the names of some users, all of the same moment (one MULTI)."""
         with self.link.mapped():
             replies = await self._checked.exchange(*transaction(_reading(wanted, names_of)))
-            return _read(wanted, names_of, outcome(replies))
+            return _read(wanted, names_of, executed(replies))
 
     async def page(self, board: Board, offset: int, limit: int) -> Page:
         """`limit` rows of a board from place `offset` on, in one call."""
@@ -270,7 +270,7 @@ class Store:
                 ("HMGET", board.versions_key, *members),
                 ("ZMSCORE", board.scores_key, *members),
             )
-            epoch, versions, scores = checked(outcome(await self._checked.exchange(*transaction(commands))))
+            epoch, versions, scores = checked(executed(await self._checked.exchange(*transaction(commands))))
         self._check_epoch(epoch)
         numbers = (None if score is None else float(score) for score in scores)
         return [Held(version, score) for version, score in zip(versions, numbers, strict=True)]
@@ -280,7 +280,7 @@ class Store:
         with self.link.mapped():
             commands: list[Command] = [("GET", boards.EPOCH_KEY)]
             commands += [("HMGET", boards.user_key(user_id), "version", "username") for user_id in user_ids]
-            epoch, *replies = outcome(await self._checked.exchange(*transaction(commands)))
+            epoch, *replies = executed(await self._checked.exchange(*transaction(commands)))
         self._check_epoch(epoch)
         return [Held(*reply) if isinstance(reply, list) else Held(b"", None) for reply in replies]
 

@@ -189,7 +189,7 @@ def transaction(commands: Iterable[Command]) -> tuple[Command, ...]:
     return ("MULTI",), *commands, ("EXEC",)
 
 
-def outcome(replies: list[Any]) -> list[Any]:
+def executed(replies: list[Any]) -> list[Any]:
     """What the commands of a transaction came to, errors as values; raises where it was not run."""
     *queued, done = replies
     checked(queued)

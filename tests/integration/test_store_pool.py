@@ -12,7 +12,7 @@ from contextlib import aclosing
 import pytest
 import redis.exceptions as failures
 
-from realtime.store_pool import Connection, Pool, Refused, Script, checked, outcome, transaction
+from realtime.store_pool import Connection, Pool, Refused, Script, checked, executed, transaction
 from tests.conftest import PrivateStore
 
 pytestmark = pytest.mark.every_store
@@ -55,10 +55,10 @@ async def test_replies_come_in_order_and_an_error_is_one_of_them(pool: Pool) -> 
 
 async def test_a_transaction_that_is_refused_raises_and_an_error_in_one_is_a_value(pool: Pool) -> None:
     replies = await pool.exchange(*transaction([("SET", "k", "v"), ("LPUSH", "k", 1)]))
-    done = outcome(replies)
+    done = executed(replies)
     assert done[0] == b"OK" and isinstance(done[1], failures.ResponseError)
     with pytest.raises(failures.ResponseError):
-        outcome(await pool.exchange(*transaction([("NOSUCHCOMMAND",), ("GET", "k")])))
+        executed(await pool.exchange(*transaction([("NOSUCHCOMMAND",), ("GET", "k")])))
     await pool.ask("DEL", "k")
 
 
