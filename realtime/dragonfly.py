@@ -421,5 +421,3 @@ def _read(wanted: Sequence[Board], names_of: Collection[int], replies: list[Any]
 
 def _name_of(user_id: int) -> Command:
     return ("HGET", boards.user_key(user_id), "username")
-
-

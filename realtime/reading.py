@@ -84,7 +84,7 @@ class Reading:
         for board, snapshot in found.items():
             if board not in self._last:  # a snapshot does not tell how many players there are
                 await self._live_page(board, 0, TOP)
-            self._shown[board] = snapshot
+            self._keep(board, snapshot)
         for board in closed:
             try:
                 found[board], _ = await self._closed.snapshot(board)
@@ -99,9 +99,15 @@ class Reading:
     def take(self, expected: Expected, reading: StoreReading) -> dict[Board, Snapshot] | None:
         """The snapshots that were read; see `SnapshotReader.take`."""
         found = self._live.take(expected, reading)
-        if found is not None:
-            self._shown |= {board: snapshot for board, snapshot in found.items() if board in self._last}
+        for board, snapshot in (found or {}).items():
+            if board in self._last:
+                self._keep(board, snapshot)
         return found
+
+    def _keep(self, board: Board, snapshot: Snapshot) -> None:
+        shown = self._shown.get(board)
+        if shown is None or shown.epoch != snapshot.epoch or shown.version < snapshot.version:
+            self._shown[board] = snapshot  # else a later reading was sooner
 
     async def page(self, board: Board, offset: int, limit: int) -> Page:
         """A stretch of a board. While the store is away: the last one seen, `stale`.

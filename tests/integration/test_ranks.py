@@ -620,3 +620,23 @@ async def test_while_the_store_is_away_the_last_top_answers_and_says_so(
     with pytest.raises(RealtimeError) as error:
         await reading.user(boards.week_at(world.now), users[0], 1)
     assert error.value.code == "unavailable"
+
+
+async def test_what_is_remembered_is_the_newest_reading_not_the_last_to_arrive(
+    ledger: Ledger, store: Store, make_users: MakeUsers
+) -> None:
+    world = World(ledger, store, ledger.clock.now())
+    (user,) = await make_users(1)
+    await world.score({user: 40})
+    reading = Reading(world.live, world.history, lambda: world.now)
+    await reading.page(ALL_TIME, 0, 100)
+    expected = reading.expect([ALL_TIME], [user])
+    readings = []
+    for score in (1, 2):
+        await world.score({user: score})
+        readings.append(await store.read([ALL_TIME], expected.names_of))
+    for later_first in reversed(readings):
+        assert reading.take(expected, later_first)
+    store.distrust()
+    page = await reading.page(ALL_TIME, 0, 100)
+    assert (page.stale, [line.score for line in page.entries]) == (True, [43])
