@@ -168,10 +168,11 @@ class Pool:
 
     async def _ready(self) -> Any:
         while self._idle:
-            connection = self._idle.pop()
-            if connection.is_connected and not await connection.can_read():
+            connection: Any = self._idle.pop()
+            # redis-py sees that the other side closed it meanwhile, but not that it was reset.
+            if connection.is_connected and not connection._writer.is_closing() and not await connection.can_read():
                 return connection
-            await connection.disconnect(nowait=True)  # the other side closed it meanwhile
+            await connection.disconnect(nowait=True)
         connection = self._new()
         try:
             async with asyncio.timeout(self.timeout):  # who listens has no other

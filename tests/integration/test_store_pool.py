@@ -6,8 +6,9 @@ import asyncio
 import os
 import signal
 import socket
+import struct
 from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 
 import pytest
 import redis.exceptions as failures
@@ -113,6 +114,32 @@ async def test_a_connection_that_the_store_closed_meanwhile_is_replaced(pool: Po
     assert await pool.ask("ECHO", "again") == b"again"
     assert await pool.ask("CLIENT", "ID") != me
     await other.disconnect()
+
+
+async def test_a_connection_that_was_reset_meanwhile_is_replaced() -> None:
+    accepted: list[asyncio.StreamWriter] = []
+
+    async def pong(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        accepted.append(writer)
+        with suppress(ConnectionError):
+            while await reader.read(1_000):
+                writer.write(b"+PONG\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(pong, "127.0.0.1", 0) as server:
+        pool = Pool("redis://127.0.0.1:{1}".format(*server.sockets[0].getsockname()), limit=2, timeout=2.0)
+        await asyncio.gather(*(pool.ask("PING") for _ in range(2)))
+        transports = [connection._writer.transport for connection in pool._idle]
+        for writer in accepted:
+            linger = struct.pack("ii", 1, 0)  # for no time at all: whoever closes now resets
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            writer.transport.abort()
+        async with asyncio.timeout(10):
+            while not all(transport.is_closing() for transport in transports):  # noqa: ASYNC110 - until we hear of it
+                await asyncio.sleep(0.002)
+        assert await pool.ask("PING") == b"PONG"
+        await pool.disconnect()
+        await asyncio.gather(*(writer.wait_closed() for writer in accepted), return_exceptions=True)
 
 
 async def test_who_uses_a_connection_that_is_closed_under_them_is_told(pool: Pool) -> None:
