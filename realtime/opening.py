@@ -140,4 +140,5 @@ def _unusual(data: bytes) -> Request:
     for request in judge.events_received():
         if isinstance(request, Request):
             return request
-    raise RefusedError(response(400, b"Failed to open a WebSocket connection: the request cannot be read.\n"))
+    answer = b"".join(judge.data_to_send())  # none where there is a body
+    raise RefusedError(answer or response(400, b"Failed to open a WebSocket connection: the request cannot be read.\n"))
