@@ -36,7 +36,8 @@ class DirtyBoards(Generic[K]):
                 self._news[board] = state
             return
         self._news[board] = state
-        due = max(now, self._read_at.get(board, now - self.interval) + self.interval)
+        read_at = self._read_at.get(board)
+        due = now if read_at is None else max(now, read_at + self.interval)
         self._due_at[board] = due
         self._count += 1
         heappush(self._heap, (due, self._count, board))
@@ -53,7 +54,8 @@ class DirtyBoards(Generic[K]):
 
     def claim(self, board: K, now: float) -> bool:
         """Takes this board, dirty or not, if it may be read at `now`: read it after this call."""
-        if now < self._read_at.get(board, now - self.interval) + self.interval:
+        read_at = self._read_at.get(board)
+        if read_at is not None and now < read_at + self.interval:
             return False
         self._clean(board)
         self._read_at[board] = now

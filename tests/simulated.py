@@ -26,7 +26,7 @@ from realtime.boards import ALL_TIME, CURRENT_WEEK, Board
 from realtime.broadcaster import Broadcaster
 from realtime.dragonfly import Store
 from realtime.errors import LedgerUnavailable, RealtimeError, StoreUnavailable
-from realtime.frames import Frame
+from realtime.frames import Frame, Joined
 from realtime.history import History
 from realtime.intake import Intake
 from realtime.postgres import Ledger
@@ -258,14 +258,17 @@ class Viewer:
         self.on_descriptor: Callable[[int], None] | None = None
 
     def write(self, frame: Frame, sent: int = 0) -> int:
-        message: Message = json.loads(frame.payload)
+        for part in frame.frames if isinstance(frame, Joined) else (frame,):
+            self._take(json.loads(part.payload))
+        return 100_000 if self.stalled else 0
+
+    def _take(self, message: Message) -> None:
         self.follower.take(message)
         if message["type"] in ("snapshot", "diff"):
             followed = self.follower.boards[message["board"]]
             self._world.agree(message["board"], followed.epoch, followed.version, followed.lines)
         if message["type"] == "status":
             self.live = message["live"]
-        return 100_000 if self.stalled else 0
 
     def close(self, code: int, reason: str = "") -> None:
         raise AssertionError("nobody is that slow here")
@@ -293,6 +296,7 @@ class Process:
         self.intake = Intake(ledger, store, self.history.amend, now, batching=Batching(), limit=100)
         reading = Reading(SnapshotReader(store), self.history, now)
         self.broadcaster = Broadcaster(reading, store, now, interval=0.05)
+        store.expect = self.broadcaster.expect
         self.rollover = Rollover(self.broadcaster, now)
         self.rollover.step(now())
         self.viewer: Viewer | None = None
