@@ -32,6 +32,7 @@ from playwright.sync_api import (
     Page,
     Playwright,
     Request,
+    expect,
     sync_playwright,
 )
 
@@ -48,6 +49,9 @@ QUIET = (
 PHONE = {"width": 390, "height": 844}
 DESKTOP = {"width": 1280, "height": 800}
 START_S = 60
+PATIENCE_MS = 20_000  # until what a page should show counts as missing: machines are busy
+
+expect.set_options(timeout=PATIENCE_MS)
 SCORER = ("--scope", "submit:any", "--scope", "admin")
 
 
@@ -281,7 +285,7 @@ def open_page(chromium: Browser, server: Server) -> Iterator[OpenPage]:
         made = chromium.new_context(**{"viewport": DESKTOP, "locale": "en-GB", **context})
         contexts.append(made)
         page = made.new_page()
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(PATIENCE_MS)
         page.on("pageerror", lambda error: wrong.append(f"exception: {error}"))
         page.on("dialog", on_dialog)
         page.on("console", on_console)
