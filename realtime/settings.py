@@ -108,7 +108,9 @@ class Settings(BaseModel):
     )
 
     database_connections: Count = _env("REALTIME_DATABASE_CONNECTIONS", 8, "PostgreSQL connections a process")
-    store_connections: Count = _env("REALTIME_STORE_CONNECTIONS", 8, "store connections a process, besides two spare")
+    store_connections: Annotated[int, Field(ge=2)] = _env(  # one only listens
+        "REALTIME_STORE_CONNECTIONS", 8, "store connections a process, besides two spare; at least 2"
+    )
     store_timeout_s: Seconds = _env("REALTIME_STORE_TIMEOUT_S", 2.0, "seconds until the store counts as away")
 
     queue_limit: Count = _env("REALTIME_QUEUE_LIMIT", 20_000, "submissions that may wait; beyond: overloaded")
