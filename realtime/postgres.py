@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Collection, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import date
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
@@ -191,8 +191,9 @@ class Ledger:
         """A connection at hand, else one of the pool: getting and releasing one there takes 0.2 ms while idle."""
         while self._warm:
             connection = self._warm.pop()
-            if not connection.is_closed():
-                return connection
+            with suppress(asyncpg.InterfaceError):  # one that ended meanwhile: the pool has it back, and it is no more
+                if not connection.is_closed():
+                    return connection
             await pool.release(connection)
         return await pool.acquire()
 

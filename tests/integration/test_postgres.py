@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -488,6 +488,25 @@ async def test_a_database_that_leaves_is_unavailable_and_comes_back(
         except LedgerUnavailable:
             continue
     assert seen == ["accepted"], "a cut connection is replaced"
+
+
+async def test_connections_that_ended_while_nobody_used_them_cost_nobody_an_answer(
+    ledger: Ledger, sql: asyncpg.Connection
+) -> None:
+    held: list[asyncpg.Connection] = []
+    async with AsyncExitStack() as stack:
+        for _ in range(4):
+            held.append(await stack.enter_async_context(ledger.connection()))
+        ended = [asyncio.Event() for _ in held]
+        for connection, event in zip(held, ended, strict=True):
+            connection.add_termination_listener(lambda _, event=event: event.set())
+        pids = [connection.get_server_pid() for connection in held]
+    await sql.execute("SELECT pg_terminate_backend(pid) FROM unnest($1::int[]) pid", pids)
+    async with asyncio.timeout(30):
+        for event in ended:
+            await event.wait()
+    for _ in held:
+        await ledger.read_clock()
 
 
 async def test_a_connection_whose_last_words_were_heard_but_not_yet_its_end_is_unavailable(
