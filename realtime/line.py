@@ -58,12 +58,14 @@ def pause(attempt: int, part: float) -> float:
 
 
 def socket_url(url: str) -> str:
-    """The socket's address for a server's: http becomes ws, and no path becomes /ws. Raises ValueError."""
+    """The socket's address for a server's, which may have a prefix, or for the socket's own. Raises ValueError."""
     parts = urlsplit(url)
     scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
     if scheme not in ("ws", "wss") or not parts.hostname:
         raise ValueError(f"{url!r} is no server's address: use one like http://HOST:PORT or wss://HOST/ws.")
-    return urlunsplit(parts._replace(scheme=scheme, path=parts.path if parts.path.strip("/") else "/ws"))
+    prefix = parts.path.rstrip("/")
+    is_sockets = prefix.endswith("/ws") or (prefix and parts.scheme == scheme)
+    return urlunsplit(parts._replace(scheme=scheme, path=parts.path if is_sockets else f"{prefix}/ws"))
 
 
 class Line:

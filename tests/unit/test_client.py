@@ -129,6 +129,10 @@ def accepted(message: dict[str, Any]) -> dict[str, Any]:
         ("https://scores.example/", "wss://scores.example/ws"),
         ("wss://scores.example/games/ws", "wss://scores.example/games/ws"),
         ("http://[::1]:80", "ws://[::1]:80/ws"),
+        ("https://games.example/scores", "wss://games.example/scores/ws"),
+        ("https://games.example/scores/", "wss://games.example/scores/ws"),
+        ("https://games.example/scores/ws", "wss://games.example/scores/ws"),
+        ("wss://games.example/live", "wss://games.example/live"),
     ],
 )
 def test_the_socket_of_a_server(given_url: str, found: str) -> None:
