@@ -92,7 +92,11 @@ def up(
     if host is not None:
         environment["REALTIME_HOST"] = host
     settings = Settings.load(environment)  # mistakes first: before anything is started
-    listener = serving.bound(settings.host, settings.port)
+    try:
+        listener = serving.bound(settings.host, settings.port)
+    except StartupError:
+        embedded.ensure_free(data_dir)  # the same command twice: the folder is the better reason
+        raise
     with embedded.start(
         data_dir,
         database_url=environment.get("DATABASE_URL"),

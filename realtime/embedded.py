@@ -35,6 +35,7 @@ __all__ = [
     "Stores",
     "address_of",
     "development_secret",
+    "ensure_free",
     "locate",
     "record_address",
     "start",
@@ -125,6 +126,20 @@ def address_of(data_dir: Path) -> str | None:
         holder, text = holder_of(folder / "lock"), read_private(folder / "address")
     owner, _, address = (text or "").strip().partition(" ")
     return address if holder is not None and owner == str(holder) else None
+
+
+def ensure_free(data_dir: Path) -> None:
+    """Raises EmbeddedError where another process holds `data_dir`; says where its server answers."""
+    folder = data_dir.absolute()
+    with explained(folder):
+        holder = holder_of(folder / "lock")
+    if holder is None:
+        return
+    address = address_of(data_dir)
+    raise EmbeddedError(
+        f"{folder} is in use by process {holder}{f', which answers at {address}' if address else ''}; "
+        "stop that one first, or choose another folder with --data-dir and another port with --port"
+    )
 
 
 def development_secret(data_dir: Path) -> str | None:

@@ -84,6 +84,16 @@ async def test_an_address_that_is_taken_is_told_in_one_line_and_nothing_is_start
     assert not (tmp_path / "data").exists()
 
 
+async def test_the_same_command_twice_is_told_what_runs_already_and_where(stores: Environment, tmp_path: Path) -> None:
+    data = ("--data-dir", str(tmp_path / "data"))
+    async with running("up", "--port", "0", *data, env=stores()) as first:
+        url = await first.says("ready:")
+        async with running("up", "--port", str(urlsplit(url).port), *data, env=stores()) as second:
+            assert await second.ends() == 1
+    (line,) = second.errors
+    assert f"is in use by process {first.pid}, which answers at {url}; " in line
+
+
 async def test_a_password_that_is_refused_is_told_in_one_line(stores: Environment) -> None:
     env = stores()
     parts = urlsplit(env["DATABASE_URL"])
