@@ -206,7 +206,8 @@ def node_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if npm is None or shutil.which("node") is None:
         pytest.skip("Node's ws is not tested: npm or node is missing")
     folder = tmp_path_factory.mktemp("node")
-    install = [npm, "install", "--no-audit", "--no-fund", "--prefix", str(folder), WS_PACKAGE]
+    # Once: a registry that cannot be reached is not there a minute later either.
+    install = [npm, "install", "--no-audit", "--no-fund", "--fetch-retries=0", "--prefix", str(folder), WS_PACKAGE]
     if subprocess.run(install, capture_output=True, cwd=folder, timeout=120).returncode:
         pytest.skip("Node's ws is not tested: npm could not install it")
     return folder
