@@ -94,9 +94,9 @@ OPERATIONS: Final = (
 )  # fmt: skip
 
 CLOSE_CODES: Final[dict[CloseCode, str]] = {
-    CloseCode.BROKEN: "What you sent is no WebSocket frame: this is a mistake in the client.",
+    CloseCode.BROKEN: "What came is no WebSocket frame, or cannot be decompressed: this is a mistake in the client.",
     CloseCode.NOT_TEXT: "You sent a binary message: messages are text.",
-    CloseCode.NOT_UTF8: "A text message was not UTF-8, or could not be decompressed: this is a mistake in the client.",
+    CloseCode.NOT_UTF8: "A text message was not UTF-8: this is a mistake in the client.",
     CloseCode.IDLE_FLOOD: "Too many pings, pongs or empty fragments: come back later, and send fewer.",
     CloseCode.TOO_LARGE: "A message was too long: come back, and do not send it again.",
     CloseCode.FAILED: "The server made a mistake: come back.",

@@ -33,7 +33,7 @@ class CloseCode(IntEnum):
     """Why the server closed (RFC 6455, section 7.4; 4000 to 4999 are an application's own)."""
 
     BROKEN = 1002
-    """What came is no WebSocket frame."""
+    """What came is no WebSocket frame, or cannot be decompressed."""
     NOT_TEXT = 1003
     """A binary message: messages are text."""
     NOT_UTF8 = 1007

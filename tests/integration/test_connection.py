@@ -462,6 +462,25 @@ def test_a_bomb_is_refused_in_bounded_memory(run: Run) -> None:
     run(main())
 
 
+COMPRESSED_VIOLATIONS = {
+    "no deflate": (client_frame(TEXT, b"\xff" * 9, rsv=4), 1002),
+    "no deflate, in pieces": (client_frame(TEXT, b"\xff" * 9, fin=False, rsv=4) + client_frame(CONT, b""), 1002),
+    "bad text": (client_frame(TEXT, deflated(b"\xc3\x28"), rsv=4), 1007),
+}
+
+
+@pytest.mark.parametrize("name", COMPRESSED_VIOLATIONS)
+def test_a_violation_under_compression_is_answered_with_its_code(run: Run, name: str) -> None:
+    data, code = COMPRESSED_VIOLATIONS[name]
+
+    async def main() -> None:
+        async with connected(offer="permessage-deflate") as (_, client, _):
+            await client.send(data)
+            assert await client.close_code() == code
+
+    run(main())
+
+
 def test_a_callback_that_raises_closes_its_connection_only(run: Run, caplog: pytest.LogCaptureFixture) -> None:
     def stumble(_: bytes) -> None:
         raise LookupError("stumbled")
