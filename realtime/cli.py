@@ -296,6 +296,9 @@ def import_file(
 ) -> None:
     """Bring in scores of the past from a CSV file; safe to repeat, to break off and to resume.
 
+    Its first line names the columns, in any order: submission_id, username (or user_id), score_added, created_at (ISO
+    8601 with a zone, not in the future), and where there is one, reason.
+
     A bad row is named by its line and left out, the others count; the exit code is then 1.
     """
     if not run(commands.import_scores(resolve(data_dir).require_stores(), file, say)):

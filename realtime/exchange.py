@@ -64,7 +64,7 @@ async def bytes_of(request: Request, limit: int) -> bytes:
         async for chunk in request.stream():
             size += len(chunk)
             if size > limit:
-                raise RealtimeError("too_large", f"The body may have at most {limit} bytes.")
+                raise RealtimeError("too_large", f"The body may have at most {limit} bytes. Send it in parts.")
             chunks.append(chunk)
     except ClientDisconnect:
         raise RealtimeError("bad_message", "The body ended early.") from None

@@ -120,7 +120,7 @@ def _submit_own(identity: Identity, submission: Submission) -> None:
     if identity.user_id is None or submission.user_id != identity.user_id:
         raise RealtimeError("forbidden", "This token may hand in scores of its own user alone.")
     if submission.score_added <= 0:
-        raise RealtimeError("forbidden", "This token may hand in positive scores alone.")
+        raise RealtimeError("forbidden", "This token may hand in only positive scores.")
 
 
 def _on_bound_boards(identity: Identity, submission: Submission) -> None:

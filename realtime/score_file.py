@@ -31,6 +31,8 @@ from realtime.usernames import check_username
 
 REQUIRED: Final = ("submission_id", "score_added", "created_at")
 COLUMNS: Final = ("submission_id", "username", "user_id", "score_added", "reason", "created_at")
+HEADER: Final = "submission_id, username (or user_id), score_added, created_at, and where there is one, reason"
+"""What the first line must name, as people are told."""
 
 LINE_LENGTH: Final = 4_096
 """Characters of a line beyond which it is skipped: far more than the fields may have."""
@@ -164,7 +166,7 @@ def _places(header: _Record | BadRow | None) -> dict[str, int]:
             else "a column is there twice"
         )  # fmt: skip
         raise RealtimeError(
-            "bad_message", f"The file's first line must name the columns {', '.join(COLUMNS)}; {problem}."
+            "bad_message", f"The file's first line must name the columns {HEADER}; {problem}."
         )
     return {name: place for place, name in enumerate(names)}
 

@@ -156,7 +156,7 @@ class Session:
     def violated(self, code: int, reason: str) -> None:
         """The client broke the protocol, and is closed with that code after this."""
         if code == wire.CloseCode.TOO_LARGE:
-            self._refuse(RealtimeError("too_large", f"The message is too large: {reason}."), None)
+            self._refuse(RealtimeError("too_large", f"The message is too large: {reason}. Send less at a time."), None)
 
     def _excess(self) -> RealtimeError | None:
         """Counts a message (no game server's, which speaks for many); what to say where it is beyond the rate."""
