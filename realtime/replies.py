@@ -109,10 +109,7 @@ def as_text(value: Any) -> str | None:
 def as_scores(reply: Sequence[Any]) -> dict[int, int]:
     """ZREVRANGE WITHSCORES under RESP2, in its order: highest first. Scores are doubles that hold whole numbers."""
     try:
-        numbers = list(map(float, reply[1::2]))
-        scores = list(map(int, numbers))
-        if scores != numbers:
-            raise ValueError("a score is not a whole number")
+        scores = _whole(reply[1::2])
         if scores and max(scores[0], -scores[-1]) > TOTAL_MAX:
             raise ValueError("a score is beyond plus or minus 2^53")
         user_ids = list(map(int, reply[::2]))
@@ -121,6 +118,18 @@ def as_scores(reply: Sequence[Any]) -> dict[int, int]:
         return dict(zip(user_ids, scores, strict=True))
     except (ValueError, OverflowError) as error:
         raise ForeignContent(str(error)) from error
+
+
+def _whole(texts: Sequence[Any]) -> list[int]:
+    """Doubles as they are written, which hold whole numbers. Raises ValueError, OverflowError."""
+    try:
+        return list(map(int, texts))
+    except ValueError:  # 1e3 is whole, too, and inf a double
+        numbers = list(map(float, texts))
+        scores = list(map(int, numbers))
+        if scores != numbers:
+            raise ValueError("a score is not a whole number") from None
+        return scores
 
 
 def as_count(counter: Any) -> int:

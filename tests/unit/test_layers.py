@@ -53,6 +53,7 @@ NOT_PURE = frozenset({"asyncio", "time", "os", "random", "secrets", "threading",
 # Who may know a foreign library. Whatever is not named here may be used where it is needed (JSON, ASGI types, ...).
 KNOWN_TO = {
     "redis": {"store_pool", "store_link", "dragonfly"},
+    "hiredis": {"store_pool"},
     "asyncpg": {"failures", "migrations", "postgres", "recording"},
     "pogo_core": {"migrations"},
     "jwt": {"tokens"},
