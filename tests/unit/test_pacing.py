@@ -27,6 +27,7 @@ class Dirt(RuleBasedStateMachine):
         self.marked_at: dict[str, float] = {}  # unread changes
         self.news: dict[str, tuple[str, int] | None] = {}  # up to which state, None for any
         self.taken_at: dict[str, float] = {}
+        self.free: set[str] = set()  # were read to no end while marked: a claim need not wait, what is due stays due
 
     @rule(seconds=durations)
     def wait(self, seconds: float) -> None:
@@ -47,14 +48,18 @@ class Dirt(RuleBasedStateMachine):
         news = self.news.get(board)
         if news is not None and news[0] == state[0] and news[1] <= state[1]:
             del self.marked_at[board], self.news[board]
+            if board in self.free:
+                self.free.discard(board)
+                self.taken_at.pop(board, None)
 
     @rule(board=board)
     def claim(self, board: str) -> None:
         last = self.taken_at.get(board)
-        may = last is None or self.now >= last + self.interval
+        may = board in self.free or last is None or self.now >= last + self.interval
         assert self.dirty.claim(board, self.now) == may
         if may:
             self.taken_at[board] = self.now
+            self.free.discard(board)
             self.marked_at.pop(board, None)
             self.news.pop(board, None)
 
@@ -68,13 +73,16 @@ class Dirt(RuleBasedStateMachine):
             assert last is None or self.now >= last + self.interval, "at most one reading an interval"
             del self.marked_at[board], self.news[board]
             self.taken_at[board] = self.now
+            self.free.discard(board)
         for board in self.marked_at:
             assert self.now < self.taken_at[board] + self.interval, f"{board} was due and was not taken"
 
     @rule(board=board)
     def turn_out_unchanged(self, board: str) -> None:
         self.dirty.unchanged(board)
-        if board not in self.marked_at:  # a due moment that is set already stays
+        if board in self.marked_at:  # a due moment that is set already stays
+            self.free.add(board)
+        else:
             self.taken_at.pop(board, None)
 
     @rule(board=board)
@@ -83,6 +91,7 @@ class Dirt(RuleBasedStateMachine):
         self.marked_at.pop(board, None)
         self.news.pop(board, None)
         self.taken_at.pop(board, None)
+        self.free.discard(board)
 
     @invariant()
     def next_due_is_the_soonest_moment_something_may_be_read(self) -> None:
