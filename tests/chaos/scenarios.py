@@ -395,8 +395,10 @@ async def database_half_open(stores: Stores, scale: Scale) -> Outcome:
             await made.load(max(scale.hang, FOUND_WITHIN + 2))
             board = await made.board()
             assert (board["status"], board["stale"]) == (200, False), board
-            replies = made.tally.since(stalled + 0.5)  # what was recorded just before is heard of by then
-            assert replies and {reply.kind for reply in replies} == {"unavailable"}, made.tally.refused()
+            # Of a list that was on its way, a part may have been recorded before.
+            replies = [reply for reply in made.tally.since(stalled) if reply.at - reply.took > stalled]
+            others = [(reply.kind, reply.at - stalled) for reply in replies if reply.kind != "unavailable"]
+            assert replies and not others, f"answered so many seconds after the wire was dead: {others[:20]}"
             later = [reply for reply in replies if reply.at - reply.took > stalled + FOUND_WITHIN]
             assert later and _slowest(later) < scale.at_once, f"a refusal took {_slowest(later):.2f} s"
             made.outcome.notes |= {
