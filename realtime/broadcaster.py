@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 from realtime import boards, wire
@@ -24,6 +25,7 @@ from realtime.boards import Board
 from realtime.errors import LedgerUnavailable, RealtimeError, StoreUnavailable
 from realtime.frames import Frame
 from realtime.pacing import DirtyBoards, Pace, State
+from realtime.replies import Expectation
 from realtime.states import Advance
 from realtime.streams import Stream, Subscriber, Subscription
 
@@ -263,14 +265,15 @@ class Broadcaster:
         self._dirty.mark(board, asyncio.get_running_loop().time(), state)
         self._wake.set()
 
-    def mark(self, board_id: str) -> None:
-        """The board of this id changed; nothing happens where nobody follows it here."""
+    def mark(self, board_id: str, state: State | None = None) -> None:
+        """The board of this id changed, to `state` where that is known; nothing happens where nobody here lacks it."""
         try:
             board = boards.parse_board(board_id)
         except RealtimeError:
             return
-        if board in self._streams:
-            self._mark(board)
+        stream = self._streams.get(board)
+        if stream is not None and not (state and stream.has_shown(*state)):
+            self._mark(board, state)
 
     def mark_all(self) -> None:
         """Every followed board may have changed."""
@@ -282,24 +285,10 @@ class Broadcaster:
         async with self._announcements.announcements() as heard:
             self.mark_all()  # whatever was announced before the subscription stood
             async for announcement in heard:
-                self._hear(announcement)
-
-    def _hear(self, announcement: Announcement) -> None:
-        if announcement.board is None:
-            self.mark_all()  # names moved; boards that show them announce themselves, closed weeks do not
-            return
-        try:
-            board = boards.parse_board(announcement.board)
-        except RealtimeError:
-            return
-        stream, state = self._streams.get(board), announcement.state
-        if stream is None:
-            return
-        latest = stream.latest
-        if state is None or state[0] == boards.CLOSED_EPOCH:
-            self._mark(board)  # a closed week's version may go back: see Advance.BACKWARDS
-        elif latest is None or latest.epoch != state[0] or latest.version < state[1]:
-            self._mark(board, state)
+                if announcement.board is None:
+                    self.mark_all()  # names moved; boards that show them announce themselves, closed weeks do not
+                else:
+                    self.mark(announcement.board, announcement.state)
 
     async def poll(self) -> None:
         """Compares versions every 2 s: a lost announcement costs that, not truth."""
@@ -420,9 +409,12 @@ class Broadcaster:
             and not self._is_closed(board)
             and self._dirty.claim(board, now)
         ]
-        return Expectation(self, self._snapshots.expect(due, self._shown_on(due))) if due else None
+        if not due:
+            return None
+        expected = self._snapshots.expect(due, self._shown_on(due))
+        return Expectation(expected.wanted, expected.names_of, partial(self._fulfil, expected))
 
-    def fulfil(self, expected: Expected, reading: Reading | None) -> None:
+    def _fulfil(self, expected: Expected, reading: Reading | None) -> None:
         """Shows what was read behind a write; where that is of no use, the boards are read as ever."""
         found = None
         if reading is not None:
@@ -454,8 +446,8 @@ class Broadcaster:
         self._set_live(True, "")
         for board, snapshot in found.items():
             stream = self._streams.get(board)
-            if stream is None or stream.is_ahead_of(snapshot):
-                continue
+            if stream is None or stream.has_shown(snapshot.epoch, snapshot.version + 1):
+                continue  # readings may overtake each other
             self._dirty.saw(board, (snapshot.epoch, snapshot.version))
             advance = stream.advance(snapshot)
             if advance is Advance.CHANGED:
@@ -523,20 +515,6 @@ class Broadcaster:
             now = time.perf_counter()
             if now - before < IDLE_TURN or now >= until:
                 return
-
-
-class Expectation:
-    """What a broadcaster waits for behind a write."""
-
-    def __init__(self, broadcaster: Broadcaster, expected: Expected) -> None:
-        self._broadcaster = broadcaster
-        self._expected = expected
-        self.wanted = expected.wanted
-        self.names_of = expected.names_of
-
-    def fulfil(self, reading: Reading | None) -> None:
-        """See `Broadcaster.fulfil`."""
-        self._broadcaster.fulfil(self._expected, reading)
 
 
 _LIVE: Final = Frame(wire.status(True))

@@ -441,7 +441,7 @@ class Connection(asyncio.Protocol):
         self.window = opening.window
         self._deframer.inflating = bool(self.window)
         if first is not None:
-            data += first.by_window[self.window] or first.deflated(self.window)
+            data += first.deflated(self.window)
         secure = is_ssl(self.transport)
         sock = self.transport.get_extra_info("socket")
         if sock.family in _INTERNET:

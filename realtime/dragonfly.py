@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 import redis.exceptions as failures
 
@@ -20,6 +20,7 @@ from realtime.errors import EpochMoved, StoreChanged
 from realtime.replies import (
     Announcement,
     Around,
+    Expectation,
     Held,
     NamesAt,
     Page,
@@ -47,17 +48,6 @@ ROWS_A_CALL: Final = 1_000
 
 KEYS_A_CALL: Final = 5_000
 """Keys dropped in one script call, for the same reason."""
-
-
-class Expectation(Protocol):
-    """A reading that is wanted right behind a write."""
-
-    @property
-    def wanted(self) -> Sequence[Board]: ...
-    @property
-    def names_of(self) -> Collection[int]: ...
-    def fulfil(self, reading: Reading | None) -> None:
-        """Takes what was read; None where it could not be. Must not raise."""
 
 
 class Store:

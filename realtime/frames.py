@@ -330,4 +330,4 @@ class Joined(Frame):
 
     def deflated(self, window_bits: int) -> bytes:
         """All of them, each by what it has for that window, 0 for none."""
-        return b"".join([frame.by_window[window_bits] or frame.deflated(window_bits) for frame in self.frames])
+        return b"".join([frame.deflated(window_bits) for frame in self.frames])

@@ -106,11 +106,6 @@ class Recorder:
         self._ledger = ledger
         self._stored: list[int] = []  # outbox rows the store has; the next statement removes them
 
-    @property
-    def owes_clearing(self) -> bool:
-        """Whether there are outbox rows to remove."""
-        return bool(self._stored)
-
     def stored(self, outbox_ids: Iterable[int]) -> None:
         """The store has the content of these outbox rows."""
         self._stored += outbox_ids

@@ -6,7 +6,8 @@ pass that cannot be ours: it raises ForeignContent. Assumes RESP2.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ import orjson
 
 from realtime.boards import Board
 from realtime.errors import ForeignContent
+from realtime.pacing import State
 from realtime.submissions import ID_MAX, TOTAL_MAX
 
 
@@ -83,22 +85,31 @@ class Held(NamedTuple):
     """The score, or the username."""
 
 
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """A reading that is wanted right behind a write."""
+
+    wanted: Sequence[Board]
+    names_of: Collection[int]
+    fulfil: Callable[[Reading | None], None]
+    """Takes what was read; None where it could not be. Must not raise."""
+
+
 class Announcement(NamedTuple):
     """A message from `leaderboard:changes:*`; `board` is None for names, `state` for what names none."""
 
     board: str | None
-    state: tuple[str, int] | None
-    """The epoch, and the version that the board has come to."""
+    state: State | None
+    """What the board has come to."""
 
 
 def as_announcement(topic: str, text: bytes) -> Announcement:
     """What is said on a channel, whose name ends with `topic`. Anybody may have said it."""
-    try:
+    board, state = None if topic == "users" else topic, None
+    with suppress(ValueError, TypeError, KeyError):
         said = orjson.loads(text)
-        epoch, version = str(said["epoch"]), int(said["version"])
-    except (ValueError, TypeError, KeyError):
-        return Announcement(None if topic == "users" else topic, None)
-    return Announcement(None if topic == "users" else topic, (epoch, version))
+        state = str(said["epoch"]), int(said["version"])
+    return Announcement(board, state)
 
 
 def as_text(value: Any) -> str | None:

@@ -191,14 +191,10 @@ class Stream:
             row.user_id in scores or (row.score is not None and (edge is None or row.score >= edge)) for row in rows
         )
 
-    def is_ahead_of(self, snapshot: Snapshot) -> bool:
-        """Whether a newer state than this one, of a live board, was shown before: readings may overtake each other."""
+    def has_shown(self, epoch: str, version: int) -> bool:
+        """Whether that version or a later one is shown. Of a closed week nobody knows: see Advance.BACKWARDS."""
         latest = self.latest
-        return (
-            latest is not None
-            and latest.epoch == snapshot.epoch != CLOSED_EPOCH
-            and latest.version > snapshot.version
-        )
+        return latest is not None and latest.epoch == epoch != CLOSED_EPOCH and latest.version >= version
 
     def miss(self) -> None:
         """There turned out to be no such board: nobody need wait for it."""

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from realtime.frames import Frame, Joined
 from tests.following import Follower
+
+
+def parts(frame: Frame) -> Iterable[Frame]:
+    """What is in one write, each a message."""
+    return frame.frames if isinstance(frame, Joined) else (frame,)
 
 
 class Recorder:
@@ -29,7 +34,7 @@ class Recorder:
         assert not sent, "there is no descriptor to write to"
         if self.is_closed:
             return -1
-        for part in frame.frames if isinstance(frame, Joined) else (frame,):
+        for part in parts(frame):
             self.frames.append(part)
             message = json.loads(part.payload)
             self.messages.append(message)

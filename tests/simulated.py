@@ -26,7 +26,7 @@ from realtime.boards import ALL_TIME, CURRENT_WEEK, Board
 from realtime.broadcaster import Broadcaster
 from realtime.dragonfly import Store
 from realtime.errors import LedgerUnavailable, RealtimeError, StoreUnavailable
-from realtime.frames import Frame, Joined
+from realtime.frames import Frame
 from realtime.history import History
 from realtime.intake import Intake
 from realtime.postgres import Ledger
@@ -43,6 +43,7 @@ from realtime.submissions import Accepted, Outcome, Rejected, Submission
 from realtime.sweeper import Sweeper
 from realtime.wire import Since
 from tests.following import Follower, Message
+from tests.recorder import parts
 
 REST = 10.0
 """Seconds the world may take to come to rest: more means that somebody waits for somebody."""
@@ -258,7 +259,7 @@ class Viewer:
         self.on_descriptor: Callable[[int], None] | None = None
 
     def write(self, frame: Frame, sent: int = 0) -> int:
-        for part in frame.frames if isinstance(frame, Joined) else (frame,):
+        for part in parts(frame):
             self._take(json.loads(part.payload))
         return 100_000 if self.stalled else 0
 

@@ -203,7 +203,7 @@ async def test_a_deadlock_is_tried_again_and_nothing_is_recorded_twice(
     result = await recorder.record([submission(user, "a") for user in users])
     assert {type(outcome) for _, outcome in result.outcomes} == {Accepted}
     assert await sql.fetchval("SELECT count(*) FROM user_score_transactions") == 3
-    assert not recorder.owes_clearing, "what was to be cleared went along in the end"
+    assert not recorder._stored, "what was to be cleared went along in the end"
 
 
 async def test_deadlocks_without_end_are_unavailable(beside: Beside, make_users: MakeUsers) -> None:
@@ -217,7 +217,7 @@ async def test_deadlocks_without_end_are_unavailable(beside: Beside, make_users:
     recorder.stored([5])
     with pytest.raises(LedgerUnavailable):
         await recorder.record([submission(user, "a")])
-    assert recorder.owes_clearing, "still owed"
+    assert recorder._stored, "still owed"
     result = await recorder.record([submission(user, "a")])
     assert [type(outcome) for _, outcome in result.outcomes] == [Accepted]
 
@@ -236,7 +236,7 @@ async def test_whatever_goes_wrong_nothing_owed_is_forgotten(
     recorder.stored([5])
     with pytest.raises(type(error)):
         await recorder.record([submission(user, "a")])
-    assert recorder.owes_clearing
+    assert recorder._stored
 
 
 async def test_refusals_name_their_reason(beside: Beside, sql: asyncpg.Connection, make_users: MakeUsers) -> None:
