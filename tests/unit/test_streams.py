@@ -28,7 +28,7 @@ from hypothesis.stateful import (
 )
 
 from realtime import wire
-from realtime.boards import ALL_TIME, CURRENT_WEEK, Board
+from realtime.boards import ALL_TIME, CLOSED_EPOCH, CURRENT_WEEK, Board
 from realtime.pacing import Event, Pace
 from realtime.standings import Snapshot, in_order
 from realtime.states import HELD, Advance
@@ -538,3 +538,13 @@ def test_deliveries_are_counted_as_written_not_as_visited(stream: Stream) -> Non
     done = stream.deliver(100)
     assert (done.written, done.visited) == (3, 4)
     assert stream.remaining == 0
+
+
+def test_what_a_board_has_shown_is_known_by_epoch_and_version_and_never_of_a_closed_week() -> None:
+    stream = Stream(ALL_TIME)
+    assert not stream.has_shown("e", 0)
+    stream.advance(Snapshot(ALL_TIME.id, "e", 5, {}, {}))
+    assert [stream.has_shown("e", version) for version in (4, 5, 6)] == [True, True, False]
+    assert not stream.has_shown("f", 4), "another epoch's versions say nothing"
+    stream.advance(Snapshot(ALL_TIME.id, CLOSED_EPOCH, 5, {}, {}))
+    assert not stream.has_shown(CLOSED_EPOCH, 4), "it may have gone back"
