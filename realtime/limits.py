@@ -36,7 +36,7 @@ class Bucket:
 
 
 class Windows:
-    """Counts within windows of time, by who is counted. Only the newest window is remembered.
+    """Counts within windows of time, by who is counted. Only one window, the newest, is remembered.
 
     Beyond `most_names` in one window, everybody new shares one count: an attacker with many names gains nothing.
     """
@@ -47,8 +47,12 @@ class Windows:
         self._counts: Counter[str] = Counter()
 
     def add(self, name: str, amount: int, window: int) -> int:
-        """Adds to a count; what it is then. A window before the newest counts as the newest."""
-        if window > self._window:
+        """Adds to a count; what it is then.
+
+        The window just before the newest counts as the newest, for a clock is set by little now and then. One further
+        back says that the clock was wrong before: it is the newest from then on.
+        """
+        if window != self._window and window != self._window - 1:
             self._window = window
             self._counts.clear()
         if len(self._counts) >= self._most_names and name not in self._counts:

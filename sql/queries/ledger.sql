@@ -26,11 +26,12 @@ WITH moment AS MATERIALIZED (
            date_trunc('week', coalesce(old.created_at, i.created_at, moment.now) AT TIME ZONE 'UTC')::date AS week,
            t.total_score AS seen_total,
            CASE
-               WHEN t.hidden IS NOT FALSE AND (u.id IS NULL OR u.deleted_at IS NOT NULL) THEN 'unknown'
+               -- First: what was recorded has the same outcome for ever, also once the player is banned or deleted.
                WHEN old.id IS NOT NULL THEN
                    CASE WHEN old.score_added = i.score_added AND old.reason IS NOT DISTINCT FROM i.reason
                              AND (i.created_at IS NULL OR i.created_at = old.created_at)
                         THEN 'duplicate' ELSE 'conflict' END
+               WHEN t.hidden IS NOT FALSE AND (u.id IS NULL OR u.deleted_at IS NOT NULL) THEN 'unknown'
                WHEN t.hidden THEN 'hidden'
                WHEN i.created_at > moment.now THEN 'future'
                WHEN abs(coalesce(t.total_score, 0) + i.score_added) > 9007199254740992 THEN 'range'
@@ -152,14 +153,16 @@ DELETE FROM outbox WHERE id IN (SELECT id FROM outbox WHERE id = ANY ($1::bigint
 
 -- name: outbox_take
 -- Up to $2 rows older than $1 seconds, oldest first, locked until the transaction's end. An import's row is left alone while
--- the import lives: it refreshes each closed week once, at its end.
+-- the import lives: it refreshes each closed week once, at its end. A row of the future was written while the clock was
+-- wrong, so that nobody knows how old it is.
 SELECT id, kind, user_ids, weeks FROM outbox
 WHERE created_at < clock_timestamp() - make_interval(secs => CASE kind WHEN 'import' THEN greatest($1, 120) ELSE $1 END)
+   OR created_at > clock_timestamp()
 ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED;
 
 -- name: outbox_state
--- How many rows wait, and the age of the oldest in seconds.
-SELECT count(*) AS waiting, coalesce(extract(epoch FROM clock_timestamp() - min(created_at)), 0)::float8 AS age FROM outbox;
+-- How many rows wait, and the age of the oldest in seconds; what is of the future counts as new.
+SELECT count(*) AS waiting, greatest(extract(epoch FROM clock_timestamp() - min(created_at)), 0)::float8 AS age FROM outbox;
 
 -- name: durability
 -- Settings that make a commit less than durable.

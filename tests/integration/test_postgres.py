@@ -141,6 +141,26 @@ async def test_the_same_id_is_the_same_score_or_a_conflict(
     assert (await totals(sql))[user] == 15
 
 
+@pytest.mark.parametrize("action", ["ban", "deletion"])
+async def test_a_score_sent_again_has_the_same_outcome_once_its_player_is_gone(
+    ledger: Ledger, sql: asyncpg.Connection, make_users: MakeUsers, action: str
+) -> None:
+    (user,) = await make_users(1)
+    await ledger.record_batch([submission(user, "a", 5)], [])
+    await ledger.fetch("hide", user, True)
+    if action == "deletion":
+        await ledger.fetch("forget", user)
+    again, other, new = await ledger.record_batch(
+        [submission(user, "a", 5), submission(user, "b", 1), submission(user, "c", 2)], []
+    )
+    refused = "unknown" if action == "deletion" else "hidden"
+    assert (again.outcome, again.total_score, again.week_score) == ("duplicate", 5, 5)
+    assert [other.outcome, new.outcome] == [refused, refused]
+    (conflict,) = await ledger.record_batch([submission(user, "a", 6)], [])
+    assert conflict.outcome == "conflict"
+    assert await sql.fetchval("SELECT total_score FROM user_total_scores WHERE user_id = $1", user) == 5
+
+
 async def test_nothing_is_unknown_about_the_absence_of_a_reason(ledger: Ledger, make_users: MakeUsers) -> None:
     (user,) = await make_users(1)
     assert await outcomes(ledger, submission(user, "a", 5, None)) == ["accepted"]
@@ -404,6 +424,20 @@ async def test_taken_outbox_rows_go_when_the_block_ends_well_and_stay_otherwise(
         assert len(rows) == 1
     waiting, age = await ledger.outbox_state()
     assert (waiting, age) == (0, 0.0)
+
+
+@pytest.mark.parametrize("kind", ["scores", "import"])
+async def test_an_outbox_row_of_the_future_is_taken_at_once_and_no_older_than_now(
+    ledger: Ledger, sql: asyncpg.Connection, kind: str
+) -> None:
+    """A clock that was an hour ahead for a moment: nobody waits for that hour."""
+    await sql.execute(
+        "INSERT INTO outbox (kind, user_ids, created_at) VALUES ($1, '{}', clock_timestamp() + interval '1 hour')", kind
+    )
+    assert await ledger.outbox_state() == (1, 0.0)
+    async with ledger.outbox(older_than=60, limit=10) as rows:
+        assert [row.kind for row in rows] == [kind]
+    assert await ledger.outbox_state() == (0, 0.0)
 
 
 # What the store is told ------------------------------------------------------------------------------------------

@@ -75,14 +75,26 @@ def test_doors_close_for_one_address_and_never_for_a_proxy() -> None:
 # Windows -----------------------------------------------------------------------------------------------------------
 
 
-@given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from("abc"), st.integers(1, 5))))
+@given(st.lists(st.tuples(st.integers(0, 6), st.sampled_from("abc"), st.integers(1, 5))))
 def test_windows_count_what_came_in_the_newest(events: list[tuple[int, str, int]]) -> None:
     windows, newest, expected = Windows(), -1, Counter[str]()
     for window, name, amount in events:
-        if window > newest:
+        if window > newest or window < newest - 1:
             newest, expected = window, Counter()
         expected[name] += amount
         assert windows.add(name, amount, window) == expected[name]
+
+
+def test_a_clock_that_was_ahead_leaves_no_window_that_never_ends() -> None:
+    windows = Windows()
+    assert [windows.add("a", 1, window) for window in (100, 100)] == [1, 2]
+    assert windows.add("a", 1, 100 + 86_400) == 1, "a day ahead for a moment"
+    assert [windows.add("a", 1, window) for window in (100, 100, 101, 102)] == [1, 2, 1, 1]
+
+
+def test_a_clock_that_is_set_back_by_a_little_gives_nobody_a_second_window() -> None:
+    windows = Windows()
+    assert [windows.add("a", 1, window) for window in (100, 101, 100, 101)] == [1, 1, 2, 3]
 
 
 def test_windows_are_bounded_and_newcomers_beyond_share_one_count() -> None:
