@@ -96,11 +96,12 @@ async def _lifespan(
 ) -> AsyncIterator[None]:
     async with AsyncExitStack() as stack:
         try:
-            stores = await stack.enter_async_context(opened(settings))
+            stores = await stack.enter_async_context(opened(settings, lanes=settings.batch_lanes))
         except StartupError as error:
             app.state.failure = error
             raise
-        now = stores.ledger.clock.now
+        clock = stores.ledger.clock
+        now = clock.now
         snapshots = SnapshotReader(stores.store)
         reading = Reading(snapshots, stores.history, now)
         ranks = Ranks(snapshots, stores.history, now, most=settings.max_watches)
@@ -117,8 +118,7 @@ async def _lifespan(
         passwords = Passwords()
         stack.callback(passwords.close)
         metrics = Metrics(peers)
-        timestamp = stores.ledger.clock.timestamp
-        throttle = Throttle(stores.store, timestamp, lambda name: metrics.limited.labels(name).inc())
+        throttle = Throttle(stores.store, clock.timestamp, lambda name: metrics.limited.labels(name).inc())
         admission = Admission(
             intake,
             throttle,
@@ -132,7 +132,7 @@ async def _lifespan(
         except LedgerUnavailable as error:
             app.state.failure = error
             raise
-        weeks = Rollover(broadcaster, now)
+        weeks = Rollover(broadcaster, now, stores.ledger.pulse.beat)
         backlog = Backlog(stores.ledger)
 
         def give_up(name: str) -> None:
@@ -166,13 +166,10 @@ async def _lifespan(
                 why["leaving"] = "this process is about to end"
             if not broadcaster.live or not stores.store.is_complete:
                 why["store"] = stores.store.link.complaint or "boards cannot be read, or are being rebuilt"
-            try:
-                await stores.ledger.read_clock()
-            except LedgerUnavailable:
+            if stores.ledger.pulse.away is not None:
                 why["database"] = "PostgreSQL does not answer"
-            else:
-                if weeks.is_late(now()):
-                    why["rollover"] = "the week has changed, and this process has not"
+            elif weeks.is_late(clock.instant()):
+                why["rollover"] = "the week has changed, and this process has not"
             return Readiness(why, backlog.age, worker.differing if worker else None)
 
         metrics.read_once([*backlog.readings(), *(worker.readings() if worker else [])])
@@ -186,9 +183,9 @@ async def _lifespan(
             supervisor.start("share", metrics.share)
         services = Services(
             settings=settings,
-            clock=stores.ledger.clock,
+            clock=clock,
             tokens=tokens,
-            access=Access(tokens, revocations, _rights(settings), Origins(settings.origins), now),
+            access=Access(tokens, revocations, _rights(settings), Origins(settings.origins), clock.instant),
             throttle=throttle,
             admission=admission,
             intake=intake,

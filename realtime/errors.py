@@ -82,6 +82,10 @@ class LedgerUnavailable(Exception):
     """PostgreSQL did not answer in time or refused the connection."""
 
 
+class LedgerLocked(LedgerUnavailable):
+    """A statement waited in vain for a lock of somebody else's; nothing of it was done."""
+
+
 class LedgerRefused(LedgerUnavailable):
     """PostgreSQL answers, and lets nobody in by this name, password or database."""
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import asyncpg
 
-from realtime.errors import LedgerRefused, LedgerUnavailable
+from realtime.errors import LedgerLocked, LedgerRefused, LedgerUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +27,13 @@ _REFUSED: Final = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.Inval
 """What says that it may be used by others, or under another name."""
 
 _FULL: Final = (asyncpg.InsufficientResourcesError, asyncpg.PostgresIOError)
-_SLOW: Final = (asyncpg.QueryCanceledError, TimeoutError)
+_LOCKED: Final = (asyncpg.LockNotAvailableError,)
+_SLOW: Final = (
+    asyncpg.QueryCanceledError,
+    asyncpg.TransactionTimeoutError,
+    asyncpg.IdleInTransactionSessionTimeoutError,  # it is our side that stood still
+    TimeoutError,
+)
 _READ_ONLY: Final = (asyncpg.ReadOnlySQLTransactionError,)
 _SCHEMA: Final = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError)
 
@@ -45,6 +51,7 @@ _AWAY: Final = (
 CAUSES: Final = {
     "full": "has no room, or cannot write",
     "slow": "is too slow",
+    "locked": "kept somebody waiting for a lock that others hold",
     "read_only": "takes no writes",
     "schema": "lacks a table",
     "away": "is away",
@@ -61,6 +68,8 @@ def mapped() -> Iterator[None]:
         raise LedgerRefused(str(error)) from error
     except _SCHEMA as error:
         raise LedgerUnavailable(f"{error}: is it migrated? (`realtime migrate`)") from error
+    except _LOCKED as error:
+        raise LedgerLocked(str(error)) from error
     except (*_FULL, *_SLOW, *_READ_ONLY, *_AWAY) as error:
         raise LedgerUnavailable(str(error) or type(error).__name__) from error
 
@@ -68,7 +77,7 @@ def mapped() -> Iterator[None]:
 def _cause(error: BaseException | None) -> str:
     if isinstance(error, asyncpg.TooManyConnectionsError):
         return "away"
-    causes = (("full", _FULL), ("slow", _SLOW), ("read_only", _READ_ONLY), ("schema", _SCHEMA))
+    causes = (("full", _FULL), ("slow", _SLOW), ("locked", _LOCKED), ("read_only", _READ_ONLY), ("schema", _SCHEMA))
     return next((cause for cause, kinds in causes if isinstance(error, kinds)), "away")
 
 

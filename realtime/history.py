@@ -22,6 +22,7 @@ from typing import Any, Final, NamedTuple, Protocol
 import orjson
 
 from realtime.boards import CLOSE_GRACE, CLOSED_EPOCH, TOP, Board, week_at
+from realtime.bounds import VIEW, Bounds
 from realtime.errors import LedgerUnavailable, RealtimeError, StoreUnavailable
 from realtime.postgres import PATIENT_TIMEOUT
 from realtime.replies import NamesAt
@@ -35,6 +36,7 @@ class Ledger(Protocol):
     """What history needs of PostgreSQL."""
 
     def connection(self) -> AbstractAsyncContextManager[Any]: ...
+    def transaction(self, kind: Bounds) -> AbstractAsyncContextManager[Any]: ...
     def query(self, name: str) -> str: ...
     async def fetch(self, name: str, *args: Any) -> list[Any]: ...
 
@@ -204,8 +206,7 @@ class History:
         """Those of `weeks` that have their view, in order. One that is just being made is waited for: it may lack what
         was committed since it began.
         """
-        async with self._ledger.connection() as connection, connection.transaction():
-            await connection.execute("SET LOCAL statement_timeout = 0")
+        async with self._ledger.transaction(VIEW) as connection:
             args = list(weeks), _LOCK
             await connection.execute(self._ledger.query("weeks_locked"), *args, timeout=PATIENT_TIMEOUT)
             return [week for (week,) in await connection.fetch(self._ledger.query("weeks_opened"), args[0])]
@@ -220,8 +221,7 @@ class History:
         """Makes the view, or fills it again; once across processes: the others wait for the lock and find it done."""
         ends = board.ends
         assert board.week is not None and ends is not None
-        async with self._ledger.connection() as connection, connection.transaction():
-            await connection.execute("SET LOCAL statement_timeout = 0")
+        async with self._ledger.transaction(VIEW) as connection:
             lock = _LOCK + board.week.toordinal()
             await connection.execute("SELECT pg_advisory_xact_lock($1)", lock, timeout=PATIENT_TIMEOUT)
             before: Any = None

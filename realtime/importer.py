@@ -20,6 +20,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from realtime import recording
+from realtime.bounds import IMPORT, Bounds
 from realtime.errors import StoreUnavailable
 from realtime.players import Players
 from realtime.postgres import PATIENT_TIMEOUT
@@ -35,14 +36,11 @@ log = logging.getLogger(__name__)
 BATCH: Final = 1_000
 """Rows recorded in one statement."""
 
-STATEMENT_TIMEOUT: Final = 120.0
-"""Seconds a batch may take: nobody waits for it, and locks of live submissions may be in its way."""
-
 
 class Ledger(Protocol):
     """What an import needs of PostgreSQL."""
 
-    def connection(self) -> AbstractAsyncContextManager[Any]: ...
+    def transaction(self, kind: Bounds) -> AbstractAsyncContextManager[Any]: ...
     def query(self, name: str) -> str: ...
     async def fetch(self, name: str, *args: Any) -> list[Any]: ...
     async def record_batch(
@@ -106,11 +104,9 @@ class Importer:
         Raises LedgerUnavailable, StoreUnavailable: what is left is the sweeper's, in two minutes.
         """
         await self._recorder.clear()
-        async with self._ledger.connection() as connection, connection.transaction():
-            owed = await connection.fetch(self._ledger.query("import_owed"))
-            weeks = sorted({week for row in owed for week in row["weeks"]})
-            await self._amend(weeks, progress)
-            await connection.execute(self._ledger.query("outbox_clear"), [row["id"] for row in owed])
+        owed = await self._ledger.fetch("import_owed")
+        await self._amend(sorted({week for row in owed for week in row["weeks"]}), progress)
+        await self._ledger.fetch("outbox_clear", [row["id"] for row in owed])
 
     # A batch -------------------------------------------------------------------------------------------------------
 
@@ -197,8 +193,7 @@ class _Owing:
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[Any]:
         """A transaction that first writes down what is owed, anew each time: so the row stays young while we live."""
-        async with self._ledger.connection() as connection, connection.transaction():
-            await connection.execute(f"SET LOCAL statement_timeout = {int(STATEMENT_TIMEOUT * 1000)}")
+        async with self._ledger.transaction(IMPORT) as connection:
             if self.weeks:
                 query = self._ledger.query("import_owes")
                 self._row = await connection.fetchval(query, self._row, sorted(self.weeks), timeout=PATIENT_TIMEOUT)

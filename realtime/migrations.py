@@ -6,6 +6,7 @@ servers of the version before may be at work meanwhile.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Any, Final
 
@@ -13,15 +14,19 @@ import asyncpg
 from pogo_core.error import BadMigrationError
 from pogo_core.util import migrate as pogo
 
-from realtime import resources
+from realtime import bounds, resources
+from realtime.errors import LedgerLocked
 from realtime.failures import mapped
 
 log = logging.getLogger(__name__)
 
 MIGRATION_LOCK: Final = 0x7265616C74696D65  # "realtime"
 
-TRIES: Final = 5
-"""How often migrations are tried where they meet a deadlock."""
+TRIES: Final = 20
+"""How often migrations are tried where they meet a deadlock, or a table that somebody else holds."""
+
+AGAIN: Final = 0.5
+"""Seconds in between. Nothing is held meanwhile: who waits for a table keeps all others from it."""
 
 
 class _Told(logging.LoggerAdapter[logging.Logger]):
@@ -35,27 +40,42 @@ async def migrate(dsn: str) -> None:
     """Brings the schema up to date. Safe to run again, and from several processes at once: one waits for the other.
 
     The lock lives in the transaction around all migrations, so a killed process leaves neither a lock nor half a
-    migration behind. Servers may go on meanwhile: one that came to the tables in another order is a deadlock, which
-    ends the transaction and is met by another. Raises LedgerUnavailable.
+    migration behind, and one that stands still loses both within seconds. Servers may go on meanwhile: one that came to
+    the tables in another order is a deadlock, which ends the transaction and is met by another.
+
+    Raises LedgerUnavailable.
     """
     with mapped():
-        for tries_left in reversed(range(TRIES)):
+        tries_left = TRIES
+        while True:
             try:
-                return await _migrate(dsn)
-            except BadMigrationError as error:
-                if not tries_left or not isinstance(error.__cause__, asyncpg.DeadlockDetectedError):
+                if await _migrate(dsn):
+                    return
+            except (BadMigrationError, *_IN_THE_WAY) as error:
+                cause = error.__cause__ if isinstance(error, BadMigrationError) else error
+                if not isinstance(cause, _IN_THE_WAY):
                     raise
-                log.warning("a deadlock with a server at work; once more", extra={"action": "migrate"})
+                tries_left -= 1
+                if not tries_left:
+                    raise LedgerLocked(f"{cause}: a transaction of somebody else's is open, see pg_locks") from error
+                log.warning("somebody is at work there (%s); once more", cause, extra={"action": "migrate"})
+            await asyncio.sleep(AGAIN)
 
 
-async def _migrate(dsn: str) -> None:
-    connection = await asyncpg.connect(dsn, timeout=10, statement_cache_size=0)
+_IN_THE_WAY: Final = (asyncpg.DeadlockDetectedError, asyncpg.LockNotAvailableError)
+
+
+async def _migrate(dsn: str) -> bool:
+    """Whether the schema is up to date; not while another process is at it."""
+    connection = await bounds.connect(dsn)
     try:
-        async with connection.transaction():
-            await connection.execute("SET LOCAL timezone = 'UTC'")
-            await connection.execute("SELECT pg_advisory_xact_lock($1)", MIGRATION_LOCK)
+        async with connection.transaction(isolation=bounds.ISOLATION):
+            await connection.execute(bounds.of_transaction(connection, bounds.MIGRATION, pooled=True))
+            if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", MIGRATION_LOCK):
+                return False
             await pogo.apply(
                 connection, resources.folder("sql") / "migrations", schema_name="public", logger=_Told(log)
             )
+        return True
     finally:
         await connection.close()

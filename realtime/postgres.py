@@ -1,7 +1,8 @@
 """The ledger: PostgreSQL through asyncpg.
 
-Owns the pool, and the statements under `sql/queries`. Must never hand out asyncpg's exceptions for a database that is
-away (`failures` maps them), nor hold a lock beyond one transaction. Assumes PostgreSQL 14 or later, migrated.
+Owns the pools, and the statements under `sql/queries`. Must never hand out asyncpg's exceptions for a database that is
+away (`failures` maps them), nor hold a lock beyond one transaction, nor a transaction beyond its `bounds`. Assumes
+PostgreSQL 14 or later, migrated.
 """
 
 from __future__ import annotations
@@ -9,16 +10,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Collection, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from datetime import date
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import asyncpg
 
-from realtime import resources
+from realtime import bounds, resources
 from realtime.boards import ALL_TIME, Board, monday_of
+from realtime.bounds import Bounds
 from realtime.clock import Clock
+from realtime.connections import Connections
 from realtime.errors import LedgerUnavailable
 from realtime.failures import Failures, mapped
 from realtime.migrations import MIGRATION_LOCK
@@ -32,11 +35,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-STATEMENT_TIMEOUT: Final = 10.0
-"""Seconds after which PostgreSQL gives up a statement of the serving path."""
-
 PATIENT_TIMEOUT: Final = 3_600.0
 """Seconds after which the client gives up where statement_timeout was raised: imports, views."""
+
+LEASE_BEAT: Final = 1.0
+"""Seconds between two signs of life of a lease's holder."""
 
 _REBUILD_LOCK: Final = MIGRATION_LOCK + 1
 
@@ -75,133 +78,66 @@ class OutboxRow(NamedTuple):
     weeks: list[date]
 
 
-_SERVING: Final = {
-    "statement_timeout": str(int(STATEMENT_TIMEOUT * 1000)),
-    "jit": "off",
-    "timezone": "'UTC'",
-    "plan_cache_mode": "force_generic_plan",
-    "enable_seqscan": "off",
-}
-"""Settings of a serving connection, set by statement and not at startup: a pooler in between may refuse those.
-
-JIT costs more than it gives on short statements. One plan for all batch sizes, by index: planning anew costs a small
-batch as much as running it, and a plan made while tables were empty must not go on scanning them afterwards.
-UTC keeps a forgotten literal from depending on the host. Behind a pooler they are set anew, and LOCAL, in each
-transaction: a session there is anybody's.
-"""
-
-
-async def _configure(connection: asyncpg.Connection[Any]) -> None:
-    await connection.execute("; ".join(f"SET {name} = {value}" for name, value in _SERVING.items()))
-
-
-_SERVING_LOCALLY: Final = "; ".join(f"SET LOCAL {name} = {value}" for name, value in _SERVING.items())
-
-
-async def _is_pooled(dsn: str) -> bool:
+async def _is_pooled(connection: asyncpg.Connection[Any]) -> bool:
     """Whether a pooler stands in between: then the process that answers is not the one that was connected to."""
-    connection = await asyncpg.connect(dsn, timeout=5, statement_cache_size=0)
-    try:
-        async with connection.transaction():
-            answering = await connection.fetchval("SELECT pg_backend_pid()")
-        return bool(answering != connection.get_server_pid())
-    finally:
-        await connection.close(timeout=5)
+    async with connection.transaction():
+        answering = await connection.fetchval("SELECT pg_backend_pid()")
+    return bool(answering != connection.get_server_pid())
 
 
 class Ledger:
-    """One process's way to PostgreSQL."""
+    """One process's way to PostgreSQL: at most `connections`, besides the one that feels its pulse. One for each of
+    `lanes`, and one more, record scores and do nothing else: whatever the others are busy with, scores come in."""
 
-    def __init__(self, dsn: str, *, connections: int = 8) -> None:
+    def __init__(self, dsn: str, *, connections: int = 8, lanes: int = 0) -> None:
         self.clock = Clock()
         self.failures = Failures()
+        self.pulse = Pulse(self._beat)
         self._sql = resources.queries()
         self._dsn = dsn
-        self._connections = connections
-        self._pooled = False  # whether a pooler stands in between
-        self._pool: asyncpg.Pool[Any] | None = None  # once that is known
-        self._warm: list[Any] = []  # connections of the pool at hand, the one used last at the end
-        self.pulse = Pulse(self._beat)
+        apart = min(lanes + 1, connections - 1) if lanes else 0
+        self._sizes = connections - apart, apart
+        self._pooled: bool | None = None  # whether a pooler stands in between; None until that is known
+        self._serving: Connections | None = None
+        self._intake: Connections | None = None  # the same where there are no lanes
         self._felt: asyncpg.Connection[Any] | None = None  # the pulse's own connection
-
-    def _new_pool(self) -> asyncpg.Pool[Any]:
-        # Behind a pooler a statement prepared in one transaction may be unknown in the next.
-        differing: dict[str, Any] = {"statement_cache_size": 0} if self._pooled else {"init": _configure}
-        return asyncpg.create_pool(
-            self._dsn,
-            min_size=0,
-            max_size=self._connections,
-            timeout=5,
-            command_timeout=STATEMENT_TIMEOUT + 2,
-            max_inactive_connection_lifetime=60,
-            reset=_keep_settings,
-            **differing,
-        )
+        self._feeling = asyncio.Lock()
 
     async def open(self) -> None:
-        """Prepares the pool and reads the clock. Raises LedgerUnavailable."""
-        with mapped():
-            if self._pool is None:
-                self._pooled = await _is_pooled(self._dsn)
-                if self._pooled:
-                    log.info("a pooler stands before PostgreSQL", extra={"action": "pooler"})
-                self._pool = self._new_pool()
-            await self._pool
-        await self.read_clock()
+        """Prepares the pools and reads the clock. Raises LedgerUnavailable."""
+        await self._beat()
+        assert self._pooled is not None
+        of_both: dict[str, Any] = {"pooled": self._pooled, "pulse": self.pulse, "failures": self.failures}
+        serving, apart = self._sizes
+        self._serving = self._intake = Connections(self._dsn, size=serving, kind=bounds.SERVING, **of_both)
+        if apart:
+            self._intake = Connections(self._dsn, size=apart, kind=bounds.INTAKE, **of_both)
+        for connections in self._pools():
+            await connections.open()
+
+    def _pools(self) -> set[Connections]:
+        return {connections for connections in (self._serving, self._intake) if connections is not None}
 
     async def aclose(self) -> None:
         """Closes every connection; one that hangs is cut off after a moment."""
         if self._felt is not None:
             self._felt.terminate()
-        pool, self._pool = self._pool, None  # from now on nobody keeps one at hand
-        if pool is None:
-            return
+        pools = self._pools()
+        self._serving = self._intake = None
         try:
             async with asyncio.timeout(3):
-                await self._give_back(pool)
-                await pool.close()
+                await asyncio.gather(*(connections.aclose() for connections in pools))
         except TimeoutError:
-            pool.terminate()
+            for connections in pools:
+                connections.terminate()
 
-    @asynccontextmanager
-    async def connection(self) -> AsyncIterator[asyncpg.Connection[Any]]:
-        """A connection of the pool. Errors that mean "not now" leave as LedgerUnavailable."""
-        pool = self._pool
-        if pool is None:
-            raise LedgerUnavailable("the ledger is not open")
-        with self.failures.mapped():
-            async with self.pulse.lent(lambda: self._acquired(pool), STATEMENT_TIMEOUT) as acquired:
-                try:
-                    connection = cast("asyncpg.Connection[Any]", acquired)
-                    if self._pooled:
-                        async with connection.transaction():
-                            await connection.execute(_SERVING_LOCALLY)
-                            yield connection
-                    else:
-                        yield connection
-                except BaseException:
-                    await pool.release(acquired)
-                    raise
-            if self.pulse.is_awaited or pool is not self._pool:
-                await pool.release(acquired)
-            else:
-                self._warm.append(acquired)
+    def connection(self) -> AbstractAsyncContextManager[asyncpg.Connection[Any]]:
+        """A connection. Errors that mean "not now" leave as LedgerUnavailable."""
+        return _opened(self._serving).lent()
 
-    async def _acquired(self, pool: asyncpg.Pool[Any]) -> Any:
-        """A connection at hand, else one of the pool: getting and releasing one there takes 0.2 ms while idle."""
-        while self._warm:
-            connection = self._warm.pop()
-            with suppress(asyncpg.InterfaceError):  # one that ended meanwhile: the pool has it back, and it is no more
-                if not connection.is_closed():
-                    return connection
-            await pool.release(connection)
-        return await pool.acquire()
-
-    async def _give_back(self, pool: asyncpg.Pool[Any]) -> None:
-        """Leaves what is at hand to the pool, which ends what is idle for long, or has expired."""
-        for _ in range(len(self._warm)):
-            if self._warm:
-                await pool.release(self._warm.pop(0))
+    def transaction(self, kind: Bounds = bounds.SERVING) -> AbstractAsyncContextManager[asyncpg.Connection[Any]]:
+        """A connection in a transaction of that kind. Errors that mean "not now" leave as LedgerUnavailable."""
+        return _opened(self._serving).transaction(kind)
 
     def query(self, name: str) -> str:
         """The text of the query called `name` under sql/queries."""
@@ -212,29 +148,33 @@ class Ledger:
         async with self.connection() as connection:
             return await connection.fetch(self._sql[name], *args)
 
-    async def read_clock(self) -> None:
-        """Measures PostgreSQL's clock against monotonic time, half the round trip taken off."""
-        began = monotonic()
-        ((moment,),) = await self.fetch("moment")
-        ended = monotonic()
-        self.clock.set(moment, (began + ended) / 2)
-
     async def _beat(self) -> None:
-        """Asks PostgreSQL something trivial on a connection of its own. Raises LedgerUnavailable."""
-        if self._pool is not None:
-            await self._give_back(self._pool)
-        try:
-            with mapped():
-                if self._felt is None:
-                    self._felt = await asyncpg.connect(self._dsn, statement_cache_size=0)
-                await self._felt.execute("SELECT")
-        except BaseException:
-            if self._felt is not None:
-                self._felt.terminate()
-            self._felt = None
-            if self._pool is not None:  # who hung may hang on: those that lie idle are made anew as well
-                await self._pool.expire_connections()
-            raise
+        """Asks PostgreSQL what time it is, on a connection that nobody else uses. Raises LedgerUnavailable."""
+        for connections in self._pools():
+            await connections.give_back()
+        async with self._feeling:
+            try:
+                with mapped():
+                    await self._read_clock()
+            except BaseException:
+                if self._felt is not None:
+                    self._felt.terminate()
+                self._felt = None
+                for connections in self._pools():  # who hung may hang on: those that lie idle are made anew as well
+                    await connections.expire()
+                raise
+
+    async def _read_clock(self) -> None:
+        if self._felt is None:
+            self._felt = await bounds.connect(self._dsn)
+        if self._pooled is None:
+            self._pooled = await _is_pooled(self._felt)
+            if self._pooled:
+                log.info("a pooler stands before PostgreSQL", extra={"action": "pooler"})
+        async with self._felt.transaction() if self._pooled else nullcontext():  # else two trips may go two ways
+            asked = monotonic()
+            moment = await self._felt.fetchval(self._sql["moment"], timeout=5)
+            self.clock.take(moment, asked, monotonic())
 
     async def durability_warnings(self) -> list[str]:
         """What about this PostgreSQL's settings makes "acknowledged" promise less than it says."""
@@ -260,7 +200,8 @@ class Ledger:
         """
         args = (*_columns(batch), cleared, kind)
         if connection is None:
-            (row,) = await self.fetch("record_batch", *args)
+            async with _opened(self._intake).lent() as own:
+                (row,) = await own.fetch(self._sql["record_batch"], *args)
         else:
             (row,) = await connection.fetch(self._sql["record_batch"], *args, timeout=PATIENT_TIMEOUT)
         return _assembled(batch, row)
@@ -285,30 +226,43 @@ class Ledger:
         return [Profile(user_id, version, username) for user_id, username, version in rows]
 
     @asynccontextmanager
-    async def rebuild_lease(self) -> AsyncIterator[asyncpg.Connection[Any] | None]:
-        """A connection in a transaction that alone may rebuild; None while another process does.
+    async def rebuild_lease(self) -> AsyncIterator[bool]:
+        """Whether this process alone may rebuild, during the block; False while another does.
 
-        The lock goes with the transaction, so it also works behind a pooler and never outlives its holder. Read
-        committed on purpose: a cursor opened after the store was cleared must see all that was committed until then.
+        The lock is that of a transaction on a connection of its own, in which something is said every second. Who
+        stands still loses it. What it tells the store when it goes on is refused: the next one has begun a later epoch,
+        and that is the fence.
         """
-        async with self.connection() as connection, connection.transaction():
-            await connection.execute("SET LOCAL statement_timeout = 0")
-            held = await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", _REBUILD_LOCK)
-            yield connection if held else None
+        with self.failures.mapped():
+            connection = await bounds.connect(self._dsn)
+            done = asyncio.Event()
+            try:
+                await connection.execute(f"BEGIN; {bounds.of_transaction(connection, bounds.LEASE, pooled=True)}")
+                held = bool(await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", _REBUILD_LOCK))
+                keeping = asyncio.create_task(_keep(connection, done)) if held else None
+                try:
+                    yield held
+                finally:
+                    done.set()
+                    if keeping is not None:
+                        await asyncio.wait([keeping])
+                with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+                    await connection.execute("ROLLBACK", timeout=bounds.LEASE.statement)
+            finally:
+                connection.terminate()
 
     async def next_epoch(self, run: str) -> int:
         """A number for a new generation of the content of `run`, never given out before."""
         ((n,),) = await self.fetch("next_epoch", run)
         return int(n)
 
-    async def stream(
-        self, connection: asyncpg.Connection[Any], name: str, *args: Any, size: int
-    ) -> AsyncIterator[list[asyncpg.Record]]:
-        """The rows of a query in lists of `size`, through a cursor in the connection's open transaction."""
-        with self.failures.mapped():
-            cursor = await connection.cursor(self._sql[name], *args)
-            while rows := await cursor.fetch(size):
-                yield rows
+    async def pages(self, name: str, *args: Any, size: int) -> AsyncIterator[list[asyncpg.Record]]:
+        """The rows of a query in lists of `size`, each in a statement of its own, which takes the user id that the one
+        before ended with, and how many. Whoever stops in between holds nothing."""
+        after = 0
+        while rows := await self.fetch(name, *args, after, size):
+            yield rows
+            after = rows[-1]["user_id"]
 
     # Outbox ----------------------------------------------------------------------------------------------------
 
@@ -316,18 +270,34 @@ class Ledger:
         """Removes rows whose content the store has."""
         await self.fetch("outbox_clear", ids)
 
-    @asynccontextmanager
-    async def outbox(self, *, older_than: float, limit: int) -> AsyncIterator[list[OutboxRow]]:
-        """Up to `limit` rows waiting for more than `older_than` seconds, locked; removed when the block ends well."""
-        async with self.connection() as connection, connection.transaction():
-            rows = [OutboxRow(*row) for row in await connection.fetch(self._sql["outbox_take"], older_than, limit)]
-            yield rows
-            await connection.execute(self._sql["outbox_clear"], [row.id for row in rows])
+    async def outbox(self, *, older_than: float, limit: int) -> list[OutboxRow]:
+        """Up to `limit` rows waiting for more than `older_than` seconds, oldest first. Nobody holds them: whoever
+        replays what another replays too tells the store nothing new."""
+        return [OutboxRow(*row) for row in await self.fetch("outbox_waiting", older_than, limit)]
 
     async def outbox_state(self) -> tuple[int, float]:
         """How many rows wait, and the age of the oldest in seconds."""
         ((waiting, age),) = await self.fetch("outbox_state")
         return waiting, age
+
+
+async def _keep(connection: asyncpg.Connection[Any], done: asyncio.Event) -> None:
+    """Says something in the connection's transaction every second, until `done`."""
+    while not done.is_set():
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LEASE_BEAT):
+                await done.wait()
+        try:
+            await connection.execute("SELECT", timeout=bounds.LEASE.statement)
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+            log.warning("a lease is lost: %s", error, extra={"action": "lease"})
+            return
+
+
+def _opened(connections: Connections | None) -> Connections:
+    if connections is None:
+        raise LedgerUnavailable("the ledger is not open")
+    return connections
 
 
 def _assembled(batch: Sequence[Submission], row: asyncpg.Record) -> list[Recorded]:
@@ -370,7 +340,3 @@ def _listed(row: asyncpg.Record, *names: str) -> Iterator[tuple[Any, ...]]:
 
 def _columns(batch: Sequence[Submission]) -> tuple[list[Any], ...]:
     return tuple(map(list, zip(*batch, strict=True)))
-
-
-async def _keep_settings(connection: asyncpg.Connection[Any]) -> None:
-    """Nothing: every setting beyond `_configure` is LOCAL to its transaction, so no round trip is owed on release."""

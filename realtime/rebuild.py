@@ -4,7 +4,9 @@ Owns the watch over which store answers, and the filling. Must never let a half-
 epoch says `filling:` until the last row is in. Assumes scripts go on meanwhile; versions keep old rows from winning.
 
 The order matters: first the epoch, then the old content goes, then the ledger is read. What was committed before the
-reading is in it; what commits later brings a script of its own, under the epoch it finds.
+reading is in it; what commits later brings a script of its own, under the epoch it finds. The ledger is read in short
+statements, under a lease: of a process that stands still meanwhile another takes it over within seconds, and what the
+first still tells the store under its own epoch is refused.
 """
 
 from __future__ import annotations
@@ -50,9 +52,9 @@ Progress = Callable[[str, int], None]
 class Ledger(Protocol):
     """What a rebuild needs of PostgreSQL."""
 
-    def rebuild_lease(self) -> AbstractAsyncContextManager[Any]: ...
+    def rebuild_lease(self) -> AbstractAsyncContextManager[bool]: ...
     async def next_epoch(self, run: str) -> int: ...
-    def stream(self, connection: Any, name: str, *args: Any, size: int) -> AsyncIterator[list[Any]]: ...
+    def pages(self, name: str, *args: Any, size: int) -> AsyncIterator[list[Any]]: ...
 
 
 class Store(Protocol):
@@ -156,8 +158,8 @@ class Rebuilder:
         Complete content is left alone, but for that of the epoch `instead_of`, or with `force`. Raises
         StoreUnavailable, LedgerUnavailable: then the store stays marked, and anybody may begin again.
         """
-        async with self._ledger.rebuild_lease() as connection:
-            if connection is None:
+        async with self._ledger.rebuild_lease() as held:
+            if not held:
                 return False
             content = await self._store.adopt()
             if content.is_complete and not force and content.epoch != instead_of:
@@ -171,7 +173,7 @@ class Rebuilder:
             await self._store.adopt()
             await self._store.clear(epoch)
             live = boards.told_boards(self._now())
-            await self._fill(connection, live, epoch, progress)
+            await self._fill(live, epoch, progress)
             announced = [*(board.id for board in live), "users"]
             if not await self._store.end_filling(content.run, epoch, announced):
                 raise StoreChanged("another rebuild went ahead")
@@ -181,12 +183,12 @@ class Rebuilder:
         log.log(level, "the store's content is complete as %s", epoch, extra={"action": "rebuild"})
         return True
 
-    async def _fill(self, connection: Any, live: Sequence[Board], epoch: str, progress: Progress) -> None:
+    async def _fill(self, live: Sequence[Board], epoch: str, progress: Progress) -> None:
         for board in live:
             if board is ALL_TIME:
-                chunks = self._ledger.stream(connection, "all_totals", size=self._chunk)
+                chunks = self._ledger.pages("all_totals", size=self._chunk)
             else:
-                chunks = self._ledger.stream(connection, "all_of_week", board.week, size=self._chunk)
+                chunks = self._ledger.pages("all_of_week", board.week, size=self._chunk)
             done = 0
             under_way: deque[asyncio.Task[int]] = deque()
             try:

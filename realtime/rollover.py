@@ -1,7 +1,9 @@
 """Rollover: what happens when a week ends.
 
 Owns the moments: at the end subscribers of `current_week` move on; a grace later the view answers for the week. Must
-never trust the host's clock: `now` is PostgreSQL's. Assumes one task a process for the first, the worker for views.
+never trust the host's clock: `now` is PostgreSQL's, and stays in a week until PostgreSQL itself has said that the next
+has begun. So a score that is sent upon hearing of the new week is recorded by that same clock later, and counts for it.
+Assumes one task a process for the first, the worker for views.
 """
 
 from __future__ import annotations
@@ -20,6 +22,12 @@ log = logging.getLogger(__name__)
 LONGEST_SLEEP: Final = 1.0
 """Seconds: the clock's offset may be corrected while we sleep."""
 
+ALMOST: Final = 0.001
+"""Seconds before a week's end from which PostgreSQL is asked whether it is over."""
+
+ASK_AGAIN: Final = 0.02
+"""Seconds until PostgreSQL, which did not say that the week is over, is asked again."""
+
 LATE: Final = timedelta(seconds=10)
 
 OPEN_INTERVAL: Final = 5.0
@@ -36,9 +44,10 @@ class Boards(Protocol):
 class Rollover:
     """Moves one process's subscribers from week to week."""
 
-    def __init__(self, boards: Boards, now: Callable[[], datetime]) -> None:
+    def __init__(self, boards: Boards, now: Callable[[], datetime], ask: Callable[[], Awaitable[None]]) -> None:
         self._boards = boards
         self._now = now
+        self._ask = ask  # asks PostgreSQL what time it is, for `now`; never raises
         self._week: Board | None = None
         self._closing: list[Board] = []  # weeks that ended, whose view does not answer yet
 
@@ -67,7 +76,13 @@ class Rollover:
             self.step(now)
             ends = week_at(now).ends
             assert ends is not None
-            await asyncio.sleep(min(max((ends - now).total_seconds(), 0.001), LONGEST_SLEEP))
+            left = (ends - now).total_seconds()
+            if left > ALMOST:
+                await asyncio.sleep(min(left, LONGEST_SLEEP))
+                continue
+            await self._ask()
+            if week_at(self._now()) == week_at(now):
+                await asyncio.sleep(ASK_AGAIN)
 
 
 async def open_weeks(open_all: Callable[[datetime, int], Awaitable[int]], now: Callable[[], datetime]) -> None:

@@ -107,7 +107,11 @@ class Settings(BaseModel):
         "REALTIME_WORKER_METRICS_PORT", 0, "port on which `realtime worker` shows its metrics; 0: none"
     )
 
-    database_connections: Count = _env("REALTIME_DATABASE_CONNECTIONS", 8, "PostgreSQL connections a process")
+    database_connections: Annotated[int, Field(ge=2)] = _env(  # those of intake are its alone
+        "REALTIME_DATABASE_CONNECTIONS",
+        8,
+        "PostgreSQL connections a process, besides one for its pulse; one a lane and one more only record; at least 2",
+    )
     store_connections: Annotated[int, Field(ge=2)] = _env(  # one only listens
         "REALTIME_STORE_CONNECTIONS", 8, "store connections a process, besides two spare; at least 2"
     )

@@ -25,9 +25,6 @@ from realtime.store_link import check_fitness
 
 log = logging.getLogger(__name__)
 
-CLOCK_INTERVAL: Final = 60.0
-"""Seconds between two measurements of PostgreSQL's clock."""
-
 BACKLOG_INTERVAL: Final = 5.0
 """Seconds between two looks at what waits in the ledger for the store."""
 
@@ -51,9 +48,11 @@ class Stores:
     def readings(self) -> list[Measured]:
         """For the metrics."""
         link, pulse, failures = self.store.link, self.ledger.pulse, self.ledger.failures
+        clock = self.ledger.clock
         return [
             ("gauge", "store_refused", "1 while the store is not used, by cause", link.refused),
             ("counter", "store_refusals", "How often that began", lambda: link.refusals),
+            ("gauge", "clock_uncertainty_seconds", "How well PostgreSQL's clock is known", lambda: clock.uncertainty),
             ("gauge", "database_away", "1 while PostgreSQL does not answer", lambda: float(bool(pulse.away))),
             ("counter", "database_failures", "Statements PostgreSQL failed, by cause", lambda: failures.counts),
             ("counter", "rebuilds", "Rebuilds of the store", lambda: self.rebuilder.rebuilds),
@@ -61,13 +60,14 @@ class Stores:
 
 
 @asynccontextmanager
-async def opened(settings: Settings) -> AsyncIterator[Stores]:
-    """Both stores for the block. Waits for PostgreSQL; goes on without the store, which may come later.
+async def opened(settings: Settings, *, lanes: int = 0) -> AsyncIterator[Stores]:
+    """Both stores for the block. Waits for PostgreSQL; goes on without the store, which may come later. `lanes` is how
+    many statements at once record scores here.
 
     Raises StartupError where the store is not fit, LedgerUnavailable where PostgreSQL does not come.
     """
     async with AsyncExitStack() as stack:
-        ledger = Ledger(settings.database_url, connections=settings.database_connections)
+        ledger = Ledger(settings.database_url, connections=settings.database_connections, lanes=lanes)
         stack.push_async_callback(ledger.aclose)
         store = Store(
             settings.dragonfly_url, timeout=settings.store_timeout_s, connections=settings.store_connections
@@ -101,12 +101,6 @@ async def _patiently(attempt: Callable[[], Awaitable[None]]) -> None:
             await asyncio.sleep(0.5)
 
 
-async def _keep_clock(ledger: Ledger) -> None:
-    while True:
-        await asyncio.sleep(CLOCK_INTERVAL)
-        await ledger.read_clock()
-
-
 class Backlog:
     """How much waits in the ledger for its way to the store, as last looked."""
 
@@ -133,6 +127,5 @@ def common_tasks(stores: Stores) -> list[Task]:
     """What every process does."""
     return [
         ("pulse", stores.ledger.pulse.run),
-        ("clock", lambda: _keep_clock(stores.ledger)),
         ("watch", stores.rebuilder.watch),
     ]

@@ -1,15 +1,15 @@
 """Sweeper: replays changes whose way to the store is not known to have ended.
 
 Owns nothing but the rule: an outbox row that is older than any healthy way to the store is replayed from the current
-absolute values, then removed. Assumes row locks (SKIP LOCKED) keep several sweepers apart.
+absolute values, then removed. Must never hold a row meanwhile: a sweeper that stood still would keep all others from
+it. Assumes that a change may be told twice, by several sweepers at once.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -34,7 +34,8 @@ ROWS: Final = 200
 class Outbox(Protocol):
     """What sweeping needs of PostgreSQL."""
 
-    def outbox(self, *, older_than: float, limit: int) -> AbstractAsyncContextManager[list[OutboxRow]]: ...
+    async def outbox(self, *, older_than: float, limit: int) -> list[OutboxRow]: ...
+    async def clear_outbox(self, ids: Sequence[int]) -> None: ...
 
 
 class Sweeper:
@@ -67,13 +68,14 @@ class Sweeper:
 
     async def sweep(self, *, older_than: float = OLDER_THAN) -> int:
         """Replays up to ROWS rows; returns how many there were. Raises StoreUnavailable, LedgerUnavailable."""
-        async with self._outbox.outbox(older_than=older_than, limit=ROWS) as rows:
-            if not rows:
-                return 0
-            await self._replay.users({user_id for row in rows for user_id in row.user_ids})
-            now = self._now()
-            closed = {week for row in rows for week in row.weeks if Board(week).is_closed(now)}
-            if closed:
-                await self._amend(closed)
+        rows = await self._outbox.outbox(older_than=older_than, limit=ROWS)
+        if not rows:
+            return 0
+        await self._replay.users({user_id for row in rows for user_id in row.user_ids})
+        now = self._now()
+        closed = {week for row in rows for week in row.weeks if Board(week).is_closed(now)}
+        if closed:
+            await self._amend(closed)
+        await self._outbox.clear_outbox([row.id for row in rows])
         self.replayed += len(rows)
         return len(rows)

@@ -17,8 +17,9 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
+from time import monotonic
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -416,6 +417,16 @@ class RunningServer:
     @property
     def ws_url(self) -> str:
         return self.base_url.replace("http", "ws", 1) + "/ws"
+
+    def travel(self, moment: datetime) -> None:
+        """It is `moment` for this server, and time goes on from there: whenever PostgreSQL is asked, it says so."""
+        clock, began = self.services.clock, monotonic()
+        vars(clock).pop("take", None)
+        clock.set(moment, began)
+        take = clock.take
+        clock.take = lambda _, asked, answered: take(  # type: ignore[method-assign]
+            moment + timedelta(seconds=answered - began), asked, answered
+        )
 
     def token(self, user_id: int | None = None, *scopes: str, lifetime: float = 3600) -> str:
         """A token of scope `submit`, or of those given."""

@@ -14,13 +14,14 @@ UNION ALL
 SELECT lower(email), id, false FROM users WHERE lower(email) = ANY ($1::text[])
 
 -- name: import_owes
--- The one outbox row of a running import: $1 its id (NULL: a new one), $2 date[] closed weeks whose views it has yet to
--- refresh. Written again with every batch, so its age says whether the import lives.
-INSERT INTO outbox (id, kind, user_ids, weeks)
-VALUES (coalesce($1, nextval(pg_get_serial_sequence('outbox', 'id'))), 'import', '{}', $2)
-ON CONFLICT (id) DO UPDATE SET weeks = excluded.weeks, created_at = excluded.created_at
-RETURNING id
+-- The one outbox row of a running import, in place of the one before it: $1 its id (NULL: there was none), $2 date[] closed
+-- weeks whose views it has yet to refresh. A new one with every batch, so its age says whether the import lives, and
+-- whoever has read the one before removes nothing by its id.
+WITH gone AS (
+    DELETE FROM outbox WHERE id = $1
+)
+INSERT INTO outbox (kind, user_ids, weeks) VALUES ('import', '{}', $2) RETURNING id
 
 -- name: import_owed
--- What imports that ended or broke off have yet to refresh, locked: one that is at it now has its row back with its next batch.
-SELECT id, weeks FROM outbox WHERE kind = 'import' ORDER BY id FOR UPDATE SKIP LOCKED
+-- What imports have yet to refresh, be they at work or not: one that is has a row anew with its next batch.
+SELECT id, weeks FROM outbox WHERE kind = 'import' ORDER BY id

@@ -128,15 +128,20 @@ WHERE w.user_id = ANY ($1::bigint[]) AND w.week = ANY ($2::date[]);
 SELECT id AS user_id, username, version FROM users WHERE id = ANY ($1::bigint[]);
 
 -- name: all_totals
--- Every row of the all-time board with what it shows of the user, hidden ones too (their versions guard): for a cursor.
+-- Rows of the all-time board with what it shows of the user, hidden ones too (their versions guard): those after user $1,
+-- up to $2. What is looked up beside the page is looked up row by row: joined, all of it might be read for every page.
 SELECT t.user_id, t.version, CASE WHEN t.hidden THEN NULL ELSE t.total_score END AS score,
        u.username, u.version AS user_version
-FROM user_total_scores t JOIN users u ON u.id = t.user_id;
+FROM (SELECT * FROM user_total_scores WHERE user_id > $1 ORDER BY user_id LIMIT $2) AS t
+CROSS JOIN LATERAL (SELECT username, version FROM users WHERE id = t.user_id OFFSET 0) AS u
+ORDER BY t.user_id;
 
 -- name: all_of_week
--- Every row of week $1's board: for a cursor.
+-- Rows of week $1's board: those after user $2, up to $3.
 SELECT w.user_id, w.version, CASE WHEN t.hidden THEN NULL ELSE w.score END AS score
-FROM user_weekly_scores w JOIN user_total_scores t USING (user_id) WHERE w.week = $1;
+FROM (SELECT * FROM user_weekly_scores WHERE week = $1 AND user_id > $2 ORDER BY user_id LIMIT $3) AS w
+CROSS JOIN LATERAL (SELECT hidden FROM user_total_scores WHERE user_id = w.user_id OFFSET 0) AS t
+ORDER BY w.user_id;
 
 -- name: moment
 -- What time it is, by the clock that decides.
@@ -147,18 +152,16 @@ SELECT clock_timestamp();
 INSERT INTO store_epochs AS e (run) VALUES ($1) ON CONFLICT (run) DO UPDATE SET n = e.n + 1 RETURNING n;
 
 -- name: outbox_clear
--- Removes rows whose content the store has, but for those that a sweep has just taken: they are removed with it, and nobody
--- who records scores waits for a sweep that waits for the store.
+-- Removes rows whose content the store has, but for those that somebody else is just removing: nobody waits for another.
 DELETE FROM outbox WHERE id IN (SELECT id FROM outbox WHERE id = ANY ($1::bigint[]) FOR UPDATE SKIP LOCKED);
 
--- name: outbox_take
--- Up to $2 rows older than $1 seconds, oldest first, locked until the transaction's end. An import's row is left alone while
--- the import lives: it refreshes each closed week once, at its end. A row of the future was written while the clock was
--- wrong, so that nobody knows how old it is.
+-- name: outbox_waiting
+-- Up to $2 rows older than $1 seconds, oldest first. An import's row is left alone while the import lives: it refreshes each
+-- closed week once, at its end. A row of the future was written while the clock was wrong, so that nobody knows how old it is.
 SELECT id, kind, user_ids, weeks FROM outbox
 WHERE created_at < clock_timestamp() - make_interval(secs => CASE kind WHEN 'import' THEN greatest($1, 120) ELSE $1 END)
    OR created_at > clock_timestamp()
-ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED;
+ORDER BY id LIMIT $2;
 
 -- name: outbox_state
 -- How many rows wait, and the age of the oldest in seconds; what is of the future counts as new.

@@ -7,7 +7,6 @@ import json
 import random
 import socket
 from datetime import datetime, timedelta
-from time import monotonic
 
 import pytest
 from redis.asyncio import Redis
@@ -15,7 +14,6 @@ from websockets.exceptions import ConnectionClosed
 
 from realtime.boards import week_at
 from realtime.pacing import Pace
-from realtime.rollover import Rollover
 from tests.clients import Client
 from tests.conftest import MakeUsers, RunningServer, running_server
 
@@ -293,8 +291,7 @@ async def test_the_week_ends_without_a_reconnect(
     by_alias, by_id = await server.client(), await server.client()
     await by_alias.subscribe("current_week")
     await by_id.subscribe(week.id)
-    server.services.clock.set(week.ends, monotonic())  # what PostgreSQL will say then
-    Rollover(server.services.broadcaster, server.services.clock.now)
+    server.travel(week.ends)
     told = await by_alias.until("rollover")
     assert told == {"type": "rollover", "as": "current_week", "from": week.id, "to": following.id}
     snapshot = await by_alias.until("snapshot")

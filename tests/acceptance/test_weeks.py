@@ -57,11 +57,6 @@ def latest_end(server: RunningServer) -> tuple[Board, Board, datetime]:
     return boards.week_at(after.starts - TICK), after, after.starts
 
 
-def travel(server: RunningServer, moment: datetime) -> None:
-    """It is `moment` for this server, from now on."""
-    server.services.clock.set(moment, time.monotonic())
-
-
 _sent = 0
 
 
@@ -210,7 +205,7 @@ async def test_connections_stay_open_across_the_change_in_every_process(
         for server in servers:
             witness = await server.client()
             await witness.subscribe(CURRENT_WEEK)
-            travel(server, monday - timedelta(hours=1))
+            server.travel(monday - timedelta(hours=1))
             assert (await witness.until("rollover"))["to"] == last.id
         await submit(servers[0], [(a, 10), (b, 5)], monday - timedelta(hours=2))
         clients: list[Client] = []
@@ -225,7 +220,7 @@ async def test_connections_stay_open_across_the_change_in_every_process(
             await by_id.subscribe(last.id)
             clients += (client, by_id)
         for server in servers:
-            travel(server, monday - timedelta(milliseconds=200))
+            server.travel(monday - timedelta(milliseconds=200))
         for client in clients[::2]:
             message = await client.until("rollover")
             assert message == {"type": "rollover", "as": CURRENT_WEEK, "from": last.id, "to": new.id}
@@ -245,7 +240,7 @@ async def test_connections_stay_open_across_the_change_in_every_process(
             await client.shows(last.id, [(b, "player-2", 12), (a, "player-1", 10)])
         # Two minutes later the view answers for it, to who follows it by its id too.
         for server in servers:
-            travel(server, monday + timedelta(seconds=119))
+            server.travel(monday + timedelta(seconds=119))
         for client in clients[1::2]:
             await client.until("snapshot", lambda message: message["epoch"] == boards.CLOSED_EPOCH)
             assert client.follower.boards[last.id].lines == [(b, "player-2", 12), (a, "player-1", 10)]
@@ -285,21 +280,21 @@ async def test_who_subscribes_between_a_week_s_end_and_its_view_is_moved_to_the_
             def mark(self, board_id: str) -> None:
                 marked.append(board_id)
 
-        travel(server, monday + timedelta(seconds=60))
+        server.travel(monday + timedelta(seconds=60))
         await submit(server, [(a, 1)], monday - TICK)
         client = await server.client()
         await client.subscribe(last.id)
         await client.shows(last.id, [(a, "player-1", 1)])
         assert client.follower.boards[last.id].epoch != boards.CLOSED_EPOCH
         # A process that begins in that time knows of the week as well.
-        late = Rollover(Boards(), server.services.clock.now)
+        late = Rollover(Boards(), server.services.clock.now, server.services.ready)
         late.step(monday + timedelta(seconds=60))
         late.step(monday + timedelta(seconds=119))
         assert marked == []
         late.step(monday + timedelta(seconds=120))
         late.step(monday + timedelta(seconds=121))
         assert marked == [last.id]
-        travel(server, monday + timedelta(seconds=119.5))
+        server.travel(monday + timedelta(seconds=119.5))
         await client.until("snapshot", lambda message: message["epoch"] == boards.CLOSED_EPOCH)
 
 

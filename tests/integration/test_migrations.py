@@ -105,6 +105,7 @@ async def test_a_server_that_comes_to_the_tables_in_another_order_costs_another_
     (tmp_path / "sql/migrations/0003_later.sql").write_text(text, encoding="utf-8")
     monkeypatch.setattr(resources, "folder", lambda name: tmp_path / name)
     server = await asyncpg.connect(empty_dsn)
+    await server.execute("SET deadlock_timeout = '60s'")  # it is the migration that gives way
     await server.execute("BEGIN; SELECT FROM outbox")
     migrating = asyncio.create_task(migrations.migrate(empty_dsn))
     async with asyncio.timeout(30):

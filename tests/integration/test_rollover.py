@@ -36,9 +36,13 @@ class Told:
         self.said.append(("mark", board_id))
 
 
+async def answered() -> None:
+    """PostgreSQL was asked; a test says itself what the answer is."""
+
+
 def stepped(*moments: datetime) -> list[tuple[str, ...]]:
     told = Told()
-    rollover = Rollover(told, lambda: moments[0])
+    rollover = Rollover(told, lambda: moments[0], answered)
     for moment in moments:
         rollover.step(moment)
     return told.said
@@ -76,7 +80,7 @@ def test_who_starts_within_the_grace_moves_the_last_weeks_viewers_to_its_view() 
 
 
 def test_it_knows_when_it_is_late() -> None:
-    rollover = Rollover(Told(), lambda: MONDAY)
+    rollover = Rollover(Told(), lambda: MONDAY, answered)
     end = MONDAY + timedelta(days=7)
     assert not rollover.is_late(MONDAY), "it has not begun"
     rollover.step(MONDAY)
@@ -91,7 +95,7 @@ async def test_it_steps_by_itself_when_the_week_ends() -> None:
     begun = asyncio.get_running_loop().time()
     first = MONDAY + timedelta(days=7) - timedelta(milliseconds=50)
     clock = lambda: first + timedelta(seconds=asyncio.get_running_loop().time() - begun)  # noqa: E731
-    running = asyncio.ensure_future(Rollover(told, clock).run())
+    running = asyncio.ensure_future(Rollover(told, clock, answered).run())
     async with asyncio.timeout(60):
         while not told.said:  # noqa: ASYNC110 - fifty milliseconds of a real clock
             await asyncio.sleep(0.005)

@@ -25,8 +25,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
     ),
     # One foreign library each, or one part of the system.
     "L1 adapters": (
-        "resources", "progress", "tokens", "pulse", "failures", "clock", "migrations", "postgres",
-        "replies", "store_pool", "store_link", "dragonfly",
+        "resources", "progress", "tokens", "pulse", "failures", "clock", "bounds", "connections", "migrations",
+        "postgres", "replies", "store_pool", "store_link", "dragonfly",
         "inbox", "opening", "connection", "handshake", "metrics", "security", "pages", "line",
         "embedded_process", "embedded_keeper", "embedded_postgres", "embedded_store",
     ),
@@ -54,7 +54,7 @@ NOT_PURE = frozenset({"asyncio", "time", "os", "random", "secrets", "threading",
 KNOWN_TO = {
     "redis": {"store_pool", "store_link", "dragonfly"},
     "hiredis": {"store_pool"},
-    "asyncpg": {"failures", "migrations", "postgres", "recording"},
+    "asyncpg": {"bounds", "connections", "failures", "migrations", "postgres", "recording"},
     "pogo_core": {"migrations"},
     "jwt": {"tokens"},
     "argon2": {"accounts"},
