@@ -43,12 +43,30 @@ POLICY = (
     "font-src 'self'; frame-src 'self'; manifest-src 'self'; form-action 'self'; base-uri 'none'; "
     "require-trusted-types-for 'script'; frame-ancestors "
 )
-# Page address -> (file below web/, who may frame it). A frame around a sign-in could steal its clicks.
+# What an overlay may beside that: streaming programs put their user's style sheet into it, as an element or a link, by
+# `innerHTML` too; and it is framed by pages of any kind, those of a streamer's own disk and isolated ones included.
+# Without credentials, what that style sheet fetches elsewhere need not allow isolated pages to have it.
+OVERLAY_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline' https: data:; "
+    "img-src 'self' https: data:; connect-src 'self'; font-src 'self' https: data:; form-action 'none'; base-uri 'none'"
+)
+OVERLAY = {
+    "content-security-policy": OVERLAY_POLICY,
+    "cross-origin-embedder-policy": "credentialless",
+    "cross-origin-resource-policy": "cross-origin",
+}
+
+
+def _framed_by(ancestors: str) -> dict[str, str]:
+    return {"content-security-policy": POLICY + ancestors}
+
+
+# Page address -> (file below web/, what it may). A frame around a sign-in could steal its clicks.
 PAGES = {
-    "/": ("index.html", "'self'"),
-    "/overlay": ("overlay.html", "* file:"),  # streamers put pages of their own disk around it
-    "/overlay/setup": ("setup.html", "'none'"),
-    "/play": ("play.html", "'none'"),
+    "/": ("index.html", _framed_by("'self'")),
+    "/overlay": ("overlay.html", OVERLAY),
+    "/overlay/setup": ("setup.html", _framed_by("'none'")),
+    "/play": ("play.html", _framed_by("'none'")),
 }
 ASSET_FOLDERS = ("css", "js")
 ASSET_LINK = re.compile(rb'(?P<before>(?:href|src)="(?:\.\./)*static/)(?!v-)')
@@ -145,7 +163,7 @@ class Docs:
     def __init__(self, web: Path, version: str) -> None:
         folder = web / "docs"
         self._files = {
-            path.relative_to(folder).as_posix(): _page(path, version, "'self'")
+            path.relative_to(folder).as_posix(): _page(path, version, _framed_by("'self'"))
             for path in sorted(folder.rglob("*"))
             if path.is_file() and path.suffix in CONTENT_TYPES
         }
@@ -174,7 +192,7 @@ def routes(web: Path) -> list[BaseRoute]:
     documentation may be missing.
     """
     assets = Assets(web)
-    pages = [_route(address, _page(web / name, assets.version, framed)) for address, (name, framed) in PAGES.items()]
+    pages = [_route(address, _page(web / name, assets.version, may)) for address, (name, may) in PAGES.items()]
     docs = Docs(web, assets.version)
     return [
         *pages,
@@ -188,12 +206,11 @@ def _route(address: str, app: ASGIApp) -> Route:
     return Route(address, app, methods=["GET", "HEAD"], include_in_schema=False)
 
 
-def _page(path: Path, version: str, framed: str) -> Served:
+def _page(path: Path, version: str, may: dict[str, str]) -> Served:
     plain = path.read_bytes()
     if path.suffix == ".html":
         plain = ASSET_LINK.sub(rb"\g<before>v-" + version.encode() + b"/", plain)
-    headers = {"cache-control": ASK_FIRST, "content-security-policy": POLICY + framed}
-    return Served(Body.of(path.suffix, plain), headers)
+    return Served(Body.of(path.suffix, plain), {"cache-control": ASK_FIRST} | may)
 
 
 def _asset_paths(web: Path) -> Iterator[Path]:

@@ -164,7 +164,7 @@ FROM_SERVER: Final[dict[str, Schema]] = {
         "error", "Something could not be done.", {"code": CODE, "message": text()},
         {"board": BOARD, "retry_after_ms": WAIT},
     ),
-    "pong": message("pong", "The answer to ping.", {}),
+    "pong": message("pong", "The answer to ping.", {"now": MOMENT}),
 }  # fmt: skip
 
 

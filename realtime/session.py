@@ -178,7 +178,7 @@ class Session:
     def _dispatch(self, message: wire.Message) -> None:
         match message:
             case wire.Ping():
-                self._write(wire.PONG)
+                self._write(wire.pong(self._clock.now()))
             case wire.Subscribe(board, since):
                 self._subscribe(board, since)
             case wire.Unsubscribe(board):

@@ -193,9 +193,6 @@ _READERS: Final[dict[str, Callable[[Mapping[str, Any]], Message]]] = {
     "ping": lambda fields: Ping(),
 }
 
-PONG: Final = b'{"type":"pong"}'
-
-
 def moment(value: datetime) -> str:
     """A moment (aware, UTC) as the wire shows it: ISO 8601, milliseconds, Z."""
     return value.strftime("%Y-%m-%dT%H:%M:%S.") + f"{value.microsecond // 1000:03}Z"
@@ -204,6 +201,11 @@ def moment(value: datetime) -> str:
 def hello(now: datetime) -> bytes:
     """The first message of a connection."""
     return orjson.dumps({"type": "hello", "protocol": PROTOCOL, "now": moment(now)})
+
+
+def pong(now: datetime) -> bytes:
+    """The answer to a ping."""
+    return orjson.dumps({"type": "pong", "now": moment(now)})
 
 
 def subscribed(board: Board, alias: str, resumed: bool) -> bytes:

@@ -46,7 +46,7 @@ async def client(server: RunningServer, untouched: None) -> Client:
 
 
 async def lives_on(client: Client) -> None:
-    assert (await client.ask("ping")) == {"type": "pong"}
+    assert (await client.ask("ping"))["type"] == "pong"
 
 
 # Messages --------------------------------------------------------------------------------------------------------

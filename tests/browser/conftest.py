@@ -16,9 +16,11 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -299,3 +301,37 @@ def open_page(chromium: Browser, server: Server) -> Iterator[OpenPage]:
     for made in contexts:
         made.close()
     assert not wrong
+
+
+Host = Callable[..., str]
+
+
+@pytest.fixture
+def host() -> Iterator[Host]:
+    """Serves one page under another origin, with a policy of its own; answers its address."""
+    servers = []
+
+    def serve(html: str, headers: dict[str, str] | None = None) -> str:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                body = ("<!doctype html><title>Host</title>" + html).encode()
+                self.send_response(200)
+                self.send_header("content-type", "text/html; charset=utf-8")
+                self.send_header("content-length", str(len(body)))
+                for name, value in (headers or {}).items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        made = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        servers.append(made)
+        threading.Thread(target=made.serve_forever, daemon=True).start()
+        return f"http://localhost:{made.server_address[1]}/"
+
+    yield serve
+    for made in servers:
+        made.shutdown()
+        made.server_close()

@@ -2,45 +2,9 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-
-import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import Cast, OpenPage, Server
-
-Host = Callable[[str], str]
-
-
-@pytest.fixture
-def host() -> Iterator[Host]:
-    """Serves one page under another origin, with a policy of its own; answers its address."""
-    servers = []
-
-    def serve(html: str) -> str:
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                body = ("<!doctype html><title>Host</title>" + html).encode()
-                self.send_response(200)
-                self.send_header("content-type", "text/html; charset=utf-8")
-                self.send_header("content-length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        made = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        servers.append(made)
-        threading.Thread(target=made.serve_forever, daemon=True).start()
-        return f"http://localhost:{made.server_address[1]}/"
-
-    yield serve
-    for made in servers:
-        made.shutdown()
-        made.server_close()
+from tests.browser.conftest import Cast, Host, OpenPage, Server
 
 
 def names(page: Page, within: str = ".rows") -> list[str]:
@@ -126,3 +90,11 @@ def test_narrow_it_leaves_the_gain_out(open_page: OpenPage, server: Server, cast
     server.score({cast.ids[cast.names.index(name)]: 1})
     expect(page.locator("live-leaderboard .gain")).to_have_text("+1")
     expect(page.locator("live-leaderboard .gain")).to_have_css("display", "none")
+
+
+def test_an_isolated_page_may_show_it(open_page: OpenPage, server: Server, cast: Cast, host: Host) -> None:
+    isolated = {"cross-origin-embedder-policy": "require-corp", "cross-origin-opener-policy": "same-origin"}
+    page = open_page(host(tag(server, f'board="all_time" top="5" user="{cast.ids[80]}"'), isolated))
+    assert page.evaluate("crossOriginIsolated")
+    expect_names(page, [name for _, name, _ in server.board("all_time")[:5]])
+    expect(page.locator("live-leaderboard .pinned bdi")).to_have_text(cast.names[80])

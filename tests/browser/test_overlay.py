@@ -11,13 +11,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, WebSocketRoute, expect
+from playwright.sync_api import Browser, Page, WebSocketRoute, expect
 
-from tests.browser.conftest import Cast, OpenPage, Program, Server
+from tests.browser.conftest import Cast, Host, OpenPage, Program, Server
 from tests.browser.looking import expect_rows, pixels, rows
 
 OBS_SIZE = {"width": 400, "height": 600}
 OBS_CSS = "body { background-color: rgba(0, 0, 0, 0); margin: 0px auto; overflow: hidden; }"
+# How streaming programs put their user's style sheet into a page, from old to new.
+INJECTIONS = {
+    "link": """css => { const link = document.createElement('link'); link.rel = 'stylesheet';
+        link.href = 'data:text/css;charset=utf-8;base64,' + btoa(css); document.head.appendChild(link); }""",
+    "markup": """css => { const style = document.createElement('style');
+        style.innerHTML = css; document.querySelector('head').appendChild(style); }""",
+    "text": """css => { const style = document.createElement('style');
+        style.appendChild(document.createTextNode(css)); document.querySelector('head').appendChild(style); }""",
+}
+DOT = "data:image/svg+xml,<svg/>"
 RESTARTS = 5
 
 
@@ -31,17 +41,55 @@ def alpha_at(png: bytes, x: int, y: int) -> int:
 def test_ten_rows_fill_obs_exactly_and_the_rest_is_transparent(open_page: OpenPage, server: Server, cast: Cast) -> None:
     page = open_page("/overlay", viewport=OBS_SIZE)
     expect_rows(page, server.board()[:10])
-    page.evaluate(
-        """css => { const sheet = new CSSStyleSheet(); sheet.replaceSync(css);
-        document.adoptedStyleSheets = [...document.adoptedStyleSheets, sheet]; }""",
-        OBS_CSS,
-    )
+    page.evaluate(INJECTIONS["text"], OBS_CSS)
     last = page.locator(".row").last.bounding_box()
     assert last and last["y"] + last["height"] == 592, "8 pixels stay free at the bottom"
     assert page.evaluate("document.documentElement.scrollHeight") == 600
     picture = page.screenshot(omit_background=True)
     assert alpha_at(picture, 2, 2) == 0
     assert alpha_at(picture, 200, 76) > 220
+
+
+@pytest.mark.parametrize("how", INJECTIONS)
+def test_the_streamers_own_style_sheet_counts(open_page: OpenPage, server: Server, cast: Cast, how: str) -> None:
+    page = open_page("/overlay", viewport=OBS_SIZE)
+    expect_rows(page, server.board()[:10])
+    page.evaluate(INJECTIONS[how], f".row {{ opacity: .5; border-image: url({DOT}) 1 }} #title {{ color: #123456 }}")
+    expect(page.locator(".row").first).to_have_css("opacity", "0.5")
+    expect(page.locator("#title")).to_have_css("color", "rgb(18, 52, 86)")
+
+
+@pytest.mark.parametrize("path", ["/", "/play", "/overlay/setup", "/docs/"])
+def test_no_other_page_takes_a_style_sheet_from_outside(chromium: Browser, server: Server, path: str) -> None:
+    page = chromium.new_page()
+    page.goto(server.url + path)
+    for how in ("link", "text"):
+        page.evaluate(INJECTIONS[how], "body { opacity: .5 }")
+    page.wait_for_timeout(200)
+    assert page.evaluate("getComputedStyle(document.body).opacity") == "1"
+    page.close()
+
+
+def test_an_isolated_page_may_frame_it(open_page: OpenPage, server: Server, cast: Cast, host: Host) -> None:
+    isolated = {"cross-origin-embedder-policy": "require-corp", "cross-origin-opener-policy": "same-origin"}
+    page = open_page(host(f'<iframe src="{server.url}/overlay" width="400" height="600"></iframe>', isolated))
+    assert page.evaluate("crossOriginIsolated")
+    expect(page.frame_locator("iframe").locator(".row")).to_have_count(10)
+
+
+def test_setting_the_clock_of_the_computer_leaves_the_countdown_alone(open_page: OpenPage) -> None:
+    weeks = PlayedWeeks("week_of_2026_01_05")
+
+    def before(page: Page) -> None:
+        page.route_web_socket("**/ws", weeks)
+        page.clock.install(time="2026-01-11T20:00:00Z")  # four hours slow
+
+    page = open_page("/overlay", viewport=OBS_SIZE, before=before)
+    page.clock.run_for(1_000)
+    expect(page.locator("#clock")).to_have_text(re.compile("^00:00:[23]"))
+    page.clock.set_system_time("2026-01-12T08:00:00Z")
+    page.clock.run_for(2_000)
+    expect(page.locator("#clock")).to_have_text(re.compile("^00:00:2"))
 
 
 def test_everything_in_the_address_is_obeyed(open_page: OpenPage, server: Server, cast: Cast) -> None:
@@ -168,6 +216,7 @@ class PlayedWeeks:
         self.week = week
         self.entries: list[dict[str, Any]] = []
         self.version = 0
+        self.told: dict[str, str] = {}  # what a pong says beside
         self.line: WebSocketRoute | None = None
 
     def say(self, **message: Any) -> None:
@@ -195,11 +244,11 @@ class PlayedWeeks:
         self.line = line
 
         def answer(message: str | bytes) -> None:
-            asked = json.loads(message)["type"]
-            if asked == "ping":
-                self.say(type="pong")
-            if asked == "subscribe":
-                self.say(type="subscribed", board=self.week, resumed=False, **{"as": "current_week"})
+            asked = json.loads(message)
+            if asked["type"] == "ping":
+                self.say(type="pong", **self.told)
+            if asked["type"] == "subscribe":
+                self.say(type="subscribed", board=self.week, resumed=False, **{"as": asked["board"]})
                 self.snapshot()
 
         line.on_message(answer)

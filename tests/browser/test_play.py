@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 
+import pytest
 from playwright.sync_api import Page, Route, WebSocketRoute, expect
 
 from tests.browser.conftest import PHONE, OpenPage, Server
@@ -81,6 +82,25 @@ def test_the_session_lasts_over_a_reload_and_the_board_knows_who_i_am(open_page:
     expect(page.locator("#me-name")).to_have_text("Stays")
     page.get_by_role("link", name="See yourself on the board").click()
     expect(page.locator(".me-name")).to_have_text("Stays")
+
+
+def test_a_computer_with_a_wrong_clock_stays_signed_in(open_page: OpenPage, server: Server) -> None:
+    page = open_page("/play", before=lambda page: page.clock.install(time="2040-01-01T00:00:00Z"))
+    register(page, "Early Bird")
+    page.reload()
+    expect(page.locator("#me-name")).to_have_text("Early Bird")
+
+
+@pytest.mark.parametrize("path", ["/?board=all_time", "/play"])
+def test_a_session_that_the_server_has_ended_is_over(open_page: OpenPage, server: Server, path: str) -> None:
+    page = open_page("/play")
+    token = server.token("--user-id", "1", "--scope", "submit", "--lifetime", "1")
+    held = {"token": token, "user_id": 1, "username": "A"}
+    page.evaluate("held => localStorage.setItem('realtime.session', JSON.stringify(held))", held)
+    page.wait_for_timeout(1_500)
+    page.goto(server.url + path)
+    expect(page.locator("#signed-out" if path == "/play" else "#sign-in")).to_be_visible()
+    assert page.evaluate("localStorage.getItem('realtime.session')") is None
 
 
 def test_points_added_while_the_line_is_down_wait_and_count_once(open_page: OpenPage, server: Server) -> None:

@@ -144,6 +144,64 @@ def test_an_earlier_week_is_final(open_page: OpenPage, server: Server, cast: Cas
     expect(page.locator(".me-far")).to_have_text("No score in this week")
 
 
+def test_a_first_week_that_begins_in_december_stands_under_its_own_year(open_page: OpenPage, server: Server) -> None:
+    (ann,) = server.make_users(["Ann"])
+    for day in ("2024-01-02", "2024-12-24", "2025-01-07", "2026-01-01"):
+        server.score({ann: 1}, created_at=f"{day}T00:00:00Z")
+    page = open_page("/?board=week_of_2025_12_29")
+    groups = page.locator("#week optgroup")
+    expect(groups).not_to_have_count(0)
+    years = groups.evaluate_all(
+        "all => Object.fromEntries(all.map(year => [year.label, [...year.children].map(week => week.value)]))"
+    )
+    assert "week_of_2025_12_29" in years["2026"], "week 1 of 2026"
+    assert years["2025"] == ["week_of_2025_01_06"]
+    assert years["2024"] == ["week_of_2024_12_23", "week_of_2024_01_01"]
+    setup = open_page("/overlay/setup")
+    expect(setup.locator("#board option", has_text="Week 1, 2026")).to_have_attribute("value", "week_of_2025_12_29")
+
+
+@pytest.mark.parametrize("locale", ["tr-TR", "en-GB", "lt-LT"])
+def test_finding_does_not_depend_on_the_viewers_language(open_page: OpenPage, locale: str) -> None:
+    weeks = PlayedWeeks("week_of_2026_01_05")
+    names = ["İstanbul", "Işıl", "IRIS", "Straße"]  # noqa: RUF001 - the letters are meant
+    weeks.entries = [{"user_id": at, "username": name, "score": 100 - at} for at, name in enumerate(names, 1)]
+    page = open_page("/", locale=locale, before=lambda page: page.route_web_socket("**/ws", weeks))
+    expect(page.locator(".row")).to_have_count(4)
+    wanted = {"ISTANBUL": 0, "istanbul": 0, "ışıl": 1, "IŞIL": 1, "iris": 2, "strasse": 3}  # noqa: RUF001
+    for typed, at in wanted.items():
+        page.locator("#player").fill(typed)
+        page.locator("#player").press("Enter")
+        expect(page.locator("#result span")).to_contain_text(f"{names[at]} is rank")
+
+
+def test_the_page_goes_by_the_servers_time_whatever_the_computers_clock_says(open_page: OpenPage) -> None:
+    weeks = PlayedWeeks("week_of_2026_01_05")
+    weeks.entries = [{"user_id": 7, "username": "Ann", "score": 9}]
+
+    def before(page: Page) -> None:
+        page.route_web_socket("**/ws", weeks)
+        page.clock.install(time="2030-01-01T00:00:00Z")  # years fast
+
+    page = open_page("/?board=week_of_2026_01_05&me=7", before=before)
+    page.clock.run_for(1_000)
+    expect(page.locator(".row")).to_have_count(1)
+    expect(page.locator("#lamp")).to_have_text("Live")
+    page.goto(page.url.partition("?")[0])
+    page.clock.run_for(1_000)
+    expect(page.locator("#clock-label")).to_have_text("Week 2 ends in")
+    left = page.locator(".wells")
+    before_setting = left.inner_text()
+    page.clock.set_system_time("2020-01-01T00:00:00Z")
+    page.clock.run_for(3_000)
+    expect(page.locator("#clock-label")).to_have_text("Week 2 ends in")
+    assert left.inner_text() != before_setting, "it goes on"
+    weeks.told = {"now": "2026-01-12T00:00:10.000Z"}  # this computer slept, and its clock with it
+    page.evaluate("dispatchEvent(new Event('online'))")
+    page.clock.run_for(2_000)
+    expect(page.locator("#clock-label")).to_have_text("Week 2 is closing")
+
+
 def test_tabs_by_keyboard(open_page: OpenPage, cast: Cast) -> None:
     page = open_page("/")
     expect_live(page)

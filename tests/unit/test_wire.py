@@ -216,7 +216,7 @@ def test_messages_are_as_the_protocol_says() -> None:
             '{"type":"rank","board":"all_time","user_id":7,"rank":1203,"score":40,"players":90210,"to_next":3}'
         ),
         wire.unwatched(ALL_TIME, 7): '{"type":"unwatched","board":"all_time","user_id":7}',
-        wire.PONG: '{"type":"pong"}',
+        wire.pong(datetime(2026, 11, 23, 10, tzinfo=UTC)): '{"type":"pong","now":"2026-11-23T10:00:00.000Z"}',
     }
     for payload, expected in shown.items():
         assert payload.decode() == expected

@@ -75,9 +75,11 @@ export declare class Client {
   constructor(url: string | URL, options?: Options);
   readonly state: State;
   readonly stale: boolean;
+  /** When the next attempt starts and when the server was last heard: milliseconds since 1970, by a clock that nobody can set. */
   readonly retryAt: number | null;
   readonly heardAt: number | null;
   readonly waiting: Array<{ type: 'submit'; submission_id: string; score_added: number; reason?: string; user_id?: number }>;
+  /** The server's time, in milliseconds since 1970. */
   now(): number;
   on(type: 'state', listener: (client: Client) => void): () => void;
   on(type: string, listener: (message: any) => void): () => void;

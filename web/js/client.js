@@ -2,11 +2,13 @@
 // Never touches the page beyond its network and visibility events; keeps a bounded number of submissions.
 // Assumes wire protocol v1 and a WebSocket class; that class, time and chance can be injected.
 import { apply, GAP } from './board.js';
+import { now } from './clock.js';
 
 const HELLO_MS = 10_000; // an attempt that is not greeted by then is dropped
 const PING_MS = 15_000; // a ping this often; silence from one to the next means that the line is dead
 const PROBE_MS = 4_000; // the same after the network or the page came back
 const LATE_MS = 5_000; // a timer this late means that we slept, not the server
+const OFF_MS = 500; // by less than this the server's time is as good as known: a message may take that long
 const WAIT_MS = 30_000; // the longest wait between attempts
 const KEEP = 100; // submissions waiting at a time
 const PATIENCE = { 1012: 2, 4401: 5, 4429: 5 }; // attempts to count as made when the server closes with this code
@@ -14,24 +16,28 @@ const PASSING = new Set(['overloaded', 'unavailable', 'too_many']); // refusals 
 export const RIGHTS = new Set(['unauthorized', 'forbidden', 'expired']); // refusals for want of rights
 
 const systemTime = {
-  now: () => Date.now(),
+  now,
   set: (call, ms) => setTimeout(call, ms),
   clear: (timer) => clearTimeout(timer),
 };
 
-const freshId = () =>
-  Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, '0')).join('');
+/** Not to be guessed where the engine can make such a thing; where it cannot, unlike any other all the same. */
+function freshId() {
+  const bytes = Uint8Array.from({ length: 16 }, () => Math.random() * 256);
+  globalThis.crypto?.getRandomValues?.(bytes);
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');
+}
 
 export class Client {
   state = 'connecting'; // connecting, live, reconnecting, closed
   stale = false; // the server has lost its store: boards stand still
   retryAt = null; // when the next attempt starts, null while one is under way
-  heardAt = null; // when the server was last heard; both in milliseconds of the local clock
+  heardAt = null; // when the server was last heard; both in milliseconds of the page's clock, which nobody can set
 
   #url; #Socket; #time; #random; #keep; #hooks = [];
   #token; #authed = false; #authWaits = [];
   #barred = false; // something was refused, or ended, for want of rights: the next good token asks for it again
-  #socket = null; #greetedAt = null; #attempt = 0; #comeBackAt = 0; #offset = 0;
+  #socket = null; #greetedAt = null; #attempt = 0; #comeBackAt = 0; #offset = 0; #pingedAt = null;
   #retry; #life; #lifeDue; #silent; #later = new Set();
   #listeners = new Map(); #subs = new Map(); #watches = new Map(); #pending = new Map();
 
@@ -137,6 +143,12 @@ export class Client {
     socket.close();
   }
 
+  /** The page's clock stands still while the device sleeps, and no two clocks run alike. */
+  #setClock(told, atLeast) {
+    const off = Date.parse(told) - this.now();
+    if (Math.abs(off) >= atLeast) this.#offset += off;
+  }
+
   #lost(code) {
     const now = this.#time.now();
     if (this.#greetedAt !== null && now - this.#greetedAt > PING_MS) this.#attempt = 0;
@@ -166,6 +178,7 @@ export class Client {
   }
 
   #ping(ms) {
+    this.#pingedAt = this.#time.now();
     this.#send({ type: 'ping' });
     this.#expect(ms);
   }
@@ -189,15 +202,18 @@ export class Client {
   }
 
   #on = {
-    hello: ({ now }) => {
+    hello: (message) => {
       this.#greetedAt = this.#time.now();
-      this.#offset = Date.parse(now) - this.#greetedAt || 0;
+      this.#setClock(message.now, 0);
       this.stale = false;
       this.#ping(PING_MS);
       this.#identify();
       this.#askAll();
       this.#resend();
       this.#change('live');
+    },
+    pong: (message) => { // one that took long tells what time it was
+      if (this.#time.now() - this.#pingedAt < OFF_MS) this.#setClock(message.now, OFF_MS);
     },
     subscribed: (message) => {
       const sub = this.#subs.get(message.as ?? message.board);

@@ -2,16 +2,23 @@
 import { getJson } from './here.js';
 import { amount, points } from './words.js';
 
-const fold = (text) => text.normalize('NFKD').replace(/\p{M}/gu, '').toLocaleLowerCase();
+/** Without regard to case, form and what cannot be seen, in the same way whatever the viewer's language. Capitals, for
+ * these have no ß, no dotless i and no final sigma; from small letters, for ẞ has no other capital. */
+const fold = (text) => text.normalize('NFKD').replace(/\p{DI}/gu, '').toLowerCase().toUpperCase().normalize('NFKD');
 
-/** The best row for `words`: the whole name, then its beginning, then any part of it. */
+/** Without marks too: as people type who have no key for them. */
+const bare = (text) => fold(text).replace(/\p{M}/gu, '');
+
+const FITS = [(name, wanted) => name === wanted, (name, wanted) => name.startsWith(wanted), (name, wanted) => name.includes(wanted)];
+
+/** The best row for `words`: the whole name, then its beginning, then any part of it; with its marks rather than without. */
 export function match(entries, words) {
-  const wanted = fold(words.trim());
-  if (!wanted) return -1;
-  const names = entries.map(({ username }) => fold(username));
-  for (const fits of [(name) => name === wanted, (name) => name.startsWith(wanted), (name) => name.includes(wanted)]) {
-    const at = names.findIndex(fits);
-    if (at >= 0) return at;
+  const forms = [fold, bare].map((form) => ({ wanted: form(words.trim()), names: entries.map(({ username }) => form(username)) }));
+  for (const fits of FITS) {
+    for (const { wanted, names } of forms) {
+      const at = wanted ? names.findIndex((name) => fits(name, wanted)) : -1;
+      if (at >= 0) return at;
+    }
   }
   return -1;
 }

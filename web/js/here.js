@@ -27,11 +27,14 @@ export function viewQuery({ board, me }) {
   return query.size || [...query].length ? `?${query}` : '';
 }
 
-/** The signed-in player {token, expires_at, user_id, username}, or null. */
-export function session(now = Date.now()) {
+/** Codes that end a session. When that is only the server can tell: this device's clock may be wrong. */
+export const ENDED = new Set(['unauthorized', 'expired']);
+
+/** The signed-in player {token, user_id, username}, or null. */
+export function session() {
   try {
     const held = JSON.parse(localStorage.getItem(SESSION));
-    return held && Date.parse(held.expires_at) > now ? held : null;
+    return held?.token ? held : null;
   } catch { return null; } // storage is off, or what it holds is not ours
 }
 
@@ -47,7 +50,13 @@ export async function getJson(path, from = server, token = from === server ? ses
   const headers = { accept: 'application/json', ...(token && { authorization: `Bearer ${token}` }) };
   const response = await fetch(new URL(path, from), { headers });
   const body = await response.json().catch(() => null);
-  return response.ok ? body : Promise.reject(Object.assign(new Error(body?.error?.message ?? response.statusText), { status: response.status, code: body?.error?.code }));
+  if (response.ok) return body;
+  const { code, message = response.statusText } = body?.error ?? {};
+  if (ENDED.has(code) && token && token === session()?.token) { // whoever was signed in here is so no longer
+    holdSession(null);
+    return getJson(path, from, null);
+  }
+  throw Object.assign(new Error(message), { status: response.status, code });
 }
 
 /** Copies text, also where the page is not served securely. Answers whether that worked. */

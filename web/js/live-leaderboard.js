@@ -4,6 +4,7 @@
 import { Beat } from './beat.js';
 import { ranks } from './board.js';
 import { Client } from './client.js';
+import { now } from './clock.js';
 import { base, getJson } from './here.js';
 import { describe } from './line.js';
 import { css } from './live-leaderboard-style.js';
@@ -86,7 +87,7 @@ export class LiveLeaderboard extends HTMLElement {
   #start() {
     this.#stop();
     this.#board = this.#rank = this.#name = null;
-    this.#openedAt = Date.now();
+    this.#openedAt = now();
     this.#rows.clear();
     this.#pinned.clear();
     this.#address = this.server;
@@ -128,7 +129,7 @@ export class LiveLeaderboard extends HTMLElement {
   /** Called once a second and when the page is hidden or shown. */
   tick(visibility) {
     if (visibility) return this.#see(this.inSight ?? true);
-    this.#rows.settle(Date.now());
+    this.#rows.settle(now());
     if (this.#client) this.#showLine();
   }
 
@@ -165,7 +166,7 @@ export class LiveLeaderboard extends HTMLElement {
     this.#parts.empty.textContent = this.#trouble || 'The first score takes rank 1.';
     if (!this.#board) return null;
     const moving = !still && !reduced.matches;
-    const look = { now: Date.now(), me: this.user, moving, marking: !still };
+    const look = { now: now(), me: this.user, moving, marking: !still };
     const ranked = ranks(entries);
     const moved = this.#rows.paint(entries, ranked, look);
     this.#pin(entries, ranked, look);
@@ -182,8 +183,7 @@ export class LiveLeaderboard extends HTMLElement {
   }
 
   #showLine() {
-    const { state, stale, retryAt, heardAt } = this.#client;
-    const said = describe({ state, stale, retryAt, heardAt, openedAt: this.#openedAt, hasBoard: this.#board !== null }, Date.now());
+    const said = describe(this.#client, { openedAt: this.#openedAt, hasBoard: this.#board !== null }, now());
     if (this.#parts.status.textContent !== said.lamp) this.#parts.status.textContent = said.lamp;
     this.#parts.status.title = said.note;
     this.#parts.status.classList.toggle('on', said.on);

@@ -4,6 +4,7 @@
 import { Beat } from './beat.js';
 import { ranks } from './board.js';
 import { Client } from './client.js';
+import { now } from './clock.js';
 import { getJson, server } from './here.js';
 import { readOptions } from './overlay-options.js';
 import { Rows } from './rows.js';
@@ -54,7 +55,7 @@ const beat = new Beat((still) => {
   const field = { entries: board.entries, ranks: ranks(board.entries) };
   const [entries, ranked] = chosen(field);
   const moving = options.motion && !still && !reduced.matches;
-  const moved = rows.paint(entries, ranked, { now: Date.now(), me: options.user, moving, marking: !still, field });
+  const moved = rows.paint(entries, ranked, { now: now(), me: options.user, moving, marking: !still, field });
   $('overlay').hidden = false;
   showHeader();
   return moved;
@@ -70,8 +71,8 @@ function showHeader() {
 
 function clock() {
   const down = client.state !== 'live' || client.stale || ended;
-  downSince = down ? downSince ?? Date.now() : null;
-  if (options.status && down && Date.now() - downSince >= PAUSED_MS) return 'Paused';
+  downSince = down ? downSince ?? now() : null;
+  if (options.status && down && now() - downSince >= PAUSED_MS) return 'Paused';
   const start = weekStart(board.board);
   const left = start === null ? 0 : weekEnd(start) - client.now();
   if (!options.clock || left <= 0) return '';
@@ -86,7 +87,7 @@ async function learnName() {
 }
 
 function tick() {
-  if (board) { showHeader(); rows.settle(Date.now()); }
+  if (board) { showHeader(); rows.settle(now()); }
   setTimeout(tick, 1000 - (client.now() % 1000));
 }
 

@@ -1,7 +1,8 @@
 // Owns the page where a player registers, signs in and scores. Points count when the server says so, not before.
 // The token goes to the server in a message, never in an address; it is kept on this device until it expires.
 import { Client } from './client.js';
-import { getJson, holdSession, server, session } from './here.js';
+import { now } from './clock.js';
+import { ENDED, getJson, holdSession, server, session } from './here.js';
 import { describe } from './line.js';
 import { amount, gain } from './words.js';
 
@@ -14,7 +15,7 @@ let held = null;
 let client = null;
 let counted = null; // the latest counted line, until its new rank is known
 let entering = 'join';
-const openedAt = Date.now();
+const openedAt = now();
 
 // ---- the account
 
@@ -60,10 +61,10 @@ async function enter(event) {
   refuse('');
   try {
     if (entering === 'join') await post('users', { email, password, username });
-    const { token, expires_at } = await post('sessions', { email, password });
+    const { token } = await post('sessions', { email, password });
     const response = await fetch(new URL('users/me', server), { headers: { authorization: `Bearer ${token}` } });
     const me = await response.json();
-    held = { token, expires_at, user_id: me.user_id, username: me.username };
+    held = { token, user_id: me.user_id, username: me.username };
     holdSession(held);
     $('password').value = '';
     start();
@@ -97,7 +98,7 @@ function start() {
   client = new Client(new URL('ws', server), { token: held.token });
   client.on('state', showLine);
   client.on('error', ({ code, board }) => {
-    if (!board && ['unauthorized', 'expired'].includes(code)) leave('You have been signed out. Sign in again.');
+    if (!board && ENDED.has(code)) leave('You have been signed out. Sign in again.');
   });
   client.subscribe('current_week', () => {});
   client.watch('current_week', held.user_id, (message) => {
@@ -146,12 +147,11 @@ function show(outcome, state) {
 
 function showLine() {
   if (!client) return;
-  const { state, stale, retryAt, heardAt } = client;
-  const said = describe({ state, stale, retryAt, heardAt, openedAt, hasBoard: true }, Date.now());
+  const said = describe(client, { openedAt, hasBoard: true }, now());
   $('lamp').lastElementChild.textContent = said.lamp;
   $('lamp').toggleAttribute('data-on', said.on);
   const waiting = document.querySelectorAll('.log .waiting');
-  for (const node of waiting) node.textContent = state === 'live' ? 'Sending' : 'Waiting for the connection';
+  for (const node of waiting) node.textContent = client.state === 'live' ? 'Sending' : 'Waiting for the connection';
 }
 
 // ---- start

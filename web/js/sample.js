@@ -1,4 +1,5 @@
 // Owns invented players for the preview of an overlay. Looks like the client where the overlay uses it.
+import { now } from './clock.js';
 import { weekAt } from './words.js';
 
 const NAMES = ['Amélie Roux', 'Bosun', 'Kestrel', 'Ivo Haddad', 'Maren Lind', 'Tarn', 'Juno Okafor', 'Pax', 'Lumi Sato', 'Wren',
@@ -6,11 +7,11 @@ const NAMES = ['Amélie Roux', 'Bosun', 'Kestrel', 'Ivo Haddad', 'Maren Lind', '
 const EVERY_MS = 1700;
 
 export class Sample {
-  state = 'live'; stale = false; retryAt = null; heardAt = Date.now();
+  state = 'live'; stale = false; retryAt = null; heardAt = now();
   #scores = NAMES.map((username, at) => ({ user_id: at + 1, username, score: Math.round(42_800 * 0.93 ** at) }));
   #version = 1;
 
-  now() { return Date.now(); }
+  now() { return now(); }
   on() { return () => {}; }
   watch() { return () => {}; }
 

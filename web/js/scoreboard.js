@@ -3,11 +3,12 @@
 import { Beat } from './beat.js';
 import { ranks } from './board.js';
 import { Client, RIGHTS } from './client.js';
+import { now } from './clock.js';
 import { PlayerCount } from './count.js';
 import { Countdown } from './countdown.js';
 import { find, found } from './find.js';
 import { FollowedBar, standing } from './followed.js';
-import { getJson, readView, server, session, viewQuery } from './here.js';
+import { ENDED, getJson, holdSession, readView, server, session, viewQuery } from './here.js';
 import { describe, Voice } from './line.js';
 import { Podium } from './podium.js';
 import { Rows } from './rows.js';
@@ -22,7 +23,7 @@ const $ = (id) => document.getElementById(id);
 const reduced = matchMedia('(prefers-reduced-motion: reduce)');
 const narrow = matchMedia('(max-width: 899px)');
 
-const signedIn = session();
+let signedIn = session();
 const client = new Client(new URL('ws', server), { token: signedIn?.token }); // where boards are private, they need one
 const list = $('list');
 const rows = new Rows(list, { covered: () => (narrow.matches ? 3 : 0) });
@@ -40,9 +41,10 @@ let ranked = []; // its ranks
 let trouble = ''; // what the server said about the board, where it refused it
 let rank = null; // last `rank` of the one who is followed
 let followedName = null;
-let openedAt = performance.timeOrigin;
+let openedAt = now() - performance.now(); // when the visitor asked for the page
 let leave = [];
 let leader = null;
+let framedClosed = false; // as what kind of week the frame shows the board
 let result = null; // the player the result line is about
 
 if (view.me === null && signedIn && !location.search) {
@@ -71,7 +73,7 @@ function blank() {
   board = rank = leader = null;
   ranked = [];
   trouble = '';
-  openedAt = Date.now();
+  openedAt = now();
   showResult(null);
   $('count').textContent = '';
   rows.clear();
@@ -105,7 +107,7 @@ async function askWho(user, name) {
 
 /** Everything around the rows that depends on the view alone. */
 function frame() {
-  const closed = isClosed();
+  const closed = framedClosed = isClosed();
   const current = closed || weekStart(view.board) !== null ? 'tab-earlier' : view.board === 'all_time' ? 'tab-all' : 'tab-week';
   tabs.select(current);
   $('panel').setAttribute('aria-labelledby', current);
@@ -118,7 +120,7 @@ function frame() {
 
 function onBoard(next, message) {
   if (message.type === 'rollover') {
-    voice.say('week', countdown.rollover(weekStart(message.from), weekStart(message.to), client.now()), Date.now());
+    voice.say('week', countdown.rollover(weekStart(message.from), weekStart(message.to), client.now()), now());
     rank = null;
     weeks.forget();
     rows.clear();
@@ -151,7 +153,7 @@ const beat = new Beat((still) => {
   const marking = !still && !isClosed();
   const moving = marking && !reduced.matches;
   const first = board !== null && !list.hasChildNodes();
-  const moved = board ? rows.paint(entries, ranked, { now: Date.now(), me: view.me, moving, marking }) : null;
+  const moved = board ? rows.paint(entries, ranked, { now: now(), me: view.me, moving, marking }) : null;
   list.classList.toggle('on-podium', entries.length > 0);
   showEmpty();
   if (first) paintAround({ moving, marking });
@@ -164,7 +166,7 @@ function paintAround({ moving, marking }) {
   const entries = board?.entries ?? [];
   if (board) podium.paint(entries, { me: view.me, moving, marking });
   showFollowed(entries);
-  playerCount.show(board, view.board, Date.now());
+  playerCount.show(board, view.board, now());
   showLine();
   announceLeader(entries[0]);
 }
@@ -192,15 +194,14 @@ const startedWords = () =>
   client.now() - shownWeek() < DAY_MS ? `${weekName(shownWeek())} has just started` : `No scores in ${weekName(shownWeek()).toLowerCase()} yet`;
 
 function showLine() {
-  const { state, stale, retryAt, heardAt } = client;
-  const said = describe({ state, stale, retryAt, heardAt, openedAt, hasBoard: board !== null || trouble !== '' }, Date.now());
+  const said = describe(client, { openedAt, hasBoard: board !== null || trouble !== '' }, now());
   const final = isClosed() && !trouble;
   const lamp = final && said.on ? 'Final' : said.lamp;
   const word = $('lamp').lastElementChild;
   if (word.textContent !== lamp) {
     const was = word.textContent;
     word.textContent = lamp;
-    if (board && was !== 'Connecting') voice.say('line', lamp === 'Live' || lamp === 'Final' ? 'Connected' : lamp, Date.now());
+    if (board && was !== 'Connecting') voice.say('line', lamp === 'Live' || lamp === 'Final' ? 'Connected' : lamp, now());
   }
   $('lamp').toggleAttribute('data-on', said.on && !final);
   if ($('note').textContent !== said.note) $('note').textContent = said.note;
@@ -210,18 +211,17 @@ function showLine() {
 
 function announceLeader(first) {
   if (!first) return;
-  if (leader !== null && leader !== first.user_id) voice.say('leader', `${first.username} leads with ${points(first.score)}`, Date.now(), 15_000);
+  if (leader !== null && leader !== first.user_id) voice.say('leader', `${first.username} leads with ${points(first.score)}`, now(), 15_000);
   leader = first.user_id;
 }
 
 function speakRank() {
-  if (rank?.rank) voice.say('rank', `You are rank ${rank.rank} with ${points(rank.score)}`, Date.now(), 10_000);
+  if (rank?.rank) voice.say('rank', `You are rank ${rank.rank} with ${points(rank.score)}`, now(), 10_000);
 }
 
 function tick() {
-  const now = client.now();
-  if (!$('clock').hidden) countdown.tick(shownWeek(), now);
-  rows.settle(Date.now());
+  if (!$('clock').hidden && client.heardAt !== null) countdown.tick(shownWeek(), client.now()); // before, only this device's word
+  rows.settle(now());
   showLine();
   setTimeout(tick, 1000 - (client.now() % 1000));
 }
@@ -247,7 +247,7 @@ function showResult(player, words = '') {
 
 function say(words) {
   showResult(null, words);
-  voice.say('find', words, Date.now());
+  voice.say('find', words, now());
 }
 
 const placeOf = (user) => board?.entries.findIndex((entry) => entry.user_id === user) ?? -1;
@@ -274,7 +274,7 @@ $('find').addEventListener('submit', async (event) => {
   if (asked !== view.board) return;
   if (answer.player) goTo(answer.player.user_id);
   showResult(answer.player, answer.words);
-  voice.say('find', answer.words, Date.now());
+  voice.say('find', answer.words, now());
 });
 
 $('player').addEventListener('input', () => { if (!$('player').value) showResult(null); });
@@ -305,11 +305,17 @@ addEventListener('keydown', (event) => {
   showResult(null);
 });
 
-share($('share'), () => view, (words) => voice.say('copy', words, Date.now()));
+share($('share'), () => view, (words) => voice.say('copy', words, now()));
 
 // ---- start
 
 client.on('state', () => beat.ask());
+client.on('hello', () => { if (isClosed() !== framedClosed) show(view, false); }); // this device's clock was wrong
+client.on('error', ({ code, board: about }) => {
+  if (about || !ENDED.has(code)) return;
+  holdSession(signedIn = null);
+  frame();
+});
 addEventListener('popstate', () => show(readView(), false));
 document.addEventListener('visibilitychange', () => beat.hide(document.hidden));
 narrow.addEventListener('change', () => beat.ask(true));

@@ -1,7 +1,7 @@
 // Owns the overlay's setup page: choices in, an address, a size and a preview out. Never saves anything.
 import { copy, getJson, server } from './here.js';
 import { defaultTop, readOptions, size, writeOptions } from './overlay-options.js';
-import { weekName, weekStart } from './words.js';
+import { weekNameInFull, weekStart } from './words.js';
 
 const $ = (id) => document.getElementById(id);
 const form = $('form');
@@ -65,8 +65,7 @@ new ResizeObserver(show).observe($('stage'));
 
 function offer({ boards }) {
   const weeks = boards.filter(({ closed, board }) => closed && weekStart(board) !== null).slice(0, 20);
-  const name = (start) => `${weekName(start)}, ${new Date(start).getUTCFullYear()}`;
-  form.elements.board.append(...weeks.map(({ board }) => new Option(name(weekStart(board)), board)));
+  form.elements.board.append(...weeks.map(({ board }) => new Option(weekNameInFull(weekStart(board)), board)));
 }
 
 getJson('boards?limit=20', server, null).then(offer, ({ status }) => { // as the overlay asks: for nobody who signed in

@@ -1,7 +1,7 @@
 // Owns the choice among earlier weeks: which ones are closed, as the server tells, and the picker that names them.
 // Never changes what is shown; tells `choose(board)`. Assumes that it is told when a week has ended.
 import { getJson } from './here.js';
-import { weekAt, weekDays, weekName, weekStart } from './words.js';
+import { weekDays, weekName, weekStart, weekYear } from './words.js';
 
 const PAGE = 1000;
 
@@ -29,7 +29,7 @@ export class Weeks {
     const ids = closed.includes(board) ? closed : [board, ...closed].sort().reverse();
     const years = new Map();
     for (const id of ids) {
-      const year = new Date(weekStart(id)).getUTCFullYear();
+      const year = weekYear(weekStart(id));
       if (!years.has(year)) years.set(year, Object.assign(document.createElement('optgroup'), { label: year }));
       years.get(year).append(new Option(weekName(weekStart(id)), id, false, id === board));
     }
@@ -42,8 +42,8 @@ export class Weeks {
     for (let closed = 1, offset = 0; this.#closed === null && offset < closed; offset += PAGE) {
       const page = await getJson(`boards?limit=${PAGE}&offset=${offset}`);
       closed = page.closed_weeks ?? 0;
-      for (const { board: id } of page.boards) if (weekStart(id) < weekAt(this.#now())) found.add(id);
+      for (const { board: id, closed: over } of page.boards) if (over && weekStart(id) !== null) found.add(id);
     }
-    return (this.#closed ??= [...found].filter((id) => weekStart(id) !== null).sort().reverse());
+    return (this.#closed ??= [...found].sort().reverse());
   }
 }

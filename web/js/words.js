@@ -27,13 +27,13 @@ export function weekStart(board) {
 export const weekEnd = (start) => start + WEEK;
 export const weekAt = (ms) => Math.floor((ms - MONDAY) / WEEK) * WEEK + MONDAY;
 
-/** ISO 8601: the week belongs to the year of its Thursday. */
-export function weekNumber(start) {
-  const thursday = new Date(start + 3 * DAY);
-  return 1 + Math.floor((thursday - Date.UTC(thursday.getUTCFullYear(), 0, 1)) / WEEK);
-}
+/** ISO 8601: the week belongs to the year of its Thursday, be its Monday in the year before. */
+export const weekYear = (start) => new Date(start + 3 * DAY).getUTCFullYear();
+
+export const weekNumber = (start) => 1 + Math.floor((start + 3 * DAY - Date.UTC(weekYear(start), 0, 1)) / WEEK);
 
 export const weekName = (start) => `Week ${weekNumber(start)}`;
+export const weekNameInFull = (start) => `${weekName(start)}, ${weekYear(start)}`;
 
 /** "20 – 26 July", with the year where it is not the year of `now`. */
 export function weekDays(start, now) {

@@ -55,9 +55,9 @@ beforeEach(() => {
   page = { window: new EventTarget(), document };
 });
 
-test('board and connection together stay under 6 KB compressed', () => {
-  const sizes = ['board.js', 'client.js'].map((name) => gzipSync(readFileSync(new URL(`../../../web/js/${name}`, import.meta.url))).length);
-  assert.ok(sizes[0] + sizes[1] <= 6 * 1024, `${sizes} bytes`);
+test('board, clock and connection together stay under 6 KB compressed', () => {
+  const sizes = ['board.js', 'clock.js', 'client.js'].map((name) => gzipSync(readFileSync(new URL(`../../../web/js/${name}`, import.meta.url))).length);
+  assert.ok(sizes.reduce((sum, size) => sum + size) <= 6 * 1024, `${sizes} bytes`);
 });
 
 test('http addresses become ws addresses, and the server time is known after hello', () => {
@@ -67,6 +67,46 @@ test('http addresses become ws addresses, and the server time is known after hel
   last().greet();
   assert.equal(client.state, 'live');
   assert.equal(client.now(), 2_000_000);
+});
+
+test('the server tells the time with each pong: a clock that stood still while the device slept is put right', () => {
+  const client = open();
+  const pong = (at) => last().say({ type: 'pong', now: new Date(at).toISOString() });
+  last().greet();
+  pong(2_000_200);
+  assert.equal(client.now(), 2_000_000, 'as long as a message may take, the clock keeps its pace');
+  time.pass(15_000);
+  pong(2_015_000 + 3_600_000);
+  assert.equal(client.now(), 5_615_000);
+  time.pass(15_000);
+  pong(2_030_000);
+  assert.equal(client.now(), 2_030_000, 'also back');
+  time.pass(15_000);
+  time.pass(2_000);
+  pong(2_045_000);
+  assert.equal(client.now(), 2_047_000, 'an answer that took long does not count');
+  last().say({ type: 'pong' });
+  assert.equal(client.now(), 2_047_000, 'nor does one that tells no time');
+});
+
+test('ids are made where there is no crypto, or not all of it, and are never the same', async () => {
+  const had = Object.getOwnPropertyDescriptor(globalThis, 'crypto');
+  const ids = new Set();
+  try {
+    for (const value of [undefined, {}, { getRandomValues: (bytes) => bytes.fill(7) }]) {
+      Object.defineProperty(globalThis, 'crypto', { value, configurable: true, writable: true });
+      const client = open();
+      last().greet();
+      for (let i = 0; i < (value?.getRandomValues ? 1 : 50); i += 1) client.submit({ score_added: 1 });
+      for (const { submission_id } of last().of('submit')) ids.add(submission_id);
+      client.close();
+    }
+  } finally {
+    Object.defineProperty(globalThis, 'crypto', had);
+  }
+  assert.equal(ids.size, 101);
+  for (const id of ids) assert.match(id, /^[0-9a-f]{32}$/);
+  assert.ok(ids.has('07'.repeat(16)), 'where there is a source that nobody guesses, it is used');
 });
 
 test('subscribe, snapshot, diff: the listener sees each board', () => {

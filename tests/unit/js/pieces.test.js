@@ -1,8 +1,11 @@
 // The pure pieces of the pages: when to paint, what the marks say, which rows stay, and every sentence.
 import assert from 'node:assert/strict';
+import { readdirSync, readFileSync } from 'node:fs';
 import { test } from 'node:test';
 
 import { Beat } from '../../../web/js/beat.js';
+import { now } from '../../../web/js/clock.js';
+import { match } from '../../../web/js/find.js';
 import { describe as describeLine } from '../../../web/js/line.js';
 import { Movements } from '../../../web/js/movements.js';
 import { stayers } from '../../../web/js/order.js';
@@ -142,6 +145,10 @@ test('weeks are numbered as ISO 8601 does, also around a new year', () => {
   for (const [board, number] of [['week_of_2026_11_23', 48], ['week_of_2020_12_28', 53], ['week_of_2021_01_04', 1], ['week_of_2024_12_30', 1]]) {
     assert.equal(words.weekNumber(words.weekStart(board)), number, board);
   }
+  for (const [board, name] of [['week_of_2024_01_01', 'Week 1, 2024'], ['week_of_2024_12_23', 'Week 52, 2024'], ['week_of_2025_01_06', 'Week 2, 2025'],
+    ['week_of_2025_12_29', 'Week 1, 2026'], ['week_of_2020_12_28', 'Week 53, 2020'], ['week_of_2018_12_31', 'Week 1, 2019']]) {
+    assert.equal(words.weekNameInFull(words.weekStart(board)), name);
+  }
   assert.equal(words.weekStart('all_time'), null);
   assert.equal(words.weekAt(Date.UTC(2026, 10, 29, 23, 59, 59, 999)), Date.UTC(2026, 10, 23));
   assert.equal(words.weekAt(Date.UTC(2026, 10, 30)), Date.UTC(2026, 10, 30));
@@ -166,8 +173,8 @@ test('the distance to the next rank, the lead, and a shared lead', () => {
 // ---- line
 
 test('the line in words, from the first moment to half a minute of silence', () => {
-  const at = (state, now, more = {}) =>
-    describeLine({ state, stale: false, retryAt: null, heardAt: 0, openedAt: 0, hasBoard: true, ...more }, now);
+  const at = (state, now, { hasBoard = true, ...more } = {}) =>
+    describeLine({ state, stale: false, retryAt: null, heardAt: 0, now: () => now, ...more }, { openedAt: 0, hasBoard }, now);
   assert.deepEqual([at('connecting', 300, { hasBoard: false }).note, at('connecting', 500, { hasBoard: false }).note], ['', 'Getting the scores']);
   assert.equal(at('connecting', 31_000, { hasBoard: false, retryAt: 35_000 }).note, 'The server does not answer. Trying again in 4 s.');
   assert.deepEqual(at('live', 0), { lamp: 'Live', on: true, note: '', old: false });
@@ -177,6 +184,77 @@ test('the line in words, from the first moment to half a minute of silence', () 
   assert.deepEqual([given.lamp, given.old], ['Offline', true]);
   assert.match(given.note, /^No connection since .+\. The scores below are from then\.$/);
   assert.equal(at('live', 0, { stale: true }).lamp, 'Paused');
+});
+
+test('when the server was last heard is said by its own clock', () => {
+  const hour = 3_600_000;
+  const line = (ahead) => describeLine({ state: 'reconnecting', retryAt: null, heardAt: 0, now: () => 40_000 + ahead }, { hasBoard: true }, 40_000);
+  assert.ok(line(0).note.includes(words.shortTime(0)));
+  assert.ok(line(5 * hour).note.includes(words.shortTime(5 * hour)));
+});
+
+// ---- time
+
+test('nothing asks the clock that can be set, but the one module that counts on from it', () => {
+  const folder = new URL('../../../web/js/', import.meta.url);
+  for (const name of readdirSync(folder).filter((file) => file.endsWith('.js') && file !== 'clock.js')) {
+    assert.doesNotMatch(readFileSync(new URL(name, folder), 'utf8'), /Date\.now|new Date\(\)|performance\.timeOrigin/, name);
+  }
+});
+
+test('the page\'s clock goes on evenly when the device\'s is set, and serves where there is no other', async () => {
+  const [device, counter] = [Date.now, globalThis.performance];
+  try {
+    const before = now();
+    Date.now = () => device() + 86_400_000;
+    assert.ok(now() - before < 60_000);
+    Object.defineProperty(globalThis, 'performance', { value: undefined, configurable: true, writable: true });
+    const alone = await import('../../../web/js/clock.js?alone');
+    assert.ok(Math.abs(alone.now() - Date.now()) < 60_000);
+  } finally {
+    Date.now = device;
+    globalThis.performance = counter;
+  }
+});
+
+// ---- find
+
+const named = (...names) => names.map((username, at) => ({ user_id: at, username }));
+
+test('a player is found however the name is typed, whatever the viewer\'s language', () => {
+  for (const [name, ...typed] of [
+    ['İstanbul', 'istanbul', 'ISTANBUL', 'İSTANBUL', 'ıstanbul'],
+    ['Isparta', 'ısparta', 'ISPARTA', 'isparta'],
+    ['IŞIK', 'ışık', 'isik'],
+    ['Straße', 'strasse', 'STRASSE', 'STRAẞE', 'straß'],
+    ['STRASSE', 'straße', 'ẞ'],
+    ['ΟΔΥΣΣΕΥΣ', 'οδυσσευς', 'οδυσσεύς', 'οδυσ'],
+    ['ﬁlm', 'FILM', 'film'],
+    ['Ａｌｉｃｅ', 'alice'],
+    ['Amélie', 'amelie', 'AME\u0301LIE'],
+    ['Нüɴя'.normalize('NFD'), 'нü'],
+    ['zero\u200bwidth', 'zerowidth'],
+  ]) for (const words of typed) assert.equal(match(named('Somebody', name), words), 1, `${words} for ${name}`);
+  for (const words of ['', '  ', '\u200b']) assert.equal(match(named('Any'), words), -1, JSON.stringify(words));
+});
+
+test('of names that differ in marks alone, the one that was typed is found', () => {
+  assert.equal(match(named('रम', 'राम'), 'राम'), 1);
+  assert.equal(match(named('はは', 'ばば'), 'ばば'), 1);
+  assert.equal(match(named('Jose', 'José'), 'josé'), 1);
+  assert.equal(match(named('Josephine', 'José'), 'jose'), 1, 'a whole name without its marks before the beginning of another');
+});
+
+test('every letter is found by its capital, its small letter and its other forms', () => {
+  const wrong = [];
+  for (let code = 0x21; code < 0x1_1000; code += 1) {
+    if (code >= 0xd800 && code <= 0xf8ff) continue;
+    const letter = `x${String.fromCodePoint(code)}y`;
+    for (const form of [letter.toLowerCase(), letter.toUpperCase(), letter.normalize('NFD'), letter.normalize('NFKC')]) {
+      if (match(named(letter), form) !== 0) wrong.push(form);
+    }
+  }
+  assert.deepEqual(wrong, []);
 });
 
 // ---- overlay options
