@@ -67,7 +67,7 @@ SAID = [
     wire.rank(WEEK, 7, 3, 100, 9, 12),
     wire.rank(WEEK, 7, None, None, 9, None),
     wire.unwatched(WEEK, 7),
-    wire.PONG,
+    wire.pong(NOW),
 ]
 
 
