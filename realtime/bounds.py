@@ -46,8 +46,11 @@ class Bounds(NamedTuple):
 SERVING: Final = Bounds(statement=10, lock=2, transaction=30)
 """What somebody waits for."""
 
-INTAKE: Final = Bounds(statement=10, lock=10, transaction=15)
-"""A batch of submissions."""
+INTAKE: Final = Bounds(statement=10, lock=1, transaction=15)
+"""A batch of submissions: what a lock is in the way of is set apart after `lock`, and the others go on without it."""
+
+AROUND: Final = Bounds(statement=5, lock=0.1, transaction=10)
+"""What is left of a batch that met a lock."""
 
 IMPORT: Final = Bounds(statement=60, lock=2, transaction=90)
 """A batch of an import: nobody waits for it."""

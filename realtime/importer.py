@@ -11,6 +11,7 @@ row's weeks are refreshed, once each, and it goes.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -20,8 +21,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from realtime import recording
-from realtime.bounds import IMPORT, Bounds
-from realtime.errors import StoreUnavailable
+from realtime.bounds import AROUND, IMPORT, Bounds
+from realtime.errors import LedgerLocked, LedgerUnavailable, StoreUnavailable
 from realtime.players import Players
 from realtime.postgres import PATIENT_TIMEOUT
 from realtime.recording import Ranks, Recorder, Recording
@@ -36,6 +37,11 @@ log = logging.getLogger(__name__)
 BATCH: Final = 1_000
 """Rows recorded in one statement."""
 
+LOCK_LOOK: Final = 1.0
+"""Seconds between two looks whether somebody else's lock is gone."""
+
+LOCK_LOOKS: Final = 60
+
 
 class Ledger(Protocol):
     """What an import needs of PostgreSQL."""
@@ -46,6 +52,7 @@ class Ledger(Protocol):
     async def record_batch(
         self, batch: Sequence[Submission], cleared: Sequence[int], *, connection: Any
     ) -> list[Recorded]: ...
+    async def locked(self, user_ids: Collection[int]) -> set[int]: ...
     async def recorded(self, batch: Sequence[Submission]) -> list[Twin]: ...
 
 
@@ -134,12 +141,29 @@ class Importer:
             user_id = row.player if isinstance(row.player, int) else users[row.player]
             submission = Submission(user_id, row.submission_id, row.score_added, row.reason, row.created_at)
             same.setdefault((user_id, row.submission_id), []).append((row, submission))
-        recorded = await self._recorder.record([alike[0][1] for alike in same.values()])
-        await self._tell(recorded)
         bad: list[BadRow] = []
-        for submission, outcome in recorded.outcomes:
-            bad += self._judge(same[submission.user_id, submission.submission_id], outcome)
+        async for recorded in self._recorded([alike[0][1] for alike in same.values()]):
+            await self._tell(recorded)
+            for submission, outcome in recorded.outcomes:
+                bad += self._judge(same[submission.user_id, submission.submission_id], outcome)
         return bad
+
+    async def _recorded(self, batch: Sequence[Submission]) -> AsyncIterator[Recording]:
+        """Records a batch, what is in the way of a lock last. Raises LedgerUnavailable."""
+        try:
+            recorded = await self._recorder.record(batch)
+        except LedgerUnavailable as error:  # as after a stop: PostgreSQL has ended what was open, and this goes on
+            log.info("once more: %s", error, extra={"action": "import"})
+            recorded = await self._recorder.record(batch)
+        yield recorded
+        for _ in range(LOCK_LOOKS):
+            if not recorded.held:
+                return
+            await asyncio.sleep(LOCK_LOOK)
+            recorded = await self._recorder.record(recorded.held, around=True)
+            yield recorded
+        if recorded.held:
+            raise LedgerLocked(f"somebody else's transaction has locked user {recorded.held[0].user_id}")
 
     def _judge(self, alike: Iterable[tuple[FileRow, Submission]], outcome: Outcome) -> Iterator[BadRow]:
         """Counts the rows of one user and submission id, in the order of the file; gives the bad ones."""
@@ -179,9 +203,14 @@ class _Owing:
         self.weeks: set[date] = set()
         """Closed weeks to refresh, of batches whose own outbox rows go."""
 
-    async def record_batch(self, batch: Sequence[Submission], cleared: Sequence[int]) -> list[Recorded]:
-        async with self._transaction() as connection:
+    async def record_batch(
+        self, batch: Sequence[Submission], cleared: Sequence[int], *, around: bool
+    ) -> list[Recorded]:
+        async with self._transaction(AROUND if around else IMPORT) as connection:
             return await self._ledger.record_batch(batch, cleared, connection=connection)
+
+    async def locked(self, user_ids: Collection[int]) -> set[int]:
+        return await self._ledger.locked(user_ids)
 
     async def recorded(self, batch: Sequence[Submission]) -> list[Twin]:
         return await self._ledger.recorded(batch)
@@ -191,9 +220,9 @@ class _Owing:
             await connection.execute(self._ledger.query("outbox_clear"), ids)
 
     @asynccontextmanager
-    async def _transaction(self) -> AsyncIterator[Any]:
+    async def _transaction(self, kind: Bounds = IMPORT) -> AsyncIterator[Any]:
         """A transaction that first writes down what is owed, anew each time: so the row stays young while we live."""
-        async with self._ledger.transaction(IMPORT) as connection:
+        async with self._ledger.transaction(kind) as connection:
             if self.weeks:
                 query = self._ledger.query("import_owes")
                 self._row = await connection.fetchval(query, self._row, sorted(self.weeks), timeout=PATIENT_TIMEOUT)

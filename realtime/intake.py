@@ -1,7 +1,8 @@
 """Intake: submission -> batch -> ledger -> acknowledge -> store.
 
 Owns the queue of submissions and the batches in flight. Must never acknowledge what is not committed, wait before
-committing when idle, or let one bad submission take others with it. Assumes rights were checked by the caller.
+committing when idle, or let one bad submission, or one locked player, take others with it. Assumes rights were checked
+by the caller.
 
 A submission that cannot be recorded now (`overloaded`, `unavailable`) may be sent again under the same id: whatever
 became of the first try, it counts once.
@@ -16,20 +17,15 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from datetime import date, datetime, timedelta
 from typing import Final, Protocol
 
-from realtime import recording
+from realtime import holdups, recording
 from realtime.batching import Batching
 from realtime.boards import Board
 from realtime.errors import LedgerUnavailable, StoreUnavailable
+from realtime.holdups import Holdups, Reply, Waiting
 from realtime.recording import Ledger, Ranks, Recorder, Recording
 from realtime.submissions import Accepted, Outcome, Rejected, Submission
 
 log = logging.getLogger(__name__)
-
-Reply = Callable[[Outcome], None]
-"""Takes a submission's outcome. Called on the event loop, once, soon after commit; must not block or raise."""
-
-Waiting = tuple[Submission, Reply, float]
-"""A submission, its reply, and when it arrived, in the loop's seconds."""
 
 CLEARING: Final = 1.0
 """Seconds between two clearings of outbox rows while idle."""
@@ -79,6 +75,7 @@ class Intake:
         self._limit = limit
         # The queue: submissions with their replies, oldest first; never longer than `limit`.
         self._queue: deque[Waiting] = deque()
+        self._holdups = Holdups(self._recorder.locked, self._process_held, _refuse)
         self._in_flight: set[asyncio.Task[None]] = set()
         self._storing: set[asyncio.Task[None]] = set()  # committed batches on their way to the store
         self._running = False
@@ -96,16 +93,16 @@ class Intake:
 
     @property
     def waiting(self) -> int:
-        """Submissions in the queue."""
-        return len(self._queue)
+        """Submissions that wait: for a statement, or for somebody else's lock."""
+        return len(self._queue) + self._holdups.count
 
     def room(self, count: int) -> bool:
         """Whether `count` more submissions fit."""
-        return len(self._queue) + count <= self._limit
+        return self.waiting + count <= self._limit
 
     def submit(self, submission: Submission, reply: Reply) -> None:
         """Queues a submission; `reply` gets its outcome. Beyond the limit it is `overloaded` at once."""
-        if len(self._queue) >= self._limit:
+        if self.waiting >= self._limit:
             reply(self.overloaded(submission.submission_id))
             return
         loop = asyncio.get_running_loop()
@@ -144,9 +141,21 @@ class Intake:
         self._starting = False
         while count := self._batching.take(len(self._queue), len(self._in_flight)):
             batch = [self._queue.popleft() for _ in range(count)]
+            if self._holdups and not (batch := self._without_held(batch)):
+                continue
             task = asyncio.get_running_loop().create_task(self._process(batch))
             self._in_flight.add(task)
             task.add_done_callback(self._ended)
+
+    def _without_held(self, batch: Iterable[Waiting]) -> list[Waiting]:
+        """What does not wait for a player who is locked."""
+        others: list[Waiting] = []
+        for waiting in batch:
+            if waiting[0].user_id in self._holdups:
+                self._holdups.take(waiting)
+            else:
+                others.append(waiting)
+        return others
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._in_flight.discard(task)
@@ -157,9 +166,14 @@ class Intake:
 
     async def drain(self) -> None:
         """Records everything queued, and waits for the store to have it or not."""
-        while self._queue or self._in_flight or self._storing:
+        while self._queue or self._in_flight or self._storing or self._holdups.count:
             self._start_batches()
-            await asyncio.wait(self._in_flight | self._storing, return_when=asyncio.FIRST_COMPLETED)
+            under_way = self._in_flight | self._storing
+            if under_way:
+                await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+            elif self._holdups.count:
+                await asyncio.sleep(holdups.LOOK)
+        self._holdups.close()
         await self._clear_stored()
 
     async def _clear_stored(self) -> None:
@@ -170,17 +184,22 @@ class Intake:
 
     # A batch -------------------------------------------------------------------------------------------------
 
-    async def _process(self, batch: Sequence[Waiting], *, again: bool = True) -> None:
+    async def _process_held(self, batch: Sequence[Waiting]) -> None:
+        """Beside the lanes, which are for those that need not wait."""
+        for start in range(0, len(batch), self._batching.largest):
+            await self._process(batch[start : start + self._batching.largest], around=True)
+
+    async def _process(self, batch: Sequence[Waiting], *, again: bool = True, around: bool = False) -> None:
         loop = asyncio.get_running_loop()
         began = loop.time()
         firsts = _grouped(batch)
         try:
-            recorded = await self._recorder.record([first.submission for first in firsts.values()])
+            recorded = await self._recorder.record([first.submission for first in firsts.values()], around=around)
         except BaseException as error:
             # Whatever it was, nobody waits for an answer for ever. The ids make it safe to send all again.
             away = isinstance(error, LedgerUnavailable)
-            for submission, reply, _ in batch:
-                reply(_unavailable(submission.submission_id))
+            for waiting in batch:
+                _refuse(waiting)
             if not away:
                 raise
             return
@@ -193,6 +212,10 @@ class Intake:
             else:
                 for other, reply, _ in first.others:
                     reply(_beside(other, submission, outcome))
+        for submission in recorded.held:
+            first = firsts[submission.user_id, submission.submission_id]
+            for waiting in (*first.same, *first.others):
+                self._holdups.take(waiting)
         took = loop.time() - began
         self._rate += 0.2 * (len(batch) / max(took, 1e-4) - self._rate)
         self.on_batch(len(batch), took)
@@ -202,7 +225,7 @@ class Intake:
             self._storing.add(task)
             task.add_done_callback(self._ended)
         if others:
-            await self._process(others, again=False)
+            await self._process(others, again=False, around=around)
 
     async def _store(self, recorded: Recording, arrived: float) -> None:
         """Tells the store. What it does not hear now the sweeper replays: the outbox rows stay."""
@@ -245,29 +268,29 @@ class Intake:
 class _First:
     """What came first under an id of a user in a batch, with what came under the same id after it."""
 
-    __slots__ = ("others", "replies", "submission")
+    __slots__ = ("others", "same", "submission")
 
-    def __init__(self, submission: Submission, reply: Reply) -> None:
-        self.submission = submission
-        self.replies = [reply]  # of those who sent the same
+    def __init__(self, waiting: Waiting) -> None:
+        self.submission = waiting[0]
+        self.same = [waiting]
         self.others: list[Waiting] = []  # with other content
 
     def answer(self, outcome: Outcome) -> None:
-        self.replies[0](outcome)
-        for reply in self.replies[1:]:
+        self.same[0][1](outcome)
+        for _, reply, _ in self.same[1:]:
             reply(_again(outcome))
 
 
 def _grouped(batch: Iterable[Waiting]) -> dict[tuple[int, str], _First]:
     firsts: dict[tuple[int, str], _First] = {}
     for waiting in batch:
-        submission, reply, _ = waiting
+        submission = waiting[0]
         key = submission.user_id, submission.submission_id
         first = firsts.get(key)
         if first is None:
-            firsts[key] = _First(submission, reply)
+            firsts[key] = _First(waiting)
         elif submission == first.submission:
-            first.replies.append(reply)
+            first.same.append(waiting)
         else:
             first.others.append(waiting)
     return firsts
@@ -285,6 +308,7 @@ def _beside(other: Submission, first: Submission, outcome: Outcome) -> Outcome:
     return recording.conflict(other)
 
 
-def _unavailable(submission_id: str) -> Rejected:
+def _refuse(waiting: Waiting) -> None:
+    submission, reply, _ = waiting
     message = "Scores cannot be recorded now. Send this one again, under the same submission_id."
-    return Rejected(submission_id, "unavailable", message, RETRY_UNAVAILABLE_MS)
+    reply(Rejected(submission.submission_id, "unavailable", message, RETRY_UNAVAILABLE_MS))

@@ -22,7 +22,7 @@ from realtime.boards import ALL_TIME, Board, monday_of
 from realtime.bounds import Bounds
 from realtime.clock import Clock
 from realtime.connections import Connections
-from realtime.errors import LedgerUnavailable
+from realtime.errors import LedgerLocked, LedgerUnavailable
 from realtime.failures import Failures, mapped
 from realtime.migrations import MIGRATION_LOCK
 from realtime.pulse import Pulse
@@ -188,6 +188,7 @@ class Ledger:
         batch: Sequence[Submission],
         cleared: Sequence[int],
         *,
+        around: bool = False,
         kind: str = "scores",
         connection: asyncpg.Connection[Any] | None = None,
     ) -> list[Recorded]:
@@ -195,16 +196,26 @@ class Ledger:
 
         No (user, submission id) pair may be twice in `batch`. `kind` is the outbox row's. Raises asyncpg's
         CheckViolationError or NumericValueOutOfRangeError where a sum leaves its range, DeadlockDetectedError where
-        others were in the way: then nothing was recorded. Where `connection` is given, it happens in the transaction
-        that is open there, under whatever statement_timeout that has.
+        others were in the way, LedgerLocked where somebody's lock is, at once if `around`: then nothing was recorded.
+        Where `connection` is given, it happens in the transaction that is open there, under whatever bounds that has.
         """
         args = (*_columns(batch), cleared, kind)
         if connection is None:
-            async with _opened(self._intake).lent() as own:
+            intake = _opened(self._intake)
+            async with intake.transaction(bounds.AROUND) if around else intake.lent() as own:
                 (row,) = await own.fetch(self._sql["record_batch"], *args)
         else:
             (row,) = await connection.fetch(self._sql["record_batch"], *args, timeout=PATIENT_TIMEOUT)
         return _assembled(batch, row)
+
+    async def locked(self, user_ids: Collection[int]) -> set[int]:
+        """Those whose total somebody else has locked."""
+        try:
+            async with _opened(self._intake).transaction(bounds.AROUND) as connection:
+                rows = await connection.fetch(self._sql["locked_totals"], list(user_ids))
+        except LedgerLocked:
+            return set(user_ids)  # the table is
+        return {user_id for (user_id,) in rows}
 
     async def recorded(self, batch: Sequence[Submission]) -> list[Twin]:
         """What became of submissions that met a concurrent twin."""

@@ -1,14 +1,15 @@
 """Recording: a batch of submissions -> the ledger -> what each came to, and what the store must hear of it.
 
 Owns how a batch is brought home whatever is in it: a bad submission is looked for by halving and answered alone, a
-concurrent twin is looked up, a lost deadlock is tried again. Owns the outbox rows that the store has by now, until a
-statement takes them along. Must never let a submission out without an outcome, or tell the store anything uncommitted.
+concurrent twin is looked up, a lost deadlock is tried again, what meets a lock of somebody else's is set apart. Owns
+the outbox rows that the store has by now, until a statement takes them along. Must never let a submission out without
+an outcome, or without having been set apart, or tell the store anything uncommitted.
 Assumes that no (user, submission id) pair is twice in a batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -16,7 +17,7 @@ import asyncpg
 
 from realtime.batching import halves
 from realtime.boards import ALL_TIME, Board, told_boards
-from realtime.errors import EpochMoved, LedgerUnavailable
+from realtime.errors import EpochMoved, LedgerLocked, LedgerUnavailable
 from realtime.standings import Profile, Row
 from realtime.submissions import Accepted, Outcome, Rejected, Submission
 
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 ATTEMPTS: Final = 5
 """How often a batch that lost a deadlock or met a vanished twin is tried again."""
 
+LOCKS: Final = 24
+"""Statements that may meet a lock until all that is left of a batch counts as locked."""
+
 _OUT_OF_RANGE = (asyncpg.CheckViolationError, asyncpg.NumericValueOutOfRangeError)
 _REPEATABLE = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 
@@ -33,7 +37,10 @@ _REPEATABLE = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 class Ledger(Protocol):
     """What recording needs of PostgreSQL."""
 
-    async def record_batch(self, batch: Sequence[Submission], cleared: Sequence[int]) -> list[Recorded]: ...
+    async def record_batch(
+        self, batch: Sequence[Submission], cleared: Sequence[int], *, around: bool
+    ) -> list[Recorded]: ...
+    async def locked(self, user_ids: Collection[int]) -> set[int]: ...
     async def recorded(self, batch: Sequence[Submission]) -> list[Twin]: ...
     async def clear_outbox(self, ids: Sequence[int]) -> None: ...
 
@@ -50,6 +57,8 @@ class Recording:
 
     def __init__(self) -> None:
         self.outcomes: list[tuple[Submission, Outcome]] = []
+        self.held: list[Submission] = []
+        """What has no outcome: somebody else's lock is in its way."""
         self.profiles: list[Profile] = []
         self.outbox_ids: list[int] = []
         # One row for each user on a board: a batch cut in halves meets a user twice, and a script that is told both
@@ -116,38 +125,70 @@ class Recorder:
         if ids:
             await self._ledger.clear_outbox(ids)
 
-    async def record(self, batch: Sequence[Submission]) -> Recording:
-        """Records a batch. Raises LedgerUnavailable: whatever became of it, it may be recorded again."""
+    async def record(self, batch: Sequence[Submission], *, around: bool = False) -> Recording:
+        """Records a batch; `around` locks that are likely, without waiting for one.
+
+        Raises LedgerUnavailable: whatever became of it, it may be recorded again.
+        """
         result = Recording()
-        await self._record_into(result, batch, ATTEMPTS)
+        await self._record_into(result, batch, ATTEMPTS, LOCKS if around else 0)
         return result
 
-    async def _record_into(self, result: Recording, batch: Sequence[Submission], attempts: int) -> None:
+    async def locked(self, user_ids: Collection[int]) -> set[int]:
+        """Those of whom somebody else holds what a score of theirs would change. Raises LedgerUnavailable."""
+        return await self._ledger.locked(user_ids)
+
+    async def _record_into(
+        self, result: Recording, batch: Sequence[Submission], attempts: int, locks: int
+    ) -> int:
+        """`locks` is how many statements may meet a lock yet, 0 before the first has; returns what is left of them."""
+        if locks == 1:
+            result.held += batch
+            return 1
         cleared, self._stored = self._stored, []
         try:
-            rows = await self._ledger.record_batch(batch, cleared)
+            rows = await self._ledger.record_batch(batch, cleared, around=locks > 0)
+        except LedgerLocked:
+            self._stored += cleared
+            return await self._around(result, batch, attempts, locks)
         except _OUT_OF_RANGE:
             self._stored += cleared
             if len(batch) == 1:
                 result.outcomes.append((batch[0], out_of_range(batch[0])))
-                return
-            for half in halves(len(batch)):
-                await self._record_into(result, batch[half], attempts)
-            return
+                return locks
+            return await self._halved(result, batch, attempts, locks)
         except _REPEATABLE:
             self._stored += cleared
             if attempts == 0:
                 raise LedgerUnavailable("deadlocks again and again") from None
-            await self._record_into(result, batch, attempts - 1)
-            return
+            return await self._record_into(result, batch, attempts - 1, locks)
         except BaseException:
             self._stored += cleared
             raise
         twins = result.take(batch, rows)
-        if twins:
-            await self._meet(result, twins, attempts)
+        return await self._meet(result, twins, attempts, locks) if twins else locks
 
-    async def _meet(self, result: Recording, twins: Sequence[Submission], attempts: int) -> None:
+    async def _halved(self, result: Recording, batch: Sequence[Submission], attempts: int, locks: int) -> int:
+        for half in halves(len(batch)):
+            locks = await self._record_into(result, batch[half], attempts, locks)
+        return locks
+
+    async def _around(self, result: Recording, batch: Sequence[Submission], attempts: int, locks: int) -> int:
+        """Sets apart what a lock is in the way of, and records the others.
+
+        Locked rows can be seen. What cannot, a row that somebody else is just making, is looked for by halving.
+        """
+        if locks > 0:
+            if len(batch) > 1:
+                return await self._halved(result, batch, attempts, locks - 1)
+            result.held += batch
+            return locks - 1
+        locked = await self._ledger.locked({submission.user_id for submission in batch})
+        result.held += [submission for submission in batch if submission.user_id in locked]
+        others = [submission for submission in batch if submission.user_id not in locked]
+        return await self._record_into(result, others, attempts, LOCKS) if others else LOCKS
+
+    async def _meet(self, result: Recording, twins: Sequence[Submission], attempts: int, locks: int) -> int:
         """Answers submissions whose id was in somebody else's unfinished statement."""
         gone: list[Submission] = []
         for submission, twin in zip(twins, await self._ledger.recorded(twins), strict=True):
@@ -160,7 +201,8 @@ class Recorder:
         if gone:
             if attempts == 0:
                 raise LedgerUnavailable("twins vanish again and again")
-            await self._record_into(result, gone, attempts - 1)
+            return await self._record_into(result, gone, attempts - 1, locks)
+        return locks
 
 
 async def tell(ranks: Ranks, recording: Recording, now: datetime) -> None:

@@ -95,6 +95,13 @@ FROM moment, (
     WHERE (SELECT count(*) FROM fresh) < (SELECT count(*) FROM judged WHERE verdict IS NULL)
 ) AS of_twins;
 
+-- name: locked_totals
+-- Those of $1 bigint[] users whose total somebody else has locked, as a batch with a score of theirs would find it.
+WITH free AS MATERIALIZED (
+    SELECT user_id FROM user_total_scores WHERE user_id = ANY ($1::bigint[]) FOR NO KEY UPDATE SKIP LOCKED
+)
+SELECT user_id FROM user_total_scores WHERE user_id = ANY ($1::bigint[]) AND user_id NOT IN (SELECT user_id FROM free);
+
 -- name: recorded
 -- What became of submissions that met a concurrent twin: $1 bigint[] user ids, $2 text[] submission ids, $3 int[]
 -- scores, $4 text[] reasons, $5 timestamptz[] moments. The twin has committed (or is gone) when this is asked: the
