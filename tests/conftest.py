@@ -9,6 +9,7 @@ what is there, and of the store only `leaderboard:*` is touched.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import gc
 import os
 import shutil
@@ -43,6 +44,7 @@ from realtime.rebuild import Rebuilder, epoch_name
 from realtime.services import Services
 from realtime.settings import Settings
 from tests.clients import PATIENCE, Client
+from tests.shifted import ShiftedPostgres, shifted_postgres
 
 # Real stores answer when they answer; a slow machine is no failure of a law.
 hypothesis_settings.register_profile("realtime", deadline=None)
@@ -224,6 +226,35 @@ def empty_dsn(databases: Databases) -> Iterator[str]:
     name = databases.create(migrated=False)
     yield databases.url_of(name)
     databases.drop(name)
+
+
+@pytest.fixture(scope="session")
+def shifted_server() -> Iterator[tuple[ShiftedPostgres, Databases]]:
+    """The PostgreSQL whose clock tests set, and the maker of its databases."""
+    with ExitStack() as stack:
+        server = stack.enter_context(shifted_postgres(FAST_POSTGRES))
+        runner = stack.enter_context(asyncio.Runner(loop_factory=asyncio.new_event_loop))
+        made = Databases(server.url, runner)
+        stack.callback(made.close)
+        yield server, made
+
+
+@pytest.fixture
+def shifted(shifted_server: tuple[ShiftedPostgres, Databases]) -> Iterator[ShiftedPostgres]:
+    """A PostgreSQL whose clock this test sets, with a migrated database of its own."""
+    server, databases = shifted_server
+    name = databases.take()
+    yield dataclasses.replace(server, url=databases.url_of(name))
+    server.shift(0)
+    databases.give_back(name)
+
+
+@pytest.fixture
+async def shifted_sql(shifted: ShiftedPostgres) -> AsyncIterator[asyncpg.Connection]:
+    """A plain connection to that one."""
+    connection = await asyncpg.connect(shifted.url)
+    yield connection
+    await connection.close()
 
 
 @pytest.fixture
