@@ -20,8 +20,8 @@ PACKAGE = Path(realtime.__file__).parent
 LAYERS: dict[str, tuple[str, ...]] = {
     # No asyncio, clock, environment or chance: `now` is an argument.
     "L0 pure": (
-        "errors", "submissions", "usernames", "boards", "standings", "batching", "pacing", "limits", "settings",
-        "frames", "wire", "states", "score_file",
+        "errors", "normal_forms", "submissions", "usernames", "boards", "standings", "batching", "pacing", "limits",
+        "settings", "frames", "wire", "states", "score_file",
     ),
     # One foreign library each, or one part of the system.
     "L1 adapters": (
@@ -58,6 +58,9 @@ KNOWN_TO = {
     "pogo_core": {"migrations"},
     "jwt": {"tokens"},
     "argon2": {"accounts"},
+    "regex": {"usernames"},
+    "emoji": {"usernames"},
+    "unicodedata2": {"normal_forms"},
     "prometheus_client": {"metrics"},
     "typer": {"cli"},
     "rich": {"progress"},
