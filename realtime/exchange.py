@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from realtime import wire
 from realtime.errors import RealtimeError
-from realtime.submissions import ID_MAX, Rejected, whole_number
+from realtime.submissions import ID_MAX, Rejected, written_number
 
 PAGE_LIMIT: Final = 1_000
 """Rows of one page."""
@@ -83,16 +83,9 @@ def number_in_query(request: Request, name: str, default: int, low: int, high: i
     text = request.query_params.get(name)
     if text is None:
         return default
-    return number_of(text, name, low, high)
-
-
-def number_of(text: str, name: str, low: int, high: int) -> int:
-    """A whole number within bounds, as people write it. Raises RealtimeError `bad_message`, `out_of_range`."""
-    if not (text.isascii() and text.removeprefix("-").isdigit() and len(text) <= 20):
-        raise RealtimeError("bad_message", f"{name} must be a whole number.")
-    return whole_number(int(text), name, low, high)
+    return written_number(text, name, low, high)
 
 
 def user_in_path(request: Request) -> int:
     """The user that the path names."""
-    return number_of(request.path_params["user_id"], "user_id", 1, ID_MAX)
+    return written_number(request.path_params["user_id"], "user_id", 1, ID_MAX)

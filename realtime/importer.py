@@ -27,7 +27,7 @@ from realtime.players import Players
 from realtime.postgres import PATIENT_TIMEOUT
 from realtime.recording import Ranks, Recorder, Recording
 from realtime.score_file import BadRow, FileRow
-from realtime.submissions import Accepted, Outcome, Rejected, Submission
+from realtime.submissions import CLOCK_GRACE, Accepted, Outcome, Rejected, Submission
 
 if TYPE_CHECKING:
     from realtime.postgres import Recorded, Twin
@@ -124,7 +124,7 @@ class Importer:
         for row in batch:
             if isinstance(row, BadRow):
                 bad.append(row)
-            elif row.created_at > now:  # here as well as in the statement: no player is made for it
+            elif row.created_at > now + CLOCK_GRACE:  # here as well as in the statement: no player is made for it
                 bad.append(BadRow(row.line, "created_at lies in the future."))
             else:
                 good.append(row)

@@ -107,7 +107,7 @@ def message(
 FROM_CLIENT: Final[dict[str, Schema]] = {
     "subscribe": message(
         "subscribe", "Follow a board, from `since` on where you still hold that state.", {"board": BOARD},
-        {"since": {"type": ["object", "null"], "properties": {"epoch": {"type": "string"}, "version": whole()},
+        {"since": {"type": ["object", "null"], "properties": {"epoch": {"type": "string"}, "version": whole(0, ID_MAX)},
                    "required": ["epoch", "version"]}},
     ),
     "unsubscribe": message("unsubscribe", "Follow it no more.", {"board": BOARD}),

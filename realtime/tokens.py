@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from realtime.errors import RealtimeError, StartupError
 from realtime.settings import Settings
-from realtime.submissions import ID_MAX
+from realtime.submissions import CLOCK_GRACE, ID_MAX
 
 SECRET_BYTES: Final = 32
 RSA_BITS: Final = 2048
@@ -178,12 +178,13 @@ class Tokens:
     def verify(self, token: str, now: datetime) -> Identity:
         """Whom a token speaks for. Raises RealtimeError `expired` or `unauthorized`.
 
-        Time is the argument's, which is PostgreSQL's, and not the host's.
+        Time is the argument's, which is PostgreSQL's, and not the host's. Whoever signs elsewhere has a clock of their
+        own, so a token may be used CLOCK_GRACE before its nbf; iat decides nothing.
         """
         identity, begins = _identity(self._claims(token))
         if now >= identity.expires_at:
             raise RealtimeError("expired", "The token has expired. Ask for a new one.")
-        if begins > now.timestamp():
+        if not begins <= (now + CLOCK_GRACE).timestamp():
             raise RealtimeError("unauthorized", "The token is not valid yet.")
         return identity
 

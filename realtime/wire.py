@@ -172,9 +172,9 @@ def _since(value: Any) -> Since | None:
     if value is None:
         return None
     epoch, version = (value.get("epoch"), value.get("version")) if type(value) is dict else (None, None)
-    if type(epoch) is not str or type(version) is not int:
+    if type(epoch) is not str or version is None:
         raise RealtimeError("bad_message", 'since must be {"epoch":text,"version":number}.')
-    return Since(epoch, version)
+    return Since(epoch, whole_number(version, "since.version", 0, ID_MAX))
 
 
 def _auth(fields: Mapping[str, Any]) -> Auth:
@@ -196,6 +196,11 @@ _READERS: Final[dict[str, Callable[[Mapping[str, Any]], Message]]] = {
 def moment(value: datetime) -> str:
     """A moment (aware, UTC) as the wire shows it: ISO 8601, milliseconds, Z."""
     return value.strftime("%Y-%m-%dT%H:%M:%S.") + f"{value.microsecond // 1000:03}Z"
+
+
+def exact_moment(value: datetime) -> str:
+    """The same with all that PostgreSQL keeps, its microseconds: what is read so can be handed in again."""
+    return value.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def hello(now: datetime) -> bytes:

@@ -8,6 +8,8 @@
 --   ords, verdicts, verdict_weeks, seen_totals, seen_weeks  the submissions that are not recorded, by their place in the
 --            batch, from 1: duplicate, conflict, unknown, hidden, range, future; for a duplicate the user's total and week
 --            as this statement saw them
+-- An empty reason is none, and comes as NULL; rows of before may have it. A moment that went through a clock of milliseconds,
+-- as JavaScript's, is the same.
 --   users, totals, versions, hidden                    each user with a fresh one: total, version, whether banned
 --   new_users, usernames, user_versions                those whose total row is new
 --   week_users, weeks, week_scores, week_versions      each user and week with a fresh one
@@ -28,12 +30,12 @@ WITH moment AS MATERIALIZED (
            CASE
                -- First: what was recorded has the same outcome for ever, also once the player is banned or deleted.
                WHEN old.id IS NOT NULL THEN
-                   CASE WHEN old.score_added = i.score_added AND old.reason IS NOT DISTINCT FROM i.reason
-                             AND (i.created_at IS NULL OR i.created_at = old.created_at)
+                   CASE WHEN old.score_added = i.score_added AND nullif(old.reason, '') IS NOT DISTINCT FROM i.reason
+                             AND (i.created_at IS NULL OR i.created_at IN (old.created_at, date_trunc('milliseconds', old.created_at)))
                         THEN 'duplicate' ELSE 'conflict' END
                WHEN t.hidden IS NOT FALSE AND (u.id IS NULL OR u.deleted_at IS NOT NULL) THEN 'unknown'
                WHEN t.hidden THEN 'hidden'
-               WHEN i.created_at > moment.now THEN 'future'
+               WHEN i.created_at > moment.now + interval '5 seconds' THEN 'future'  -- submissions.CLOCK_GRACE
                WHEN abs(coalesce(t.total_score, 0) + i.score_added) > 9007199254740992 THEN 'range'
            END AS verdict
     FROM unnest($1::bigint[], $2::text[], $3::int[], $4::text[], $5::timestamptz[])
@@ -108,8 +110,8 @@ SELECT user_id FROM user_total_scores WHERE user_id = ANY ($1::bigint[]) AND use
 -- insert that met it waited for its end. outcome: duplicate, conflict, or gone (the twin rolled back: record again).
 SELECT i.user_id,
        CASE WHEN old.id IS NULL THEN 'gone'
-            WHEN old.score_added = i.score_added AND old.reason IS NOT DISTINCT FROM i.reason
-                 AND (i.created_at IS NULL OR i.created_at = old.created_at) THEN 'duplicate'
+            WHEN old.score_added = i.score_added AND nullif(old.reason, '') IS NOT DISTINCT FROM i.reason
+                 AND (i.created_at IS NULL OR i.created_at IN (old.created_at, date_trunc('milliseconds', old.created_at))) THEN 'duplicate'
             ELSE 'conflict' END AS outcome,
        t.total_score, w.score AS week_score
 FROM unnest($1::bigint[], $2::text[], $3::int[], $4::text[], $5::timestamptz[])

@@ -691,7 +691,7 @@ async def test_ids_and_scores_beyond_their_range_are_refused(
 
 async def test_strange_text_is_kept_as_it_came_and_is_only_text(server: RunningServer, make_users: MakeUsers) -> None:
     (a,) = await make_users(1)
-    reasons = ["'; DROP TABLE users; --", "<script>alert(1)</script>", "\u202edrow", "%s %d {0} ${x}", "🏆" * 255, ""]
+    reasons = ["'; DROP TABLE users; --", "<script>alert(1)</script>", "\u202edrow", "%s %d {0} ${x}", "🏆" * 255]
     for reason in reasons:
         (outcome,) = await submit(server, [(a, 1)], reason=reason)
         assert outcome["type"] == "accepted"

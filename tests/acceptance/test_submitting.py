@@ -278,3 +278,82 @@ async def test_what_was_acknowledged_stands_when_the_server_is_killed(
 
         await eventually(shown)
         assert await worker.stop() == 0
+
+
+# Engines with one type of number, clocks that are ahead, logs ------------------------------------------------------
+
+
+async def test_whole_numbers_may_be_written_as_doubles_wherever_one_is_taken(
+    server: RunningServer, make_users: MakeUsers
+) -> None:
+    (user,) = await make_users(1)
+    headers = server.bearer(None, "submit:any", "admin")
+    one = await server.http.post(
+        "/scores", content=f'{{"submission_id":"a","user_id":{user}.0,"score_added":5.0}}', headers=headers
+    )
+    assert (one.status_code, one.json()["total_score"], one.json()["user_id"]) == (200, 5, user)
+    rows = ",".join(
+        f'{{"submission_id":"{number}","user_id":{user},"score_added":{number}}}'
+        for number in ("1e2", "-3.0", "-0.0", "5.5", "1e400", "2147483648.0", "9007199254740993.0")
+    )
+    several = await server.http.post("/scores", content=f"[{rows}]", headers=headers)
+    outcomes = [row.get("code", row["type"]) for row in several.json()["results"]]
+    assert outcomes == ["accepted"] * 3 + ["bad_message"] + ["out_of_range"] * 3
+    again = await server.http.post(
+        "/scores", json={"submission_id": "a", "user_id": user, "score_added": 5}, headers=headers
+    )
+    assert (again.json()["duplicate"], again.json()["total_score"]) == (True, 102)
+    for path, status in (
+        (f"/boards/all_time/users/{user}.0?neighbours=1e0", 200),
+        ("/boards/all_time?limit=5.0&offset=0e0", 200),
+        (f"/users/{user}.0/transactions?before=1e15&limit=10.0", 200),
+        ("/boards/all_time?limit=5.5", 400),
+        ("/boards/all_time?limit=nan", 400),
+        ("/boards/all_time?limit=1e400", 422),
+        (f"/boards/all_time/users/{user}.5", 400),
+        ("/boards/all_time/users/9007199254740993.0", 422),
+    ):
+        assert (await server.http.get(path, headers=headers)).status_code == status, path
+
+
+async def test_a_socket_takes_them_too(server: RunningServer, make_users: MakeUsers) -> None:
+    (user,) = await make_users(1)
+    player = await server.client(server.token(user, "submit"))
+    await player.subscribe("all_time")
+    accepted = await player.ask("submit", submission_id="a", score_added=5.0, user_id=float(user))
+    assert (accepted["type"], accepted["total_score"]) == ("accepted", 5)
+    await player.shows("all_time", [(user, "player-1", 5)])
+    await player.send("watch", board="all_time", user_id=float(user))
+    assert (await player.until("rank"))["rank"] == 1
+    held = player.follower.boards["all_time"]
+    back = await server.client()
+    back.follower = player.follower
+    since = {"epoch": held.epoch, "version": float(held.version)}
+    assert (await back.ask("subscribe", board="all_time", since=since))["resumed"] is True
+
+
+async def test_an_admin_s_clock_may_be_a_little_ahead(server: RunningServer, make_users: MakeUsers) -> None:
+    (user,) = await make_users(1)
+    for ahead, status in ((timedelta(milliseconds=700), 200), (timedelta(seconds=30), 422)):
+        at = (server.services.clock.now() + ahead).isoformat().lower()
+        row = {"submission_id": str(ahead), "user_id": user, "score_added": 5, "created_at": at}
+        answer = await server.http.post("/scores", json=row, headers=server.bearer(None, "admin"))
+        assert answer.status_code == status, answer.text
+
+
+async def test_a_log_says_all_and_can_be_handed_in_again(
+    server: RunningServer, sql: asyncpg.Connection, make_users: MakeUsers
+) -> None:
+    (user,) = await make_users(1)
+    for number, reason in enumerate((None, "", "win"), 1):
+        row = {"submission_id": f"s-{number}", "score_added": number, "reason": reason}
+        assert (await server.http.post("/scores", json=row, headers=server.bearer(user))).status_code == 200
+    kept = {name: at for name, at in await sql.fetch("SELECT submission_id, created_at FROM user_score_transactions")}
+    log = (await server.http.get(f"/users/{user}/transactions", headers=server.bearer(user))).json()["transactions"]
+    shown = {row["submission_id"]: datetime.fromisoformat(row["created_at"]) for row in log}
+    assert shown == kept, "to the microsecond"
+    again = await server.http.post(
+        "/scores", json=[row | {"user_id": user} for row in log], headers=server.bearer(None, "admin")
+    )
+    assert [(row["type"], row["duplicate"]) for row in again.json()["results"]] == [("accepted", True)] * 3
+    assert await total(sql, user) == 6

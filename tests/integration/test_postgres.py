@@ -21,7 +21,7 @@ from realtime.clock import Clock
 from realtime.errors import LedgerUnavailable
 from realtime.postgres import Ledger, OutboxRow, Recorded
 from realtime.standings import Profile, Row, in_order
-from realtime.submissions import INT_MAX, INT_MIN, TOTAL_MAX, Submission
+from realtime.submissions import CLOCK_GRACE, INT_MAX, INT_MIN, TOTAL_MAX, Submission
 from tests.conftest import Databases, MakeUsers
 
 MONDAY = datetime(2026, 3, 2, tzinfo=UTC)
@@ -118,6 +118,7 @@ async def test_each_row_of_a_batch_has_its_own_outcome_in_order(
         (5, None, None, "conflict"),
         (5, "", None, "conflict"),
         (5, "r", MONDAY + MICROSECOND, "conflict"),
+        (5, "r", MONDAY + timedelta(milliseconds=1), "conflict"),
     ],
 )
 async def test_the_same_id_is_the_same_score_or_a_conflict(
@@ -165,6 +166,40 @@ async def test_nothing_is_unknown_about_the_absence_of_a_reason(ledger: Ledger, 
     (user,) = await make_users(1)
     assert await outcomes(ledger, submission(user, "a", 5, None)) == ["accepted"]
     assert await outcomes(ledger, submission(user, "a", 5, None)) == ["duplicate"]
+
+
+async def test_an_empty_reason_of_before_is_none(
+    ledger: Ledger, sql: asyncpg.Connection, make_users: MakeUsers
+) -> None:
+    (user,) = await make_users(1)
+    assert await outcomes(ledger, submission(user, "a", 5, "")) == ["accepted"]
+    assert await outcomes(ledger, submission(user, "a", 5, None)) == ["duplicate"]
+    assert [twin.outcome for twin in await ledger.recorded([submission(user, "a", 5)])] == ["duplicate"]
+
+
+@pytest.mark.parametrize(
+    ("shown", "outcome"),
+    [(123_456, "duplicate"), (123_000, "duplicate"), (123_400, "conflict"), (124_000, "conflict"), (0, "conflict")],
+)
+async def test_a_moment_that_lost_its_microseconds_is_the_same(
+    ledger: Ledger, make_users: MakeUsers, shown: int, outcome: str
+) -> None:
+    (user,) = await make_users(1)
+    await ledger.record_batch([submission(user, "a", 5, None, MONDAY.replace(microsecond=123_456))], [])
+    again = submission(user, "a", 5, None, MONDAY.replace(microsecond=shown))
+    assert await outcomes(ledger, again) == [outcome]
+    assert [twin.outcome for twin in await ledger.recorded([again])] == [outcome]
+
+
+async def test_a_moment_a_little_ahead_is_a_clock_that_is_and_further_ahead_the_future(
+    ledger: Ledger, make_users: MakeUsers
+) -> None:
+    (user,) = await make_users(1)
+    for ahead, outcome in ((CLOCK_GRACE - timedelta(seconds=1), "accepted"), (CLOCK_GRACE * 2, "future")):
+        moment = await ledger.fetch("moment")
+        given = submission(user, outcome, 5, None, moment[0][0] + ahead)
+        assert await outcomes(ledger, given) == [outcome]
+    assert f"interval '{CLOCK_GRACE.seconds} seconds'" in ledger.query("record_batch"), "one grace everywhere"
 
 
 async def test_ids_are_told_apart_to_the_byte(ledger: Ledger, make_users: MakeUsers) -> None:

@@ -20,6 +20,7 @@ from realtime.submissions import (
     parse_submission,
     submission_id_of,
     whole_number,
+    written_number,
 )
 
 GOOD = {"submission_id": "m-81-p7", "score_added": 100, "reason": "win", "user_id": 7}
@@ -54,7 +55,8 @@ def test_a_submission_is_read() -> None:
         ({"score_added": "5"}, "bad_message", "whole number"),
         ({"score_added": True}, "bad_message", "whole number"),
         ({"score_added": 1.5}, "bad_message", "whole number"),
-        ({"score_added": float("inf")}, "bad_message", "whole number"),
+        ({"score_added": float("inf")}, "out_of_range", str(INT_MAX)),  # what a parser makes of 1e400
+        ({"score_added": float("-inf")}, "out_of_range", str(INT_MIN)),
         ({"score_added": float("nan")}, "bad_message", "whole number"),
         ({"score_added": INT_MAX + 1}, "out_of_range", str(INT_MAX)),
         ({"score_added": INT_MIN - 1}, "out_of_range", str(INT_MIN)),
@@ -67,10 +69,14 @@ def test_a_submission_is_read() -> None:
         ({"user_id": "7"}, "bad_message", "user_id"),
         ({"user_id": False}, "bad_message", "user_id"),
         ({"user_id": 0}, "out_of_range", "user_id"),
+        ({"user_id": 7.5}, "bad_message", "whole number"),
+        ({"user_id": 9007199254740993.0}, "out_of_range", "user_id"),
+        ({"score_added": 2147483648.0}, "out_of_range", str(INT_MAX)),
         ({"user_id": -7}, "out_of_range", "user_id"),
         ({"user_id": ID_MAX + 1}, "out_of_range", "user_id"),
         ({"user_id": None}, "bad_message", "names no user"),
         ({"created_at": 5}, "bad_message", "2026-11-23T10:00:00Z"),
+        ({"created_at": "2026-11-23T10:00:61Z"}, "bad_message", "2026-11-23T10:00:00Z"),
         ({"created_at": "yesterday"}, "bad_message", "2026-11-23T10:00:00Z"),
         ({"created_at": "2026-11-23T10:00:00"}, "bad_message", "zone"),
         ({"created_at": "1969-12-31T23:59:59Z"}, "out_of_range", "1970"),
@@ -91,7 +97,52 @@ def test_ids_of_every_allowed_length_pass(length: int) -> None:
 
 def test_lengths_are_characters_as_postgresql_counts_them() -> None:
     assert parse_submission({**GOOD, "reason": "👍" * 255}, None).reason == "👍" * 255
-    assert parse_submission({**GOOD, "reason": ""}, None).reason == ""
+
+
+def test_an_empty_reason_is_none() -> None:
+    assert parse_submission({**GOOD, "reason": ""}, None) == parse_submission({**GOOD, "reason": None}, None)
+
+
+@pytest.mark.parametrize(("value", "whole"), [(5.0, 5), (1e2, 100), (-0.0, 0), (-3.0, -3), (float(INT_MAX), INT_MAX)])
+def test_a_whole_number_may_come_as_a_double(value: float, whole: int) -> None:
+    submission = parse_submission({**GOOD, "score_added": value, "user_id": 7.0}, None)
+    assert (submission.score_added, submission.user_id) == (whole, 7)
+    assert type(submission.score_added) is type(submission.user_id) is int, "it goes on as what it is"
+
+
+@pytest.mark.parametrize(
+    ("text", "whole"),
+    [
+        ("5", 5), ("+5", 5), ("-5", -5), ("007", 7), ("5.0", 5), ("5.000", 5), ("1e2", 100), ("1.5E1", 15),
+        ("100e-2", 1), ("-0.0", 0), ("0e9999", 0), ("9007199254740991", ID_MAX), ("9007199254740991.0", ID_MAX),
+    ],
+)  # fmt: skip
+def test_a_written_number_is_taken_for_what_it_says(text: str, whole: int) -> None:
+    assert written_number(text, "n", -ID_MAX, ID_MAX) == whole
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("", "bad_message"), ("5.5", "bad_message"), ("1e-1", "bad_message"), ("5.", "bad_message"),
+        (".5", "bad_message"), ("5.00000000000000000000001", "bad_message"), ("1e-9999", "bad_message"),
+        ("nan", "bad_message"), ("inf", "bad_message"), ("1_0", "bad_message"), ("\u0661", "bad_message"),
+        (" 5", "bad_message"), ("5\n", "bad_message"), ("0x5", "bad_message"), ("1,0", "bad_message"),
+        ("--5", "bad_message"), ("1e99999999999", "bad_message"), ("9" * 5_000, "bad_message"),
+        ("9007199254740992", "out_of_range"), ("9007199254740993.0", "out_of_range"),
+        ("1e400", "out_of_range"), ("-1e9999", "out_of_range"), ("9" * 400, "out_of_range"),
+    ],
+)  # fmt: skip
+def test_what_is_written_and_no_whole_number_within_bounds_is_refused(text: str, code: str) -> None:
+    with pytest.raises(RealtimeError) as caught:
+        written_number(text, "n", -ID_MAX, ID_MAX)
+    assert caught.value.code == code
+
+
+@given(st.integers(-(2**60), 2**60), st.integers(0, 30), st.integers(0, 30))
+def test_however_a_whole_number_is_written_it_is_that_number(value: int, zeros: int, power: int) -> None:
+    for text in (f"{value}.{'0' * (zeros + 1)}", f"{value}{'0' * power}e-{power}", f"{value}e0"):
+        assert written_number(text, "n", -(2**60), 2**60) == value
 
 
 def test_bounds_themselves_pass() -> None:
@@ -122,6 +173,22 @@ def test_no_fields_raise_anything_else_and_what_passes_fits_the_tables(fields: d
     for text in (submission.submission_id, submission.reason or ""):
         assert "\x00" not in text
         text.encode()
+
+
+@pytest.mark.parametrize(
+    ("text", "at"),
+    [
+        ("2026-11-23t10:00:00z", datetime(2026, 11, 23, 10, tzinfo=UTC)),
+        ("2026-11-23 10:00:00z", datetime(2026, 11, 23, 10, tzinfo=UTC)),
+        ("2026-11-23T10:00:00.5Z", datetime(2026, 11, 23, 10, 0, 0, 500_000, tzinfo=UTC)),
+        ("2026-11-23T10:00:00.123456789Z", datetime(2026, 11, 23, 10, 0, 0, 123_456, tzinfo=UTC)),
+        ("2026-11-23T10:00:00-00:00", datetime(2026, 11, 23, 10, tzinfo=UTC)),
+        ("2016-12-31T23:59:60Z", datetime(2016, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)),
+        ("2016-12-31t18:59:60.25-05:00", datetime(2016, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)),
+    ],
+)
+def test_moments_are_read_as_rfc_3339_allows_them(text: str, at: datetime) -> None:
+    assert parse_moment(text, "created_at") == at
 
 
 @given(anything | st.datetimes().map(datetime.isoformat) | st.from_regex(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}Z"))

@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from realtime.errors import RealtimeError, StartupError
+from realtime.submissions import CLOCK_GRACE
 from realtime.tokens import TOKEN_LENGTH, Identity, Tokens, public_keys, read_keys, secret_keys
 
 NOW = datetime(2026, 11, 23, 10, tzinfo=UTC)
@@ -71,7 +72,15 @@ def test_it_ends_on_the_second() -> None:
 def test_it_does_not_count_before_its_time() -> None:
     token = jwt.encode({"exp": EXP, "nbf": EXP - 60}, SECRET)
     assert code_of(token) == "unauthorized"
-    assert tokens().verify(token, NOW + HOUR - timedelta(seconds=60))
+    begins = NOW + HOUR - timedelta(seconds=60)
+    assert tokens().verify(token, begins)
+    assert tokens().verify(token, begins - CLOCK_GRACE), "whoever signs may have a clock that is ahead"
+    assert code_of(token, now=begins - CLOCK_GRACE - timedelta(milliseconds=1)) == "unauthorized"
+
+
+def test_a_token_of_a_clock_that_is_ahead_counts_at_once() -> None:
+    token = jwt.encode({"exp": EXP, "iat": NOW.timestamp() + 3, "nbf": NOW.timestamp() + 3}, SECRET)
+    assert tokens().verify(token, NOW)
 
 
 def test_an_unknown_scope_is_not_made_and_means_nothing() -> None:
@@ -110,6 +119,7 @@ def test_who_acts_is_told_without_the_token() -> None:
         {"exp": EXP, "boards": [1]},
         {"exp": EXP, "jti": 7},
         {"exp": EXP, "nbf": "now"},
+        {"exp": EXP, "nbf": float("nan")},
         {"exp": EXP, "aud": "somebody-else"},
     ],
     ids=str,
