@@ -24,7 +24,7 @@ from realtime.clock import Clock
 from realtime.connections import Connections
 from realtime.errors import LedgerLocked, LedgerUnavailable
 from realtime.failures import Failures, mapped
-from realtime.migrations import MIGRATION_LOCK
+from realtime.migrations import MIGRATION_LOCK, check_encoding
 from realtime.pulse import Pulse
 from realtime.standings import Profile, Row
 
@@ -79,8 +79,12 @@ class OutboxRow(NamedTuple):
 
 
 async def _is_pooled(connection: asyncpg.Connection[Any]) -> bool:
-    """Whether a pooler stands in between: then the process that answers is not the one that was connected to."""
+    """Whether a pooler stands in between: then the process that answers is not the one that was connected to.
+
+    Raises StartupError for a database that cannot keep every text.
+    """
     async with connection.transaction():
+        await check_encoding(connection)
         answering = await connection.fetchval("SELECT pg_backend_pid()")
     return bool(answering != connection.get_server_pid())
 
@@ -104,7 +108,7 @@ class Ledger:
         self._feeling = asyncio.Lock()
 
     async def open(self) -> None:
-        """Prepares the pools and reads the clock. Raises LedgerUnavailable."""
+        """Prepares the pools and reads the clock. Raises LedgerUnavailable, and StartupError for an unfit database."""
         await self._beat()
         assert self._pooled is not None
         of_both: dict[str, Any] = {"pooled": self._pooled, "pulse": self.pulse, "failures": self.failures}

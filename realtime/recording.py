@@ -1,14 +1,15 @@
 """Recording: a batch of submissions -> the ledger -> what each came to, and what the store must hear of it.
 
-Owns how a batch is brought home whatever is in it: a bad submission is looked for by halving and answered alone, a
-concurrent twin is looked up, a lost deadlock is tried again, what meets a lock of somebody else's is set apart. Owns
-the outbox rows that the store has by now, until a statement takes them along. Must never let a submission out without
-an outcome, or without having been set apart, or tell the store anything uncommitted.
+Owns how a batch is brought home whatever is in it: a submission that PostgreSQL refuses, for whatever reason, is looked
+for by halving and answered alone, a concurrent twin is looked up, a lost deadlock is tried again, what meets a lock of
+somebody else's is set apart. Owns the outbox rows that the store has by now, until a statement takes them along. Must
+never let a submission out without an outcome, or without having been set apart, or tell the store anything uncommitted.
 Assumes that no (user, submission id) pair is twice in a batch.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Final, Protocol
@@ -24,13 +25,28 @@ from realtime.submissions import Accepted, Outcome, Rejected, Submission
 if TYPE_CHECKING:
     from realtime.postgres import Recorded, Twin
 
+log = logging.getLogger(__name__)
+
 ATTEMPTS: Final = 5
 """How often a batch that lost a deadlock or met a vanished twin is tried again."""
 
 LOCKS: Final = 24
 """Statements that may meet a lock until all that is left of a batch counts as locked."""
 
+RETRY_REFUSED_MS: Final = 10_000
+
 _OUT_OF_RANGE = (asyncpg.CheckViolationError, asyncpg.NumericValueOutOfRangeError)
+_FOR_GOOD = (
+    asyncpg.DataError,
+    asyncpg.IntegrityConstraintViolationError,
+    asyncpg.WithCheckOptionViolationError,
+    asyncpg.PLPGSQLError,  # a trigger of the operator's
+)
+"""What PostgreSQL says of a row's content: it will say so again. Anything else may be over when the row comes again."""
+
+_RANGE_CONSTRAINTS: Final = "_exact_in_a_double"
+"""How constraints end that keep sums within their range."""
+
 _REPEATABLE = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 
 
@@ -61,6 +77,8 @@ class Recording:
         """What has no outcome: somebody else's lock is in its way."""
         self.profiles: list[Profile] = []
         self.outbox_ids: list[int] = []
+        self.refusals: list[asyncpg.PostgresError] = []
+        """What PostgreSQL said of submissions that nothing here expects to be refused."""
         # One row for each user on a board: a batch cut in halves meets a user twice, and a script that is told both
         # would compare both with what it read before either.
         self._totals: dict[int, Row] = {}
@@ -103,6 +121,15 @@ class Recording:
         if known is None or known.version != week_version:
             rows[user_id] = Row(user_id, week_version, None if hidden else week_score)
 
+    def refuse(self, submission: Submission, error: asyncpg.PostgresError) -> None:
+        """Takes over what PostgreSQL said of one submission alone."""
+        named = getattr(error, "constraint_name", None)
+        if isinstance(error, _OUT_OF_RANGE) and (named is None or named.endswith(_RANGE_CONSTRAINTS)):
+            self.outcomes.append((submission, out_of_range(submission)))
+            return
+        self.refusals.append(error)
+        self.outcomes.append((submission, _refused(submission, for_good=isinstance(error, _FOR_GOOD))))
+
     def closed(self, now: datetime) -> list[Board]:
         """The closed weeks that changed: the store does not hear of them, their views must."""
         return [board for board in map(Board, self._weeks) if board.is_closed(now)]
@@ -132,6 +159,9 @@ class Recorder:
         """
         result = Recording()
         await self._record_into(result, batch, ATTEMPTS, LOCKS if around else 0)
+        if result.refusals:
+            words = "PostgreSQL refused %d of %d submissions, the last one with: %s"
+            log.error(words, len(result.refusals), len(batch), result.refusals[-1], extra={"action": "batch"})
         return result
 
     async def locked(self, user_ids: Collection[int]) -> set[int]:
@@ -151,17 +181,17 @@ class Recorder:
         except LedgerLocked:
             self._stored += cleared
             return await self._around(result, batch, attempts, locks)
-        except _OUT_OF_RANGE:
-            self._stored += cleared
-            if len(batch) == 1:
-                result.outcomes.append((batch[0], out_of_range(batch[0])))
-                return locks
-            return await self._halved(result, batch, attempts, locks)
         except _REPEATABLE:
             self._stored += cleared
             if attempts == 0:
                 raise LedgerUnavailable("deadlocks again and again") from None
             return await self._record_into(result, batch, attempts - 1, locks)
+        except asyncpg.PostgresError as error:  # what says "not now" came as LedgerUnavailable
+            self._stored += cleared
+            if len(batch) == 1:
+                result.refuse(batch[0], error)
+                return locks
+            return await self._halved(result, batch, attempts, locks)
         except BaseException:
             self._stored += cleared
             raise
@@ -244,6 +274,14 @@ def conflict(submission: Submission) -> Rejected:
     """The outcome of an id that stands for something else already."""
     message = "This submission_id stands for another score of the same user. Use a new id for a new score."
     return Rejected(submission.submission_id, "submission_conflict", message)
+
+
+def _refused(submission: Submission, *, for_good: bool) -> Rejected:
+    if for_good:
+        message = "The database does not take this score, and will not: its log says why."
+        return Rejected(submission.submission_id, "bad_message", message)
+    message = "The database does not take this score now. Send it again, under the same submission_id."
+    return Rejected(submission.submission_id, "unavailable", message, RETRY_REFUSED_MS)
 
 
 def out_of_range(submission: Submission) -> Rejected:

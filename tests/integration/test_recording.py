@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -96,6 +96,56 @@ async def test_one_bad_row_in_a_thousand_costs_the_others_nothing(
     outcomes = by_id((await Recorder(beside).record([submission(user, "a") for user in users])).outcomes)
     assert [key for key, outcome in outcomes.items() if isinstance(outcome, Rejected)] == [(rich, "a")]
     assert await sql.fetchval("SELECT count(*) FROM user_score_transactions") == 998
+
+
+REFUSALS = {
+    "a trigger": (
+        """CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+           $$ BEGIN IF NEW.reason = 'odd' THEN RAISE EXCEPTION 'not this one'; END IF; RETURN NEW; END $$;
+           CREATE TRIGGER refusing BEFORE INSERT ON user_score_transactions FOR EACH ROW EXECUTE FUNCTION refuse()""",
+        "bad_message",
+    ),
+    "a rule for texts": (
+        "ALTER TABLE user_score_transactions ADD CONSTRAINT odd CHECK (reason IS DISTINCT FROM 'odd')",
+        "bad_message",
+    ),
+    "a text that cannot be converted": (
+        "ALTER TABLE user_score_transactions ADD CONSTRAINT odd"
+        " CHECK (convert_to(coalesce(reason, ''), 'LATIN1') IS NOT NULL)",
+        "bad_message",
+    ),
+    "rights of a row": (
+        """CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+           $$ BEGIN IF NEW.reason = 'odd' THEN RAISE insufficient_privilege; END IF; RETURN NEW; END $$;
+           CREATE TRIGGER refusing BEFORE INSERT ON user_score_transactions FOR EACH ROW EXECUTE FUNCTION refuse()""",
+        "unavailable",
+    ),
+}
+
+
+@pytest.fixture
+async def ruled(sql: asyncpg.Connection) -> AsyncIterator[asyncpg.Connection]:
+    """A connection by which rules may be made that go with the test."""
+    yield sql
+    await sql.execute("DROP FUNCTION IF EXISTS refuse CASCADE")
+    await sql.execute("ALTER TABLE user_score_transactions DROP CONSTRAINT IF EXISTS odd")
+
+
+@pytest.mark.parametrize(("rule", "code"), REFUSALS.values(), ids=list(REFUSALS))
+async def test_whatever_postgresql_says_of_one_row_the_others_are_recorded(
+    rule: str, code: str, beside: Beside, ruled: asyncpg.Connection, make_users: MakeUsers
+) -> None:
+    users = await make_users(60)
+    await ruled.execute(rule)
+    odd = "odd \U0001fa77" if "LATIN1" in rule else "odd"
+    batch = [submission(user, "a") for user in users]
+    batch[41] = batch[41]._replace(reason=odd)
+    outcomes = by_id((await Recorder(beside).record(batch)).outcomes)
+    ((key, refused),) = [(key, one) for key, one in outcomes.items() if isinstance(one, Rejected)]
+    assert key == (users[41], "a") and refused.code == code
+    assert (refused.retry_after_ms is None) == (code == "bad_message"), "whether to send it again"
+    assert await ruled.fetchval("SELECT count(*) FROM user_score_transactions") == 59
+    assert beside.statements < 20, "found by halving, not one by one"
 
 
 async def test_a_user_in_two_halves_ends_on_the_boards_as_in_the_ledger(
