@@ -26,6 +26,7 @@ import argon2
 import orjson
 
 from realtime.errors import EpochMoved, LedgerUnavailable, RealtimeError, StoreUnavailable
+from realtime.normal_forms import composed, writings
 from realtime.submissions import ID_MAX, plain_text
 from realtime.usernames import check_username
 
@@ -35,6 +36,7 @@ IMPORT_DOMAIN: Final = "imported.invalid"
 """The domain of imported players' addresses (RFC 2606): nobody can register there."""
 
 PASSWORD_LENGTH: Final = (8, 1024)
+"""Characters, as prepared."""
 
 HASH_WAIT: Final = 0.1
 """Seconds a login waits for the hash before it: beyond, `overloaded`."""
@@ -94,6 +96,21 @@ def check_email(value: Any) -> str:
     return email
 
 
+_SPACES: Final = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")
+
+
+def prepared(password: str) -> str:
+    """A password as it is hashed (RFC 8265, section 4.2.2): keyboards differ in how they write accents and spaces."""
+    return composed(_SPACES.sub(" ", password))
+
+
+def check_password(value: Any, shortest: int = PASSWORD_LENGTH[0]) -> str:
+    """`value` where it can be a password. Raises RealtimeError `bad_message` or `out_of_range`."""
+    password = plain_text(value, "password", 1, 4 * PASSWORD_LENGTH[1])  # decomposed, it may be as much longer
+    plain_text(prepared(password), "password", shortest, PASSWORD_LENGTH[1])
+    return password
+
+
 class Passwords:
     """argon2id (RFC 9106) in a thread of its own, one hash at a time, for whoever has the turn."""
 
@@ -130,12 +147,18 @@ class Passwords:
 
     async def hash(self, password: str) -> str:
         """A new hash."""
-        return str(await self._run(self._hasher.hash, password))
+        return str(await self._run(self._hasher.hash, prepared(password)))
 
     async def verify(self, known: str | None, password: str) -> bool:
-        """Whether `password` gives `known`; takes as long where `known` is None."""
-        matches = await self._run(self._matches, known or self._nobody, password)
+        """Whether `password` gives `known`; takes as long where `known` is None.
+
+        Earlier versions hashed what came as it was written.
+        """
+        matches = await self._run(self._matches_any, known or self._nobody, [prepared(password), *writings(password)])
         return bool(matches) and known is not None
+
+    def _matches_any(self, known: str, passwords: Sequence[str]) -> bool:
+        return any(self._matches(known, password) for password in dict.fromkeys(passwords))
 
     def _matches(self, known: str, password: str) -> bool:
         try:
@@ -176,8 +199,7 @@ class Accounts:
 
     async def register(self, email: Any, password: Any, username: Any) -> int:
         """A new user's id. Raises RealtimeError: `bad_message`, `out_of_range`, `conflict`, `overloaded`."""
-        email, username = check_email(email), check_username(username)
-        password = plain_text(password, "password", *PASSWORD_LENGTH)
+        email, username, password = check_email(email), check_username(username), check_password(password)
         async with self._passwords.turn():
             hashed = await self._passwords.hash(password)
         rows = await self._ledger.fetch("register", email, hashed, username)
@@ -188,7 +210,7 @@ class Accounts:
     async def sign_in(self, email: Any, password: Any) -> int:
         """The user id that the credentials belong to. Raises RealtimeError `unauthorized`, `overloaded`."""
         email = plain_text(email, "email", 1, 254)
-        password = plain_text(password, "password", 1, PASSWORD_LENGTH[1])
+        password = check_password(password, 1)
         async with self._passwords.turn():
             rows = await self._ledger.fetch("credentials", email)
             known = rows[0]["password_hash"] if rows else None

@@ -6,12 +6,16 @@ WITH made AS (
     -- Looked for first: a conflict would use up an id each time.
     INSERT INTO users (email, username)
     SELECT g.email, g.username FROM unnest($1::text[], $2::text[]) AS g (email, username)
-    WHERE NOT EXISTS (SELECT FROM users u WHERE lower(u.email) = g.email) ORDER BY g.email
-    ON CONFLICT (lower(email)) DO NOTHING RETURNING id, email
+    WHERE NOT EXISTS (SELECT FROM users u WHERE lower(u.email COLLATE "C") = g.email) ORDER BY g.email
+    ON CONFLICT (lower(email COLLATE "C"), email_place) DO NOTHING RETURNING id, email
 )
 SELECT email, id AS user_id, true AS is_new FROM made
 UNION ALL
-SELECT lower(email), id, false FROM users WHERE lower(email) = ANY ($1::text[])
+SELECT lower(email COLLATE "C"), id, false FROM users WHERE lower(email COLLATE "C") = ANY ($1::text[])
+
+-- name: users_of_addresses
+-- Which users have the addresses $1 text[], all small.
+SELECT lower(email COLLATE "C"), id FROM users WHERE lower(email COLLATE "C") = ANY ($1::text[])
 
 -- name: import_owes
 -- The one outbox row of a running import, in place of the one before it: $1 its id (NULL: there was none), $2 date[] closed

@@ -1,11 +1,14 @@
 -- name: register
 -- A new user, or no row where the e-mail is taken: $1 email, $2 password hash, $3 username.
-INSERT INTO users (email, password_hash, username) VALUES ($1, $2, $3)
-ON CONFLICT (lower(email)) DO NOTHING RETURNING id
+INSERT INTO users (email, password_hash, username)
+SELECT $1::text, $2::text, $3::text
+WHERE NOT EXISTS (SELECT FROM users WHERE lower(email COLLATE "C") = lower($1 COLLATE "C"))
+ON CONFLICT (lower(email COLLATE "C"), email_place) DO NOTHING RETURNING id
 
 -- name: credentials
--- $1 email.
-SELECT id, password_hash FROM users WHERE lower(email) = lower($1) AND deleted_at IS NULL
+-- $1 email. Where an address has several users (see email_place), the one who wrote it like this, else the first.
+SELECT id, password_hash FROM users WHERE lower(email COLLATE "C") = lower($1 COLLATE "C") AND deleted_at IS NULL
+ORDER BY email COLLATE "C" = $1 DESC, email_place LIMIT 1
 
 -- name: person
 -- $1 user id.

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import subprocess
+import tempfile
+import unicodedata
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
 import argon2
 import asyncpg
 import pytest
 from redis.asyncio import Redis
 
+from realtime import embedded_postgres, embedded_process, migrations
 from realtime.accounts import Accounts, Passwords, check_email
 from realtime.boards import ALL_TIME, user_key
 from realtime.dragonfly import Store
+from realtime.embedded_postgres import start_postgres
 from realtime.errors import RealtimeError
 from realtime.postgres import Ledger
 from realtime.recording import Recorder, tell
 from realtime.replay import Replay
 from realtime.submissions import Rejected, Submission
-from tests.conftest import MakeUsers
+from tests.conftest import FAST_POSTGRES, MakeUsers
 
 PASSWORD = "correct horse"
 
@@ -122,6 +129,104 @@ async def test_a_wrong_password_and_no_such_person_sound_the_same(accounts: Acco
     assert {(error.code, error.message) for error in refusals} == {
         ("unauthorized", "The e-mail address or the password is wrong.")
     }
+
+
+@pytest.mark.parametrize(
+    ("chosen", "typed"),
+    [
+        ("pa\u0308sswo\u0308rd", "p\u00e4ssw\u00f6rd"),  # as one system's keyboard writes it, and as another's
+        ("p\u00e4ssw\u00f6rd", "pa\u0308sswo\u0308rd"),
+        ("\uac00\ub098\ub2e4\ub77c\ub9c8\ubc14\uc0ac\uc544", unicodedata.normalize("NFD", "가나다라마바사아")),
+        ("correct\u00a0horse", "correct horse"),
+        ("correct horse", "correct\u3000horse"),
+        ("\U0001fa77 horse\u0301 ", "\U0001fa77 hors\u00e9 "),
+    ],
+)
+async def test_a_password_is_the_same_however_a_keyboard_writes_it(
+    accounts: Accounts, passwords: Passwords, sql: asyncpg.Connection, chosen: str, typed: str
+) -> None:
+    user = await accounts.register("ada@example.org", chosen, "Ada")
+    for given in (chosen, typed):
+        assert await accounts.sign_in("ada@example.org", given) == user
+    assert (await refusal(accounts.sign_in("ada@example.org", typed + "x"))).code == "unauthorized"
+    # An earlier version hashed what came.
+    await sql.execute("UPDATE users SET password_hash = $1", passwords._hasher.hash(chosen))
+    for given in (chosen, typed) if "\u3000" not in typed and "\u00a0" not in chosen else (chosen,):
+        assert await accounts.sign_in("ada@example.org", given) == user
+    assert (await refusal(accounts.sign_in("ada@example.org", chosen + "x"))).code == "unauthorized"
+
+
+@pytest.mark.parametrize("password", ["a\u0308" * 7, "x" * 1025, "\u00e4" * 1025, "x" * 5000])
+async def test_a_passwords_length_is_that_of_its_characters(accounts: Accounts, password: str) -> None:
+    assert (await refusal(accounts.register("ada@example.org", password, "Ada"))).code == "out_of_range"
+
+
+async def test_the_longest_password_may_come_in_parts(accounts: Accounts) -> None:
+    user = await accounts.register("ada@example.org", "\u00e4" * 1024, "Ada")
+    assert await accounts.sign_in("ada@example.org", "a\u0308" * 1024) == user
+
+
+async def test_of_several_users_with_one_address_each_signs_in_as_they_wrote_it(
+    accounts: Accounts, passwords: Passwords, sql: asyncpg.Connection
+) -> None:
+    """A locale may have told their addresses apart when they came."""
+    await sql.execute("DROP INDEX users_email")
+    try:
+        for place, email in enumerate(("Ada@I.example", "ada@i.example", "ADA@I.example")):
+            query = "INSERT INTO users (email, password_hash, username, email_place) VALUES ($1, $2, 'x', $3)"
+            await sql.execute(query, email, passwords._hasher.hash(f"{email} has this"), place)
+        first, second, third = (row[0] for row in await sql.fetch("SELECT id FROM users ORDER BY id"))
+        for email, user in (("Ada@I.example", first), ("ada@i.example", second), ("ADA@I.example", third)):
+            assert await accounts.sign_in(email, f"{email} has this") == user
+        assert await accounts.sign_in("aDA@i.example", "Ada@I.example has this") == first
+        await accounts.delete(first, actor="test")
+        assert (await refusal(accounts.register("aDA@i.example", PASSWORD, "Eve"))).code == "conflict"
+        assert await accounts.sign_in("aDA@i.example", "ada@i.example has this") == second
+    finally:
+        await sql.execute("TRUNCATE users; CREATE UNIQUE INDEX users_email ON users (lower(email))")
+
+
+TURKISH = "tr_TR.UTF-8"
+
+
+@pytest.fixture
+def turkish_postgres(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """URL of a PostgreSQL that knows a Turkish locale, made for it where the machine can make one."""
+    with tempfile.TemporaryDirectory(prefix="realtime-turkish-") as folder:
+        Path(folder).chmod(0o755)  # who runs PostgreSQL may be another user
+        try:
+            made = subprocess.run(["localedef", "-i", "tr_TR", "-f", "UTF-8", f"{folder}/{TURKISH}"], check=False)
+        except FileNotFoundError:
+            pytest.skip("no locale can be made here")
+        if made.returncode:
+            pytest.skip("the sources of locales are not on this machine")
+        variables = {**embedded_process.environment(), "LOCPATH": folder}
+        for module in (embedded_process, embedded_postgres):
+            monkeypatch.setattr(module, "environment", lambda: variables)
+        with start_postgres(Path(folder) / "data", settings=FAST_POSTGRES) as running:
+            yield running.url
+
+
+async def test_an_address_has_one_account_also_where_the_letter_i_has_two_cases_of_its_own(
+    turkish_postgres: str, store: Store, passwords: Passwords
+) -> None:
+    connection = await asyncpg.connect(turkish_postgres)
+    await connection.execute(f"CREATE DATABASE turkish TEMPLATE template0 ENCODING 'UTF8' LOCALE '{TURKISH}'")
+    await connection.close()
+    dsn = urlunsplit(urlsplit(turkish_postgres)._replace(path="/turkish"))
+    await migrations.migrate(dsn)
+    connection = await asyncpg.connect(dsn)
+    assert await connection.fetchval("SELECT lower('I')") == "\u0131"
+    await connection.close()
+    ledger = Ledger(dsn)
+    await ledger.open()
+    try:
+        accounts = Accounts(ledger, Replay(ledger, store, ledger.clock.now), passwords)
+        user = await accounts.register("IDA@I.example", PASSWORD, "Ida")
+        assert (await refusal(accounts.register("ida@i.example", PASSWORD, "Eve"))).code == "conflict"
+        assert await accounts.sign_in("ida@I.EXAMPLE", PASSWORD) == user
+    finally:
+        await ledger.aclose()
 
 
 # Renames ---------------------------------------------------------------------------------------------------------

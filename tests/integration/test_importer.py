@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import hashlib
 import io
 import sys
 from collections import defaultdict
@@ -17,6 +18,9 @@ from typing import Any
 import asyncpg
 import pytest
 import redis.asyncio
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
 from realtime import score_file
 from realtime.accounts import Accounts, Passwords
@@ -24,10 +28,12 @@ from realtime.boards import ALL_TIME, Board, week_at
 from realtime.dragonfly import Store
 from realtime.history import History
 from realtime.importer import Importer, Summary
+from realtime.people_routes import entry_fields
 from realtime.players import address_of
 from realtime.postgres import Ledger
 from realtime.replay import Replay
 from realtime.score_file import BadRow
+from realtime.submissions import CLOCK_GRACE, INT_MAX, INT_MIN, parse_submission
 from realtime.sweeper import Sweeper
 from tests.acceptance.commands import Command, environment, eventually, running
 from tests.conftest import SECRET, MakeUsers, RunningServer, running_server
@@ -183,6 +189,66 @@ async def test_a_user_id_names_a_user_who_is_there(
     assert await sql.fetchval("SELECT total_score FROM user_total_scores WHERE user_id = $1", user_id) == 5
 
 
+texts = st.text(st.sampled_from(list("ab,;\"'\t\r\n =\\é\u0301🙂")), max_size=12)
+moments = st.datetimes(datetime(1970, 1, 2), datetime(2026, 1, 1), timezones=st.just(UTC))
+submissions = st.lists(
+    st.tuples(
+        texts.filter(bool), st.integers(INT_MIN, INT_MAX), st.none() | texts, st.none() | st.booleans() | moments
+    ),
+    min_size=1,
+    max_size=12,
+    unique_by=lambda one: one[0],
+)
+
+
+@hypothesis_settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(given_scores=submissions, separator=st.sampled_from([",", ";", "\t"]), quoting=st.sampled_from([0, 1]))
+async def test_what_is_read_of_a_log_can_be_handed_in_and_changes_nothing(
+    ledger: Ledger,
+    store: Store,
+    sql: asyncpg.Connection,
+    keys: redis.asyncio.Redis,
+    given_scores: list[tuple[str, int, str | None, Any]],
+    separator: str,
+    quoting: Any,
+) -> None:
+    user = await sql.fetchval("INSERT INTO users (username) VALUES ('Ann') RETURNING id")
+    batch = [
+        parse_submission(
+            {
+                "submission_id": name,
+                "score_added": score,
+                "reason": reason,
+                "created_at": at.isoformat() if isinstance(at, datetime) else None,
+            },
+            user,
+        )
+        for name, score, reason, at in given_scores
+    ]
+    await ledger.record_batch(batch, [])
+    await sql.execute("UPDATE user_score_transactions SET reason = '' WHERE reason IS NULL AND id % 2 = 0")  # of before
+    log = [entry_fields(entry) for entry in await Accounts(ledger, store, None).entries(user, None, 1_000)]  # type: ignore[arg-type]
+    assert len(log) == len(batch)
+    text = io.StringIO(newline="")
+    columns = [*log[0], "user_id"]
+    writer = csv.DictWriter(text, columns, delimiter=separator, quoting=quoting)
+    writer.writeheader()
+    writer.writerows(entry | {"user_id": user} for entry in log)
+    before = await everything(sql, keys)
+    summary, bad = await bring(ledger, store, text.getvalue())
+    assert (summary.read, summary.new, summary.known, bad) == (len(batch), 0, len(batch), {})
+    for entry in log:  # as it is in JSON as well
+        again = parse_submission(entry | {"user_id": user}, None)
+        assert [row.outcome for row in await ledger.record_batch([again], [])] == ["duplicate"]
+    assert await everything(sql, keys) == before
+
+
+async def test_a_moment_a_little_ahead_is_no_bad_row(ledger: Ledger, store: Store) -> None:
+    text = HEADER + row("a", at=now_text(ledger, CLOCK_GRACE / 2)) + row("b", at=now_text(ledger, CLOCK_GRACE * 2))
+    summary, bad = await bring(ledger, store, text)
+    assert (summary.new, bad) == (1, {3: "created_at lies in the future."})
+
+
 # Who they are ----------------------------------------------------------------------------------------------------
 
 
@@ -200,9 +266,43 @@ async def test_a_name_that_somebody_registered_inherits_nothing(
 
 
 async def test_names_that_look_alike_are_other_players(ledger: Ledger, store: Store, sql: asyncpg.Connection) -> None:
-    names = ["Ann", "ann", "ANN", "Bj\u00f6rk", "Bjo\u0308rk"]
+    names = ["Ann", "ann", "ANN", "Bj\u00f6rk", "Bjork", "Bj\u04e7rk"]
     summary, _ = await bring(ledger, store, HEADER + "".join(row(player=name) for name in names))
-    assert (summary.new, summary.players) == (5, 5)
+    assert (summary.new, summary.players) == (6, 6)
+
+
+@pytest.mark.parametrize("apart", [False, True], ids=["in one file", "in two"])
+@pytest.mark.parametrize("turned", [False, True])
+async def test_a_name_is_one_player_however_its_accents_are_written(
+    ledger: Ledger, store: Store, sql: asyncpg.Connection, apart: bool, turned: bool
+) -> None:
+    names = ["Zo\u00eb \uac00", "Zoe\u0308 \u1100\u1161", "Zo\u00eb \u1100\u1161"]
+    rows = [row(f"z{place}", name) for place, name in enumerate(names[::-1] if turned else names)]
+    texts = [HEADER + one for one in rows] if apart else [HEADER + "".join(rows)]
+    made = [(await bring(ledger, store, text))[0].players for text in texts]
+    assert sum(made) == 1
+    assert await sql.fetchval("SELECT total_score FROM user_total_scores") == 15
+    assert await sql.fetchval("SELECT username FROM users") in names, "as somebody wrote it"
+    for text in texts:
+        summary, bad = await bring(ledger, store, text)
+        assert (summary.new, summary.players, bad) == (0, 0, {})
+
+
+async def test_players_whom_an_earlier_version_made_of_one_name_stay_who_they_are(
+    ledger: Ledger, store: Store, sql: asyncpg.Connection, keys: redis.asyncio.Redis
+) -> None:
+    for name in ("Zo\u00eb", "Zoe\u0308", "Lu\u0308"):  # by what they were written with
+        email = f"{hashlib.sha256(name.encode()).hexdigest()}@imported.invalid"
+        await sql.execute("INSERT INTO users (email, username) VALUES ($1, $2)", email, name)
+    text = HEADER + row("a", "Zo\u00eb", 1) + row("b", "Zoe\u0308", 2) + row("c", "L\u00fc", 4)
+    text += row("d", "Lu\u0308", 8)
+    summary, bad = await bring(ledger, store, text)
+    assert (summary.new, summary.players, bad) == (4, 0, {})
+    assert (await ledger_says(sql)).total == {"Zo\u00eb": 1, "Zoe\u0308": 2, "Lu\u0308": 12}
+    before = await everything(sql, keys)
+    summary, bad = await bring(ledger, store, text)
+    assert (summary.known, bad) == (4, {})
+    assert await everything(sql, keys) == before
 
 
 async def test_a_renamed_player_keeps_their_history(ledger: Ledger, store: Store, sql: asyncpg.Connection) -> None:

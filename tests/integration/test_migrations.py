@@ -15,9 +15,10 @@ import asyncpg
 import pytest
 
 from realtime import migrations, resources
-from realtime.errors import LedgerUnavailable
+from realtime.errors import LedgerUnavailable, StartupError
 from realtime.postgres import Ledger
 from realtime.submissions import Submission
+from tests.conftest import Databases
 
 SCHEMA = """
     SELECT table_name, column_name, data_type, is_nullable, column_default
@@ -115,6 +116,64 @@ async def test_a_server_that_comes_to_the_tables_in_another_order_costs_another_
         await migrating
     assert {("users", "seen"), ("outbox", "seen")} <= {row[:2] for row in await shape(empty_dsn)}
     await server.close()
+
+
+async def test_a_database_that_cannot_keep_every_text_is_refused_and_says_what_to_do(
+    databases: Databases, sql: asyncpg.Connection
+) -> None:
+    for encoding in ("LATIN1", "SQL_ASCII"):
+        name = f"realtime_{encoding.lower()}_{os.getpid()}"
+        await sql.execute(f"DROP DATABASE IF EXISTS {name}")
+        await sql.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING '{encoding}' LOCALE 'C'")
+        url = databases.url_of(name)
+        try:
+            with pytest.raises(StartupError, match=f"encoding is {encoding}, and must be UTF8: .* ENCODING 'UTF8'"):
+                await migrations.migrate(url)
+            assert await shape(url) == [], "and nothing is left in it"
+            with pytest.raises(StartupError, match=f"encoding is {encoding}"):
+                await Ledger(url).open()
+            environment = {**os.environ, "DATABASE_URL": url, "DRAGONFLY_URL": "redis://127.0.0.1:1/0"}
+            environment["REALTIME_SECRET"] = "x" * 32
+            for command in ("migrate", "serve") if encoding == "LATIN1" else ():
+                process = await asyncio.create_subprocess_exec(
+                    sys.executable, "-m", "realtime", command, env=environment, stderr=subprocess.PIPE
+                )
+                _, said = await process.communicate()
+                assert process.returncode == 1, command
+                assert f"encoding is {encoding}" in said.decode() and "Traceback" not in said.decode(), command
+        finally:
+            await sql.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+async def test_users_whom_a_locale_gave_one_address_each_keep_it(
+    empty_dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(resources.folder("sql"), tmp_path / "sql")
+    for path in (tmp_path / "sql/migrations").glob("*.sql"):
+        if path.stem not in ("0001_initial", "0002_revoked_tokens"):
+            path.unlink()
+    with monkeypatch.context() as patched:
+        patched.setattr(resources, "folder", lambda name: tmp_path / name)
+        await migrations.migrate(empty_dsn)
+    connection = await asyncpg.connect(empty_dsn)
+    try:
+        await connection.execute("DROP INDEX users_email")  # under that locale it would have let these in
+        emails = ["Ada@I.example", "bo@example.org", "ada@i.example", None, None, "ADA@i.example"]
+        await connection.executemany("INSERT INTO users (email, username) VALUES ($1, 'x')", [(one,) for one in emails])
+        await migrations.migrate(empty_dsn)
+        found = await connection.fetch("SELECT email, email_place FROM users ORDER BY id")
+        assert [tuple(row) for row in found] == list(zip(emails, [0, 0, 1, 0, 0, 2], strict=True))
+        with pytest.raises(asyncpg.UniqueViolationError):
+            await connection.execute("INSERT INTO users (email, username) VALUES ('ADA@I.EXAMPLE', 'x')")
+    finally:
+        await connection.close()
+
+
+def test_no_query_leaves_it_to_the_locale_what_a_small_letter_is() -> None:
+    for name, query in resources.queries().items():
+        cased = re.findall(r"\b(?:lower|upper|initcap|casefold)\s*\([^)]*\)", query)
+        assert all('COLLATE "C"' in call for call in cased), name
+        assert not re.search(r"\bI?LIKE\b(?! '%@)|~\*", query), name
 
 
 async def test_a_database_that_is_not_there_is_told_as_such() -> None:
