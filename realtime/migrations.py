@@ -58,11 +58,16 @@ async def migrate(dsn: str) -> None:
                 tries_left -= 1
                 if not tries_left:
                     raise LedgerLocked(f"{cause}: a transaction of somebody else's is open, see pg_locks") from error
-                log.warning("somebody is at work there (%s); once more", cause, extra={"action": "migrate"})
+                log.warning("not migrated yet (%s); once more", cause, extra={"action": "migrate"})
             await asyncio.sleep(AGAIN)
 
 
-_IN_THE_WAY: Final = (asyncpg.DeadlockDetectedError, asyncpg.LockNotAvailableError)
+_IN_THE_WAY: Final = (
+    asyncpg.DeadlockDetectedError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.ConnectionDoesNotExistError,  # this and the next: we stood still, and PostgreSQL has ended what was open
+    asyncpg.InterfaceError,
+)
 
 
 async def check_encoding(connection: asyncpg.Connection[Any]) -> None:

@@ -171,10 +171,12 @@ class Ledger:
     async def _read_clock(self) -> None:
         if self._felt is None:
             self._felt = await bounds.connect(self._dsn)
-        if self._pooled is None:
-            self._pooled = await _is_pooled(self._felt)
-            if self._pooled:
-                log.info("a pooler stands before PostgreSQL", extra={"action": "pooler"})
+            if self._pooled is None:
+                self._pooled = await _is_pooled(self._felt)
+                if self._pooled:
+                    log.info("a pooler stands before PostgreSQL", extra={"action": "pooler"})
+            if not self._pooled:
+                await self._felt.execute(bounds.of_session(self._felt, bounds.SERVING))
         async with self._felt.transaction() if self._pooled else nullcontext():  # else two trips may go two ways
             asked = monotonic()
             moment = await self._felt.fetchval(self._sql["moment"], timeout=5)

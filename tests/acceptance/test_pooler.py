@@ -62,6 +62,8 @@ async def test_many_users_of_two_connections_record_and_read_and_leave_no_settin
     pooled: str, make_users: Any, sql: Any
 ) -> None:
     users = await make_users(50)
+    name = await sql.fetchval("SELECT current_database()")
+    await sql.execute(f"ALTER DATABASE \"{name}\" SET default_transaction_isolation = 'repeatable read'")
     ledgers = [Ledger(pooled, connections=4) for _ in range(3)]
     for ledger in ledgers:
         await ledger.open()
@@ -77,6 +79,9 @@ async def test_many_users_of_two_connections_record_and_read_and_leave_no_settin
         async with ledgers[0].connection() as connection:
             assert await connection.fetchval("SHOW statement_timeout") == "10s"
             assert await connection.fetchval("SHOW enable_seqscan") == "off"
+            assert await connection.fetchval("SHOW transaction_isolation") == "read committed"
+            assert await connection.fetchval("SHOW idle_in_transaction_session_timeout") == "5s"
+            assert await connection.fetchval("SHOW lock_timeout") == "2s"
     finally:
         for ledger in ledgers:
             await ledger.aclose()
