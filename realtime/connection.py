@@ -30,11 +30,11 @@ from websockets.frames import Close
 from realtime.frames import (
     BINARY,
     CLOSE,
-    CONT,
     PING,
     PONG,
     TEXT,
     Deframer,
+    Farewell,
     Frame,
     Incoming,
     ViolationError,
@@ -50,8 +50,9 @@ _log = logging.getLogger("uvicorn.error")
 _CLOSED, _THROUGH = -1, -2
 
 # Why reading is stopped: the application asked for it, the ASGI queue is full, too much waits to be
-# written, the loop's other connections have their turn, the application has not accepted yet.
-_BY_APP, _BY_QUEUE, _BY_OUTPUT, _BY_TURN, _BY_HANDSHAKE = 1, 2, 4, 8, 16
+# written, the loop's other connections have their turn, the application has not accepted yet, enough was read
+# after the end.
+_BY_APP, _BY_QUEUE, _BY_OUTPUT, _BY_TURN, _BY_HANDSHAKE, _BY_END = 1, 2, 4, 8, 16, 32
 
 # Bytes: what may wait to be written before nothing more is read, and in the ASGI queue.
 _OUTPUT_BYTES = 64 * 1024
@@ -65,8 +66,15 @@ _INTERNET = (socket.AF_INET, socket.AF_INET6) if hasattr(socket, "TCP_NOTSENT_LO
 # Events taken from one connection before others have their turn.
 _TURN_EVENTS = 128
 
-# Pings, pongs and empty fragments a client may send within so many seconds.
-_IDLE_FRAMES, _IDLE_FRAMES_S = 1000, 10.0
+# What a client may send within so many seconds that brings no message nearer, as `Deframer.idle_bytes` counts it:
+# 1,000 pings, say, or fragments of a byte.
+_IDLE_BYTES, _IDLE_S = 64_000, 10.0
+
+# Seconds the largest message may take to come: at least so many, or what this many bytes a second make of it.
+_MESSAGE_S, _MESSAGE_BYTES_S = 30.0, 2048
+
+# Bytes read after the end, in which a client's close frame may come behind what it sent before it heard of ours.
+_LATE_BYTES = 4 * 1024 * 1024
 
 # Seconds a client gets to read the last bytes after it broke the protocol, left, or the server stops.
 _LINGER_S = 1.0
@@ -94,11 +102,11 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_app_closed", "_app_state", "_deframer", "_detached", "_direct", "_idle_frames", "_idle_since",
-        "_opening", "_ping_due", "_pong_late", "_refusal", "_server_state", "_stops", "_writable", "close_code",
-        "close_sent", "close_timeout", "close_timer", "config", "descriptor", "disconnected", "handshake_complete",
-        "last_ping_rtt", "loop", "on_closed", "on_descriptor", "on_drain", "on_text", "on_violation",
-        "pending_ping_payload", "ping_sent_at", "ping_timer", "queue", "transport", "window",
+        "_app_closed", "_app_state", "_deframer", "_detached", "_direct", "_farewell", "_idle_bytes", "_idle_since",
+        "_message_timer", "_opening", "_ping_due", "_pong_late", "_refusal", "_server_state", "_stops", "_writable",
+        "close_code", "close_sent", "close_timeout", "close_timer", "config", "descriptor", "disconnected",
+        "handshake_complete", "last_ping_rtt", "loop", "on_closed", "on_descriptor", "on_drain", "on_text",
+        "on_violation", "pending_ping_payload", "ping_sent_at", "ping_timer", "queue", "transport", "window",
     )  # fmt: skip
 
     def __init__(
@@ -139,8 +147,12 @@ class Connection(asyncio.Protocol):
         self._writable = Gate()
         self._deframer = Deframer(config.ws_max_size, inflating=False)
         self._stops = 0
-        self._idle_frames = 0
+        self._idle_bytes = 0
         self._idle_since = 0.0
+        # While a message comes that did not come in one read.
+        self._message_timer: asyncio.TimerHandle | None = None
+        # From the end on.
+        self._farewell: Farewell | None = None
         self.ping_timer: asyncio.TimerHandle | None = None
         self.pending_ping_payload: bytes | None = None
         self.ping_sent_at = 0.0
@@ -238,10 +250,12 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Called by the transport, and by uvicorn with the request that asked for the upgrade."""
-        if self.handshake_complete:
+        if self.descriptor != _CLOSED:
             self._deframer.feed(data)
             if not self._stops:
                 self._take()
+        elif self.handshake_complete:
+            self._take_leave(data)
         elif self._opening is None:
             self._open(data)
         else:
@@ -261,44 +275,69 @@ class Connection(asyncio.Protocol):
                     break
                 self._act(incoming)
                 if self._stops:
-                    return
+                    break
             else:
                 self._stop_reading(_BY_TURN)
                 self.loop.call_soon(self._start_reading, _BY_TURN)
+            if self._deframer.idle_bytes:
+                self._count_idle()
         except ViolationError as violation:
             self._fail(violation.code, violation.reason)
         if self.buffered_bytes > _OUTPUT_BYTES:
             self._stop_reading(_BY_OUTPUT)
+        if self._message_timer is None and not self._deframer.is_between:
+            self._time_message()
 
     def _act(self, incoming: Incoming) -> None:
         opcode, payload = incoming
-        if self.close_sent:
-            if opcode == CLOSE:
-                self._hang_up()
-        elif opcode == TEXT and self.on_text is not None:
+        if opcode == TEXT and self.on_text is not None:
             self._call(self.on_text, payload)
         elif opcode == TEXT or opcode == BINARY:
             self._enqueue(opcode, payload)
         elif opcode == CLOSE:
             self._closed_by_client(payload)
+        elif opcode == PING:
+            self.write(Frame(payload, PONG))
         elif opcode == PONG and payload == self.pending_ping_payload:
             self.pending_ping_payload = None
             self.last_ping_rtt = self.loop.time() - self.ping_sent_at
-        else:
-            self._idle(opcode, payload)
 
-    def _idle(self, opcode: int, payload: bytes) -> None:
-        """Answer a ping, and put an end to a flood of frames that carry nothing."""
-        if opcode == PING:
-            self.write(Frame(payload, PONG))
-        elif opcode == CONT and payload:
-            return
+    def _count_idle(self) -> None:
+        """Put an end to a flood of what brings nothing."""
         now = self.loop.time()
-        if now - self._idle_since > _IDLE_FRAMES_S:
-            self._idle_frames, self._idle_since = 0, now
-        self._idle_frames += 1
-        if self._idle_frames > _IDLE_FRAMES:
-            raise ViolationError(1008, "too many control frames")
+        if now - self._idle_since > _IDLE_S:
+            self._idle_bytes, self._idle_since = 0, now
+        self._idle_bytes += self._deframer.idle_bytes
+        self._deframer.idle_bytes = 0
+        if self._idle_bytes > _IDLE_BYTES:
+            raise ViolationError(1008, "too many frames that bring nothing")
+
+    def _time_message(self) -> None:
+        """See to it that a message, of which there is a part, does not take for ever."""
+        if self.config.ws_max_size is not None:
+            seconds = max(_MESSAGE_S, self.config.ws_max_size / _MESSAGE_BYTES_S)
+            self._message_timer = self.loop.call_later(seconds, self._judge_message, self._deframer.messages)
+
+    def _judge_message(self, messages: int) -> None:
+        """Whether it is still the same: so many were whole when it was looked at last."""
+        self._message_timer = None
+        if self.descriptor == _CLOSED or self._deframer.is_between:
+            return
+        if self._deframer.messages == messages and not self._stops:
+            self._fail(1008, "a message takes too long")
+        else:
+            self._time_message()
+
+    def _take_leave(self, data: bytes) -> None:
+        """Read on after the end, so that neither the client's close frame nor ours is lost; but not for ever."""
+        rest = self._deframer.end()
+        if self._farewell is None:
+            self._farewell = Farewell(is_listening=False)
+        if self._farewell.feed(rest + data, _LATE_BYTES):
+            self._hang_up()
+        elif self._farewell.spent_bytes > _LATE_BYTES:
+            self._stop_reading(_BY_END)
+            self._abort_after(_LINGER_S)
 
     def _call(self, callback: Callable[..., None], *arguments: object) -> None:
         try:
@@ -550,9 +589,18 @@ class Connection(asyncio.Protocol):
         self._point(_CLOSED)
         self.close_code, self.close_sent = code, True
         self._stop_keepalive()
-        # The client's answer is still to come; what it said before is dropped.
+        self._farewell = Farewell()
+        self._stops = _BY_TURN
+        self.loop.call_soon(self._await_close)
+
+    def _await_close(self) -> None:
+        """The client's answer is still to come; what it said before is dropped."""
         self._stops = 0
-        self.loop.call_soon(self._read_on)
+        if self.disconnected or self.transport.is_closing():
+            return
+        self._take_leave(b"")
+        if not self._stops:
+            self.transport.resume_reading()
 
     def _fail(self, code: int, reason: str) -> None:
         """RFC 6455, section 7.1.7; listens for another moment, so that the close frame is not lost."""
@@ -561,8 +609,12 @@ class Connection(asyncio.Protocol):
         self._send_close(code, reason)
         self._abort_after(_LINGER_S)
         self._deframer.end()
+        self._farewell = Farewell(is_listening=False)
         if self.transport.can_write_eof() and not self.transport.is_closing():
-            self.transport.write_eof()
+            try:
+                self.transport.write_eof()
+            except OSError:  # it has gone
+                self.abort()
 
     def _closed_by_client(self, payload: bytes) -> None:
         close = Close.parse(payload)
@@ -597,6 +649,8 @@ class Connection(asyncio.Protocol):
         if self.close_timer is not None:
             self.close_timer.cancel()
             self.close_timer = None
+        if self._message_timer is not None:
+            self._message_timer.cancel()
         self._deframer.end()
         on_closed = self.on_closed
         self.on_text = self.on_drain = self.on_closed = self.on_descriptor = self.on_violation = None

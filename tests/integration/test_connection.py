@@ -13,6 +13,7 @@ import ssl
 import struct
 import time
 import tracemalloc
+import weakref
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, suppress
@@ -33,7 +34,7 @@ from websockets.speedups import apply_mask
 from realtime import connection as module
 from realtime.boards import ALL_TIME
 from realtime.connection import Connection
-from realtime.frames import BINARY, CLOSE, CONT, EMPTY_BLOCK, PING, PONG, TEXT, Frame
+from realtime.frames import BINARY, CLOSE, CONT, EMPTY_BLOCK, PING, PONG, TEXT, Deframer, Frame
 from realtime.pacing import Pace
 from realtime.standings import Snapshot
 from realtime.streams import Stream, Subscriber
@@ -624,11 +625,105 @@ def test_pings_within_reason_are_answered(run: Run) -> None:
     run(main())
 
 
-@pytest.mark.parametrize("frame", [client_frame(PONG, b""), client_frame(CONT, b"", fin=False)])
-def test_frames_that_carry_nothing_end_in_1008(run: Run, frame: bytes) -> None:
+EMPTY_FRAGMENT, CRUMB = client_frame(CONT, b"", fin=False), client_frame(CONT, b"x", fin=False)
+FLOODS = {
+    "pings": client_frame(PING, b"") * 2000,
+    "pongs": client_frame(PONG, b"") * 2000,
+    "long pongs": client_frame(PONG, b"x" * 125) * 1000,
+    "empty fragments": client_frame(TEXT, b"", fin=False) + EMPTY_FRAGMENT * 2000,
+    "fragments of a byte": client_frame(TEXT, b"x", fin=False) + CRUMB * 2000,
+    "fragments of 20 bytes": client_frame(TEXT, b"x", fin=False) + client_frame(CONT, b"x" * 20, fin=False) * 2000,
+    "messages of two crumbs": (client_frame(TEXT, b"x", fin=False) + client_frame(CONT, b"x")) * 2000,
+    "a little of everything": (CRUMB + client_frame(PING, b"") + EMPTY_FRAGMENT + client_frame(PONG, b"")) * 500,
+    "compressed forms that say nothing": client_frame(TEXT, (b"\0" + EMPTY_BLOCK) * 10_000 + b"\0", rsv=4) * 3,
+    "the same in fragments": client_frame(TEXT, b"", fin=False, rsv=4)
+    + client_frame(CONT, (b"\0" + EMPTY_BLOCK) * 10_000, fin=False) * 3,
+}
+FLOODS["a little of everything"] = client_frame(TEXT, b"x", fin=False) + FLOODS["a little of everything"]
+
+
+@pytest.mark.parametrize("name", FLOODS)
+def test_frames_that_bring_nothing_end_in_1008(run: Run, name: str) -> None:
     async def main() -> None:
-        async with connected() as (_, client, _):
-            await client.send(client_frame(TEXT, b"", fin=False) + frame * 2000)
+        async with connected(offer="permessage-deflate") as (_, client, hub):
+            await client.send(FLOODS[name])
+            assert await client.close_code() == 1008
+            await hub.closed.wait()
+
+    run(main())
+
+
+def test_what_brings_nothing_is_allowed_again_later(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async with connected() as (connection, client, _):
+            for _ in range(5):
+                await client.send(client_frame(PONG, b"") * 900 + client_frame(PING, b"all read"))
+                assert bytes((await client.next()).data) == b"all read"
+                connection._idle_since -= module._IDLE_S + 1  # as after so many seconds
+
+    run(main())
+
+
+def test_a_frame_in_pieces_of_a_byte_ends_in_1008(run: Run) -> None:
+    async def main() -> None:
+        async with connected() as (connection, client, _):
+            for byte in client_frame(TEXT, b"x" * 2000):
+                if connection.close_sent:
+                    break
+                connection.data_received(bytes((byte,)))  # as a transport that is told each
+            assert await client.close_code() == 1008
+
+    run(main())
+
+
+def test_messages_in_fragments_are_read_with_pings_beside_them(run: Run) -> None:
+    async def main() -> None:
+        size = 65536
+        async with connected(ws_max_size=size) as (_, client, hub):
+            part, ping = b"x" * (size // 4), client_frame(PING, b"hello")
+            for _ in range(3):
+                fragments = [client_frame(CONT if n else TEXT, part, fin=n == 3) for n in range(4)]
+                await client.send(ping.join(fragments))
+                await client.send(client_frame(TEXT, part * 4, fin=False) + ping + client_frame(CONT, b""))
+                for _ in range(4):
+                    assert bytes((await client.next()).data) == b"hello"
+            await client.send(ping)
+            assert bytes((await client.next()).data) == b"hello"
+            assert hub.heard == [part * 4] * 6
+
+    run(main())
+
+
+@pytest.mark.parametrize("begun", [client_frame(TEXT, b"x" * 100, fin=False), client_frame(TEXT, b"x" * 100)[:-1]])
+def test_a_message_that_takes_too_long_ends_in_1008(run: Run, monkeypatch: pytest.MonkeyPatch, begun: bytes) -> None:
+    monkeypatch.setattr(module, "_MESSAGE_S", 0.2)
+
+    async def main() -> None:
+        async with connected(ws_max_size=256) as (_, client, hub):
+            await client.send(client_frame(TEXT, b"good") + begun)
+            assert await client.close_code() == 1008
+            await hub.closed.wait()
+            assert hub.heard == [b"good"]
+
+    run(main())
+
+
+def test_messages_that_come_in_parts_may_go_on_for_ever(run: Run) -> None:
+    async def main() -> None:
+        async with connected() as (connection, client, hub):
+            frame = client_frame(TEXT, b"part")
+            await client.send(frame[:3])
+            for number in range(1, 20):
+                await until(lambda: not connection._deframer.is_between)
+                timer, connection._message_timer = connection._message_timer, None
+                assert timer is not None
+                timer.cancel()
+                messages = connection._deframer.messages
+                await client.send(frame[3:] + frame[:3])
+                await until(lambda: len(hub.heard) == number)  # noqa: B023
+                connection._judge_message(messages)  # as when the time is over: it is another one now
+                assert connection._message_timer is not None
+            connection._judge_message(connection._deframer.messages)
             assert await client.close_code() == 1008
 
     run(main())
@@ -662,7 +757,7 @@ def test_fragments_for_ever_end_at_the_limit_in_bounded_memory(run: Run) -> None
         async with connected(ws_max_size=65536) as (_, client, _):
             gc.collect()
             tracemalloc.start()
-            await client.send(client_frame(TEXT, b"x", fin=False) + client_frame(CONT, b"x", fin=False) * 70_000)
+            await client.send(client_frame(TEXT, b"x", fin=False) + client_frame(CONT, b"x" * 64, fin=False) * 7_000)
             assert await client.close_code() == 1009
             _, peak = tracemalloc.get_traced_memory()
             tracemalloc.stop()
@@ -808,6 +903,75 @@ def test_the_clients_answer_ends_a_close_at_once_even_if_reading_was_paused(run:
             assert not await client.read()
             await hub.closed.wait()
             assert hub.heard == []
+
+    run(main())
+
+
+def test_after_our_close_nothing_is_parsed_but_the_clients(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed = 0
+
+    def next_event(self: Deframer) -> None:
+        nonlocal parsed
+        parsed += 1
+
+    async def main() -> None:
+        async with connected(offer="permessage-deflate") as (connection, client, hub):
+            connection.close(4429)
+            assert (await client.next()).opcode == Opcode.CLOSE
+            monkeypatch.setattr(Deframer, "next", next_event)
+            unread = client_frame(TEXT, b"\xff" * 50_000, rsv=4) + client_frame(BINARY, b"x" * 70_000) * 20
+            await client.send(unread + b"\x8b\x80mask" + client_frame(CLOSE, b"\x11\x4d"))
+            assert not await client.read()
+            await hub.closed.wait()
+            assert (parsed, hub.heard) == (0, [])
+
+    run(main())
+
+
+@pytest.mark.parametrize("flood", [CRUMB, client_frame(BINARY, b"x" * 60_000), b"no frames at all "])
+@pytest.mark.parametrize("failed", [False, True])
+def test_who_sends_on_after_our_close_is_read_no_further_than_so_far(
+    run: Run, quick: None, flood: bytes, failed: bool
+) -> None:
+    async def main() -> None:
+        async with connected(buffer=SMALL_BUFFER) as (connection, client, hub):
+            spent: list[int] = []
+
+            def ended() -> None:
+                assert connection._farewell is not None
+                spent.append(connection._farewell.spent_bytes)
+                hub.closed.set()
+
+            connection.on_closed = ended
+            if failed:
+                await client.send(client_frame(CONT, b""))
+            else:
+                connection.close(4429)
+            assert (await client.next()).opcode == Opcode.CLOSE
+            with pytest.raises(ConnectionError):  # long before the 10 s in which the client's close may come
+                while True:
+                    await client.send(flood * (500_000 // len(flood)))
+            await hub.closed.wait()
+            read_at_once = 512 * 1024
+            assert module._LATE_BYTES < spent[0] <= module._LATE_BYTES + read_at_once
+
+    run(main())
+
+
+def test_what_a_client_sent_before_our_close_is_dropped_without_being_parsed(run: Run) -> None:
+    async def main() -> None:
+        async with connected() as (connection, client, hub):
+            heard: list[bytes] = []
+
+            def first(payload: bytes) -> None:
+                heard.append(payload)
+                connection.close(4000)
+
+            connection.on_text = first
+            await client.send(client_frame(TEXT, b"x") * 5000 + client_frame(CLOSE, b"\x0f\xa0"))
+            assert await client.close_code() == 4000
+            await hub.closed.wait()
+            assert heard == [b"x"]
 
     run(main())
 
@@ -1037,6 +1201,51 @@ def test_a_detached_connection_keeps_no_task_and_little_memory(run: Run) -> None
             assert size / 100 < 5500, "bytes a connection, the client's socket included"
             for client in (*warm, *clients):
                 client.sock.close()
+
+    run(main())
+
+
+def test_what_attackers_held_is_free_when_they_are_gone_and_no_collector_ran(run: Run) -> None:
+    """Cycles would wait for a collector that hardly ever runs."""
+    alive: weakref.WeakSet[Any] = weakref.WeakSet()
+    body = deflated(random.Random(1).randbytes(60_000))
+    held = [
+        client_frame(TEXT, b"x" * 60_000)[:-1],
+        client_frame(TEXT, body[:50_000], fin=False, rsv=4),
+        client_frame(CONT, b""),
+        client_frame(TEXT, body + b"?", rsv=4),
+        client_frame(PONG, b"") * 2000,
+    ]
+
+    class Seen(Connection):
+        __slots__ = ("__weakref__",)
+
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            alive.add(self)
+
+    async def attack(port: int, hub: Hub, number: int) -> None:
+        client = await RawClient.connect(port, offer="permessage-deflate")
+        connection = await hub.arrived.get()
+        await client.send(held[number % 5])
+        await until(lambda: connection.close_sent or not connection._deframer.is_between)
+        if number < 5:
+            client.vanish()
+        else:
+            client.sock.close()
+
+    async def main() -> None:
+        hub = Hub()
+        async with serving(hub, ws=Seen, ws_max_size=65536) as (port, server):
+            gc.collect()
+            gc.disable()
+            try:
+                for number in range(10):
+                    await attack(port, hub, number)
+                await until(lambda: not server.server_state.connections)
+                await until(lambda: not alive)
+            finally:
+                gc.enable()
 
     run(main())
 

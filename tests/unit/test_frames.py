@@ -5,12 +5,13 @@ from __future__ import annotations
 import random
 import tracemalloc
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from websockets.exceptions import PayloadTooBig, ProtocolError
 from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Frame as ReadFrame
 from websockets.frames import Opcode
@@ -27,6 +28,7 @@ from realtime.frames import (
     TEXT,
     Answer,
     Deframer,
+    Farewell,
     Frame,
     Joined,
     ViolationError,
@@ -146,38 +148,113 @@ def client_frame(
     return header + (mask + apply_mask(payload, mask) if masked else payload)
 
 
+def fragmented(body: bytes, cuts: list[int], *, rsv: int = 0, between: bytes = b"", opcode: int = TEXT) -> bytes:
+    """A message cut at these places, each as often as it is named, with other frames between its fragments."""
+    edges = [0, *sorted(cut for cut in cuts if cut <= len(body)), len(body)]
+    parts = [body[start:stop] for start, stop in pairwise(edges)]
+    frames = [
+        client_frame(CONT if number else opcode, part, fin=number == len(parts) - 1, rsv=0 if number else rsv)
+        for number, part in enumerate(parts)
+    ]
+    return between.join(frames)
+
+
+def finished(payload: bytes) -> bytes:
+    """A DEFLATE stream that ends (BFINAL)."""
+    encoder = zlib.compressobj(wbits=-15)
+    return encoder.compress(payload) + encoder.flush()
+
+
 def deflated(payload: bytes) -> bytes:
     encoder = zlib.compressobj(wbits=-15)
     return (encoder.compress(payload) + encoder.flush(zlib.Z_SYNC_FLUSH))[: -len(EMPTY_BLOCK)]
 
 
+class OneStream(PerMessageDeflate):
+    """The library's extension, less what it forgives: data behind the end of a message's DEFLATE stream."""
+
+    sent = b""
+    room = MAX_SIZE  # what this message may still grow by, decompressed
+
+    def decode(self, frame: ReadFrame, *, max_size: int | None = None) -> ReadFrame:
+        compressed = frame.rsv1 if frame.opcode in (TEXT, BINARY) else frame.opcode == CONT and self.decode_cont_data
+        if compressed and frame.opcode != CONT:
+            self.sent = b""
+        decoded = super().decode(frame, max_size=self.room or None)
+        if compressed and len(decoded.data) > self.room:
+            raise PayloadTooBig(None, self.room)
+        if compressed:
+            self.sent += bytes(frame.data)
+            again = zlib.decompressobj(wbits=-15)
+            again.decompress(self.sent + (EMPTY_BLOCK if frame.fin else b""))
+            behind = again.unused_data[: -len(EMPTY_BLOCK)] if frame.fin else again.unused_data
+            if behind not in (b"", b"\0"):
+                raise ProtocolError("data behind the end")
+        return decoded
+
+
+def frames_in(data: bytes) -> Iterator[bytes]:
+    """A client's stream, cut into its frames; the last may be only a part of one."""
+    while data:
+        length, size = data[1] & 0x7F if len(data) > 1 else 0, 2
+        if length >= 126:
+            size = 4 if length == 126 else 10
+            length = int.from_bytes(data[2:size], "big")
+        size += length + (4 if len(data) > 1 and data[1] & 0x80 else 0)
+        yield data[:size]
+        data = data[size:]
+
+
+def compressed_at_most(size: int) -> int:
+    return size + size // 8 + size // 128 + 64
+
+
+def room_for(frame: bytes, judge: Protocol, inflating: bool) -> int:
+    """How long the payload of that frame may be."""
+    opcode, taken = frame[0] & 0x0F, judge.current_size or 0
+    if opcode in (CLOSE, PING, PONG):
+        return MAX_SIZE
+    if inflating and (judge.extensions[0].decode_cont_data if opcode == CONT else frame[0] & 0x40):  # type: ignore[attr-defined]
+        return compressed_at_most(MAX_SIZE - taken)
+    return MAX_SIZE - taken
+
+
 def by_websockets(data: bytes, inflating: bool) -> list[Event]:
-    """What the library says, its fragments put together and its texts decoded as uvicorn does."""
-    judge = Protocol(SERVER, max_size=MAX_SIZE)
+    """What the library says, its fragments put together and its texts decoded as uvicorn does.
+
+    Each frame is judged with the room that there is for it: the library has one for all.
+    """
+    judge = Protocol(SERVER)
     if inflating:
-        judge.extensions = [PerMessageDeflate(True, True, 15, 15)]
-    judge.receive_data(data)
+        judge.extensions = [OneStream(True, True, 15, 15)]
     events: list[Event] = []
     opcode, message = TEXT, b""
-    for frame in judge.events_received():
-        assert isinstance(frame, ReadFrame)
-        if frame.opcode in (CLOSE, PING, PONG):
-            events.append((int(frame.opcode), bytes(frame.data)))
-            continue
-        if frame.opcode != CONT:
-            opcode = int(frame.opcode)
-        message += frame.data
-        if frame.fin:
-            try:
-                if opcode == TEXT:
-                    message.decode()
-            except UnicodeDecodeError:
-                return [*events, ("violation", 1007)]
-            events.append((opcode, message))
-            message = b""
-    if judge.parser_exc is not None:
-        assert judge.close_sent is not None
-        events.append(("violation", int(judge.close_sent.code)))
+    for part in frames_in(data):
+        if inflating:
+            judge.extensions[0].room = MAX_SIZE - (judge.current_size or 0)  # type: ignore[attr-defined]
+        judge.max_message_size = room_for(part, judge, inflating) + (judge.current_size or 0)
+        judge.receive_data(part)
+        for frame in judge.events_received():
+            assert isinstance(frame, ReadFrame)
+            if frame.opcode in (CLOSE, PING, PONG):
+                events.append((int(frame.opcode), bytes(frame.data)))
+                continue
+            if frame.opcode != CONT:
+                opcode = int(frame.opcode)
+            message += frame.data
+            if frame.fin:
+                try:
+                    if opcode == TEXT:
+                        message.decode()
+                except UnicodeDecodeError:
+                    return [*events, ("violation", 1007)]
+                events.append((opcode, message))
+                message = b""
+        if judge.parser_exc is not None:
+            assert judge.close_sent is not None
+            return [*events, ("violation", int(judge.close_sent.code))]
+        if events and events[-1][0] == CLOSE:
+            break
     return events
 
 
@@ -192,7 +269,7 @@ def by_deframer(pieces: Iterable[bytes], inflating: bool) -> list[Event]:
                     events.append(tuple(incoming))
                 if incoming.opcode == CLOSE:
                     return events
-            assert deframer.waiting_bytes <= MAX_SIZE + 14
+            assert deframer.waiting_bytes <= compressed_at_most(MAX_SIZE) + 14
     except ViolationError as violation:
         events.append(("violation", violation.code))
     return events
@@ -205,7 +282,14 @@ payloads = st.one_of(
     st.sampled_from([b"", b"\x03\xe8", b"\x03\xe8bye", b"\x03\xe8\xff", b"\x03\xed", b"\x00"]),
 )
 compressed = st.one_of(
-    payloads.map(deflated), st.integers(900, 1100).map(lambda size: deflated(b"z" * size)), st.binary(max_size=20)
+    payloads.map(deflated),
+    st.integers(900, 1100).map(lambda size: deflated(b"z" * size)),
+    st.integers(900, 1200).map(lambda size: deflated(random.Random(size).randbytes(size))),
+    st.binary(max_size=20),
+    # Several blocks, some of which end the stream.
+    st.lists(
+        st.one_of(payloads.map(deflated), payloads.map(finished), st.sampled_from([b"\0", EMPTY_BLOCK])), max_size=3
+    ).map(b"".join),
 )
 good_frames = st.one_of(
     st.builds(client_frame, st.sampled_from([TEXT, BINARY, PING, PONG]), payloads, form=st.integers(0, 2)),
@@ -225,6 +309,10 @@ good_frames = st.one_of(
             client_frame(TEXT, deflated(payload)[:cut], fin=False, rsv=4) + client_frame(CONT, deflated(payload)[cut:])
         ),
         payloads, st.integers(0, 20),
+    ),
+    st.builds(
+        lambda body, cuts, ping: fragmented(body, cuts, rsv=4, between=client_frame(PING, ping)),
+        compressed, st.lists(st.integers(0, 1200), max_size=6), st.binary(max_size=125),
     ),
 )  # fmt: skip
 any_frame = st.builds(
@@ -318,7 +406,15 @@ def test_nothing_is_kept_between_messages() -> None:
     assert deframer.next() == (TEXT, b"b")
     deframer.feed(client_frame(TEXT, b"c", fin=False) + client_frame(CONT, b"d"))
     assert [deframer.next(), deframer.next(), deframer.next()] == [(CONT, b"c"), (TEXT, b"cd"), None]
-    assert (deframer._bytes, deframer._judge, deframer._message) == (b"", None, b"")
+    assert deframer.is_between
+    deframer.feed(client_frame(TEXT, deflated(b"e" * 99)[:4], fin=False, rsv=4))
+    deframer.next()
+    assert not deframer.is_between
+    deframer.feed(client_frame(CONT, deflated(b"e" * 99)[4:]))
+    assert deframer.next() == (TEXT, b"e" * 99)
+    assert deframer.next() is None
+    assert deframer.is_between
+    assert (deframer._bytes, deframer._decoder, deframer._message) == (b"", None, b"")
 
 
 def test_after_its_end_it_listens_to_nothing() -> None:
@@ -329,3 +425,273 @@ def test_after_its_end_it_listens_to_nothing() -> None:
     deframer.feed(client_frame(TEXT, b"b"))
     assert deframer.next() is None
     assert deframer.waiting_bytes == 0
+
+
+# What follows the end of a DEFLATE stream
+
+
+WORDS = b'{"type":"ping"}'
+EDGE_FRAGMENTS = {
+    # A message's compressed form, in fragments: what the client meant, or None where there is data behind the end.
+    "one block that ends": ([finished(WORDS)], WORDS),
+    "with the empty block that RFC 7692 has there": ([finished(WORDS) + b"\0"], WORDS),
+    "that in a fragment of its own": ([finished(WORDS), b"\0"], WORDS),
+    "that behind empty fragments": ([finished(WORDS), b"", b"\0", b""], WORDS),
+    "the end on a fragment's edge": ([finished(WORDS), b""], WORDS),
+    "the end in the middle of a fragment": ([finished(WORDS)[:5], finished(WORDS)[5:], b""], WORDS),
+    "blocks, the last of which ends": ([deflated(WORDS[:5]) + EMPTY_BLOCK + finished(WORDS[5:])], WORDS),
+    "blocks that do not end": ([deflated(WORDS[:5]) + EMPTY_BLOCK, deflated(WORDS[5:])], WORDS),
+    "nothing at all": ([b"\3\0"], b""),
+    "another block": ([finished(WORDS[:5]) + deflated(WORDS[5:])], None),
+    "another block, in another fragment": ([finished(WORDS[:5]), deflated(WORDS[5:])], None),
+    "another block that ends": ([finished(WORDS[:5]) + finished(WORDS[5:])], None),
+    "another block that ends, in another fragment": ([finished(WORDS[:5]), finished(WORDS[5:])], None),
+    "a whole empty block": ([finished(WORDS) + b"\0" + EMPTY_BLOCK], None),
+    "an empty block and one that ends": ([finished(WORDS) + b"\0" + EMPTY_BLOCK, finished(b"x")], None),
+    "two beginnings of empty blocks": ([finished(WORDS) + b"\0\0"], None),
+    "two beginnings of empty blocks, in fragments": ([finished(WORDS), b"\0", b"\0"], None),
+    "what is left away of empty blocks": ([finished(WORDS) + EMPTY_BLOCK], None),
+    "a byte": ([finished(WORDS) + b"\1"], None),
+    "a byte, in another fragment": ([finished(WORDS), b"\1"], None),
+    "a byte behind empty fragments": ([finished(WORDS), b"", b"", b"\1"], None),
+    "much": ([finished(b"{") + b"\xaa" * 900], None),
+    "much, in fragments": ([finished(b"{")] + [b"\xaa" * 900] * 3, None),
+}
+
+
+@pytest.mark.parametrize("name", EDGE_FRAGMENTS)
+def test_behind_the_end_of_a_stream_there_may_be_an_empty_block_and_nothing_else(name: str) -> None:
+    fragments, meant = EDGE_FRAGMENTS[name]
+    deframer = Deframer(MAX_SIZE, inflating=True)
+    events: list[Event] = []
+    try:
+        for number, part in enumerate(fragments):
+            last = number == len(fragments) - 1
+            deframer.feed(client_frame(CONT if number else TEXT, part, fin=last, rsv=0 if number else 4))
+            event = deframer.next()
+            assert event is not None, "each frame is judged when it has come"
+            events.append(tuple(event))
+    except ViolationError as violation:
+        events.append(("violation", violation.code))
+    assert events[-1] == (("violation", 1002) if meant is None else (TEXT, meant))
+
+
+def test_nothing_is_kept_of_what_follows_the_end_of_a_stream() -> None:
+    deframer = Deframer(65536, inflating=True)
+    deframer.feed(client_frame(TEXT, finished(b"{"), fin=False, rsv=4))
+    assert deframer.next() == (CONT, b"{")
+    deframer.feed(client_frame(CONT, b"\xaa" * 65000, fin=False))
+    with pytest.raises(ViolationError) as refused:
+        deframer.next()
+    assert refused.value.code == 1002
+
+
+# Sizes at the limit
+
+
+def incompressible(size: int) -> bytes:
+    return random.Random(size).randbytes(size)
+
+
+def forms_of(payload: bytes) -> Iterator[bytes]:
+    """A message in compressed forms that swell it: stored, in codes that do not suit it, in many blocks."""
+    yield deflated(payload)
+    for level, strategy in ((0, zlib.Z_DEFAULT_STRATEGY), (6, zlib.Z_FIXED), (6, zlib.Z_HUFFMAN_ONLY)):
+        encoder = zlib.compressobj(level, wbits=-15, memLevel=1, strategy=strategy)
+        yield (encoder.compress(payload) + encoder.flush(zlib.Z_SYNC_FLUSH))[: -len(EMPTY_BLOCK)]
+        encoder = zlib.compressobj(level, wbits=-15, memLevel=1, strategy=strategy)
+        yield encoder.compress(payload) + encoder.flush()
+
+
+@pytest.mark.parametrize("size", [1000, 65536, 100_000])
+def test_a_message_of_the_largest_size_may_be_larger_while_it_is_compressed(size: int) -> None:
+    swollen = 0
+    for payload in (incompressible(size), b"\xc8" * size, bytes(range(200, 256)) * (size // 56 + 1)):
+        payload = payload[:size]
+        for body in forms_of(payload):
+            swollen += len(body) > size
+            for cuts in ([], [len(body) // 3] * 2, [1, size], [size]):
+                deframer = Deframer(size, inflating=True)
+                deframer.feed(fragmented(body, cuts, rsv=4, opcode=BINARY))
+                while (event := deframer.next()) and event.opcode == CONT:
+                    pass
+                assert event == (BINARY, payload)
+                assert not deframer.idle_bytes or cuts
+    assert swollen > 5
+
+
+@pytest.mark.parametrize("size", [1000, 65536])
+def test_a_byte_more_is_too_much_in_every_form(size: int) -> None:
+    payload = incompressible(size + 1)
+    for body in (payload, *forms_of(payload)):
+        for cuts in ([], [len(body) // 3] * 2, [1, size], [size]):
+            deframer = Deframer(size, inflating=True)
+            deframer.feed(fragmented(body, cuts, rsv=0 if body is payload else 4, opcode=BINARY))
+            with pytest.raises(ViolationError) as refused:
+                while deframer.next():
+                    pass
+            assert refused.value.code == 1009
+
+
+def test_a_compressed_frame_that_cannot_be_within_the_limit_is_refused_for_its_header() -> None:
+    deframer = Deframer(65536, inflating=True)
+    deframer.feed(client_frame(TEXT, bytes(compressed_at_most(65536) + 1), rsv=4)[:14])
+    with pytest.raises(ViolationError) as refused:
+        deframer.next()
+    assert refused.value.code == 1009
+
+
+@pytest.mark.parametrize("rsv", [0, 4])
+def test_a_message_in_fragments_that_is_full_takes_no_further_byte(rsv: int) -> None:
+    deframer = Deframer(MAX_SIZE, inflating=True)
+    pieces = [incompressible(MAX_SIZE), b"x"]
+    if rsv:
+        pieces = [deflated(pieces[0]) + EMPTY_BLOCK, deflated(b"\0" * 60_000)]  # nothing left of the limit is no limit
+    deframer.feed(client_frame(BINARY, pieces[0], fin=False, rsv=rsv) + client_frame(CONT, b"", fin=False))
+    assert deframer.next() == (CONT, incompressible(MAX_SIZE))
+    assert deframer.next() == (CONT, b"")
+    deframer.feed(client_frame(CONT, pieces[1]))
+    with pytest.raises(ViolationError) as refused:
+        deframer.next()
+    assert refused.value.code == 1009
+
+
+@pytest.mark.parametrize("taken", [MAX_SIZE, MAX_SIZE - 3])
+def test_pings_beside_a_message_in_fragments_take_nothing_of_its_room(taken: int) -> None:
+    deframer = Deframer(MAX_SIZE, inflating=False)
+    deframer.feed(
+        client_frame(TEXT, b"a" * taken, fin=False)
+        + client_frame(PING, b"p" * 125)
+        + client_frame(PONG, b"q" * 125)
+        + client_frame(CONT, b"a" * (MAX_SIZE - taken))
+    )
+    assert [deframer.next() for _ in range(4)] == [
+        (CONT, b"a" * taken),
+        (PING, b"p" * 125),
+        (PONG, b"q" * 125),
+        (TEXT, b"a" * MAX_SIZE),
+    ]
+
+
+def test_a_close_beside_a_large_message_in_fragments_is_as_beside_a_small_one() -> None:
+    said = []
+    for taken in (1, MAX_SIZE):
+        deframer = Deframer(MAX_SIZE, inflating=False)
+        deframer.feed(client_frame(TEXT, b"a" * taken, fin=False) + client_frame(CLOSE, b"\x03\xe8bye"))
+        deframer.next()
+        with pytest.raises(ViolationError) as refused:
+            deframer.next()
+        said.append((refused.value.code, refused.value.reason))
+    assert said == [(1002, "incomplete fragmented message")] * 2
+
+
+# What brings nothing is accounted for
+
+
+def idle_bytes(data: bytes, *, inflating: bool = True, step: int = 0) -> int:
+    """What is counted of these frames, when they come in pieces of `step` bytes, or at once."""
+    deframer = Deframer(65536, inflating)
+    for start in range(0, len(data), step or len(data)):
+        deframer.feed(data[start : start + (step or len(data))])
+        while deframer.next() is not None:
+            pass
+    return deframer.idle_bytes
+
+
+def test_ordinary_traffic_costs_nothing_of_what_is_allowed() -> None:
+    message = b'{"type":"submit","submission_id":"m-81-p7","score_added":100,"user_id":7}'
+    whole = [client_frame(TEXT, WORDS), client_frame(TEXT, b""), client_frame(TEXT, message)]
+    whole += [client_frame(TEXT, deflated(text), rsv=4) for text in (b"", WORDS, message, message * 500)]
+    whole += [client_frame(BINARY, deflated(incompressible(60_000)), rsv=4)]
+    for frame in whole:
+        assert idle_bytes(frame * 50) == 0
+        assert idle_bytes(frame * 5, step=1400) == 0, "as a network brings it"
+        assert idle_bytes(frame * 5, step=64) == 0
+    # In fragments of 64 bytes and more, compressed or not.
+    for payload in (message * 500, incompressible(30_000)):
+        for size in (64, 256, 1300):
+            for body, rsv in ((payload, 0), (deflated(payload), 4)):
+                data = fragmented(body, list(range(size, len(body), size)), rsv=rsv, opcode=BINARY)
+                # The codes at the beginning of a block bring nothing yet.
+                assert idle_bytes(data) <= (400 if rsv else 0), (size, rsv)
+
+
+@pytest.mark.parametrize(
+    ("frame", "least"),
+    [
+        (client_frame(PING, b""), 64),
+        (client_frame(PONG, b"x" * 20), 64),
+        (client_frame(PING, b"x" * 125), 100),
+        (client_frame(CONT, b"", fin=False), 64),
+        (client_frame(CONT, b"x", fin=False), 63),
+        (client_frame(CONT, b"x" * 32, fin=False), 32),
+    ],
+)
+def test_pings_and_crumbs_are_counted(frame: bytes, least: int) -> None:
+    begun = client_frame(TEXT, b"x" * 64, fin=False)
+    assert idle_bytes(begun + frame * 100) >= 100 * least
+
+
+def test_a_compressed_form_that_says_nothing_is_counted() -> None:
+    blocks = (b"\0" + EMPTY_BLOCK) * 2000
+    assert idle_bytes(client_frame(TEXT, blocks[: -len(EMPTY_BLOCK)], rsv=4)) > 8000
+    begun = client_frame(TEXT, deflated(b"x" * 64) + EMPTY_BLOCK, fin=False, rsv=4)
+    assert idle_bytes(begun + client_frame(CONT, blocks, fin=False)) > 8000
+    assert idle_bytes(begun + client_frame(CONT, blocks[: -len(EMPTY_BLOCK)])) > 8000
+    crumbs = b"".join(client_frame(CONT, blocks[start : start + 1], fin=False) for start in range(200))
+    assert idle_bytes(begun + crumbs) >= 200 * 64
+
+
+def test_a_frame_in_pieces_of_a_byte_is_counted() -> None:
+    assert idle_bytes(client_frame(TEXT, b"x" * 1000), step=1) > 1000 * 60
+    # Header and payload apart: as some clients write them.
+    deframer = Deframer(65536, inflating=False)
+    for _ in range(100):
+        frame = client_frame(TEXT, WORDS)
+        for part in (frame[:6], frame[6:]):
+            deframer.feed(part)
+            while deframer.next() is not None:
+                pass
+    assert deframer.messages == 100
+    assert deframer.idle_bytes == 0
+
+
+# After the last word
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.builds(client_frame, st.sampled_from([TEXT, BINARY, CONT, PING, PONG]), payloads, fin=st.booleans()),
+            st.builds(client_frame, st.just(TEXT), st.sampled_from([b"", b"x" * 300, b"y" * 70_000])),
+        ),
+        max_size=8,
+    ),
+    st.sampled_from([None, b"", b"\x03\xe8", b"\x0f\xa1" + b"why" * 41]),
+    st.lists(st.integers(0, 2000)),
+)
+def test_a_farewell_finds_the_close_frame_and_only_that(
+    before: list[bytes], close: bytes | None, cuts: list[int]
+) -> None:
+    farewell = Farewell()
+    stream = b"".join(before) + (b"" if close is None else client_frame(CLOSE, close))
+    edges = [0, *sorted(cut for cut in cuts if cut < len(stream)), len(stream)]
+    found = [farewell.feed(stream[start:stop], 2**40) for start, stop in pairwise(edges)]
+    assert found == [False] * (len(found) - 1) + [close is not None]
+    assert len(stream) <= farewell.spent_bytes <= len(stream) + 64 * len(before)
+
+
+def test_a_farewell_keeps_nothing_and_reads_no_further_than_it_may() -> None:
+    farewell = Farewell()
+    large = client_frame(BINARY, b"x" * 70_000)
+    assert not farewell.feed(large[:30_000], 2**40)
+    assert len(farewell._header) == 0
+    assert not farewell.feed(large[30_000:] + client_frame(CLOSE, b"\x03\xe8")[:-1], 2**40)
+    assert farewell.feed(client_frame(CLOSE, b"\x03\xe8")[-1:], 2**40)
+    spent = Farewell()
+    crumbs = client_frame(PING, b"") * 10_000
+    assert not spent.feed(crumbs + client_frame(CLOSE, b""), 100_000)
+    assert spent.spent_bytes <= 100_000 + 64
+    deaf = Farewell(is_listening=False)
+    assert not deaf.feed(client_frame(CLOSE, b"\x03\xe8"), 2**40)
+    assert deaf.spent_bytes == 8
