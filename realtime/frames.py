@@ -385,7 +385,7 @@ class Deframer:
             behind = decoder.unused_data[: -len(EMPTY_BLOCK)] if last else decoder.unused_data
             if behind not in (b"", b"\0"):
                 raise ViolationError(1002, "data behind the end of what is compressed")
-        if last:
+        if last and len(payload) > len(inflated) + _LEAST_BYTES:
             self._count_idle(len(payload), len(inflated) + _LEAST_BYTES)
         return inflated
 

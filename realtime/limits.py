@@ -10,7 +10,10 @@ from collections import Counter
 
 
 class Bucket:
-    """A token bucket: `rate` messages a second, twice as many (at least one) at once. A rate of 0 allows everything."""
+    """A token bucket: `rate` messages a second, twice as many (at least one) at once. A rate of 0 allows everything.
+
+    What counts as several is let in whole where there is room for one, and those after it wait for as long.
+    """
 
     __slots__ = ("_at", "_most", "_rate", "_tokens")
 
@@ -19,15 +22,15 @@ class Bucket:
         self._most = self._tokens = max(1.0, 2 * rate)
         self._at = now
 
-    def take(self, now: float) -> bool:
-        """Whether one more message is within the limit; it is counted then."""
+    def take(self, now: float, count: int = 1) -> bool:
+        """Whether one more message is within the limit; it is counted then, as so many."""
         if self._rate == 0:
             return True
         self._tokens = min(self._most, self._tokens + (now - self._at) * self._rate)
         self._at = now
         if self._tokens < 1:
             return False
-        self._tokens -= 1
+        self._tokens -= count
         return True
 
     def retry_after_ms(self, place: int = 1) -> int:

@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 FLOODS: Final = 200
 """Messages beyond the rate, in a row, after which a client is closed."""
 
+MESSAGE_BYTES: Final = 4096
+"""A longer message counts as several, towards the rate and the floods: what it costs grows with it."""
+
 TASKS: Final = 64
 """Subscriptions and the like that one client may have under way."""
 
@@ -142,7 +145,7 @@ class Session:
         """Takes one message. What is wrong with it is answered; nothing is raised."""
         message: wire.Message | None = None
         try:
-            excess = self._excess()
+            excess = self._excess(1 + len(raw) // MESSAGE_BYTES)
             message = wire.parse(raw)  # also beyond the rate: the answer says which submission or board it is about
             if type(message) is wire.Submit:
                 self._submit(message.fields, excess)
@@ -158,12 +161,12 @@ class Session:
         if code == wire.CloseCode.TOO_LARGE:
             self._refuse(RealtimeError("too_large", f"The message is too large: {reason}. Send less at a time."), None)
 
-    def _excess(self) -> RealtimeError | None:
+    def _excess(self, count: int) -> RealtimeError | None:
         """Counts a message (no game server's, which speaks for many); what to say where it is beyond the rate."""
-        if self._credentials.trusted or self._bucket.take(asyncio.get_running_loop().time()):
+        if self._credentials.trusted or self._bucket.take(asyncio.get_running_loop().time(), count):
             self._floods = 0
             return None
-        self._floods += 1
+        self._floods += count
         if self._floods > FLOODS:
             self._subscriber.connection.close(wire.CloseCode.LIMITS, "too many messages")
         hint = self._bucket.retry_after_ms(self._floods)

@@ -28,6 +28,17 @@ def test_a_bucket_holds_two_seconds_of_its_rate_and_fills_with_time() -> None:
     assert sum(bucket.take(100.0) for _ in range(50)) == 20
 
 
+def test_what_counts_as_several_is_let_in_whole_and_paid_for_afterwards() -> None:
+    bucket = Bucket(10, now=0.0)
+    assert all(bucket.take(0.0) for _ in range(19))
+    assert bucket.take(0.0, 17), "there is room for one"
+    assert not bucket.take(1.6) and not bucket.take(1.6, 17)
+    assert bucket.take(1.71)
+    slow = Bucket(0.1, now=0.0)
+    assert slow.take(0.0, 17), "also where so many never fit"
+    assert not slow.take(160.0) and slow.take(171.0)
+
+
 def test_a_rate_below_one_lets_a_message_through_now_and_then() -> None:
     bucket = Bucket(0.1, now=0.0)
     assert [bucket.take(now) for now in (0.0, 9.0, 10.0, 11.0, 100.0)] == [True, False, True, False, True]
