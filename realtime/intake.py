@@ -31,7 +31,8 @@ CLEARING: Final = 1.0
 """Seconds between two clearings of outbox rows while idle."""
 
 STORING: Final = 8
-"""Batches that may be on their way to the store at once; what comes while it hangs is left to the sweeper."""
+"""Batches that may be on their way to the store at once; what comes while it hangs is left to the sweeper. A clean end
+leaves nothing to it: then no more comes than is queued, and all of that is told."""
 
 DOUBT: Final = 3.0
 """Seconds that a batch which did not reach the store speaks against it: by then it is known whether that is away."""
@@ -79,6 +80,7 @@ class Intake:
         self._in_flight: set[asyncio.Task[None]] = set()
         self._storing: set[asyncio.Task[None]] = set()  # committed batches on their way to the store
         self._running = False
+        self._draining = 0  # whoever waits for all to be told
         self._starting = False  # batches are started at the end of the loop's turn
         self._rate = 0.0  # submissions a second, smoothed: for the hint when to try again
         self._doubted_until = 0.0  # the loop's seconds: a batch did not reach the store shortly before
@@ -165,14 +167,19 @@ class Intake:
             log.error("a batch failed", exc_info=error, extra={"action": "batch"})
 
     async def drain(self) -> None:
-        """Records everything queued, and waits for the store to have it or not."""
-        while self._queue or self._in_flight or self._storing or self._holdups.count:
-            self._start_batches()
-            under_way = self._in_flight | self._storing
-            if under_way:
-                await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
-            elif self._holdups.count:
-                await asyncio.sleep(holdups.LOOK)
+        """Records everything queued, tells the store all of it, however much that is at once, and waits for it to have
+        it or not."""
+        self._draining += 1
+        try:
+            while self._queue or self._in_flight or self._storing or self._holdups.count:
+                self._start_batches()
+                under_way = self._in_flight | self._storing
+                if under_way:
+                    await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+                elif self._holdups.count:
+                    await asyncio.sleep(holdups.LOOK)
+        finally:
+            self._draining -= 1
         self._holdups.close()
         await self._clear_stored()
 
@@ -219,7 +226,7 @@ class Intake:
         took = loop.time() - began
         self._rate += 0.2 * (len(batch) / max(took, 1e-4) - self._rate)
         self.on_batch(len(batch), took)
-        if recorded.outbox_ids and len(self._storing) < STORING:
+        if recorded.outbox_ids and (len(self._storing) < STORING or self._draining):
             # Beside the lanes: a store that hangs must not keep the next batch from the ledger.
             task = loop.create_task(self._store(recorded, batch[0][2]))
             self._storing.add(task)

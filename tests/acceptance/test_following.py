@@ -19,12 +19,16 @@ from tests.conftest import MakeUsers, RunningServer, running_server
 
 
 async def scored(server: RunningServer, client: Client, user: int, score: int) -> None:
-    """Hands in for somebody, through a game server's socket."""
+    """Hands in for somebody, through a game server's socket; when this returns, the store has been told.
+
+    `accepted` says that a score is recorded: boards show it a moment later.
+    """
     scored.number = getattr(scored, "number", 0) + 1  # type: ignore[attr-defined]
     name = f"s{scored.number}"  # type: ignore[attr-defined]
     await client.send("submit", submission_id=name, user_id=user, score_added=score)
     answer = await client.until("accepted", lambda message: message["submission_id"] == name)
     assert answer["user_id"] == user
+    await server.services.intake.drain()
 
 
 @pytest.fixture

@@ -15,12 +15,13 @@ import asyncpg
 import pytest
 from redis.asyncio import Redis
 
+from realtime import intake as module
 from realtime.batching import Batching
 from realtime.boards import ALL_TIME, week_at
 from realtime.dragonfly import Store
 from realtime.errors import StoreUnavailable
 from realtime.history import History
-from realtime.intake import AMENDED_AT_ONCE, Intake
+from realtime.intake import AMENDED_AT_ONCE, STORING, Intake
 from realtime.postgres import Ledger
 from realtime.rebuild import Rebuilder
 from realtime.submissions import Accepted, Outcome, Rejected, Submission
@@ -109,8 +110,14 @@ async def test_one_score_goes_all_the_way(
 
 
 async def test_alone_nothing_waits_and_under_load_statements_grow(
-    ledger: Ledger, store: Store, sql: asyncpg.Connection, keys: Redis, make_users: MakeUsers
+    ledger: Ledger,
+    store: Store,
+    sql: asyncpg.Connection,
+    keys: Redis,
+    make_users: MakeUsers,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(module, "STORING", 3_000)  # however slow this machine is, the store does not hang
     users = await make_users(50)
     intake = made(ledger, store)
     intake.on_batch = statements = Counter()
@@ -246,6 +253,55 @@ async def test_leaving_records_and_answers_what_is_left(
     assert await sql.fetchval("SELECT count(*) FROM user_score_transactions") == 100
     assert await keys.zcard(ALL_TIME.scores_key) == 10
     assert await sql.fetchval("SELECT count(*) FROM outbox") == 0, "and what the store has is owed by nobody"
+
+
+class SlowStore(Store):
+    """A store that is told nothing until `go_on` is set."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.go_on = asyncio.Event()
+        self.asked = 0
+
+    async def apply(self, *args: Any, **options: Any) -> int:
+        self.asked += 1
+        await self.go_on.wait()
+        return await super().apply(*args, **options)
+
+
+async def test_leaving_tells_a_slow_store_all_batches_however_many_are_on_their_way(
+    ledger: Ledger, store_url: str, sql: asyncpg.Connection, keys: Redis, make_users: MakeUsers
+) -> None:
+    users = await make_users(3 * STORING)
+    store = SlowStore(store_url)
+    await make_ours(store)
+    try:
+        intake = made(ledger, store, batching=Batching(1, 1, 1))
+        async with running(intake):
+            answers = [send(intake, user, "while serving") for user in users]
+            assert set(codes(await outcomes_of(answers))) == {"accepted"}
+            assert store.asked == STORING, "while it serves, the sweeper gets what comes beside a store that hangs"
+            store.go_on.set()
+            await intake.drain()
+            store.go_on.clear()
+            for user in users:
+                send(intake, user, "at the end", 2)
+
+            async def is_recorded() -> bool:
+                recorded = await sql.fetchval("SELECT count(*) FROM user_score_transactions") == 6 * STORING
+                if recorded:
+                    store.go_on.set()
+                return bool(recorded)
+
+            telling = asyncio.get_running_loop().create_task(until(is_recorded))
+        await telling
+        assert store.asked == 4 * STORING
+        assert dict(await keys.zrange(ALL_TIME.scores_key, 0, -1, withscores=True)) == {str(user): 3 for user in users}
+        left = await sql.fetchval("SELECT count(*) FROM outbox")
+        assert left == 2 * STORING, "which the sweeper finds: the end adds nothing to it"
+    finally:
+        store.go_on.set()
+        await store.aclose()
 
 
 async def test_a_ledger_that_is_away_is_told_at_once_and_needs_no_restart(
