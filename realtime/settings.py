@@ -140,7 +140,9 @@ class Settings(BaseModel):
         "REALTIME_MAX_CONNECTIONS_PER_ADDRESS", 1_000, "sockets of one client address; 0: any number"
     )
     message_rate: Annotated[float, Field(ge=0)] = _env(
-        "REALTIME_MESSAGE_RATE", 50.0, "messages a second of one socket without submit:any or admin; 0: any number"
+        "REALTIME_MESSAGE_RATE",
+        50.0,
+        "messages a second of one socket without submit:any or admin, a long one counted for each 4 KiB; 0: any number",
     )
     max_subscriptions: Count = _env("REALTIME_MAX_SUBSCRIPTIONS", 64, "subscriptions a connection")
     max_watches: Count = _env("REALTIME_MAX_WATCHES", 16, "users whose rank a connection may watch")

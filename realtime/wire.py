@@ -39,7 +39,7 @@ class CloseCode(IntEnum):
     NOT_UTF8 = 1007
     """A text message, or what its compression held, that is none."""
     IDLE_FLOOD = 1008
-    """Pings, pongs and empty fragments without end."""
+    """Frames that bring no message nearer, without end: pings, pongs, crumbs; or a message that takes too long."""
     TOO_LARGE = 1009
     """A message longer than may be."""
     FAILED = 1011

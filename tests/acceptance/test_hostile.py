@@ -29,6 +29,7 @@ from websockets.frames import Frame, Opcode
 
 from realtime import handshake, wire
 from realtime.connection import Connection
+from realtime.frames import Deframer
 from realtime.handshake import Handshake
 from realtime.session import Session
 from realtime.streams import Subscriber
@@ -296,18 +297,93 @@ def _resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-async def test_fragments_without_end_are_ended(server: RunningServer, make_users: MakeUsers) -> None:
+DEFLATE = b"Sec-WebSocket-Extensions: permessage-deflate\r\n"
+
+
+def ended_stream(payload: bytes) -> bytes:
+    """A compressed form that says itself that it ends (BFINAL)."""
+    squeeze = zlib.compressobj(9, zlib.DEFLATED, -15)
+    return squeeze.compress(payload) + squeeze.flush()
+
+
+ENDLESS = [
+    (frame(Opcode.TEXT, b"x", fin=False), frame(Opcode.CONT, b"x", fin=False), 1008),
+    (frame(Opcode.TEXT, b"x", fin=False), frame(Opcode.CONT, b"", fin=False), 1008),
+    (frame(Opcode.TEXT, b"x", fin=False), frame(Opcode.CONT, b"x" * 64, fin=False), 1009),
+    (frame(Opcode.TEXT, b" ", fin=False) + frame(Opcode.CONT, b" " * 99), frame(Opcode.PONG, b""), 1008),
+    (
+        frame(Opcode.TEXT, ended_stream(b"{"), fin=False, deflated=True),
+        frame(Opcode.CONT, b"\xaa" * 60_000, fin=False),
+        1002,
+    ),
+    (
+        frame(Opcode.TEXT, b"", fin=False, deflated=True),
+        frame(Opcode.CONT, b"\0\0\0\xff\xff" * 10_000, fin=False),
+        1008,
+    ),
+]
+
+
+@pytest.mark.parametrize(("begin", "go_on", "code"), ENDLESS)
+async def test_what_has_no_end_is_ended(
+    server: RunningServer, make_users: MakeUsers, begin: bytes, go_on: bytes, code: int
+) -> None:
+    before = _resident()
     async with unnoticed(server, make_users):
-        reader, writer = await opened(server)
+        reader, writer = await opened(server, DEFLATE)
+        ending = asyncio.create_task(end_of(reader))
+        sent = 0
         try:
-            writer.write(frame(Opcode.TEXT, b"x", fin=False))
-            for _ in range(100_000):
-                writer.write(frame(Opcode.CONT, b"x", fin=False))
+            writer.write(begin)
+            while not ending.done() and sent < 20_000_000:
+                writer.write(go_on * (1 + 60_000 // len(go_on)))
+                sent += 60_000
                 await writer.drain()
         except ConnectionError:
             pass
-        assert await end_of(reader) in (1009, 0)
+        assert await ending in (code, 0)
+        assert sent < 20_000_000
         writer.close()
+    assert _resident() - before < 32 << 20
+
+
+async def test_long_messages_count_as_several(dsn: str, store_url: str, filled: None) -> None:
+    # One message now, the next in 100 s: however slow this machine is, it sends too fast.
+    async with running_server(dsn, store_url, REALTIME_MESSAGE_RATE="0.01") as server:
+        client = await server.client()
+        for _ in range(14):
+            await client.raw('{"type":"ping","x":"' + "x" * 65_000 + '"}')
+        refusals = 0
+        with pytest.raises(ConnectionClosed):
+            while True:
+                refusals += (await client.next())["type"] == "error"
+        assert client.socket.close_code == wire.CloseCode.LIMITS
+        assert 12 <= refusals <= 13, "16 each, of 200"
+
+
+async def test_what_many_sockets_held_is_free_once_they_are_gone_and_no_collector_ran(
+    server: RunningServer, make_users: MakeUsers
+) -> None:
+    body = ended_stream(os.urandom(60_000))
+    async with unnoticed(server, make_users):
+        for left in (frame(Opcode.TEXT, b"x" * 60_000, fin=False), frame(Opcode.TEXT, body, deflated=True)[:-1]):
+            gc.collect()
+            gc.disable()
+            try:
+                writers = [(await opened(server, DEFLATE))[1] for _ in range(50)]
+                for writer in writers:
+                    writer.write(left)
+                    await writer.drain()
+                for writer in writers:
+                    writer.transport.abort()
+                async with asyncio.timeout(10):
+                    while server.services.connections.open > 2:  # noqa: ASYNC110
+                        await asyncio.sleep(0.01)
+                kinds = (Connection, Deframer, Session, Subscriber)
+                found = Counter(type(thing) for thing in gc.get_objects() if isinstance(thing, kinds))
+                assert max(found.values()) <= 2, found
+            finally:
+                gc.enable()
 
 
 BROKEN = [
