@@ -474,6 +474,18 @@ class RunningServer:
         self._clients.append(client)
         return client
 
+    async def told(self) -> None:
+        """Returns when the store has been told of all that is accepted: that says that a score is recorded, and boards
+        show it a moment later, or, where the store is busy, when the sweeper has told it."""
+        await self.services.intake.drain()
+        connection = await asyncpg.connect(self.services.settings.database_url)
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while await connection.fetchval("SELECT count(*) FROM outbox"):  # noqa: ASYNC110
+                    await asyncio.sleep(0.1)
+        finally:
+            await connection.close()
+
     async def aclose(self) -> None:
         for client in self._clients:
             await client.aclose()

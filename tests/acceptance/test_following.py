@@ -19,16 +19,13 @@ from tests.conftest import MakeUsers, RunningServer, running_server
 
 
 async def scored(server: RunningServer, client: Client, user: int, score: int) -> None:
-    """Hands in for somebody, through a game server's socket; when this returns, the store has been told.
-
-    `accepted` says that a score is recorded: boards show it a moment later.
-    """
+    """Hands in for somebody, through a game server's socket; when this returns, boards can show it."""
     scored.number = getattr(scored, "number", 0) + 1  # type: ignore[attr-defined]
     name = f"s{scored.number}"  # type: ignore[attr-defined]
     await client.send("submit", submission_id=name, user_id=user, score_added=score)
     answer = await client.until("accepted", lambda message: message["submission_id"] == name)
     assert answer["user_id"] == user
-    await server.services.intake.drain()
+    await server.told()
 
 
 @pytest.fixture
@@ -104,6 +101,7 @@ async def test_versions_have_no_gap_under_load_and_every_viewer_ends_the_same(
         total[user] += score
     for _ in range(600):
         await game.until("accepted")
+    await server.told()
     expected = sorted(
         ((user, score) for user, score in total.items()), key=lambda pair: (pair[1], str(pair[0])), reverse=True
     )
@@ -133,6 +131,7 @@ async def test_the_edge_of_the_hundred(server: RunningServer, game: Client, make
         )
     ).json()["results"]
     assert {outcome["type"] for outcome in outcomes} == {"accepted"}
+    await server.told()
     viewer = await server.client()
     await viewer.subscribe("all_time")
     board = viewer.follower.boards["all_time"]
