@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -34,6 +34,7 @@ from xdist.scheduler import LoadFileScheduling
 
 from realtime import migrations, resources, serving
 from realtime.app import create_app
+from realtime.boards import Board, monday_of
 from realtime.dragonfly import Store
 from realtime.embedded_postgres import start_postgres
 from realtime.embedded_process import Running
@@ -343,6 +344,13 @@ async def keys(store_url: str) -> AsyncIterator[redis.asyncio.Redis]:
     """The store as redis-cli shows it."""
     async with redis.asyncio.Redis.from_url(store_url, decode_responses=True) as client:
         yield client
+
+
+def week_ahead(number: int = 0) -> Board:
+    """The first week that begins in the year after next, or one that much later: its keys do not expire while a test
+    runs, and every store takes them. Dragonfly keeps no key for more than 8.5 years."""
+    first = monday_of(datetime(datetime.now(UTC).year + 2, 1, 7, tzinfo=UTC))
+    return Board(first + timedelta(weeks=number))
 
 
 async def make_ours(store: Store, number: int = 1) -> str:

@@ -37,7 +37,7 @@ from realtime.replies import NamesAt
 from realtime.rollover import Rollover
 from realtime.snapshots import SnapshotReader
 from realtime.standings import Profile, Row, Snapshot
-from realtime.store_link import Content
+from realtime.store_link import Content, run_of
 from realtime.streams import Subscriber
 from realtime.submissions import Accepted, Outcome, Rejected, Submission
 from realtime.sweeper import Sweeper
@@ -465,7 +465,7 @@ class World:
 
     async def crash(self) -> None:
         """The store dies and comes back with what it had saved last, as another run."""
-        before = (await self.raw.info())["run_id"]
+        before = run_of(await self.raw.info())
         try:
             await self.raw.execute_command("DEBUG", "CRASH-AND-RECOVER")
         except (redis.exceptions.ConnectionError, OSError):
@@ -473,7 +473,7 @@ class World:
         async with asyncio.timeout(REST):
             while True:
                 try:
-                    if (await self.raw.info())["run_id"] != before:
+                    if run_of(await self.raw.info()) != before:
                         break
                 except (redis.exceptions.ConnectionError, OSError):
                     await asyncio.sleep(0.002)  # it is on its way: there is nobody who could tell us

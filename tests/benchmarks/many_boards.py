@@ -32,6 +32,7 @@ from realtime.dragonfly import Store
 from realtime.embedded_store import start_store
 from realtime.frames import Frame
 from realtime.snapshots import SnapshotReader
+from realtime.store_link import run_of
 from realtime.streams import Subscriber
 from tests.benchmarks.harness import Table, median
 from tests.benchmarks.served import audience, built_floor, ended, pinned
@@ -115,7 +116,7 @@ async def serve(url: str) -> None:
 
 
 def _fill(store: Redis) -> None:
-    run = str(store.info("server")["run_id"])
+    run = run_of(store.info())
     pipe = store.pipeline(transaction=False)
     pipe.mset({boards.RUN_KEY: run, boards.EPOCH_KEY: f"{run[:8]}-1", boards.USERS_VERSION_KEY: 1})
     for place, board in enumerate(WEEKS):

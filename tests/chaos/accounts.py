@@ -16,6 +16,7 @@ import redis.asyncio
 import redis.exceptions
 
 from realtime.boards import ALL_TIME, Board
+from realtime.store_link import run_of
 from tests.chaos.crowd import Tally
 
 _AWAY = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, redis.exceptions.RedisError, TimeoutError)
@@ -117,7 +118,7 @@ async def difference(url: str, keys: redis.asyncio.Redis) -> str:
 
 async def _difference(url: str, keys: redis.asyncio.Redis) -> str:
     epoch, run = await keys.mget("leaderboard:epoch", "leaderboard:run")
-    if epoch is None or epoch.startswith("filling:") or run != (await keys.info())["run_id"]:
+    if epoch is None or epoch.startswith("filling:") or run != run_of(await keys.info()):
         return f"the content is not complete: {epoch} of {run}"
     connection = await asyncpg.connect(url, timeout=5)
     try:

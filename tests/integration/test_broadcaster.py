@@ -31,19 +31,18 @@ from realtime.standings import Profile, Row
 from realtime.streams import Subscriber
 from realtime.submissions import Submission
 from realtime.wire import Since
-from tests.conftest import MakeUsers, PrivateStore, make_ours
+from tests.conftest import MakeUsers, PrivateStore, make_ours, week_ahead
 from tests.recorder import Recorder
 
-LAST = Board(date(2099, 11, 16))
-WEEK = Board(date(2099, 11, 23))
-NEXT = Board(date(2099, 11, 30))
+LAST, WEEK, NEXT = week_ahead(), week_ahead(1), week_ahead(2)
+A_TUESDAY = f"week_of_{WEEK.starts + timedelta(days=1):%Y_%m_%d}"
 
 
 class Broadcasting:
     """A broadcaster with its tasks, and the time it is."""
 
     def __init__(self, store: Store, ledger: Ledger | None = None) -> None:
-        self.now = datetime(2099, 11, 25, tzinfo=UTC)
+        self.now = WEEK.starts + timedelta(days=2)
         self.store = store
         live = SnapshotReader(store)
         snapshots = Reading(live, History(ledger, store), lambda: self.now) if ledger else live
@@ -385,7 +384,7 @@ async def test_since_of_another_epoch_or_of_long_ago_gets_a_snapshot(broadcast: 
 # Refusals --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("board", ["", "nonsense", "week_of_2099_11_24", "week_of_2099_11_30", "leaderboard:epoch"])
+@pytest.mark.parametrize("board", ["", "nonsense", A_TUESDAY, NEXT.id, "leaderboard:epoch"])
 async def test_a_board_that_there_is_not_is_refused(broadcast: Broadcasting, board: str) -> None:
     with pytest.raises(RealtimeError) as caught:
         await broadcast.viewer(board)

@@ -8,8 +8,10 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, date, datetime
+from datetime import timedelta
+from secrets import token_hex
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import redis.asyncio
@@ -25,14 +27,13 @@ from realtime.replies import NamesAt
 from realtime.standings import Profile, Row, in_order
 from realtime.store_link import check_fitness
 from realtime.store_pool import Script
-from tests.conftest import PrivateStore, make_ours
+from tests.conftest import PrivateStore, make_ours, week_ahead
 
 pytestmark = pytest.mark.every_store
 
 Keys = redis.asyncio.Redis
 
-# A week whose keys do not expire while the test runs, whenever that is.
-WEEK = Board(date(2099, 11, 23))
+WEEK = week_ahead()
 
 on_fixtures = hypothesis_settings(
     deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -395,9 +396,24 @@ async def test_a_weeks_keys_expire_at_the_same_moment_and_all_time_never(store: 
         moments = [seconds * 1000 + micros // 1000 + ttl for ttl in left]
         assert max(moments) - min(moments) <= 20
         assert abs(moments[0] - WEEK.expire_at * 1000) <= 20
-        assert WEEK.expire_at == datetime(2099, 12, 8, tzinfo=UTC).timestamp()
+        assert WEEK.expire_at == (WEEK.starts + timedelta(days=15)).timestamp()
         for key in (ALL_TIME.scores_key, ALL_TIME.version_key, ALL_TIME.versions_key, user_key(7)):
             assert await keys.ttl(key) == -1
+
+
+@asynccontextmanager
+async def only_these(keys: Keys, store_url: str, allowed: list[str]) -> AsyncIterator[Keys]:
+    """The store for a user who may do everything with these keys, and nothing with any other."""
+    user = f"narrow-{token_hex(4)}"  # a new one: not every store takes the rights of an old one back in one word
+    rights = ("on", ">narrow", "+@all", "allchannels", *(f"~{key}" for key in allowed))
+    await keys.execute_command("ACL", "SETUSER", user, *rights)
+    place = urlsplit(store_url)
+    address = place._replace(netloc=f"{user}:narrow@{place.netloc.rpartition('@')[2]}").geturl()
+    try:
+        async with redis.asyncio.Redis.from_url(address, decode_responses=True) as narrow:
+            yield narrow
+    finally:
+        await keys.execute_command("ACL", "DELUSER", user)
 
 
 async def test_scripts_touch_no_key_that_they_do_not_declare(store: Store, keys: Keys, store_url: str) -> None:
@@ -419,23 +435,10 @@ async def test_scripts_touch_no_key_that_they_do_not_declare(store: Store, keys:
         ("end_filling", [boards.EPOCH_KEY, boards.RUN_KEY], [f"{run[:8]}-zz", run, "all_time", "users"]),
     ]
     for name, declared, args in calls:
-        await keys.execute_command(
-            "ACL",
-            "SETUSER",
-            "narrow",
-            "reset",
-            "on",
-            ">narrow",
-            "+@all",
-            "allchannels",
-            *(f"~{key}" for key in declared),
-        )
-        address = store_url.rpartition("@")[2]
-        async with redis.asyncio.Redis.from_url(f"redis://narrow:narrow@{address}", decode_responses=True) as narrow:
+        async with only_these(keys, store_url, declared) as narrow:
             with pytest.raises(redis.exceptions.NoPermissionError):
                 await narrow.get("leaderboard:something:else")
             await narrow.eval(resources.script(name), len(declared), *declared, *args)  # or NOPERM
-    await keys.execute_command("ACL", "DELUSER", "narrow")
     assert await keys.get(boards.EPOCH_KEY) == f"{run[:8]}-zz"
 
 

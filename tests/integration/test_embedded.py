@@ -232,7 +232,7 @@ def test_the_database_is_set_up_for_truth_and_only_the_password_opens_it(tmp_pat
 def test_the_store_evicts_nothing_and_only_the_password_opens_it(tmp_path):
     with start_store(tmp_path) as running:
         with store_at(running.url) as store:
-            assert store.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
+            assert store.info()["maxmemory_policy"] == "noeviction"
         url = urlsplit(running.url)
         assert url.hostname == "127.0.0.1"
         with store_at(f"redis://127.0.0.1:{url.port}/0") as store, pytest.raises(redis.AuthenticationError):

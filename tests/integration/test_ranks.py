@@ -181,9 +181,17 @@ async def test_more_users_than_one_call_takes_come_in_the_order_asked(store: Sto
     assert found[week] == [Standing(1, 2, 2, None), Standing(None, None, 2, None), Standing(2, 1, 2, 1)]
 
 
-async def test_standings_of_a_content_that_changes_meanwhile_are_none(store: Store) -> None:
+async def test_standings_of_a_content_that_changes_meanwhile_are_none(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await fill(store, {1: 10, 2: 20})
-    store._ranks = f"redis.call('SET', '{boards.EPOCH_KEY}', 'another') {store._ranks}"
+    exchange = store._checked.exchange
+
+    async def interrupted(first: Any, *others: Any) -> list[Any]:
+        before, _, *replies = await exchange(first, ("SET", boards.EPOCH_KEY, "another"), *others)
+        return [before, *replies]
+
+    monkeypatch.setattr(store._checked, "exchange", interrupted)
     with pytest.raises(StoreChanged):
         await SnapshotReader(store).standings({ALL_TIME: [1]})
 

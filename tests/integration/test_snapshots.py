@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import date, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -14,9 +14,9 @@ from realtime.dragonfly import Store
 from realtime.errors import ForeignContent, StoreChanged, StoreUnavailable
 from realtime.snapshots import BOARDS_A_READING, SnapshotReader
 from realtime.standings import Profile, Row
-from tests.conftest import make_ours
+from tests.conftest import make_ours, week_ahead
 
-WEEK = Board(date(2099, 11, 23))
+WEEK = week_ahead()
 
 
 @pytest.fixture
