@@ -298,7 +298,7 @@ class Process:
         reading = Reading(SnapshotReader(store), self.history, now)
         self.broadcaster = Broadcaster(reading, store, now, interval=0.05)
         store.expect = self.broadcaster.expect
-        self.rollover = Rollover(self.broadcaster, now)
+        self.rollover = Rollover(self.broadcaster, now, ledger.pulse.beat)
         self.rollover.step(now())
         self.viewer: Viewer | None = None
         self.subscriber: Subscriber | None = None

@@ -38,6 +38,10 @@ LAST, WEEK, NEXT = week_ahead(), week_ahead(1), week_ahead(2)
 A_TUESDAY = f"week_of_{WEEK.starts + timedelta(days=1):%Y_%m_%d}"
 
 
+async def answered() -> None:
+    """PostgreSQL was asked what time it is; a test says that itself."""
+
+
 class Broadcasting:
     """A broadcaster with its tasks, and the time it is."""
 
@@ -488,7 +492,7 @@ async def test_a_closed_week_of_a_restored_postgresql_goes_back_for_everybody(
 
 
 async def test_followers_of_the_current_week_move_on_without_asking(broadcast: Broadcasting, store: Store) -> None:
-    rollover = Rollover(broadcast.it, lambda: broadcast.now)
+    rollover = Rollover(broadcast.it, lambda: broadcast.now, answered)
     broadcast.now = NEXT.starts - timedelta(microseconds=1)
     rollover.step(broadcast.now)
     await place(store, {1: 10}, board=WEEK)
@@ -527,7 +531,7 @@ async def test_a_rollover_that_moves_nobody_leaves_nothing_behind(broadcast: Bro
 async def test_who_was_behind_at_the_rollover_gets_the_new_week_when_drained(
     broadcast: Broadcasting, store: Store
 ) -> None:
-    rollover = Rollover(broadcast.it, lambda: broadcast.now)
+    rollover = Rollover(broadcast.it, lambda: broadcast.now, answered)
     rollover.step(broadcast.now)
     viewer = await broadcast.viewer(CURRENT_WEEK)
     viewer.stalled = True
@@ -555,7 +559,7 @@ async def test_a_closed_week_changes_hands_from_the_store_to_its_view(
     await ledger.record_batch([Submission(user, "a", 5, None, monday)], [])
     async with broadcasting(store, ledger) as broadcast:
         broadcast.now = monday + timedelta(days=6)
-        rollover = Rollover(broadcast.it, lambda: broadcast.now)
+        rollover = Rollover(broadcast.it, lambda: broadcast.now, answered)
         rollover.step(broadcast.now)
         # Written without an expiry that lies behind us: the store would drop it at once.
         await store.apply({ALL_TIME: [Row(user, 1, 5)]}, [Profile(user, 1, "p1")])
