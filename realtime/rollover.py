@@ -26,7 +26,8 @@ ALMOST: Final = 0.001
 """Seconds before a week's end from which PostgreSQL is asked whether it is over."""
 
 ASK_AGAIN: Final = 0.02
-"""Seconds until PostgreSQL, which did not say that the week is over, is asked again."""
+"""Seconds until PostgreSQL, which did not say that the week is over, is asked again; twice as many each time, up to
+LONGEST_SLEEP: it may be away."""
 
 LATE: Final = timedelta(seconds=10)
 
@@ -71,6 +72,7 @@ class Rollover:
 
     async def run(self) -> None:
         """Steps at every end of a week, until cancelled."""
+        pause = ASK_AGAIN
         while True:
             now = self._now()
             self.step(now)
@@ -78,11 +80,13 @@ class Rollover:
             assert ends is not None
             left = (ends - now).total_seconds()
             if left > ALMOST:
+                pause = ASK_AGAIN
                 await asyncio.sleep(min(left, LONGEST_SLEEP))
                 continue
             await self._ask()
             if week_at(self._now()) == week_at(now):
-                await asyncio.sleep(ASK_AGAIN)
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, LONGEST_SLEEP)
 
 
 async def open_weeks(open_all: Callable[[datetime, int], Awaitable[int]], now: Callable[[], datetime]) -> None:

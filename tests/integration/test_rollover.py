@@ -104,6 +104,26 @@ async def test_it_steps_by_itself_when_the_week_ends() -> None:
     assert told.said == [("roll over", WEEK.id, NEXT.id)]
 
 
+async def test_nobody_is_told_while_postgresql_does_not_say_that_the_week_is_over() -> None:
+    """It may be away, or its clock may have been set back: it is asked until it says so."""
+    told = Told()
+    asked: list[int] = []
+    end = MONDAY + timedelta(days=7)
+    clock = lambda: end - MICROSECOND if len(asked) < 4 else end  # noqa: E731
+
+    async def ask() -> None:
+        asked.append(len(told.said))
+
+    running = asyncio.ensure_future(Rollover(told, clock, ask).run())
+    async with asyncio.timeout(60):
+        while not told.said:  # noqa: ASYNC110 - a tenth of a second of a real clock
+            await asyncio.sleep(0.005)
+    running.cancel()
+    await asyncio.wait([running])
+    assert asked == [0, 0, 0, 0], "no more often than it must, and nobody was told before"
+    assert told.said == [("roll over", WEEK.id, NEXT.id)]
+
+
 async def test_the_worker_opens_what_closed_while_nobody_looked(
     ledger: Ledger, store: Store, sql: asyncpg.Connection, make_users: MakeUsers, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -54,7 +54,7 @@ def test_an_empty_variable_counts_as_unset() -> None:
         ("REALTIME_REGISTRATION", "maybe"),
         ("REALTIME_LOG_LEVEL", "loud"),
         ("REALTIME_MAX_MESSAGE_BYTES", "1e3"),
-        ("REALTIME_DATABASE_CONNECTIONS", "0"),
+        ("REALTIME_DATABASE_CONNECTIONS", "1"),
         ("DATABASE_URL", "mysql://host/db"),
         ("DATABASE_URL", "x"),
         ("DRAGONFLY_URL", "http://host"),
