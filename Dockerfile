@@ -17,5 +17,5 @@ RUN useradd --system realtime
 USER realtime
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s \
-    CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:8000/healthz', timeout=2)"]
+    CMD ["python", "-m", "realtime.healthcheck"]
 CMD ["realtime", "serve"]

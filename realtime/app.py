@@ -165,9 +165,9 @@ async def _lifespan(
             if app.state.leaving:
                 why["leaving"] = "this process is about to end"
             if not broadcaster.live or not stores.store.is_complete:
-                why["store"] = stores.store.link.complaint or "boards cannot be read, or are being rebuilt"
+                why["store"] = stores.trouble or "boards cannot be read, or are being rebuilt"
             if stores.ledger.pulse.away is not None:
-                why["database"] = "PostgreSQL does not answer"
+                why["database"] = f"PostgreSQL cannot be used: {stores.ledger.pulse.away}"
             elif weeks.is_late(clock.instant()):
                 why["rollover"] = "the week has changed, and this process has not"
             return Readiness(why, backlog.age, worker.differing if worker else None)

@@ -24,13 +24,18 @@ from realtime.embedded import EmbeddedError
 from realtime.errors import LedgerUnavailable, RealtimeError, StartupError, StoreUnavailable, TaskFailed
 from realtime.processes import Processes
 from realtime.revocation import Revocations
-from realtime.settings import Settings, in_force
+from realtime.settings import STORES, Settings, given, in_force
 from realtime.stores import opened
 from realtime.submissions import ID_MAX
 from realtime.tokens import Tokens
 from realtime.worker import run_worker
 
-cli = typer.Typer(add_completion=False, no_args_is_help=True, help="Live leaderboards, pushed.")
+cli = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,  # a traceback must never show what variables hold
+    help="Live leaderboards, pushed.",
+)
 
 DataDir = Annotated[Path, typer.Option(help="Folder of the development instance.", show_default=True)]
 DEFAULT_DATA_DIR = Path(".realtime")
@@ -51,7 +56,7 @@ DEVELOPMENT = {
 def gathered(data_dir: Path) -> tuple[dict[str, str], dict[str, str]]:
     """The variables of this environment, what they leave out from the development instance of `data_dir`; and where
     each is from."""
-    environment = {name: value for name, value in os.environ.items() if value != ""}
+    environment = given(os.environ)
     sources = dict.fromkeys(environment, "environment")
     if "REALTIME_PORT" not in environment and "PORT" in environment:
         sources["PORT"] = "environment, as PORT"
@@ -68,10 +73,10 @@ def gathered(data_dir: Path) -> tuple[dict[str, str], dict[str, str]]:
     return environment, sources
 
 
-def resolve(data_dir: Path) -> Settings:
+def resolve(data_dir: Path, *needed: str) -> Settings:
     """Settings of this environment; what it leaves out, from the development instance of `data_dir`."""
     environment, _ = gathered(data_dir)
-    return Settings.load(environment)
+    return Settings.load(environment, needed)
 
 
 def say(line: str) -> None:
@@ -86,7 +91,7 @@ def up(
     data_dir: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
     """Start everything for development: what stores are missing, the server and the worker in one process."""
-    environment = {**DEVELOPMENT, **{k: v for k, v in os.environ.items() if v != ""}}
+    environment = {**DEVELOPMENT, **given(os.environ)}
     if port is not None:
         environment["REALTIME_PORT"] = str(port)
     if host is not None:
@@ -102,17 +107,16 @@ def up(
         database_url=environment.get("DATABASE_URL"),
         dragonfly_url=environment.get("DRAGONFLY_URL"),
     ) as stores:
-        environment["DATABASE_URL"] = stores.database_url
-        environment["DRAGONFLY_URL"] = stores.dragonfly_url
-        environment["REALTIME_SECRET"] = environment.get("REALTIME_SECRET") or stores.secret
-        settings = Settings.load(environment)
+        own = {"DATABASE_URL": stores.database_url, "DRAGONFLY_URL": stores.dragonfly_url}
+        settings = Settings.load({**own, "REALTIME_SECRET": stores.secret, **environment})
         serving.configure_logging(settings.log_level)
         for note in stores.notes:
             say(f"# {note}")
         say("# for development; elsewhere run `realtime serve` and `realtime worker`")
-        say(f"database: {settings.database_url}")
-        say(f"dragonfly: {settings.dragonfly_url}")
-        asyncio.run(migrations.migrate(settings.database_url))
+        # One of our own is told whole, for it is for whoever reads this to use; one that was given is known to them.
+        say(f"database: {settings.database_url if 'DATABASE_URL' in environment else stores.database_url}")
+        say(f"dragonfly: {settings.dragonfly_url if 'DRAGONFLY_URL' in environment else stores.dragonfly_url}")
+        asyncio.run(migrations.migrate(settings.database_url.reveal()))
 
         def ready(address: str) -> None:
             embedded.record_address(data_dir, address)
@@ -132,7 +136,7 @@ def serve(
     environment, _ = gathered(data_dir)
     if processes is not None:
         environment["REALTIME_PROCESSES"] = str(processes)
-    settings = Settings.load(environment).require_stores()
+    settings = Settings.load(environment, STORES)
     serving.configure_logging(settings.log_level)
 
     def ready(address: str) -> None:
@@ -160,7 +164,7 @@ def show_settings(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
 @cli.command()
 def worker(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     """Sweep the outbox, close weeks, look for drift."""
-    settings = resolve(data_dir).require_stores()
+    settings = resolve(data_dir, *STORES)
     serving.configure_logging(settings.log_level)
     run(_until_signal(lambda stop: run_worker(settings, stop)))
 
@@ -192,10 +196,8 @@ def run(work: Coroutine[Any, Any, Any]) -> Any:
 @cli.command()
 def migrate(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     """Bring the database's schema up to date; safe to run again, and while others do."""
-    settings = resolve(data_dir)
-    if not settings.database_url:
-        raise StartupError("Set DATABASE_URL.")
-    run(migrations.migrate(settings.database_url))
+    settings = resolve(data_dir, "DATABASE_URL")
+    run(migrations.migrate(settings.database_url.reveal()))
     say("The schema is up to date.")
 
 
@@ -224,9 +226,7 @@ def token(
         return
     if not scope:
         raise typer.BadParameter("Say what it is for: --scope submit, submit:any, read or admin.", context)
-    settings = resolve(data_dir)
-    if not settings.secret:
-        raise StartupError("Set REALTIME_SECRET, or name a development instance with --data-dir.")
+    settings = resolve(data_dir, "REALTIME_SECRET")
     scopes = [name for given in scope for name in given.replace(",", " ").split()]
     if scopes == ["submit"] and user_id is None:
         typer.echo("This token can submit nothing: `submit` is for the user it speaks for, --user-id N.", err=True)
@@ -245,13 +245,11 @@ def revoke(
     data_dir: Annotated[Path | None, typer.Option(help="Folder of the development instance.")] = None,
 ) -> None:
     """Take a token back before it expires; servers know within two seconds."""
-    settings = resolve(data_dir or context.obj)
-    if not settings.database_url:
-        raise StartupError("Set DATABASE_URL, or name a development instance with --data-dir.")
+    settings = resolve(data_dir or context.obj, "DATABASE_URL", "REALTIME_SECRET")
     text = sys.stdin.read().strip() if given == "-" else given
 
     async def work() -> None:
-        ledger = postgres.Ledger(settings.database_url, connections=1)
+        ledger = postgres.Ledger(settings.database_url.reveal(), connections=1)
         try:
             await ledger.open()
             identity = Tokens.of(settings).verify(text, ledger.clock.now())
@@ -276,7 +274,7 @@ def rebuild(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     """Make the store's content anew from the ledger, while everything goes on."""
     from realtime.progress import counting
 
-    settings = resolve(data_dir).require_stores()
+    settings = resolve(data_dir, *STORES)
 
     async def work() -> bool:
         async with opened(settings) as stores:
@@ -301,7 +299,7 @@ def import_file(
 
     A bad row is named by its line and left out, the others count; the exit code is then 1.
     """
-    if not run(commands.import_scores(resolve(data_dir).require_stores(), file, say)):
+    if not run(commands.import_scores(resolve(data_dir, *STORES), file, say)):
         raise typer.Exit(1)
 
 
@@ -319,14 +317,14 @@ def simulate(
     if address is None:
         raise StartupError("Say which server with --url, or start one with `realtime up`.")
     plan = commands.Plan(address, file, rate, players, limit)
-    if not run(commands.simulate(resolve(data_dir), plan, say)):
+    if not run(commands.simulate(resolve(data_dir, "DATABASE_URL", "REALTIME_SECRET"), plan, say)):
         raise typer.Exit(1)
 
 
 @cli.command()
 def check(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     """Compare the two stores, user by user; exit code 1 where they differ."""
-    if not run(commands.check(resolve(data_dir).require_stores(), say)):
+    if not run(commands.check(resolve(data_dir, *STORES), say)):
         raise typer.Exit(1)
 
 
@@ -347,8 +345,8 @@ def main() -> None:
 
 def _sentence(error: Exception) -> str:
     """What an error says, for people; of a store or database that is away a library says only how that showed."""
-    if type(error) is StoreUnavailable:
+    if isinstance(error, StoreUnavailable):
         return f"The store cannot be used: {error}"
-    if type(error) is LedgerUnavailable:
+    if isinstance(error, LedgerUnavailable):
         return f"PostgreSQL cannot be used: {error}"
     return str(error)

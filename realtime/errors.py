@@ -51,12 +51,22 @@ class RealtimeError(Exception):
         return STATUS[self.code]
 
 
-class StoreUnavailable(Exception):
+class Unavailable(Exception):
+    """Something cannot be used now. `reason` says why, for people: in the log with the foreign library's words behind
+    it, where clients may read it alone.
+    """
+
+    def __init__(self, words: str, reason: str | None = None) -> None:
+        super().__init__(words if reason is None or reason == words else f"{reason}: {words}")
+        self.reason = reason or words
+
+
+class StoreUnavailable(Unavailable):
     """The store did not answer in time, refused the connection, or answered with an error."""
 
 
 class StoreUnfit(StoreUnavailable):
-    """The store answers, but must not be used: it may drop keys, is a replica, or takes no writes."""
+    """The store answers, but cannot be used: it refuses us, may drop keys, is a replica, or takes no writes."""
 
 
 class StoreChanged(StoreUnavailable):
@@ -78,7 +88,7 @@ class EpochMoved(StoreChanged):
         self.epoch = epoch
 
 
-class LedgerUnavailable(Exception):
+class LedgerUnavailable(Unavailable):
     """PostgreSQL did not answer in time or refused the connection."""
 
 
@@ -87,7 +97,7 @@ class LedgerLocked(LedgerUnavailable):
 
 
 class LedgerRefused(LedgerUnavailable):
-    """PostgreSQL answers, and lets nobody in by this name, password or database."""
+    """PostgreSQL answers, and lets nobody in by this address: waiting does not help."""
 
 
 class TaskFailed(Exception):

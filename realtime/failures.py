@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 from contextlib import contextmanager
+from ssl import SSLError
 from time import monotonic
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import asyncpg
 
@@ -23,40 +24,98 @@ log = logging.getLogger(__name__)
 AGAIN: Final = 60.0
 """Seconds after which a cause that is still met is told again."""
 
-_REFUSED: Final = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
-"""What says that it may be used by others, or under another name."""
-
-_FULL: Final = (asyncpg.InsufficientResourcesError, asyncpg.PostgresIOError)
-_LOCKED: Final = (asyncpg.LockNotAvailableError,)
-_SLOW: Final = (
-    asyncpg.QueryCanceledError,
-    asyncpg.TransactionTimeoutError,
-    asyncpg.IdleInTransactionSessionTimeoutError,  # it is our side that stood still
-    TimeoutError,
-)
-_READ_ONLY: Final = (asyncpg.ReadOnlySQLTransactionError,)
-_SCHEMA: Final = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError)
-
-_AWAY: Final = (
-    asyncpg.PostgresConnectionError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,  # used between the server's last words and the connection's end
-    asyncpg.CannotConnectNowError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.TooManyConnectionsError,
-    OSError,
-)
-
 CAUSES: Final = {
     "full": "has no room, or cannot write",
     "slow": "is too slow",
     "locked": "kept somebody waiting for a lock that others hold",
     "read_only": "takes no writes",
     "schema": "lacks a table",
+    "refused": "lets nobody in, or not everywhere",
     "away": "is away",
 }
 """Why PostgreSQL cannot be used now, as metrics and people are told."""
+
+
+class _Kind(NamedTuple):
+    """Errors that mean the same."""
+
+    cause: str
+    reason: str
+    """For people, without asyncpg's words: these may name users and tables."""
+    errors: tuple[type[BaseException], ...]
+    raises: type[LedgerUnavailable] = LedgerUnavailable
+
+
+_KINDS: Final = (
+    _Kind(
+        "refused",
+        "it refuses the user or the password of DATABASE_URL, or this host",
+        (asyncpg.InvalidAuthorizationSpecificationError,),
+        raises=LedgerRefused,
+    ),
+    _Kind(
+        "refused",
+        "it has no database of the name in DATABASE_URL",
+        (asyncpg.InvalidCatalogNameError,),
+        raises=LedgerRefused,
+    ),
+    _Kind(
+        "refused",
+        "permission denied: the user of DATABASE_URL lacks rights",
+        (asyncpg.InsufficientPrivilegeError,),
+        raises=LedgerRefused,
+    ),
+    _Kind(
+        "refused",
+        "an option of DATABASE_URL, or where it says nothing a PG variable of the environment, is wrong",
+        (asyncpg.ClientConfigurationError,),
+        raises=LedgerRefused,
+    ),
+    _Kind(
+        "away",
+        "no server of DATABASE_URL is what target_session_attrs asks for",
+        (asyncpg.TargetServerAttributeNotMatched,),
+    ),
+    _Kind(
+        "schema",
+        "it is not migrated: run `realtime migrate`",
+        (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError),
+    ),
+    _Kind("away", "it has no connection left", (asyncpg.TooManyConnectionsError,)),
+    _Kind("full", "it has no room, or cannot write", (asyncpg.InsufficientResourcesError, asyncpg.PostgresIOError)),
+    _Kind("locked", "others hold a lock that is needed", (asyncpg.LockNotAvailableError,), LedgerLocked),
+    _Kind(
+        "slow",
+        "it does not answer in time",
+        (
+            asyncpg.QueryCanceledError,
+            asyncpg.TransactionTimeoutError,
+            asyncpg.IdleInTransactionSessionTimeoutError,  # it is our side that stood still
+            TimeoutError,
+        ),
+    ),
+    _Kind("read_only", "it takes no writes", (asyncpg.ReadOnlySQLTransactionError,)),
+    _Kind(
+        "away",
+        "it is starting or stopping",
+        (asyncpg.CannotConnectNowError, asyncpg.AdminShutdownError, asyncpg.CrashShutdownError),
+    ),
+    _Kind("away", "TLS fails: see sslmode in DATABASE_URL, and the server's certificate", (SSLError,)),
+    _Kind(
+        "away",
+        "the connection broke",
+        # The last is used between the server's last words and the connection's end.
+        (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.InternalClientError),
+    ),
+    _Kind("away", "it cannot be reached", (OSError,)),
+)
+"""What asyncpg raises, the first that fits."""
+
+_ALL: Final = tuple(error for kind in _KINDS for error in kind.errors)
+
+
+def _kind(error: BaseException) -> _Kind:
+    return next(kind for kind in _KINDS if isinstance(error, kind.errors))
 
 
 @contextmanager
@@ -64,21 +123,9 @@ def mapped() -> Iterator[None]:
     """asyncpg's errors for "not now" as ours."""
     try:
         yield
-    except _REFUSED as error:
-        raise LedgerRefused(str(error)) from error
-    except _SCHEMA as error:
-        raise LedgerUnavailable(f"{error}: is it migrated? (`realtime migrate`)") from error
-    except _LOCKED as error:
-        raise LedgerLocked(str(error)) from error
-    except (*_FULL, *_SLOW, *_READ_ONLY, *_AWAY) as error:
-        raise LedgerUnavailable(str(error) or type(error).__name__) from error
-
-
-def _cause(error: BaseException | None) -> str:
-    if isinstance(error, asyncpg.TooManyConnectionsError):
-        return "away"
-    causes = (("full", _FULL), ("slow", _SLOW), ("locked", _LOCKED), ("read_only", _READ_ONLY), ("schema", _SCHEMA))
-    return next((cause for cause, kinds in causes if isinstance(error, kinds)), "away")
+    except _ALL as error:
+        kind = _kind(error)
+        raise kind.raises(str(error) or type(error).__name__, kind.reason) from error
 
 
 class Failures:
@@ -96,7 +143,7 @@ class Failures:
             with mapped():
                 yield
         except LedgerUnavailable as error:
-            self._take(_cause(error.__cause__), error)
+            self._take(_kind(error.__cause__).cause if isinstance(error.__cause__, _ALL) else "away", error)
             raise
 
     def _take(self, cause: str, error: LedgerUnavailable) -> None:

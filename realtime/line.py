@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
@@ -59,13 +60,33 @@ def pause(attempt: int, part: float) -> float:
 
 def socket_url(url: str) -> str:
     """The socket's address for a server's, which may have a prefix, or for the socket's own. Raises ValueError."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:  # it repeats the address, which may hold a password
+        parts, port = urlsplit(""), 0
     scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
-    if scheme not in ("ws", "wss") or not parts.hostname:
-        raise ValueError(f"{url!r} is no server's address: use one like http://HOST:PORT or wss://HOST/ws.")
+    if scheme not in ("ws", "wss") or not parts.hostname or port == 0:
+        raise ValueError("That is no server's address: use one like http://HOST:PORT or wss://HOST/ws.")
     prefix = parts.path.rstrip("/")
     is_sockets = prefix.endswith("/ws") or (prefix and parts.scheme == scheme)
     return urlunsplit(parts._replace(scheme=scheme, path=parts.path if is_sockets else f"{prefix}/ws"))
+
+
+def place_of(url: str) -> str:
+    """Scheme, host and port of an address: what of it may be shown."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+
+
+def is_loopback(url: str) -> bool:
+    """Whether an address leads to this machine, which no proxy can reach in our place."""
+    host = urlsplit(url).hostname or ""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host.removesuffix(".").endswith("localhost")
+    return address.is_loopback or address.is_unspecified
 
 
 class Line:
@@ -81,6 +102,7 @@ class Line:
             "ping_interval": PING_INTERVAL,
             "ping_timeout": PING_INTERVAL,
             "close_timeout": 1,
+            **({"proxy": None} if is_loopback(self._url) else {}),
             **options,
         }
         self._socket: ClientConnection | None = None

@@ -66,8 +66,8 @@ class Pulse:
                 await self._asked()
         except LedgerUnavailable as error:
             if self.away is None:
-                log.error("PostgreSQL is away: %s", error, extra={"action": "pulse"})
-            self._cut_off(str(error))
+                log.error("PostgreSQL cannot be used: %s", error, extra={"action": "pulse"})
+            self._cut_off(error.reason)
         else:
             if self.away is not None:
                 log.warning("PostgreSQL answers again", extra={"action": "pulse"})
@@ -78,7 +78,7 @@ class Pulse:
             async with asyncio.timeout(PATIENCE):
                 await self._ask()
         except TimeoutError:
-            raise LedgerUnavailable(f"no answer in {PATIENCE} s") from None
+            raise LedgerUnavailable(f"it does not answer within {PATIENCE} s") from None
 
     def _cut_off(self, why: str) -> None:
         self.away = why

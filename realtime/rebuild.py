@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from realtime import boards
 from realtime.boards import ALL_TIME, Board
-from realtime.errors import LedgerUnavailable, StoreChanged, StoreUnavailable
+from realtime.errors import LedgerUnavailable, StoreChanged, StoreUnavailable, StoreUnfit
 from realtime.standings import Profile, Row
 
 if TYPE_CHECKING:
@@ -64,6 +64,8 @@ class Store(Protocol):
     def distrusted(self) -> str | None: ...
     @property
     def is_complete(self) -> bool: ...
+    @property
+    def is_fit(self) -> bool: ...
 
     async def adopt(self) -> Content: ...
     async def begin_filling(self, run: str, epoch: str) -> bool: ...
@@ -108,6 +110,8 @@ class Rebuilder:
         self._shown = False  # whether this process has ever met complete content
         self.rebuilds = 0
         """Rebuilds this process completed."""
+        self.trouble: str | None = None
+        """Why the store takes no rebuild though it answers; None where it does, or is not used at all."""
         self.settled = asyncio.Event()
         """Set once the content was found complete, or it turned out that this cannot be known yet."""
 
@@ -116,12 +120,21 @@ class Rebuilder:
         while True:
             try:
                 await self.look()
+                self.trouble = None
                 if self._store.is_complete:
                     self.settled.set()
             except (StoreUnavailable, LedgerUnavailable) as error:
-                log.debug("cannot look after the store: %s", error)
+                self._explain(error)
                 self.settled.set()
             await asyncio.sleep(WATCH_INTERVAL)
+
+    def _explain(self, error: StoreUnavailable | LedgerUnavailable) -> None:
+        """Most of what may be in the way is told by those who meet it first; not what a rebuild alone may not do."""
+        log.debug("cannot look after the store: %s", error)
+        trouble = error.reason if isinstance(error, StoreUnfit) and self._store.is_fit else None
+        if trouble is not None and trouble != self.trouble:
+            log.error("the store cannot be used: %s", error, extra={"action": "rebuild"})
+        self.trouble = trouble
 
     async def look(self) -> bool:
         """Whether the content had to be rebuilt, and was, by this process.

@@ -1,25 +1,34 @@
 """Settings: every number and address an operator may choose.
 
-Owns names, defaults, bounds and their meaning. Must never read the environment: a mapping is given. All errors are
-told at once, each with the name to change, and never with the value of a secret.
+Owns names, defaults, bounds and their meaning, and which variables of an environment are meant for them. Must never
+read the environment: a mapping is given. All errors are told at once, each with the name to change, and none with what
+was given: a secret may stand under any name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from ipaddress import ip_network
 from typing import Annotated, Any, Final, Literal, NamedTuple
-from urllib.parse import urlsplit, urlunsplit
 
-from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from realtime.addresses import Secret, is_host, is_ipv6, ledger_address, store_address
 from realtime.errors import StartupError
+from realtime.origins import normalised
 
 SECRETS: Final = frozenset({"DATABASE_URL", "DRAGONFLY_URL", "REALTIME_SECRET"})
+STORES: Final = ("DATABASE_URL", "DRAGONFLY_URL", "REALTIME_SECRET|REALTIME_JWKS_FILE")
+"""What whoever opens both stores and checks tokens needs; of two in one, one."""
+
+SECRET_BYTES: Final = 32
+"""RFC 7518, section 3.2."""
+
 PREFIX: Final = "REALTIME_"
-ALIKE: Final = 0.85
-"""From which likeness on, of 1, an unknown name is a misspelt one: a letter or two."""
+ALIKE: Final = 0.75
+"""From which likeness on, of 1, an unknown name is a misspelt one: a letter or two, or two exchanged."""
 
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
@@ -29,59 +38,96 @@ def _env(name: str, default: Any, description: str, *others: str) -> Any:
     return Field(default, validation_alias=AliasChoices(name, *others), description=description)
 
 
-def _origins(text: str) -> str:
-    """Origins as browsers write them (RFC 6454, section 6.2), with commas in between."""
-    origins = [part.strip().rstrip("/").lower() for part in text.split(",") if part.strip()]
-    for origin in origins:
-        parts = urlsplit(origin)
-        if parts.scheme not in ("http", "https") or not parts.netloc or origin != f"{parts.scheme}://{parts.netloc}":
-            raise ValueError(f"{origin!r} is no origin; write https://example.com")
-    return ",".join(origins)
+def _parsed(parse: Callable[[str], Secret]) -> BeforeValidator:
+    return BeforeValidator(lambda given: given if isinstance(given, Secret) else parse(given))
 
 
-def _url_of(*schemes: str) -> AfterValidator:
-    def check(text: str) -> str:
-        if text and urlsplit(text).scheme not in schemes:
-            raise ValueError(f"must begin with {' or '.join(f'{scheme}://' for scheme in schemes)}")
-        return text
+def secret_parts(text: str) -> list[str]:
+    """Secrets with commas in between, one by one. Raises ValueError where one is unfit, without saying which text."""
+    if not text.isprintable():  # also bytes that were no UTF-8
+        raise ValueError("has a character that cannot be printed; `openssl rand -hex 32` makes one without")
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if any(len(part.encode()) < SECRET_BYTES for part in parts):
+        raise ValueError(
+            f"must have at least {SECRET_BYTES} bytes, each of several with commas in between; "
+            "`openssl rand -hex 32` makes one"
+        )
+    return parts
 
-    return AfterValidator(check)
+
+def _secret(text: str) -> Secret:
+    return Secret(",".join(secret_parts(text)))
+
+
+def _host(text: str) -> str:
+    if not (is_host(text) or is_ipv6(text.partition("%")[0])):
+        raise ValueError("must be a host's name or an address alone, as 0.0.0.0 or ::")
+    return text
+
+
+def _prefix(text: str) -> str:
+    prefix = text.rstrip("/")
+    if not re.fullmatch(r"(/[^\s/?#]+)*", prefix):
+        raise ValueError("must be a path, as /scores")
+    return prefix
+
+
+def _file(text: str) -> str:
+    if not text.isprintable() or "{" in text:
+        raise ValueError("must be the path of a file, not what is in it")
+    return text
 
 
 def _networks(text: str) -> str:
     """Addresses and networks, with commas in between."""
     networks = [part.strip() for part in text.split(",") if part.strip()]
-    for network in networks:
-        ip_network(network, strict=False)
+    for place, network in enumerate(networks, 1):
+        try:
+            ip_network(network, strict=False)
+        except ValueError:
+            raise ValueError(f"network {place} is none; write 10.0.0.7 or 10.0.0.0/8, with commas in between") from None
     return ",".join(networks)
 
 
 class Settings(BaseModel):
     """What one process runs with. Field descriptions are the documentation."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", validate_default=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="ignore",
+        validate_default=True,
+        arbitrary_types_allowed=True,
+        allow_inf_nan=False,
+        hide_input_in_errors=True,
+    )
 
-    database_url: Annotated[str, _url_of("postgresql", "postgres")] = _env(
+    database_url: Annotated[Secret, _parsed(ledger_address)] = _env(
         "DATABASE_URL", "", "PostgreSQL, as postgresql://user:password@host/database"
     )
-    dragonfly_url: Annotated[str, _url_of("redis", "rediss", "unix")] = _env(
-        "DRAGONFLY_URL", "", "Dragonfly or Redis, as redis://:password@host:6379/0 (rediss:// for TLS)"
+    dragonfly_url: Annotated[Secret, _parsed(store_address)] = _env(
+        "DRAGONFLY_URL",
+        "",
+        "Dragonfly or Redis, as redis://:password@host:6379/0 (rediss:// for TLS, unix:///file?db=0 for a socket)",
     )
-    secret: str = _env(
+    secret: Annotated[Secret, _parsed(_secret)] = _env(
         "REALTIME_SECRET",
         "",
         "signs tokens (HS256): 32 random bytes or more, the same everywhere; several with commas in between all count, "
         "the first signs",
     )
-    jwks_file: str = _env("REALTIME_JWKS_FILE", "", "public keys (RS256, ES256, EdDSA) that tokens may be signed for")
+    jwks_file: Annotated[str, AfterValidator(_file)] = _env(
+        "REALTIME_JWKS_FILE", "", "public keys (RS256, ES256, EdDSA) that tokens may be signed for"
+    )
     token_audience: str = _env("REALTIME_TOKEN_AUDIENCE", "", "aud that every token must name; empty: none may")
     token_issuer: str = _env("REALTIME_TOKEN_ISSUER", "", "iss that every token must name; empty: any")
 
-    host: str = _env("REALTIME_HOST", "127.0.0.1", "address to listen on")
+    host: Annotated[str, AfterValidator(_host)] = _env("REALTIME_HOST", "127.0.0.1", "address to listen on")
     port: Annotated[int, Field(ge=0, le=65535)] = _env(
         "REALTIME_PORT", 8000, "port to listen on; 0 picks a free one", "PORT"
     )
-    root_path: str = _env("REALTIME_ROOT_PATH", "", "path prefix that a proxy in front takes away")
+    root_path: Annotated[str, AfterValidator(_prefix)] = _env(
+        "REALTIME_ROOT_PATH", "", "path prefix that a proxy in front takes away"
+    )
     trusted_proxies: Annotated[str, AfterValidator(_networks)] = _env(
         "REALTIME_TRUSTED_PROXIES", "", "addresses or networks, with commas, whose X-Forwarded-* headers are believed"
     )
@@ -150,8 +196,10 @@ class Settings(BaseModel):
     boards: Literal["public", "private"] = _env(
         "REALTIME_BOARDS", "public", "who may read: everybody, or tokens of scope read"
     )
-    origins: Annotated[str, AfterValidator(_origins)] = _env(
-        "REALTIME_ORIGINS", "", "whose pages may use tokens too, as https://example.com, with commas"
+    origins: Annotated[str, AfterValidator(normalised)] = _env(
+        "REALTIME_ORIGINS",
+        "",
+        "whose pages may use tokens too, as https://example.com or capacitor://localhost, with commas",
     )
     max_score: Annotated[int, Field(ge=1, le=2**31 - 1)] = _env(
         "REALTIME_MAX_SCORE", 2**31 - 1, "largest score, without its sign, of one submission, but for admins"
@@ -172,38 +220,70 @@ class Settings(BaseModel):
     token_lifetime_s: Count = _env("REALTIME_TOKEN_LIFETIME_S", 86_400, "seconds a token of POST /sessions lives")
 
     @classmethod
-    def load(cls, environment: Mapping[str, str]) -> Settings:
-        """Settings from variables; an empty one counts as unset. Raises StartupError that names every mistake."""
-        given = {name: value for name, value in environment.items() if value != ""}
-        mistakes = [f"  {name}: there is no such setting; is {meant} meant?" for name, meant in _misspelt(given)]
+    def load(cls, environment: Mapping[str, str], needed: Collection[str] = ()) -> Settings:
+        """Settings from an environment; those `needed` must be there. Raises StartupError that names every mistake."""
+        values = given(environment)
+        mistakes = [f"  {name}: there is no such setting; is {meant} meant?" for name, meant in _misspelt(values)]
+        mistakes += list(_missing(needed, values))
         try:
-            settings = cls.model_validate(given)
+            settings = cls.model_validate(values)
         except ValidationError as error:
-            mistakes += [f"  {_name_of(mistake['loc'])}: {mistake['msg']}" for mistake in error.errors()]
+            mistakes += [f"  {_name_of(mistake['loc'])}: {_told(mistake)}" for mistake in error.errors()]
         if mistakes:
             raise StartupError("These settings are wrong:\n" + "\n".join(mistakes))
         return settings
 
-    def require_stores(self) -> Settings:
-        """These settings, where both stores and the secret are named. Raises StartupError naming what is missing."""
-        needed = {
-            "DATABASE_URL": self.database_url,
-            "DRAGONFLY_URL": self.dragonfly_url,
-            "REALTIME_SECRET": self.secret or self.jwks_file,
-        }
-        missing = [name for name, value in needed.items() if not value]
-        if missing:
-            raise StartupError(
-                f"Set {', '.join(missing)}. (`realtime up` brings its own stores for development; "
-                "other commands find them with --data-dir.)"
-            )
-        return self
+
+NEEDED: Final = {
+    "DATABASE_URL": "set it, or name a development instance (`realtime up`) with --data-dir",
+    "DRAGONFLY_URL": "set it, or name a development instance (`realtime up`) with --data-dir",
+    "REALTIME_SECRET": "set it; `openssl rand -hex 32` makes one",
+}
+"""What to do where one is missing."""
+
+
+def _missing(needed: Iterable[str], values: Mapping[str, str]) -> Iterator[str]:
+    for names in needed:
+        name, *others = names.split("|")
+        if not values.keys() & {name, *others}:
+            yield f"  {name}: {NEEDED[name]}"
+
+
+def _told(mistake: Mapping[str, Any]) -> str:
+    """What is wrong, without what was given."""
+    return str(mistake.get("ctx", {}).get("error") or mistake["msg"])
+
+
+_AROUND: Final = re.compile(r"^[\s\ufeff\u200b]+|[\s\ufeff\u200b]+$")
+"""What files bring along around a name or a value: a line's end, a mark of UTF-8 at the beginning."""
+
+_SERVICE: Final = re.compile(r"(tcp|udp|sctp)://\S+:\d+", re.IGNORECASE)
+_SERVICE_NAME: Final = re.compile(
+    r".*(_SERVICE_HOST|_SERVICE_PORT(_\w+)?|_PORT_\d+_(TCP|UDP|SCTP)(_(ADDR|PORT|PROTO))?)"
+)
+"""What Kubernetes sets for a service: for one called realtime REALTIME_PORT=tcp://10.0.0.1:8000, REALTIME_SERVICE_HOST
+and more."""
+
+
+def given(environment: Mapping[str, str]) -> dict[str, str]:
+    """What an environment gives: values without space and quotes around them; the empty ones, and those that
+    Kubernetes sets, left out."""
+    values: dict[str, str] = {}
+    for name, text in environment.items():
+        value = _AROUND.sub("", text)
+        if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
+            value = _AROUND.sub("", value[1:-1])
+        ours = _AROUND.sub("", name)
+        is_service = ours.startswith(PREFIX) and (_SERVICE.fullmatch(value) or _SERVICE_NAME.fullmatch(ours))
+        if value and not is_service:
+            values[ours] = value
+    return values
 
 
 def _misspelt(names: Iterable[str]) -> Iterator[tuple[str, str]]:
     """(name, the setting it is close to) of variables that would be passed over silently.
 
-    Others that begin alike are left alone: Kubernetes sets REALTIME_SERVICE_HOST for a service called realtime.
+    Others that begin alike are left alone: they may be somebody else's.
     """
     known = {name.removeprefix(PREFIX): name for name in variables()}
     for name in names:
@@ -243,24 +323,5 @@ def in_force(settings: Settings, sources: Mapping[str, str]) -> list[InForce]:
         names = [str(name) for name in alias.choices]
         source = next((sources[name] for name in names if name in sources), "default")
         value = getattr(settings, attribute)
-        shown.append(InForce(names[0], masked(value) if names[0] in SECRETS else str(value), source))
+        shown.append(InForce(names[0], str(value), source))
     return shown
-
-
-def masked(secret: str) -> str:
-    """What may be shown of a secret: of a URL everything but the password, of anything else that it is there."""
-    if not secret or "://" not in secret:
-        return secret and "***"
-    parts = urlsplit(secret)
-    user, _, address = parts.netloc.rpartition("@")
-    name, separator, _ = user.partition(":")
-    shown = f"{name}{separator}{separator and '***'}@{address}" if user else address
-    return urlunsplit(parts._replace(netloc=shown, query=_masked_query(parts.query)))
-
-
-def _masked_query(query: str) -> str:
-    return "&".join(
-        f"{name}=***" if name in ("password", "sslpassword") else pair
-        for pair in query.split("&")
-        for name in [pair.partition("=")[0].lower()]
-    )

@@ -15,6 +15,7 @@ nobody waits for a time-out twice, and what can no longer be told changes is not
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -24,7 +25,7 @@ import redis.exceptions as failures
 from realtime import boards
 from realtime.errors import ForeignContent, StartupError, StoreChanged, StoreUnavailable, StoreUnfit
 from realtime.replies import as_text
-from realtime.store_pool import Connection, Pool
+from realtime.store_pool import Connection, Pool, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,8 +34,8 @@ log = logging.getLogger(__name__)
 
 
 CAUSES: Final = ("away", "unfit", "foreign")
-"""Why a store cannot be used: it does not answer; may drop keys, is a replica or takes no writes; holds what cannot be
-ours."""
+"""Why a store cannot be used: it does not answer; answers, but refuses us, may drop keys, is a replica or takes no
+writes; holds what cannot be ours."""
 
 
 class Content(NamedTuple):
@@ -70,13 +71,64 @@ def mapped() -> Iterator[None]:
         yield
     except _WrongRun as error:
         raise StoreChanged(str(error)) from None
-    except failures.ResponseError as error:
-        said = str(error)
-        if "WRONGTYPE" in said or "not an integer" in said or "not a valid float" in said:
-            raise ForeignContent(said) from error
-        raise StoreUnavailable(said) from error
+    except Refused as error:
+        raise StoreUnavailable(str(error)) from error
     except (failures.RedisError, OSError, TimeoutError) as error:
-        raise StoreUnavailable(str(error) or type(error).__name__) from error
+        if isinstance(error, failures.ResponseError) and _FOREIGN.search(str(error)):
+            raise ForeignContent(str(error)) from error
+        meaning = _meaning(error)
+        raise (StoreUnfit if meaning.unfit else StoreUnavailable)(_words(error), meaning.reason) from error
+
+
+_FOREIGN: Final = re.compile("WRONGTYPE|not an integer|not a valid float")
+
+
+class _Meaning(NamedTuple):
+    """What an error of redis-py means for people."""
+
+    errors: type[BaseException] | tuple[type[BaseException], ...]
+    says: str
+    """What is in its words, whatever their case."""
+    reason: str
+    unfit: bool = False
+    """Whether the store answers, and waiting does not help."""
+
+
+_CLUSTER: Final = "it runs in cluster mode, which is not supported"
+_REFUSED: Final = "it refuses the user or the password of DRAGONFLY_URL"
+
+_MEANINGS: Final = (
+    _Meaning(failures.AuthenticationError, "", _REFUSED, unfit=True),
+    _Meaning(failures.NoPermissionError, "", "permission denied: the user of DRAGONFLY_URL lacks rights", unfit=True),
+    _Meaning(failures.AskError, "", _CLUSTER, unfit=True),  # also "moved"
+    _Meaning(failures.RedisError, "cluster|same slot|hash slot", _CLUSTER, unfit=True),
+    _Meaning(failures.ReadOnlyError, "", "it is a read-only replica: point DRAGONFLY_URL at its primary", unfit=True),
+    _Meaning(failures.OutOfMemoryError, "", "it has no memory left for writes", unfit=True),
+    _Meaning(failures.ResponseError, "misconf|snapshot", "it takes no writes: it cannot save to its disk", unfit=True),
+    _Meaning(failures.BusyLoadingError, "", "it is loading its content"),
+    _Meaning(failures.RedisError, "max number of clients", "it has no connection left"),
+    _Meaning(failures.RedisError, "protected mode", "it is in protected mode: give it a password", unfit=True),
+    _Meaning(failures.RedisError, "db index", "it has no database of the number in DRAGONFLY_URL", unfit=True),
+    _Meaning(failures.ResponseError, "auth|password", _REFUSED, unfit=True),
+    _Meaning(
+        Exception, "ssl|certificate", "TLS fails: see rediss:// and ssl_... in DRAGONFLY_URL, and its certificate"
+    ),
+    _Meaning((failures.TimeoutError, TimeoutError), "", "it does not answer in time"),
+    _Meaning(failures.ResponseError, "", "it answers with an error"),
+    _Meaning(failures.InvalidResponse, "", "what answers at the address of DRAGONFLY_URL is no store"),
+    _Meaning(Exception, "", "it cannot be reached"),
+)
+"""The first that fits counts."""
+
+
+def _meaning(error: BaseException) -> _Meaning:
+    words = f"{getattr(error, 'status_code', None) or ''} {error}"
+    return next(m for m in _MEANINGS if isinstance(error, m.errors) and re.search(m.says, words, re.IGNORECASE))
+
+
+def _words(error: BaseException) -> str:
+    """The library's words; a store that does not know a command repeats what came with it, be it a password."""
+    return str(error).partition(", with args")[0] or type(error).__name__
 
 
 class _WrongRun(failures.ConnectionError):
@@ -100,18 +152,18 @@ def unfitness(info: Mapping[str, str]) -> str | None:
     policy = info.get("maxmemory_policy", "noeviction")
     if policy != "noeviction" or info.get("cache_mode", "store") == "cache":
         return (
-            f"The store may evict keys (maxmemory-policy {policy}). Boards would lose players silently. "
+            f"it may evict keys (maxmemory-policy {policy}), and boards would lose players silently. "
             "Set maxmemory-policy to noeviction (Dragonfly: start without --cache_mode)."
         )
     if info.get("role", "master") not in ("master", "active-replica"):
-        return "The store is a read-only replica. Point DRAGONFLY_URL at its primary."
+        return "it is a read-only replica. Point DRAGONFLY_URL at its primary."
     return None
 
 
 def check_fitness(info: Mapping[str, str]) -> None:
     """Raises StartupError where the store must not be used."""
     if problem := unfitness(info):
-        raise StartupError(problem)
+        raise StartupError(f"The store cannot be used: {problem}")
 
 
 class Link:
@@ -177,7 +229,7 @@ class Link:
             if isinstance(values, Exception):
                 raise values
         if isinstance(written, Exception) and "WRONGTYPE" not in str(written):
-            raise StoreUnfit(f"The store takes no writes: {written}")
+            raise StoreUnfit(_words(written), _meaning(written).reason)
         return Content(run, as_text(values[0]), as_text(values[1]))
 
     async def adopt(self) -> Content:
@@ -188,9 +240,8 @@ class Link:
         try:
             content = await self.content()
         except StoreUnavailable as error:
-            unfit = isinstance(error, StoreUnfit)
-            complaint = str(error) if unfit else "the store does not answer"
-            self._refuse("unfit" if unfit else "away", str(error), complaint)
+            cause = "unfit" if isinstance(error, StoreUnfit) else "away"
+            self._refuse(cause, str(error), f"the store cannot be used: {error.reason}")
             raise
         if self.distrusted is None or content.epoch != self.distrusted:
             self.accept()
@@ -213,9 +264,10 @@ class Link:
         self._refuse("foreign", "its content cannot be ours", complaint)
 
     def _refuse(self, cause: str, why: str, complaint: str) -> None:
+        if complaint != self.complaint:
+            log.error("the store cannot be used: %s", why, extra={"action": "store"})
         if cause != self.refused_for:
             self.refusals[cause] += 1
-            log.error("the store cannot be used: %s", why, extra={"action": "store"})
         self.checked.refusal, self.complaint, self.refused_for = why, complaint, cause
 
     def accept(self) -> None:

@@ -73,7 +73,7 @@ class Pool:
             retry=Retry(NoBackoff(), 0),
             socket_timeout=None,  # an exchange has one time-out, and each of redis-py's a task or a timer of its own
             socket_connect_timeout=timeout,
-            socket_keepalive=True,
+            **({} if url.startswith("unix:") else {"socket_keepalive": True}),
             health_check_interval=0,
             driver_info=None,  # no CLIENT SETINFO: two commands a connection that nobody reads
         ).make_connection

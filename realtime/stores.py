@@ -45,6 +45,12 @@ class Stores:
     history: History
     rebuilder: Rebuilder
 
+    @property
+    def trouble(self) -> str | None:
+        """Why the store is not used, for people; None where nothing is known."""
+        trouble = self.rebuilder.trouble
+        return self.store.link.complaint or (trouble and f"the store cannot be used: {trouble}")
+
     def readings(self) -> list[Measured]:
         """For the metrics."""
         link, pulse, failures = self.store.link, self.ledger.pulse, self.ledger.failures
@@ -67,10 +73,10 @@ async def opened(settings: Settings, *, lanes: int = 0) -> AsyncIterator[Stores]
     Raises StartupError where the store is not fit, LedgerUnavailable where PostgreSQL does not come.
     """
     async with AsyncExitStack() as stack:
-        ledger = Ledger(settings.database_url, connections=settings.database_connections, lanes=lanes)
+        ledger = Ledger(settings.database_url.reveal(), connections=settings.database_connections, lanes=lanes)
         stack.push_async_callback(ledger.aclose)
         store = Store(
-            settings.dragonfly_url, timeout=settings.store_timeout_s, connections=settings.store_connections
+            settings.dragonfly_url.reveal(), timeout=settings.store_timeout_s, connections=settings.store_connections
         )
         stack.push_async_callback(store.aclose)
         await _patiently(ledger.open)
@@ -81,7 +87,7 @@ async def opened(settings: Settings, *, lanes: int = 0) -> AsyncIterator[Stores]
             await store.adopt()
         except StoreUnavailable as error:
             if store.link.complaint is None:  # else it was told already
-                log.warning("the store does not answer: %s", error, extra={"action": "store"})
+                log.warning("the store cannot be used: %s", error, extra={"action": "store"})
         now = ledger.clock.now
         rebuilder = Rebuilder(ledger, store, now)
         yield Stores(ledger, store, Replay(ledger, store, now), History(ledger, store), rebuilder)
@@ -96,8 +102,8 @@ async def _patiently(attempt: Callable[[], Awaitable[None]]) -> None:
             raise StartupError(f"PostgreSQL lets nobody in: {error}. Check DATABASE_URL.") from None
         except LedgerUnavailable as error:
             if asyncio.get_running_loop().time() > deadline:
-                raise StartupError(f"PostgreSQL does not answer: {error}. Check DATABASE_URL.") from None
-            log.warning("PostgreSQL does not answer yet: %s", error, extra={"action": "start"})
+                raise StartupError(f"PostgreSQL cannot be used: {error}. Check DATABASE_URL.") from None
+            log.warning("PostgreSQL cannot be used yet: %s", error, extra={"action": "start"})
             await asyncio.sleep(0.5)
 
 

@@ -2,7 +2,7 @@
 
 Owns what a token says, the keys it may be signed with, and how it is checked. Must never let a token choose its
 algorithm (RFC 8725, section 3.1): each key has one, and no other. Must never put a token into an error. Assumes secrets
-of at least 32 bytes (RFC 7518, section 3.2) and public keys, as a JSON Web Key Set (RFC 7517), that somebody else signs
+of at least 32 bytes (`settings` sees to it) and public keys, as a JSON Web Key Set (RFC 7517), that somebody else signs
 for.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -20,10 +20,9 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from realtime.errors import RealtimeError, StartupError
-from realtime.settings import Settings
+from realtime.settings import Settings, secret_parts
 from realtime.submissions import CLOCK_GRACE, ID_MAX
 
-SECRET_BYTES: Final = 32
 RSA_BITS: Final = 2048
 """RFC 7518, section 3.3."""
 
@@ -66,7 +65,7 @@ class Key:
     """What verifies signatures of one algorithm. `kid` is the name by which tokens ask for it."""
 
     algorithm: str
-    value: Any
+    value: Any = field(repr=False)
     kid: str | None = None
 
 
@@ -75,13 +74,10 @@ def secret_keys(secret: str) -> list[Key]:
 
     Raises StartupError where one is too short, without saying which text it was.
     """
-    keys = [Key("HS256", part.strip()) for part in secret.split(",") if part.strip()]
-    if any(len(key.value.encode()) < SECRET_BYTES for key in keys):
-        raise StartupError(
-            f"REALTIME_SECRET must have at least {SECRET_BYTES} bytes, each of several with commas in between. "
-            "`openssl rand -hex 32` makes one."
-        )
-    return keys
+    try:
+        return [Key("HS256", part) for part in secret_parts(secret)]
+    except ValueError as error:
+        raise StartupError(f"REALTIME_SECRET {error}.") from None
 
 
 def public_keys(text: str) -> list[Key]:
@@ -119,7 +115,7 @@ def read_keys(secret: str, jwks_file: str) -> list[Key]:
         try:
             keys += public_keys(Path(jwks_file).read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError):
-            raise StartupError(f"REALTIME_JWKS_FILE: {jwks_file} cannot be read.") from None
+            raise StartupError("REALTIME_JWKS_FILE: the file cannot be read.") from None
     return keys
 
 
@@ -136,7 +132,7 @@ class Tokens:
     @classmethod
     def of(cls, settings: Settings) -> Tokens:
         """With the keys and rules of a deployment. Raises StartupError."""
-        keys = read_keys(settings.secret, settings.jwks_file)
+        keys = read_keys(settings.secret.reveal(), settings.jwks_file)
         return cls(keys, audience=settings.token_audience, issuer=settings.token_issuer)
 
     def mint(

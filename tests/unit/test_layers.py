@@ -21,7 +21,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     # No asyncio, clock, environment or chance: `now` is an argument.
     "L0 pure": (
         "errors", "normal_forms", "submissions", "usernames", "boards", "standings", "batching", "pacing", "limits",
-        "settings", "frames", "wire", "states", "score_file",
+        "addresses", "origins", "settings", "frames", "wire", "states", "score_file",
     ),
     # One foreign library each, or one part of the system.
     "L1 adapters": (
@@ -40,7 +40,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "L3 composition": (
         "embedded", "stores", "worker", "services", "exchange", "board_routes", "score_routes", "people_routes",
         "health_routes", "socket_route", "endpoints", "measures", "app", "serving", "processes", "commands", "cli",
-        "__main__",
+        "healthcheck", "__main__",
     ),
 }  # fmt: skip
 
@@ -56,6 +56,7 @@ KNOWN_TO = {
     "hiredis": {"store_pool"},
     "asyncpg": {"bounds", "connections", "failures", "migrations", "postgres", "recording"},
     "pogo_core": {"migrations"},
+    "idna": {"origins"},
     "jwt": {"tokens"},
     "argon2": {"accounts"},
     "regex": {"usernames"},
