@@ -41,10 +41,11 @@ class AccountLimits:
         )
 
 
-def entry_fields(entry: Entry) -> dict[str, Any]:
+def entry_fields(user_id: int, entry: Entry) -> dict[str, Any]:
     """A row of a log as it is shown: whoever hands it in again, here or in a file, changes nothing."""
     return {
         "id": entry.id,
+        "user_id": user_id,
         "submission_id": entry.submission_id,
         "score_added": entry.score_added,
         "reason": entry.reason or None,
@@ -133,4 +134,5 @@ class PeopleRoutes:
         limit = number_in_query(request, "limit", 100, 1, PAGE_LIMIT)
         before = number_in_query(request, "before", ID_MAX, 1, ID_MAX)
         entries = await self._s.accounts.entries(user_id, before, limit)
-        return json_response({"user_id": user_id, "transactions": [entry_fields(entry) for entry in entries]})
+        rows = [entry_fields(user_id, entry) for entry in entries]
+        return json_response({"user_id": user_id, "transactions": rows})

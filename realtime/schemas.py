@@ -225,7 +225,9 @@ SHAPES: Final[dict[str, Schema]] = {
     "Transactions": shape(
         "Newest first.",
         {"user_id": USER_ID,
-         "transactions": listed(shape("", {"id": whole(1), **_SUBMISSION, "reason": REASON, "created_at": MOMENT}))},
+         "transactions": listed(
+             shape("", {"id": whole(1), "user_id": USER_ID, **_SUBMISSION, "reason": REASON, "created_at": MOMENT})
+         )},
     ),
     "Alive": shape("The process answers.", {"status": constant("alive")}),
     "Ready": shape(

@@ -24,10 +24,11 @@ _CLUSTER: Final = regex.compile(r"\X")  # what people take for one character (UA
 
 _UNSEEN: Final = regex.compile(
     # Controls, formats, private use, unassigned, line ends, and what Unicode says to show as nothing; but for formats
-    # that enclose numbers and are seen. Then those that are blank by their shape, of which no property tells: object
-    # replacement, blanks of Braille and of hieroglyphs, null notehead, Khitan filler.
+    # that enclose numbers and are seen. What stacks letters, and is nothing by itself. Then what is blank by its shape,
+    # of which no property tells: object replacement, blanks of Braille and of hieroglyphs, null notehead, filler of
+    # Khitan, joiners of Tifinagh letters and of Brahmi numbers.
     r"[[\p{C}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}--\p{Prepended_Concatenation_Mark}]"
-    r"\uFFFC\u2800\U00013441\U00013442\U0001D159\U00016FE4]",
+    r"\p{InSC=Invisible_Stacker}\uFFFC\u2800\U00013441\U00013442\U0001D159\U00016FE4\u2D7F\U0001107F]",
     regex.V1,
 )
 
@@ -41,6 +42,8 @@ _JOINERS: Final = regex.compile(
     # that is not there, as at the end of Kurdish words.
     rf"|(?<={_INDIC}\p{{ccc=Virama}})\u200D|(?<={_INDIC})\u200D(?=\p{{ccc=Virama}})"
     r"|(?<=[\p{jt=L}\p{jt=D}]\p{jt=T}*)\u200D(?!\p{jt=T}*+[\p{jt=L}\p{jt=R}\p{jt=D}\p{jt=C}])"
+    # One letter below another, as in Khmer.
+    rf"|(?<={_INDIC})\p{{InSC=Invisible_Stacker}}(?=[\p{{L}}--\p{{InSC=Other}}])"
     # Mongolian chooses between the shapes of a letter by selectors of its own.
     r"|(?<=[\p{Script=Mongolian}&&\p{L}])[\u180B-\u180D\u180F]"
     r"|(?<=[\p{Script=Mongolian}&&\p{L}])\u180E(?=[\p{Script=Mongolian}&&\p{L}])",

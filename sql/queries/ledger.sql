@@ -21,7 +21,8 @@
 -- Who has a total that is not hidden exists and was not deleted: only others are looked up among the users, which spares
 -- most submissions two pages that nothing else needs.
 WITH moment AS MATERIALIZED (
-    SELECT clock_timestamp() AS now
+    SELECT now, now + interval '5 seconds' AS latest  -- submissions.CLOCK_GRACE
+    FROM clock_timestamp() AS now
 ), judged AS MATERIALIZED (
     SELECT i.ord, i.user_id, i.submission_id, i.score_added, i.reason,
            coalesce(i.created_at, moment.now) AS created_at,
@@ -35,7 +36,7 @@ WITH moment AS MATERIALIZED (
                         THEN 'duplicate' ELSE 'conflict' END
                WHEN t.hidden IS NOT FALSE AND (u.id IS NULL OR u.deleted_at IS NOT NULL) THEN 'unknown'
                WHEN t.hidden THEN 'hidden'
-               WHEN i.created_at > moment.now + interval '5 seconds' THEN 'future'  -- submissions.CLOCK_GRACE
+               WHEN i.created_at > moment.latest THEN 'future'
                WHEN abs(coalesce(t.total_score, 0) + i.score_added) > 9007199254740992 THEN 'range'
            END AS verdict
     FROM unnest($1::bigint[], $2::text[], $3::int[], $4::text[], $5::timestamptz[])

@@ -227,18 +227,17 @@ async def test_what_is_read_of_a_log_can_be_handed_in_and_changes_nothing(
     ]
     await ledger.record_batch(batch, [])
     await sql.execute("UPDATE user_score_transactions SET reason = '' WHERE reason IS NULL AND id % 2 = 0")  # of before
-    log = [entry_fields(entry) for entry in await Accounts(ledger, store, None).entries(user, None, 1_000)]  # type: ignore[arg-type]
+    log = [entry_fields(user, entry) for entry in await Accounts(ledger, store, None).entries(user, None, 1_000)]  # type: ignore[arg-type]
     assert len(log) == len(batch)
     text = io.StringIO(newline="")
-    columns = [*log[0], "user_id"]
-    writer = csv.DictWriter(text, columns, delimiter=separator, quoting=quoting)
+    writer = csv.DictWriter(text, log[0], delimiter=separator, quoting=quoting)
     writer.writeheader()
-    writer.writerows(entry | {"user_id": user} for entry in log)
+    writer.writerows(log)
     before = await everything(sql, keys)
     summary, bad = await bring(ledger, store, text.getvalue())
     assert (summary.read, summary.new, summary.known, bad) == (len(batch), 0, len(batch), {})
     for entry in log:  # as it is in JSON as well
-        again = parse_submission(entry | {"user_id": user}, None)
+        again = parse_submission(entry, None)
         assert [row.outcome for row in await ledger.record_batch([again], [])] == ["duplicate"]
     assert await everything(sql, keys) == before
 

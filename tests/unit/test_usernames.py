@@ -33,6 +33,8 @@ from realtime.usernames import check_username
         "അവൻ അവന\u0d4d\u200d",  # Malayalam's chillu as it was written before it had letters of its own
         "ಸೂರ\u200d\u0ccdಯ",  # Kannada keeps its ra whole
         "شاه\u200d",  # Kurdish shows the letter as if it went on
+        "ខ្មែរ",  # Khmer stacks letters
+        "မန္တလေး အင်္ဂါ",  # so does Burmese
         "ᠮᠣᠩᠭᠣᠯ",
         "ᠠ\u180b",  # Mongolian chooses a shape
         "ᠬᠠᠷ\u180eᠠ",
@@ -106,6 +108,11 @@ def test_names_people_have_are_taken_as_they_are(name: str) -> None:
         ("क\u200dष", "bad_message"),  # without a virama
         ("क्\u200d\u200dष", "bad_message"),
         ("ad\u094d\u200cmin", "bad_message"),  # a virama of no letter
+        ("ad\u094d\u200dmin", "bad_message"),
+        ("ad\u1039min", "bad_message"),  # a stacker of no letters
+        ("ad\u17d2min", "bad_message"),
+        ("ខ\u17d2", "bad_message"),
+        ("ad\u2d7fmin", "bad_message"),
         ("日\u200d本", "bad_message"),
         ("👩\u200d", "bad_message"),
         ("👩\u200da", "bad_message"),
