@@ -11,8 +11,8 @@ import os
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass
-from datetime import timedelta
+from dataclasses import dataclass, field
+from datetime import date, timedelta
 from itertools import islice
 from pathlib import Path
 from time import monotonic
@@ -21,6 +21,7 @@ from typing import Final
 from realtime import boards, drift, progress, score_file, simulation
 from realtime.client import Client, connect
 from realtime.errors import ForeignContent, LedgerUnavailable, StartupError, StoreUnavailable
+from realtime.history import History
 from realtime.importer import Importer, Summary
 from realtime.inspection import Inspection
 from realtime.line import place_of
@@ -61,7 +62,7 @@ async def import_scores(settings: Settings, path: Path, say: Say) -> bool:
 
         async with opened(settings) as stores:
             now = stores.ledger.clock.instant  # nobody asks PostgreSQL here whether a week is over
-            importer = Importer(stores.ledger, stores.store, stores.history.amend, now, show_bad)
+            importer = Importer(stores.ledger, stores.store, stores.history, now, show_bad)
             try:
                 await importer.run(score_file.rows(file), show_read)
                 await importer.settle(lambda done, total: bars.show("closed weeks", done, total, f"{done} of {total}"))
@@ -188,7 +189,7 @@ def _counted(number: int, what: str) -> str:
 
 
 async def check(settings: Settings, say: Say) -> bool:
-    """Compares every live board and prints what differs; whether nothing does.
+    """Compares every board and prints what differs; whether nothing does.
 
     Raises StoreUnavailable where the store cannot be read, or is being filled; LedgerUnavailable.
     """
@@ -200,6 +201,7 @@ async def check(settings: Settings, say: Say) -> bool:
         with progress.counting("users") as show:
             try:
                 reports = [await drift.check(inspection, board, show) for board in boards.live_boards(now())]
+                of_weeks = await _check_weeks(stores.history, show)
             except ForeignContent:
                 raise StoreUnavailable(f"something else wrote under the leaderboard's keys; {HEALED}") from None
     differing = sum(report.differing for report in reports)
@@ -207,8 +209,48 @@ async def check(settings: Settings, say: Say) -> bool:
         waiting = f", {report.waiting} on their way" if report.waiting else ""
         found = _counted(report.differing, "difference")
         say(f"{report.board.id}: {report.compared} users compared, {found}{waiting}.")
+    for line in of_weeks.lines():
+        say(line)
     for finding in [finding for report in reports for finding in report.shown][: drift.SHOWN]:
         say(f"  {finding}.")
-    if differing:
+    if differing or of_weeks.wrong:
         say("A worker repairs this, or `realtime rebuild`.")
-    return differing == 0
+    if of_weeks.log:
+        say("Scores were changed behind the server's back: nothing repairs that.")
+    return not differing and not of_weeks.wrong and not of_weeks.log
+
+
+@dataclass(slots=True)
+class _Weeks:
+    """What a comparison of closed weeks with what was recorded came to."""
+
+    compared: int = 0
+    wrong: dict[str, int] = field(default_factory=dict)
+    """How many users each week that differs is wrong about."""
+    waiting: int = 0
+    """Weeks with changes on their way: no difference."""
+    log: int = 0
+    """Users' weeks that are not the sum of their transactions."""
+
+    def lines(self) -> Iterator[str]:
+        """For people."""
+        waiting = f", {self.waiting} on their way" if self.waiting else ""
+        yield f"closed weeks: {self.compared} compared, {_counted(len(self.wrong), 'difference')}{waiting}."
+        for name, users in list(self.wrong.items())[: drift.SHOWN]:
+            yield f"  {name} is wrong about {_counted(users, 'user')}."
+        yield f"log: every user's weeks added up, {_counted(self.log, 'difference')}."
+
+
+async def _check_weeks(history: History, show: Callable[[str, int], None]) -> _Weeks:
+    found = _Weeks()
+    week = date.min
+    while board := await history.closing.after(week):
+        week = board.starts.date()
+        differing = await history.differing(board)
+        found.compared += 1
+        found.waiting += differing is None
+        if differing:
+            found.wrong[board.id] = differing
+        show("closed weeks", found.compared)
+    found.log = await history.closing.differing_from_log()
+    return found

@@ -196,10 +196,11 @@ class Store:
     async def page(self, board: Board, offset: int, limit: int) -> Page:
         """`limit` rows of a board from place `offset` on, in one call."""
         with self.link.mapped():
-            keys = [boards.EPOCH_KEY, board.version_key, board.scores_key]
+            keys = [boards.EPOCH_KEY, boards.USERS_VERSION_KEY, board.version_key, board.scores_key]
             (found,) = await self._checked.run(self._page, keys, [offset, offset + limit - 1])
-            epoch, version, players, above, reply = found
-            return Page(as_text(epoch) or None, as_count(version), int(players), int(above) + 1, as_scores(reply))
+            epoch, users, version, players, above, reply = found
+            counters = as_count(users), as_count(version)
+            return Page(as_text(epoch) or None, *counters, int(players), int(above) + 1, as_scores(reply))
 
     async def around(self, board: Board, user_id: int, neighbours: int) -> Around:
         """A user's row with `neighbours` on each side, in one call."""
@@ -237,14 +238,6 @@ class Store:
             rows = zip(values[::3], values[1::3], values[2::3], strict=True)
             found[board] += [standing(score, above, following, players) for score, above, following in rows]
         return as_text(before), found
-
-    async def names(self, user_ids: Collection[int]) -> dict[int, str]:
-        """The names of users, where the store has them."""
-        if not user_ids:
-            return {}
-        with self.link.mapped():
-            replies = checked(await self._checked.exchange(*map(_name_of, user_ids)))
-            return {i: as_name(name) for i, name in zip(user_ids, replies, strict=True) if name is not None}
 
     async def versions(self, of: Sequence[Board]) -> Versions:
         """Epoch and change counters in one MGET: what the poll compares with what was last shown."""

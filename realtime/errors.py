@@ -96,6 +96,10 @@ class LedgerLocked(LedgerUnavailable):
     """A statement waited in vain for a lock of somebody else's; nothing of it was done."""
 
 
+class NotOver(LedgerUnavailable):
+    """PostgreSQL says that a week has not ended, whatever our estimate of its clock is: the store answers for it."""
+
+
 class LedgerRefused(LedgerUnavailable):
     """PostgreSQL answers, and lets nobody in by this address: waiting does not help."""
 

@@ -1,19 +1,23 @@
-"""History: the boards of closed weeks.
+"""History: the boards of closed weeks, as they are read.
 
-Owns the materialized view of each closed week, its version, and the cached top 100. Must never put input into DDL, or
-touch PostgreSQL for a week whose cache is good. Assumes that a week is closed only after every transaction begun in it
-has ended (`boards.CLOSE_GRACE`).
+Owns who may have a week closed by reading it, the cached top 100, and what subscribers hear of a closed week. Must
+never touch PostgreSQL for a week whose cache is good, or make anything for a week in which nothing was recorded.
+Assumes that `closing` makes the views, and that a worker is `keeping` them: it does what was left half done.
 
 The view holds ids and scores; names, bans and deletions are joined when it is read, so that one rename does not refresh
 a thousand views. What a closed board shows has a version in PostgreSQL that moves with each of those; the cache carries
 it together with the `version:users` and the epoch its names are from, and is good while neither has moved. During a
 rebuild names move without a sign: it is the new epoch that tells.
+
+Our estimate of the clock decides whom to ask for a board, this or the store; where PostgreSQL says that the week is not
+over, NotOver sends the reader back to the store.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -22,14 +26,28 @@ from typing import Any, Final, NamedTuple, Protocol
 import orjson
 
 from realtime.boards import CLOSE_GRACE, CLOSED_EPOCH, TOP, Board, week_at
-from realtime.bounds import VIEW, Bounds
-from realtime.errors import LedgerUnavailable, RealtimeError, StoreUnavailable
-from realtime.postgres import PATIENT_TIMEOUT
+from realtime.bounds import Bounds
+from realtime.closing import Closing
+from realtime.errors import LedgerUnavailable, NotOver, RealtimeError, StoreUnavailable
 from realtime.replies import NamesAt
 from realtime.standings import Snapshot, Standing, standing
 from realtime.submissions import ID_MAX, TOTAL_MAX
 
 log = logging.getLogger(__name__)
+
+ATTEMPTS: Final = 3
+"""How often a week is opened for one reader."""
+
+READERS: Final = 3
+"""Statements on closed weeks that one process has under way at a time: whoever else needs PostgreSQL has the rest."""
+
+OPENINGS: Final = 8
+"""Weeks that readers of one process may be having closed at a time."""
+
+READER_PATIENCE: Final = 10.0
+"""Seconds that a reader waits for a week to be closed; that goes on."""
+
+ALL: Final = 1_000_000
 
 
 class Ledger(Protocol):
@@ -82,7 +100,13 @@ class History:
     def __init__(self, ledger: Ledger, cache: Cache) -> None:
         self._ledger = ledger
         self._cache = cache
-        self._opened: set[date | None] = set()  # weeks known to have their view
+        self.closing = Closing(ledger)
+        """What makes the views."""
+        self._reading = asyncio.Semaphore(READERS)
+        self._opened: set[date | None] = set()  # weeks whose views were seen to answer
+        self._openings: dict[date | None, asyncio.Task[None]] = {}  # weeks being closed, for all who wait
+        self.wrong = 0
+        """Users of whom closed weeks did not show what was recorded, ever."""
         self._newest: dict[Board, int] = {}  # the newest version given out: an older cache is no answer any more
 
     # Reading -------------------------------------------------------------------------------------------------
@@ -90,7 +114,7 @@ class History:
     async def snapshot(self, board: Board) -> tuple[Snapshot, int]:
         """The top of a closed week and its number of players; one round trip to the store where the cache is good.
 
-        Raises RealtimeError `unknown_board`, LedgerUnavailable.
+        Raises RealtimeError `unknown_board`, NotOver, LedgerUnavailable.
         """
         try:
             value, names_at = await self._cache.cached_week(board)
@@ -117,22 +141,21 @@ class History:
             {line.user_id: line.username for line in page.lines},
         )
         self._newest[board] = max(page.version, self._newest.get(board, 0))
-        if names_at is not None:
+        if names_at is not None and page.version:
             encoded = _encode(snapshot, page.players, names_at)
             await self._cache.cache_week(board, page.version, names_at, encoded)
         return snapshot, page.players
 
     async def page(self, board: Board, offset: int, limit: int) -> WeekPage:
-        """A stretch of a closed week from the view. Raises RealtimeError `unknown_board`, LedgerUnavailable."""
-        await self.open(board)
-        rows = await self._fetch("week_page", board, offset, limit)
-        return _page(rows)
+        """A stretch of a closed week from the view.
+
+        Raises RealtimeError `unknown_board`, NotOver, LedgerUnavailable.
+        """
+        return _page(await self._rows("week_page", board, offset, limit))
 
     async def around(self, board: Board, user_id: int, neighbours: int) -> WeekPage:
         """A user's row with neighbours; no lines where the user is not on that board."""
-        await self.open(board)
-        rows = await self._fetch("week_user", board, user_id, neighbours)
-        return _page(rows)
+        return _page(await self._rows("week_user", board, user_id, neighbours))
 
     async def versions(self, of: Sequence[Board]) -> dict[Board, int]:
         """The versions of those closed weeks that have their view, all in one statement. Raises LedgerUnavailable."""
@@ -140,21 +163,31 @@ class History:
         return {Board(week): version for week, version in rows}
 
     async def standings(self, board: Board, user_ids: Sequence[int]) -> tuple[int, list[Standing]]:
-        """Where users stand on an open closed week, in the order asked, and its version. Raises LedgerUnavailable."""
-        rows = await self._fetch("week_standings", board, list(user_ids))
+        """Where users stand on a closed week, in the order asked, and its version.
+
+        Raises RealtimeError `unknown_board`, NotOver, LedgerUnavailable.
+        """
+        rows = await self._rows("week_standings", board, list(user_ids))
+        if not rows:
+            return 0, [standing(None, None, None, 0) for _ in user_ids]
         version, players = rows[0]["version"], rows[0]["players"]
         return version, [standing(row["score"], row["above"], row["next_score"], players) for row in rows]
 
-    async def _fetch(self, name: str, board: Board, *args: Any) -> list[Any]:
-        try:
-            async with self._ledger.connection() as connection:
-                rows: list[Any] = await connection.fetch(
-                    self._ledger.query(name).format(view=board.view), board.week, *args
-                )
-                return rows
-        except LedgerUnavailable:
-            self._opened.discard(board.week)  # somebody may have dropped the view: whoever asks next looks
-            raise
+    async def _rows(self, name: str, board: Board, *args: Any) -> list[Any]:
+        """What a query finds in a week's view; nothing where nothing was ever recorded in that week."""
+        for _ in range(ATTEMPTS):
+            if not await self.open(board):
+                return []
+            try:
+                async with self._reading, self._ledger.connection() as connection:
+                    query = self._ledger.query(name).format(view=board.view)
+                    if rows := await connection.fetch(query, board.week, *args):
+                        return list(rows)
+            except LedgerUnavailable:
+                self._opened.discard(board.week)  # somebody may have dropped the view: whoever asks next looks
+                raise
+            self._opened.discard(board.week)  # withdrawn
+        raise LedgerUnavailable(f"{board.id} is withdrawn again and again")
 
     async def listed(self, now: datetime, offset: int, limit: int) -> tuple[list[ListedWeek], int]:
         """Closed weeks with scores, newest first, and how many there are."""
@@ -165,98 +198,157 @@ class History:
         everything = await self._ledger.fetch("weeks_listed", _first_open(now), 0, 1)
         return [], everything[0]["total"] if everything else 0
 
-    # Opening and refreshing ----------------------------------------------------------------------------------
+    # Opening ---------------------------------------------------------------------------------------------------
 
-    async def open(self, board: Board) -> None:
-        """Makes the week's view where there is none. Raises RealtimeError `unknown_board` before the first score."""
-        assert board.week is not None
+    async def open(self, board: Board) -> bool:
+        """Whether there is a view to read: it is made where there is none, once for all who wait, and not at all for a
+        week in which nothing was recorded.
+
+        Raises RealtimeError `unknown_board` before the first score, NotOver, LedgerUnavailable.
+        """
         if board.week in self._opened:
-            return
-        ((version, has_view),) = await self._ledger.fetch("week_opened", board.week, board.view)
-        if version is None or not has_view:
-            ((first,),) = await self._ledger.fetch("first_week")
-            if first is None or board.week < first:
+            return True
+        if board.week not in self._openings:
+            async with self._reading:
+                state = await self.closing.state(board)
+            if state.answers:
+                self._opened.add(board.week)
+                return True
+            if state.is_too_old:
                 raise RealtimeError("unknown_board", "There are no scores that old.")
-            await self._fill(board, again=False)
-        self._opened.add(board.week)
+            if not state.is_over:
+                raise NotOver(board.id)
+            if not state.has_scores:
+                return False
+        await self._opening(board)
+        return True
 
-    async def open_all(self, now: datetime, limit: int) -> int:
-        """Opens up to `limit` closed weeks that have scores and no view; returns how many."""
-        rows = await self._ledger.fetch("weeks_unopened", _first_open(now), limit)
-        for (week,) in rows:
-            await self.open(Board(week))
+    async def _opening(self, board: Board) -> None:
+        """Waits until a week is closed: by one task, which goes on when nobody waits any more."""
+        task = self._openings.get(board.week)
+        if task is None:
+            if len(self._openings) >= OPENINGS:
+                raise LedgerUnavailable("other weeks are being closed")
+            task = self._openings[board.week] = asyncio.create_task(self._close(board))
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())  # it may be that nobody waits
+        try:
+            async with asyncio.timeout(READER_PATIENCE):
+                await asyncio.shield(task)
+        except TimeoutError:
+            raise LedgerUnavailable(f"{board.id} is still being made") from None
+
+    async def _close(self, board: Board) -> None:
+        try:
+            await self.closing.close(board)
+            self._opened.add(board.week)
+        finally:
+            del self._openings[board.week]
+
+    async def open_all(self, limit: int) -> int:
+        """Closes up to `limit` weeks that are over and have scores; returns how many. Raises LedgerUnavailable."""
+        rows = await self._ledger.fetch("weeks_unopened", CLOSE_GRACE, limit)
+        await _each([Board(week) for (week,) in rows], self.closing.close)
         return len(rows)
 
-    async def amend(
-        self, weeks: Collection[date], progress: Callable[[int, int], None] = lambda done, total: None
-    ) -> None:
-        """Scores of closed weeks changed: views, versions and caches follow, subscribers hear of it. `progress` is told
-        how many of how many views are done.
+    # Keeping right ---------------------------------------------------------------------------------------------
 
-        Raises LedgerUnavailable, StoreUnavailable: then it may be repeated.
+    async def amend(self, weeks: Collection[date]) -> None:
+        """Scores of closed weeks changed: views, versions and caches follow, subscribers hear of it.
+
+        Raises LedgerUnavailable, StoreUnavailable: then, as where another process is at it, `settle` does it.
         """
-        opened = await self._opened_of(weeks)  # one that is made from now on has it all
-        for done, week in enumerate(opened, 1):
-            board = Board(week)
-            await self._fill(board, again=True)
+        await _each(await self.closing.behind(ALL, weeks=list(weeks), importing=True), self._bring)
+
+    async def settle(
+        self,
+        limit: int = ALL,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+        *,
+        importing: bool = False,
+    ) -> int:
+        """Does the same for up to `limit` weeks of which anything is left to do; returns how many. `progress` is told
+        how many of how many are done. `importing` takes those too that an import is just changing.
+
+        Raises LedgerUnavailable, StoreUnavailable: it can be repeated.
+        """
+        behind = await self.closing.behind(limit, importing=importing)
+        await _each(behind, self._bring, progress)
+        return len(behind)
+
+    async def _bring(self, board: Board) -> None:
+        await self.closing.fill(board)
+        held = await self.closing.held(board)
+        if held is not None:
             await self.refresh(board)
-            progress(done, len(opened))
-
-    async def _opened_of(self, weeks: Collection[date]) -> list[date]:
-        """Those of `weeks` that have their view, in order. One that is just being made is waited for: it may lack what
-        was committed since it began.
-        """
-        async with self._ledger.transaction(VIEW) as connection:
-            args = list(weeks), _LOCK
-            await connection.execute(self._ledger.query("weeks_locked"), *args, timeout=PATIENT_TIMEOUT)
-            return [week for (week,) in await connection.fetch(self._ledger.query("weeks_opened"), args[0])]
+            await self.closing.told(board, held)
 
     async def refresh(self, board: Board) -> None:
-        """Reads a closed week's top anew and announces it. Raises StoreUnavailable: the outbox row stays."""
+        """Reads a closed week's top anew and announces it. Raises StoreUnavailable, LedgerUnavailable."""
         _, names_at = await self._cache.cached_week(board)
         snapshot, _ = await self._read_top(board, names_at)
         await self._cache.announce(board, snapshot.version)
 
-    async def _fill(self, board: Board, *, again: bool) -> None:
-        """Makes the view, or fills it again; once across processes: the others wait for the lock and find it done."""
-        ends = board.ends
-        assert board.week is not None and ends is not None
-        async with self._ledger.transaction(VIEW) as connection:
-            lock = _LOCK + board.week.toordinal()
-            await connection.execute("SELECT pg_advisory_xact_lock($1)", lock, timeout=PATIENT_TIMEOUT)
-            before: Any = None
-            digest = self._ledger.query("week_digest").format(view=board.view)
-            opened = self._ledger.query("week_opened")
-            version, has_view = await connection.fetchrow(opened, board.week, board.view)
-            if not has_view:
-                await connection.execute(
-                    self._ledger.query("week_view").format(
-                        view=board.view, starts=board.starts.isoformat(), ends=ends.isoformat()
-                    ),
-                    timeout=PATIENT_TIMEOUT,
-                )
-                await connection.execute(f"CREATE UNIQUE INDEX ON {board.view} (user_id)")
-                await connection.execute(f"CREATE UNIQUE INDEX ON {board.view} (place)")
-                await connection.execute(f"CREATE INDEX ON {board.view} (score)")
-            elif version is not None and not again:
-                return
-            else:
-                if version is not None:
-                    before = await connection.fetchrow(digest, timeout=PATIENT_TIMEOUT)
-                await connection.execute(f"REFRESH MATERIALIZED VIEW {board.view}", timeout=PATIENT_TIMEOUT)
-            after = await connection.fetchrow(digest, timeout=PATIENT_TIMEOUT)
-            if after == before:
-                return  # what was to be amended was in it already: another amendment came in between
-            players = after["players"]
-            if version is None:
-                # Of a rename or ban under way that began before there was a version to move, nobody could tell the
-                # view without it from the view with it: let it end first, and whoever comes now see the version.
-                await connection.execute("LOCK TABLE closed_weeks IN SHARE ROW EXCLUSIVE MODE", timeout=PATIENT_TIMEOUT)
-            await connection.execute(self._ledger.query("week_filled"), board.week, players)
-        log.info("%s is filled: %d players", board.id, players, extra={"action": "week"})
+    async def withdraw(self) -> None:
+        """Takes back what is not over, because a clock was wrong. Raises StoreUnavailable, LedgerUnavailable."""
+        for board, version in await self.closing.early():
+            # First of all nothing is cached any more: what readers cached meanwhile is of a version before.
+            _, names_at = await self._cache.cached_week(board)
+            await self._cache.cache_week(board, version + 1, names_at, orjson.dumps({"version": version + 1}))
+            await self.closing.withdraw(board, version)
+
+    async def verify(self, after: date) -> date:
+        """Compares the next week after `after` with what was recorded, and has it made anew where it differs.
+
+        Returns it, or the first of days where there is none further. Raises LedgerUnavailable, StoreUnavailable.
+        """
+        board = await self.closing.after(after)
+        if board is None or board.week is None:
+            return date.min
+        await self.closing.fill(board)  # somebody may have dropped it
+        if differing := await self.differing(board):
+            log.warning("%s is wrong about %d users", board.id, differing, extra={"action": "week"})
+            self.wrong += differing
+            await self.closing.doubt(board)
+            await self._bring(board)
+        return board.week
+
+    async def differing(self, board: Board) -> int | None:
+        """Users of whom a closed week's view, or its cache, does not say what was recorded; None where changes are on
+        their way. Raises LedgerUnavailable, StoreUnavailable.
+        """
+        differing = await self.closing.differing(board)
+        if differing != 0:
+            return differing
+        value, names_at = await self._cache.cached_week(board)
+        cached = None if value is None else _decode(board, value, names_at)
+        if cached is None:
+            return 0
+        page = await self.page(board, 0, TOP)
+        if cached[0].version < page.version:
+            return None  # a change that was made meanwhile, or a name that the store has yet to hear
+        shown = {(user_id, name, score) for user_id, name, score in cached[0].entries}
+        recorded = {(line.user_id, line.username, line.score) for line in page.lines}
+        return len({user_id for user_id, _, _ in shown ^ recorded})
 
 
-_LOCK: Final = 0x7765656B << 24
+async def _each(
+    weeks: Sequence[Board],
+    work: Callable[[Board], Awaitable[None]],
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> None:
+    """Does `work` for each of `weeks`; one that PostgreSQL cannot do now does not keep the others from theirs."""
+    failed: LedgerUnavailable | None = None
+    for done, board in enumerate(weeks, 1):
+        try:
+            await work(board)
+        except NotOver:
+            continue  # the clock was set back just now
+        except LedgerUnavailable as error:
+            log.debug("%s waits: %s", board.id, error)
+            failed = error
+        progress(done, len(weeks))
+    if failed is not None:
+        raise failed
 
 
 def _first_open(now: datetime) -> date:
@@ -267,8 +359,8 @@ def _first_open(now: datetime) -> date:
 
 
 def _page(rows: Sequence[Any]) -> WeekPage:
-    if not rows:
-        raise RealtimeError("unknown_board", "There is no such week.")
+    if not rows:  # nothing was recorded in that week
+        return WeekPage(0, 0, [])
     lines = [Line(r["rank"], r["user_id"], r["username"], r["score"]) for r in rows if r["user_id"] is not None]
     next_score = rows[0].get("next_score")
     return WeekPage(rows[0]["version"], rows[0]["players"], lines, next_score)

@@ -1,22 +1,22 @@
 """Importing: a file of scores into the ledger, and both stores right after it.
 
-Owns the batches of one run and the outbox row of what it has yet to refresh. Must never hold more than a batch, let a
-bad row stop it, or refresh a closed week's view more than once. Assumes that anything may kill it at any moment:
-whatever is not done then, another run or the sweeper does.
+Owns the batches of one run. Must never hold more than a batch, let a bad row stop it, or refresh a closed week's view
+more than once. Assumes that anything may kill it at any moment: whatever is not done then, another run or the worker
+does.
 
 A batch is recorded like any other. What live boards show of it the store hears at once, and its outbox row goes with
-the next statement; the closed weeks in it move to the run's own outbox row in that same transaction. At the end that
-row's weeks are refreshed, once each, and it goes.
+the next statement. Closed weeks know by themselves what they lack; they are left alone while an import changes them,
+and brought up to date at its end, once each.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -24,7 +24,6 @@ from realtime import recording
 from realtime.bounds import AROUND, IMPORT, Bounds
 from realtime.errors import LedgerLocked, LedgerUnavailable, StoreUnavailable
 from realtime.players import Players
-from realtime.postgres import PATIENT_TIMEOUT
 from realtime.recording import Ranks, Recorder, Recording
 from realtime.score_file import BadRow, FileRow
 from realtime.submissions import CLOCK_GRACE, Accepted, Outcome, Rejected, Submission
@@ -50,17 +49,21 @@ class Ledger(Protocol):
     def query(self, name: str) -> str: ...
     async def fetch(self, name: str, *args: Any) -> list[Any]: ...
     async def record_batch(
-        self, batch: Sequence[Submission], cleared: Sequence[int], *, connection: Any
+        self, batch: Sequence[Submission], cleared: Sequence[int], *, kind: str, connection: Any
     ) -> list[Recorded]: ...
     async def locked(self, user_ids: Collection[int]) -> set[int]: ...
     async def recorded(self, batch: Sequence[Submission]) -> list[Twin]: ...
+    async def clear_outbox(self, ids: Sequence[int]) -> None: ...
 
 
 Progress = Callable[[int, int], None]
 """Told how much of how much is done."""
 
-Amend = Callable[[Collection[date], Progress], Awaitable[None]]
-"""Refreshes closed weeks that have their view; see `history`."""
+
+class Weeks(Protocol):
+    """What brings closed weeks up to date; see `history`."""
+
+    async def settle(self, limit: int = ..., progress: Progress = ..., *, importing: bool) -> int: ...
 
 
 @dataclass(slots=True)
@@ -82,14 +85,13 @@ class Importer:
     """One import. `on_bad` is told each bad row, in order."""
 
     def __init__(
-        self, ledger: Ledger, store: Ranks, amend: Amend, now: Callable[[], datetime], on_bad: Callable[[BadRow], None]
+        self, ledger: Ledger, store: Ranks, weeks: Weeks, now: Callable[[], datetime], on_bad: Callable[[BadRow], None]
     ) -> None:
         self._ledger = ledger
-        self._owing = _Owing(ledger)
-        self._recorder = Recorder(self._owing)
+        self._recorder = Recorder(_Patient(ledger))
         self._players = Players(ledger)
         self._store = store
-        self._amend = amend
+        self._weeks = weeks
         self._now = now
         self._on_bad = on_bad
         self.summary = Summary()
@@ -106,14 +108,12 @@ class Importer:
             progress()
 
     async def settle(self, progress: Progress = lambda done, total: None) -> None:
-        """Refreshes the closed weeks that this import, or one that broke off, changed and that have their view.
+        """Brings up to date the closed weeks that this import, or one that broke off, changed.
 
-        Raises LedgerUnavailable, StoreUnavailable: what is left is the sweeper's, in two minutes.
+        Raises LedgerUnavailable, StoreUnavailable: what is left is the worker's, in two minutes.
         """
         await self._recorder.clear()
-        owed = await self._ledger.fetch("import_owed")
-        await self._amend(sorted({week for row in owed for week in row["weeks"]}), progress)
-        await self._ledger.fetch("outbox_clear", [row["id"] for row in owed])
+        await self._weeks.settle(progress=progress, importing=True)
 
     # A batch -------------------------------------------------------------------------------------------------------
 
@@ -180,34 +180,29 @@ class Importer:
             first = first or submission
 
     async def _tell(self, recorded: Recording) -> None:
-        """Brings a batch to the live boards, and its closed weeks to what is owed."""
+        """Brings a batch to the live boards."""
         if not recorded.outbox_ids:
             return
-        now = self._now()
         try:
-            await recording.tell(self._store, recorded, now)
+            await recording.tell(self._store, recorded, self._now())
         except StoreUnavailable as error:
             self.summary.untold += 1
             log.debug("the store has not heard of a batch: %s", error)
             return
-        self._owing.weeks.update(board.week for board in recorded.closed(now) if board.week is not None)
         self._recorder.stored(recorded.outbox_ids)
 
 
-class _Owing:
-    """The ledger as an import uses it: patient, and with the run's own outbox row in every transaction."""
+class _Patient:
+    """The ledger as an import uses it."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._row: int | None = None
-        self.weeks: set[date] = set()
-        """Closed weeks to refresh, of batches whose own outbox rows go."""
 
     async def record_batch(
         self, batch: Sequence[Submission], cleared: Sequence[int], *, around: bool
     ) -> list[Recorded]:
-        async with self._transaction(AROUND if around else IMPORT) as connection:
-            return await self._ledger.record_batch(batch, cleared, connection=connection)
+        async with self._ledger.transaction(AROUND if around else IMPORT) as connection:
+            return await self._ledger.record_batch(batch, cleared, kind="import", connection=connection)
 
     async def locked(self, user_ids: Collection[int]) -> set[int]:
         return await self._ledger.locked(user_ids)
@@ -216,17 +211,7 @@ class _Owing:
         return await self._ledger.recorded(batch)
 
     async def clear_outbox(self, ids: Sequence[int]) -> None:
-        async with self._transaction() as connection:
-            await connection.execute(self._ledger.query("outbox_clear"), ids)
-
-    @asynccontextmanager
-    async def _transaction(self, kind: Bounds = IMPORT) -> AsyncIterator[Any]:
-        """A transaction that first writes down what is owed, anew each time: so the row stays young while we live."""
-        async with self._ledger.transaction(kind) as connection:
-            if self.weeks:
-                query = self._ledger.query("import_owes")
-                self._row = await connection.fetchval(query, self._row, sorted(self.weeks), timeout=PATIENT_TIMEOUT)
-            yield connection
+        await self._ledger.clear_outbox(ids)
 
 
 def _cause(row: FileRow, outcome: Rejected) -> str:

@@ -14,7 +14,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from typing import Final, Protocol
 
 from realtime import holdups, recording
@@ -38,12 +38,9 @@ DOUBT: Final = 3.0
 """Seconds that a batch which did not reach the store speaks against it: by then it is known whether that is away."""
 
 AMENDED_AT_ONCE: Final = 8
-"""Closed weeks in one batch whose views are refreshed at once; where there are more, the sweeper does it."""
+"""Closed weeks in one batch whose views are refreshed at once; where there are more, the worker does it."""
 
 RETRY_UNAVAILABLE_MS: Final = 1_000
-
-CLOCKS_AGREE: Final = timedelta(seconds=1)
-"""How far two processes may differ in what time it is."""
 
 
 class Store(Ranks, Protocol):
@@ -70,7 +67,7 @@ class Intake:
         self._recorder = Recorder(ledger)
         self._ranks = ranks
         self._amend = amend
-        self._amending = False  # one batch at a time: what comes meanwhile the sweeper takes together
+        self._amending = False  # one batch at a time: what comes meanwhile the worker takes together
         self._now = now
         self._batching = batching
         self._limit = limit
@@ -249,27 +246,20 @@ class Intake:
             return
         self._doubted_until = 0.0
         self.on_stored(loop.time() - began)
-        if await self._amended(recorded, now):
-            self._recorder.stored(recorded.outbox_ids)
+        self._recorder.stored(recorded.outbox_ids)
+        await self._amend_closed(recorded.closed)
 
-    async def _amended(self, recorded: Recording, now: datetime) -> bool:
-        """Whether closed weeks show what a batch changed in them. Where not, the sweeper sees to it."""
-        weeks = [board.week for board in recorded.closed(now) if board.week is not None]
-        if len(recorded.closed(now + CLOCKS_AGREE)) > len(weeks):
-            return False  # the store was told of a week that by another process's clock its view answers for
-        if not weeks:
-            return True
-        if self._amending or len(weeks) > AMENDED_AT_ONCE:
-            return False
+    async def _amend_closed(self, weeks: Collection[date]) -> None:
+        """Brings closed weeks that a batch changed to who follows them. Where not at once, the worker sees to it."""
+        if not weeks or self._amending or len(weeks) > AMENDED_AT_ONCE:
+            return
         self._amending = True
         try:
             await self._amend(weeks)
         except (StoreUnavailable, LedgerUnavailable) as error:
             log.warning("an amendment waits: %s", error, extra={"action": "outbox"})
-            return False
         finally:
             self._amending = False
-        return True
 
 
 class _First:

@@ -58,6 +58,8 @@ class Recorded(NamedTuple):
     new_username: str | None
     user_version: int | None
     outbox_id: int | None
+    is_closed: bool
+    """Whether the week is over by PostgreSQL's word: its view lacks this now."""
 
 
 class Twin(NamedTuple):
@@ -75,7 +77,6 @@ class OutboxRow(NamedTuple):
     id: int
     kind: str
     user_ids: list[int]
-    weeks: list[date]
 
 
 async def _is_pooled(connection: asyncpg.Connection[Any]) -> bool:
@@ -320,6 +321,7 @@ def _opened(connections: Connections | None) -> Connections:
 def _assembled(batch: Sequence[Submission], row: asyncpg.Record) -> list[Recorded]:
     """The lists that `record_batch` gives, as one value for each submission."""
     this_week, outbox_id = row["week"], row["outbox_id"]
+    closed = row["closed_weeks"] or ()
     totals = dict(zip(row["users"] or (), _listed(row, "totals", "versions", "hidden"), strict=True))
     new = dict(zip(row["new_users"] or (), _listed(row, "usernames", "user_versions"), strict=True))
     keys, scores = _listed(row, "week_users", "weeks"), _listed(row, "week_scores", "week_versions")
@@ -344,7 +346,7 @@ def _assembled(batch: Sequence[Submission], row: asyncpg.Record) -> list[Recorde
         recorded.append(
             Recorded(
                 user_id, outcome, week, total_score, total_version, hidden, week_score, week_version, username,
-                user_version, outbox_id,
+                user_version, outbox_id, week in closed,
             )
         )  # fmt: skip
     return recorded

@@ -40,7 +40,6 @@ class Live(Protocol):
 class Closed(Protocol):
     """What ranks need of history."""
 
-    async def open(self, board: Board) -> None: ...
     async def versions(self, of: Sequence[Board]) -> dict[Board, int]: ...
     async def standings(self, board: Board, user_ids: Sequence[int]) -> tuple[int, list[Standing]]: ...
 
@@ -218,7 +217,6 @@ class Ranks:
         if not moved:
             return
         try:
-            await self._closed.open(board)
             version, standings = await self._closed.standings(board, [watched.user_id for watched in moved])
         except RealtimeError as error:  # a week before the first score
             frame = Frame(wire.error(error, board.id))

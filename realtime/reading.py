@@ -7,12 +7,13 @@ never show an old state as a new one: it says `stale`. Assumes that whatever sub
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from realtime.boards import CLOSED_EPOCH, TOP, Board
-from realtime.errors import RealtimeError, StoreUnavailable
+from realtime.errors import NotOver, RealtimeError, StoreUnavailable
 from realtime.standings import Snapshot, ranks
 
 if TYPE_CHECKING:
@@ -80,16 +81,19 @@ class Reading:
         now = self._now()
         closed = [board for board in wanted if board.is_closed(now)]
         live = [board for board in wanted if not board.is_closed(now)]
-        found = await self._live.read(live, shown) if live else {}
-        for board, snapshot in found.items():
-            if board not in self._last:  # a snapshot does not tell how many players there are
-                await self._live_page(board, 0, TOP)
-            self._keep(board, snapshot)
+        found: dict[Board, Snapshot] = {}
         for board in closed:
             try:
                 found[board], _ = await self._closed.snapshot(board)
             except RealtimeError:
                 continue  # a week that never was: its subscribers were refused already
+            except NotOver:
+                live.append(board)
+        for board, snapshot in (await self._live.read(live, shown) if live else {}).items():
+            found[board] = snapshot
+            if board not in self._last:  # a snapshot does not tell how many players there are
+                await self._live_page(board, 0, TOP)
+            self._keep(board, snapshot)
         return found
 
     def expect(self, wanted: Sequence[Board], shown: Iterable[int]) -> Expected:
@@ -115,7 +119,8 @@ class Reading:
         Raises RealtimeError `unavailable` where none was, `unknown_board` for a week before the first score.
         """
         if board.is_closed(self._now()):
-            return await self._closed_page(board, offset, limit)
+            with suppress(NotOver):
+                return await self._closed_page(board, offset, limit)
         try:
             return await self._live_page(board, offset, limit)
         except StoreUnavailable:
@@ -148,7 +153,8 @@ class Reading:
         Raises RealtimeError `unknown_user` where the user is not on that board, and as `page` does.
         """
         if board.is_closed(self._now()):
-            return await self._closed_user(board, user_id, neighbours)
+            with suppress(NotOver):
+                return await self._closed_user(board, user_id, neighbours)
         try:
             around, names = await self._live.around(board, user_id, neighbours)
         except StoreUnavailable:

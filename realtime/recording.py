@@ -83,6 +83,8 @@ class Recording:
         # would compare both with what it read before either.
         self._totals: dict[int, Row] = {}
         self._weeks: dict[date, dict[int, Row]] = {}
+        self.closed: list[date] = []
+        """Weeks that are over by PostgreSQL's word, and that the batch changed: their views are to follow."""
 
     @property
     def rows(self) -> dict[Board, list[Row]]:
@@ -107,13 +109,15 @@ class Recording:
         return twins
 
     def _tell(self, row: Recorded) -> None:
-        user_id, _, week, total_score, total_version, hidden, week_score, week_version, username, user_version, _ = row
+        user_id, _, week, total_score, total_version, hidden, week_score, week_version, username, user_version, *_ = row
         assert total_version is not None and week_version is not None
         known = self._totals.get(user_id)
         if known is None or known.version != total_version:
             self._totals[user_id] = Row(user_id, total_version, None if hidden else total_score)
             if username is not None:
                 self.profiles.append(Profile(user_id, user_version or 1, username))
+        if row.is_closed and week not in self.closed:
+            self.closed.append(week)
         rows = self._weeks.get(week)
         if rows is None:
             rows = self._weeks[week] = {}
@@ -129,10 +133,6 @@ class Recording:
             return
         self.refusals.append(error)
         self.outcomes.append((submission, _refused(submission, for_good=isinstance(error, _FOR_GOOD))))
-
-    def closed(self, now: datetime) -> list[Board]:
-        """The closed weeks that changed: the store does not hear of them, their views must."""
-        return [board for board in map(Board, self._weeks) if board.is_closed(now)]
 
 
 class Recorder:

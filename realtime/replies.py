@@ -41,6 +41,7 @@ class Page(NamedTuple):
     """A stretch of a board. `first_rank` is the competition rank of its first row."""
 
     epoch: str | None
+    users_version: int
     version: int
     players: int
     first_rank: int

@@ -3,7 +3,7 @@
 Owns the moments: at the end subscribers of `current_week` move on; a grace later the view answers for the week. Must
 never trust the host's clock: `now` is PostgreSQL's, and stays in a week until PostgreSQL itself has said that the next
 has begun. So a score that is sent upon hearing of the new week is recorded by that same clock later, and counts for it.
-Assumes one task a process for the first, the worker for views.
+Assumes one task a process; the views are the worker's (`keeping`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from datetime import datetime, timedelta
 from typing import Final, Protocol
 
 from realtime.boards import ALL_TIME, Board, live_boards, week_at
-from realtime.errors import LedgerUnavailable, StoreUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -30,9 +29,6 @@ ASK_AGAIN: Final = 0.02
 LONGEST_SLEEP: it may be away."""
 
 LATE: Final = timedelta(seconds=10)
-
-OPEN_INTERVAL: Final = 5.0
-OPENED_AT_ONCE: Final = 20
 
 
 class Boards(Protocol):
@@ -87,14 +83,3 @@ class Rollover:
             if week_at(self._now()) == week_at(now):
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, LONGEST_SLEEP)
-
-
-async def open_weeks(open_all: Callable[[datetime, int], Awaitable[int]], now: Callable[[], datetime]) -> None:
-    """The worker's part: makes the views of weeks that closed. Never ends by itself."""
-    while True:
-        opened = 0
-        try:
-            opened = await open_all(now(), OPENED_AT_ONCE)
-        except (LedgerUnavailable, StoreUnavailable) as error:
-            log.debug("cannot open weeks: %s", error)
-        await asyncio.sleep(0.05 if opened == OPENED_AT_ONCE else OPEN_INTERVAL)

@@ -11,9 +11,9 @@ names moved, it is read again with those asked for as well, until one reading ho
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeVar
 
 from realtime.boards import Board
 from realtime.errors import ForeignContent, StoreChanged, StoreUnavailable
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from realtime.replies import Around, Page, Reading
     from realtime.standings import Standing
     from realtime.store_link import Content
+
+Rows = TypeVar("Rows", "Page", "Around")
 
 ATTEMPTS: Final = 8
 NAMES_KEPT: Final = 200_000
@@ -43,7 +45,6 @@ class Store(Protocol):
     def distrust(self) -> None: ...
     async def read(self, wanted: Sequence[Board], names_of: Collection[int] = ()) -> Reading: ...
     async def page(self, board: Board, offset: int, limit: int) -> Page: ...
-    async def names(self, user_ids: Collection[int]) -> dict[int, str]: ...
     async def around(self, board: Board, user_id: int, neighbours: int) -> Around: ...
     async def standings(
         self, wanted: Mapping[Board, Sequence[int]]
@@ -162,31 +163,32 @@ class SnapshotReader:
             return {user_id: self._names.get(user_id) or f"#{user_id}" for user_id in user_ids}
 
     async def page(self, board: Board, offset: int, limit: int) -> tuple[Page, Mapping[int, str]]:
-        """A stretch of a live board and the names in it. Raises StoreUnavailable, StoreChanged."""
-        seen = self._newest.get(board, _NEVER)
-        page = await self._store.page(board, offset, limit)
-        await self._check_epoch(page.epoch)
-        self._check_version(board, seen, _At(page.epoch, page.version))
-        names = await self._store.names(page.scores)
-        return page, {user_id: names.get(user_id) or f"#{user_id}" for user_id in page.scores}
-
-    async def around(self, board: Board, user_id: int, neighbours: int) -> tuple[Around, Mapping[int, str]]:
-        """A user's row with those around it, and the names in it; one round trip where the names are known.
+        """A stretch of a live board and the names in it, of one moment; one round trip where the names are known.
 
         Raises StoreUnavailable, StoreChanged.
         """
+        return await self._with_names(board, lambda: self._store.page(board, offset, limit))
+
+    async def around(self, board: Board, user_id: int, neighbours: int) -> tuple[Around, Mapping[int, str]]:
+        """A user's row with those around it, and the names in it, likewise.
+
+        Raises StoreUnavailable, StoreChanged.
+        """
+        return await self._with_names(board, lambda: self._store.around(board, user_id, neighbours))
+
+    async def _with_names(self, board: Board, read: Callable[[], Awaitable[Rows]]) -> tuple[Rows, Mapping[int, str]]:
         for _ in range(ATTEMPTS):
             seen = self._newest.get(board, _NEVER)
-            around = await self._store.around(board, user_id, neighbours)
-            await self._check_epoch(around.epoch)
-            self._check_version(board, seen, _At(around.epoch, around.version))
-            at = NamesAt(around.epoch, around.users_version)
-            unknown = [i for i in around.scores if i not in self._names] if at == self._names_at else [*around.scores]
+            rows: Rows = await read()
+            await self._check_epoch(rows.epoch)
+            self._check_version(board, seen, _At(rows.epoch, rows.version))
+            at = NamesAt(rows.epoch, rows.users_version)
+            unknown = [i for i in rows.scores if i not in self._names] if at == self._names_at else [*rows.scores]
             if unknown:
                 self._take_names(await self._store.read([], unknown))
             if not unknown or at == self._names_at:
                 known = self._names.get
-                return around, {i: known(i) or f"#{i}" for i in around.scores}
+                return rows, {i: known(i) or f"#{i}" for i in rows.scores}
         raise StoreUnavailable("names change faster than they can be read")
 
     async def standings(self, wanted: Mapping[Board, Sequence[int]]) -> dict[Board, list[Standing]]:

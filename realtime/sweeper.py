@@ -2,18 +2,17 @@
 
 Owns nothing but the rule: an outbox row that is older than any healthy way to the store is replayed from the current
 absolute values, then removed. Must never hold a row meanwhile: a sweeper that stood still would keep all others from
-it. Assumes that a change may be told twice, by several sweepers at once.
+it. Assumes that a change may be told twice, by several sweepers at once, and that closed weeks know by themselves what
+they lack.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Sequence
-from datetime import date, datetime
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
-from realtime.boards import Board
 from realtime.errors import LedgerUnavailable, StoreUnavailable
 
 if TYPE_CHECKING:
@@ -39,19 +38,11 @@ class Outbox(Protocol):
 
 
 class Sweeper:
-    """Replays what stayed. `amend` is told the closed weeks among it."""
+    """Replays what stayed."""
 
-    def __init__(
-        self,
-        outbox: Outbox,
-        replay: Replay,
-        now: Callable[[], datetime],
-        amend: Callable[[Collection[date]], Awaitable[None]],
-    ) -> None:
+    def __init__(self, outbox: Outbox, replay: Replay) -> None:
         self._outbox = outbox
         self._replay = replay
-        self._now = now
-        self._amend = amend
         self.replayed = 0
         """Outbox rows replayed, ever."""
 
@@ -72,10 +63,6 @@ class Sweeper:
         if not rows:
             return 0
         await self._replay.users({user_id for row in rows for user_id in row.user_ids})
-        now = self._now()
-        closed = {week for row in rows for week in row.weeks if Board(week).is_closed(now)}
-        if closed:
-            await self._amend(closed)
         await self._outbox.clear_outbox([row.id for row in rows])
         self.replayed += len(rows)
         return len(rows)

@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from realtime import rollover
 from realtime.drift import Drift
 from realtime.errors import TaskFailed
 from realtime.inspection import Inspection
+from realtime.keeping import Keeping
 from realtime.metrics import Metrics
 from realtime.metrics import Reading as Measured
 from realtime.settings import Settings
@@ -28,7 +28,8 @@ class Worker:
         self._stores = stores
         self._now = stores.ledger.clock.now
         inspection = Inspection(stores.ledger, stores.store, self._now)
-        self._sweeper = Sweeper(stores.ledger, stores.replay, self._now, stores.history.amend)
+        self._sweeper = Sweeper(stores.ledger, stores.replay)
+        self._keeping = Keeping(stores.history)
         self._drift = Drift(inspection, stores.store, stores.replay, self._now)
 
     @property
@@ -38,20 +39,20 @@ class Worker:
 
     def tasks(self) -> list[Task]:
         """To be kept running."""
-        open_all = self._stores.history.open_all
         return [
             ("sweeper", self._sweeper.run),
-            ("weeks", lambda: rollover.open_weeks(open_all, self._now)),
+            ("weeks", self._keeping.run),
             ("drift", self._drift.run),
         ]
 
     def readings(self) -> list[Measured]:
         """For the metrics."""
-        sweeper, drift = self._sweeper, self._drift
+        sweeper, drift, history = self._sweeper, self._drift, self._stores.history
         return [
             ("counter", "outbox_replayed", "Changes brought to the store again", lambda: sweeper.replayed),
             ("gauge", "drift", "Rows that differed between the stores at the last look", lambda: drift.differing),
             ("counter", "drift_found", "Rows that differed, ever", lambda: drift.found),
+            ("counter", "weeks_wrong", "Users whom closed weeks were wrong about, ever", lambda: history.wrong),
             ("counter", "drift_repaired", "Of these, repaired one by one", lambda: drift.repaired),
         ]
 

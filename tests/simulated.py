@@ -292,7 +292,7 @@ class Process:
         self.history = History(ledger, store)
         self.replay = Replay(ledger, store, now)
         self.rebuilder = Rebuilder(ledger, store, now, chunk=CHUNK, at_once=1)
-        self.sweeper = Sweeper(ledger, self.replay, now, self.history.amend)
+        self.sweeper = Sweeper(ledger, self.replay)
         self.accounts = Accounts(ledger, self.replay, cast(Passwords, None))
         self.intake = Intake(ledger, store, self.history.amend, now, batching=Batching(), limit=100)
         reading = Reading(SnapshotReader(store), self.history, now)

@@ -16,16 +16,3 @@ SELECT lower(email COLLATE "C"), id, false FROM users WHERE lower(email COLLATE 
 -- name: users_of_addresses
 -- Which users have the addresses $1 text[], all small.
 SELECT lower(email COLLATE "C"), id FROM users WHERE lower(email COLLATE "C") = ANY ($1::text[])
-
--- name: import_owes
--- The one outbox row of a running import, in place of the one before it: $1 its id (NULL: there was none), $2 date[] closed
--- weeks whose views it has yet to refresh. A new one with every batch, so its age says whether the import lives, and
--- whoever has read the one before removes nothing by its id.
-WITH gone AS (
-    DELETE FROM outbox WHERE id = $1
-)
-INSERT INTO outbox (kind, user_ids, weeks) VALUES ('import', '{}', $2) RETURNING id
-
--- name: import_owed
--- What imports have yet to refresh, be they at work or not: one that is has a row anew with its next batch.
-SELECT id, weeks FROM outbox WHERE kind = 'import' ORDER BY id

@@ -13,10 +13,11 @@
 --   users, totals, versions, hidden                    each user with a fresh one: total, version, whether banned
 --   new_users, usernames, user_versions                those whose total row is new
 --   week_users, weeks, week_scores, week_versions      each user and week with a fresh one
+--   closed_weeks                                       those of the weeks that are over: their views lack this now
 --   fresh_users, fresh_ids                             what was recorded; NULL where nobody met a concurrent twin, that is
 --            where it is all that has no verdict
--- Locks: transactions in order, then totals in order of user, then weeks of users whose total is already ours. Every step
--- reads the one before it, which fixes that sequence. There is no join between the steps: planned for arrays of unknown
+-- Locks: transactions in order, then totals in order of user, then weeks of users whose total is already ours, then closed
+-- weeks in order. Every step reads the one before it, which fixes that sequence. There is no join between the steps: planned for arrays of unknown
 -- length such a join becomes a nested loop over the whole batch.
 -- Who has a total that is not hidden exists and was not deleted: only others are looked up among the users, which spares
 -- most submissions two pages that nothing else needs.
@@ -66,14 +67,23 @@ WITH moment AS MATERIALIZED (
     FROM fresh WHERE (SELECT count(*) FROM totals) > 0 GROUP BY week, user_id ORDER BY user_id, week
     ON CONFLICT (week, user_id) DO UPDATE SET score = w.score + excluded.score, version = w.version + 1
     RETURNING week, user_id, score, version
+), closed AS (
+    -- A week that is live has no such row, or one that counts nothing: batches of the same week do not meet here.
+    UPDATE closed_weeks c SET changes = c.changes + 1,
+           quiet_until = CASE $7 WHEN 'import' THEN (SELECT now FROM moment) + interval '2 minutes' END
+    FROM (SELECT week FROM closed_weeks WHERE week = ANY (ARRAY(SELECT DISTINCT week FROM weeks))
+          AND changes IS NOT NULL ORDER BY week FOR UPDATE) AS locked
+    WHERE c.week = locked.week
+    RETURNING c.week
 ), pending AS (
-    INSERT INTO outbox (kind, user_ids, weeks)
-    SELECT $7, array_agg(DISTINCT user_id), array_agg(DISTINCT week) FROM fresh HAVING count(*) > 0
+    INSERT INTO outbox (kind, user_ids)
+    SELECT $7, array_agg(DISTINCT user_id) FROM fresh HAVING count(*) > 0
     RETURNING id
 ), done AS (
     DELETE FROM outbox WHERE id IN (SELECT id FROM outbox WHERE id = ANY ($6::bigint[]) FOR UPDATE SKIP LOCKED)
 )
 SELECT date_trunc('week', moment.now AT TIME ZONE 'UTC')::date AS week, (SELECT id FROM pending) AS outbox_id,
+       (SELECT array_agg(week) FROM closed) AS closed_weeks,
        refused.*, of_users.*, of_new.*, of_weeks.*, of_twins.*
 FROM moment, (
     SELECT array_agg(j.ord) AS ords, array_agg(j.verdict) AS verdicts, array_agg(j.week) AS verdict_weeks,
@@ -166,11 +176,10 @@ INSERT INTO store_epochs AS e (run) VALUES ($1) ON CONFLICT (run) DO UPDATE SET 
 DELETE FROM outbox WHERE id IN (SELECT id FROM outbox WHERE id = ANY ($1::bigint[]) FOR UPDATE SKIP LOCKED);
 
 -- name: outbox_waiting
--- Up to $2 rows older than $1 seconds, oldest first. An import's row is left alone while the import lives: it refreshes each
--- closed week once, at its end. A row of the future was written while the clock was wrong, so that nobody knows how old it is.
-SELECT id, kind, user_ids, weeks FROM outbox
-WHERE created_at < clock_timestamp() - make_interval(secs => CASE kind WHEN 'import' THEN greatest($1, 120) ELSE $1 END)
-   OR created_at > clock_timestamp()
+-- Up to $2 rows older than $1 seconds, oldest first. A row of the future was written while the clock was wrong, so that nobody
+-- knows how old it is.
+SELECT id, kind, user_ids FROM outbox
+WHERE created_at < clock_timestamp() - make_interval(secs => $1) OR created_at > clock_timestamp()
 ORDER BY id LIMIT $2;
 
 -- name: outbox_state

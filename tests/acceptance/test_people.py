@@ -67,8 +67,8 @@ async def lines(server: RunningServer, name: str) -> list[tuple[int, str, int]]:
 async def amended(server: RunningServer, ledger: Ledger) -> None:
     """What the worker does in its own time, done now: closed weeks are as the ledger says."""
     history, replay = server.services.history, server.services.accounts._replay
-    sweeper = Sweeper(ledger, replay, server.services.clock.now, history.amend)  # type: ignore[arg-type]
-    while await sweeper.sweep(older_than=0.0):
+    sweeper = Sweeper(ledger, replay)  # type: ignore[arg-type]
+    while await sweeper.sweep(older_than=0.0) or await history.settle():
         pass
 
     async def empty() -> bool:
@@ -614,7 +614,7 @@ async def test_who_leaves_during_an_import_stays_away(
     async def leave() -> None:
         await accounts.delete(gone, actor=f"user:{gone}")
 
-    importer = Importer(ledger, store, history.amend, ledger.clock.now, bad.append)
+    importer = Importer(ledger, store, history, ledger.clock.now, bad.append)
 
     def after_a_batch() -> None:
         if importer.summary.read == 2_000:
@@ -622,7 +622,7 @@ async def test_who_leaves_during_an_import_stays_away(
 
     try:
         await importer.run(iter([]))
-        await Importer(ledger, store, history.amend, ledger.clock.now, bad.append).run(_file(text, 1_000))
+        await Importer(ledger, store, history, ledger.clock.now, bad.append).run(_file(text, 1_000))
         gone = await sql.fetchval("SELECT id FROM users WHERE username = 'dev-3'")
         await history.snapshot(Board(date(2021, 1, 4)))
         await importer.run(_file(text), after_a_batch)
@@ -639,7 +639,7 @@ async def test_who_leaves_during_an_import_stays_away(
     others = await sql.fetchval("SELECT sum(score_added) FROM user_score_transactions WHERE user_id <> $1", gone)
     assert others == sum(1 + number % 5 for number in range(6_000) if number % 7 != 3)
     # Importing all of it again changes nothing, and brings nobody back.
-    again = Importer(ledger, store, history.amend, ledger.clock.now, lambda row: None)
+    again = Importer(ledger, store, history, ledger.clock.now, lambda row: None)
     await again.run(_file(text))
     await again.settle()
     assert again.summary.new == 0 and await keys.zscore(ALL_TIME.scores_key, gone) is None

@@ -94,8 +94,8 @@ async def amended(server: RunningServer, ledger: Ledger) -> None:
 
     history = server.services.history
     replay = server.services.accounts._replay
-    sweeper = Sweeper(ledger, replay, server.services.clock.now, history.amend)  # type: ignore[arg-type]
-    while await sweeper.sweep(older_than=0.0):
+    sweeper = Sweeper(ledger, replay)  # type: ignore[arg-type]
+    while await sweeper.sweep(older_than=0.0) or await history.settle():
         pass
     await eventually(empty)
 
@@ -470,9 +470,8 @@ async def test_workers_and_first_requests_at_once_make_each_view_once(
     await other.open()
     try:
         histories = [History(ledger, store), History(other, store)]
-        now = ledger.clock.now()
         await asyncio.gather(
-            *(history.open_all(now, 100) for history in histories),
+            *(history.open_all(100) for history in histories),
             *(history.snapshot(week) for week in weeks[::5] for history in histories),
         )
     finally:
@@ -544,13 +543,13 @@ async def real(ledger: Ledger, store: Store, sql: asyncpg.Connection) -> Real:
     if not REAL.exists():
         pytest.skip(f"{REAL.name} is not here")
     history, now = History(ledger, store), ledger.clock.now()
-    importer = Importer(ledger, store, history.amend, ledger.clock.now, lambda bad: pytest.fail(str(bad)))
+    importer = Importer(ledger, store, history, ledger.clock.now, lambda bad: pytest.fail(str(bad)))
     with REAL.open("rb") as file:
         await importer.run(score_file.rows(file))
     await importer.settle()
     assert importer.summary.new == 50_351
     began, opened = time.perf_counter(), 0
-    while count := await history.open_all(now, 100):
+    while count := await history.open_all(100):
         opened += count
     took = time.perf_counter() - began
     ids: dict[str, int] = dict(await sql.fetch("SELECT username, id FROM users"))

@@ -429,7 +429,7 @@ async def test_scripts_touch_no_key_that_they_do_not_declare(store: Store, keys:
             [boards.EPOCH_KEY, boards.USERS_VERSION_KEY, *names, *week, profile],
             [epoch, 2, 1, "all_time", 0, "7 8", "2 2", "7000 -", WEEK.id, WEEK.expire_at, 7, 1, 5, 7, 2, "renamed"],
         ),
-        ("page", [boards.EPOCH_KEY, ALL_TIME.version_key, ALL_TIME.scores_key], [0, 9]),
+        ("page", [boards.EPOCH_KEY, boards.USERS_VERSION_KEY, ALL_TIME.version_key, ALL_TIME.scores_key], [0, 9]),
         ("cache_week", [WEEK.cache_key, boards.USERS_VERSION_KEY, boards.EPOCH_KEY], [1, 1, epoch, "{}"]),
         ("begin_filling", [boards.EPOCH_KEY], [f"{run[:8]}-zz"]),
         ("end_filling", [boards.EPOCH_KEY, boards.RUN_KEY], [f"{run[:8]}-zz", run, "all_time", "users"]),
@@ -557,7 +557,6 @@ async def test_what_is_missing_reads_as_empty(store: Store) -> None:
     assert [(top.version, top.scores) for top in reading.tops] == [(0, {}), (0, {})]
     page = await store.page(ALL_TIME, 0, 100)
     assert (page.players, page.first_rank, page.scores) == (0, 1, {})
-    assert await store.names([]) == {}
 
 
 async def test_a_board_shows_a_hundred_and_not_one_more(store: Store) -> None:

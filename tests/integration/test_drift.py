@@ -6,7 +6,7 @@ import asyncio
 import random
 import sys
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import asyncpg
@@ -18,6 +18,7 @@ from realtime.boards import ALL_TIME, EPOCH_KEY, Board, week_at
 from realtime.dragonfly import Store
 from realtime.drift import SEARCH_AGAIN, SHOWN, Drift, Report, check
 from realtime.errors import EpochMoved
+from realtime.history import History
 from realtime.inspection import Finding, Inspection, Kind
 from realtime.postgres import Ledger
 from realtime.recording import Recorder
@@ -363,6 +364,43 @@ async def test_another_number_of_players_starts_a_search_of_its_own(
 # The command -----------------------------------------------------------------------------------------------------
 
 
+CLOSED = ["closed weeks: 0 compared, 0 differences.", "log: every user's weeks added up, 0 differences."]
+
+
+async def test_the_command_compares_closed_weeks_with_what_was_recorded(
+    ledger: Ledger, store: Store, keys: Keys, dsn: str, store_url: str, sql: asyncpg.Connection, make_users: MakeUsers
+) -> None:
+    users = await make_users(3)
+    monday = datetime.fromisoformat("2026-03-02T00:00:00+00:00")
+    weeks = [Board((monday + timedelta(weeks=n)).date()) for n in range(5)]
+    batch = [Submission(user, week.id, 5, None, week.starts) for user in users for week in weeks]
+    await ledger.record_batch(batch, [])
+    history = History(ledger, store)
+    for week in weeks:
+        await history.snapshot(week)
+    await sql.execute("DELETE FROM outbox")
+    # Everything by the hands of others, but for the last, which is on its way.
+    changed = "UPDATE user_weekly_scores SET score = 6 WHERE week = $1 AND user_id <> $2"
+    await sql.execute(changed, weeks[1].week, users[0])
+    await sql.execute(f"DROP MATERIALIZED VIEW {weeks[2].view}")
+    cached = str(await keys.get(weeks[3].cache_key))
+    await keys.set(weeks[3].cache_key, cached.replace('"score":5', '"score":4', 1))
+    await ledger.record_batch([Submission(users[0], "late", 1, None, weeks[4].starts)], [])
+    await Replay(ledger, store, ledger.clock.now).users(users)
+    variables = {"DATABASE_URL": dsn, "DRAGONFLY_URL": store_url, "REALTIME_SECRET": SECRET}
+    async with running("check", program=[sys.executable, "-m", "realtime"], env=environment(**variables)) as command:
+        assert await command.ends() == 1
+    assert command.lines[2:] == [
+        "closed weeks: 5 compared, 3 differences, 1 on their way.",
+        f"  {weeks[1].id} is wrong about 2 users.",
+        f"  {weeks[2].id} is wrong about 3 users.",
+        f"  {weeks[3].id} is wrong about 1 user.",
+        "log: every user's weeks added up, 2 differences.",
+        "A worker repairs this, or `realtime rebuild`.",
+        "Scores were changed behind the server's back: nothing repairs that.",
+    ]
+
+
 async def test_the_command_prints_what_differs_and_ends_with_1(
     scored: Scored, keys: Keys, dsn: str, store_url: str
 ) -> None:
@@ -376,7 +414,7 @@ async def test_the_command_prints_what_differs_and_ends_with_1(
     week = week_at(scored.ledger.clock.now()).id
     assert await checked() == (
         0,
-        ["all_time: 12 users compared, 0 differences.", f"{week}: 12 users compared, 0 differences."],
+        ["all_time: 12 users compared, 0 differences.", f"{week}: 12 users compared, 0 differences.", *CLOSED],
     )
     await keys.zadd(SCORES, {str(scored.ids[0]): 11, "x": 5})
     await scored.score(scored.ids[3:5], tell=False)
@@ -386,6 +424,7 @@ async def test_the_command_prints_what_differs_and_ends_with_1(
     assert lines == [
         "all_time: 12 users compared, 2 differences, 2 on their way.",
         f"{week}: 12 users compared, 0 differences, 2 on their way.",
+        *CLOSED,
         user + "PostgreSQL has 10 (version 1), the store 11 (version 1), which differs.",
         stray + "PostgreSQL has nobody like that, the store 5 (version none), which should not be there.",
         "A worker repairs this, or `realtime rebuild`.",

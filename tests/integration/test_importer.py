@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 from realtime import score_file
 from realtime.accounts import Accounts, Passwords
 from realtime.boards import ALL_TIME, Board, week_at
+from realtime.closing import LOCK
 from realtime.dragonfly import Store
 from realtime.history import History
 from realtime.importer import Importer, Summary
@@ -33,8 +34,7 @@ from realtime.players import address_of
 from realtime.postgres import Ledger
 from realtime.replay import Replay
 from realtime.score_file import BadRow
-from realtime.submissions import CLOCK_GRACE, INT_MAX, INT_MIN, parse_submission
-from realtime.sweeper import Sweeper
+from realtime.submissions import CLOCK_GRACE, INT_MAX, INT_MIN, Submission, parse_submission
 from tests.acceptance.commands import Command, environment, eventually, running
 from tests.conftest import SECRET, MakeUsers, RunningServer, running_server
 
@@ -74,7 +74,7 @@ def reading(text: str | bytes) -> Iterator[Any]:
 async def bring(ledger: Ledger, store: Store, text: str | bytes) -> tuple[Summary, dict[int, str]]:
     """Imports a file; gives the summary and what was wrong, by line."""
     bad: list[BadRow] = []
-    importer = Importer(ledger, store, History(ledger, store).amend, ledger.clock.now, bad.append)
+    importer = Importer(ledger, store, History(ledger, store), ledger.clock.now, bad.append)
     with reading(text) as rows:
         await importer.run(rows)
     await importer.settle()
@@ -148,7 +148,7 @@ async def test_again_changes_nothing_at_all(
 ) -> None:
     text = SAMPLE.read_text(encoding="utf-8") + row("now", at=now_text(ledger))
     await bring(ledger, store, text)
-    await History(ledger, store).open_all(ledger.clock.now(), 100)
+    await History(ledger, store).open_all(100)
     before = await everything(sql, keys)
     summary, bad = await bring(ledger, store, text)
     assert (summary.new, summary.known, summary.players, bad) == (0, 45, 0, {})
@@ -412,7 +412,7 @@ async def test_a_closed_week_that_has_its_view_is_refreshed_once(
     text = SAMPLE.read_text(encoding="utf-8")
     await bring(ledger, store, text)
     history = History(ledger, store)
-    assert await history.open_all(ledger.clock.now(), 100) == 4
+    assert await history.open_all(100) == 4
     more = "".join(row(f"m{n}", f"p{n % 9}", 3, f"2024-03-{n % 28 + 1:02}T00:00:00Z") for n in range(3_500))
     await bring(ledger, store, HEADER + more)
     versions = dict(await sql.fetch("SELECT week, version FROM closed_weeks"))
@@ -428,80 +428,78 @@ async def test_a_closed_week_that_has_its_view_is_refreshed_once(
     assert shown == both.weeks[date(2024, 3, 18)]
 
 
-async def test_a_view_that_is_just_being_made_gets_the_rows_too(
+async def test_an_import_waits_for_nobody_who_makes_a_view_and_nothing_is_lost(
     ledger: Ledger, store: Store, dsn: str, sql: asyncpg.Connection
 ) -> None:
     await bring(ledger, store, HEADER + row())
+    history = History(ledger, store)
+    await history.open_all(100)
     board = Board(date(2024, 2, 26))
-    assert board.week is not None and board.ends is not None
+    assert board.week is not None
     other = await asyncpg.connect(dsn)
     making = other.transaction()
     await making.start()
-    # As another process does it: what it reads now is what its view will have.
-    lock = await sql.fetchval("SELECT $1::bigint", (0x7765656B << 24) + board.week.toordinal())
-    await other.execute("SELECT pg_advisory_xact_lock($1)", lock)
-    starts, ends = board.starts.isoformat(), board.ends.isoformat()
-    await other.execute(ledger.query("week_view").format(view=board.view, starts=starts, ends=ends))
-    await other.execute(f"CREATE UNIQUE INDEX ON {board.view} (place)")
-    await other.execute(ledger.query("week_filled"), board.week, 1)
-
-    importing = asyncio.ensure_future(bring(ledger, store, HEADER + row("b", "Bo")))
-    await eventually(lambda: _waits_for_the_lock(sql))
-    assert not importing.done()
-    await making.commit()
+    await other.execute("SELECT pg_advisory_xact_lock($1)", LOCK + board.week.toordinal())
+    await bring(ledger, store, HEADER + row("b", "Bo"))
+    assert await view_of(sql, board.week) == {"Ann": 5}
+    await making.rollback()
     await other.close()
-    await importing
+    await bring(ledger, store, HEADER + row("b", "Bo"))
     assert await view_of(sql, board.week) == {"Ann": 5, "Bo": 5}
 
 
-async def _waits_for_the_lock(sql: asyncpg.Connection) -> bool:
-    return bool(await sql.fetchval("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"))
-
-
-async def test_the_sweeper_leaves_a_living_import_its_weeks_and_takes_a_dead_ones(
+async def test_a_living_import_s_weeks_are_left_alone_and_a_dead_one_s_are_the_worker_s(
     ledger: Ledger, store: Store, sql: asyncpg.Connection
 ) -> None:
     await bring(ledger, store, HEADER + row())
-    history = History(ledger, store)
-    await history.open_all(ledger.clock.now(), 100)
-    importer = Importer(ledger, store, history.amend, ledger.clock.now, lambda row: None)
+    history, week = History(ledger, store), date(2024, 2, 26)
+    await history.open_all(100)
+    importer = Importer(ledger, store, history, ledger.clock.now, lambda row: None)
     with reading(HEADER + row("b", "Bo") + "".join(row(f"f{n}", "Cy") for n in range(1_500))) as rows:
-        await importer.run(rows)  # and then it dies: what was its last batch's row stays as well
-    rows = await sql.fetch("SELECT kind, user_ids, weeks FROM outbox ORDER BY kind")
-    assert [(one["kind"], len(one["user_ids"]), one["weeks"]) for one in rows] == [
-        ("import", 0, [date(2024, 2, 26)]),
-        ("scores", 1, [date(2024, 2, 26)]),
-    ]
-    sweeper = Sweeper(ledger, Replay(ledger, store, ledger.clock.now), ledger.clock.now, history.amend)
-    assert await sweeper.sweep(older_than=0) == 1
-    assert await sql.fetchval("SELECT array_agg(kind) FROM outbox") == ["import"]
-    await sql.execute("UPDATE outbox SET created_at = created_at - interval '3 minutes'")
-    assert await sweeper.sweep() == 1
-    assert await view_of(sql, date(2024, 2, 26)) == {"Ann": 5, "Bo": 5, "Cy": 7_500}
+        await importer.run(rows)  # and then it dies
+    assert await history.settle() == 0
+    assert await view_of(sql, week) == {"Ann": 5}
+    # A clock that was ahead must not leave them alone for long: only two minutes count, from whichever clock there is.
+    await sql.execute("UPDATE closed_weeks SET quiet_until = quiet_until + interval '1 year'")
+    assert await history.settle() == 1
+    assert await view_of(sql, week) == {"Ann": 5, "Bo": 5, "Cy": 7_500}
+
+
+async def test_a_correction_during_an_import_is_shown_at_once(
+    ledger: Ledger, store: Store, sql: asyncpg.Connection
+) -> None:
+    await bring(ledger, store, HEADER + row())
+    history, week = History(ledger, store), date(2024, 2, 26)
+    await history.open_all(100)
+    importer = Importer(ledger, store, history, ledger.clock.now, lambda row: None)
+    with reading(HEADER + row("b", "Bo")) as rows:
+        await importer.run(rows)
+    user = await sql.fetchval("SELECT id FROM users WHERE username = 'Ann'")
+    await ledger.record_batch([Submission(user, "c", 2, None, datetime(2024, 2, 28, tzinfo=UTC))], [])
+    assert await history.settle() == 1
+    assert await view_of(sql, week) == {"Ann": 7, "Bo": 5}
 
 
 async def test_what_a_dead_import_owed_the_next_one_pays(ledger: Ledger, store: Store, sql: asyncpg.Connection) -> None:
     await bring(ledger, store, HEADER + row())
     history = History(ledger, store)
-    await history.open_all(ledger.clock.now(), 100)
-    dead = Importer(ledger, store, history.amend, ledger.clock.now, lambda row: None)
+    await history.open_all(100)
+    dead = Importer(ledger, store, history, ledger.clock.now, lambda row: None)
     text = HEADER + "".join(row(f"f{n}", "Cy") for n in range(2_500))
     with reading(text) as rows:
         await dead.run(rows)
-    await sql.execute("DELETE FROM outbox WHERE kind = 'scores'")  # its last batch got as far as the sweeper
     await bring(ledger, store, text)
     assert await view_of(sql, date(2024, 2, 26)) == {"Ann": 5, "Cy": 12_500}
-    assert await sql.fetchval("SELECT count(*) FROM outbox") == 0
 
 
 async def test_without_a_store_the_rows_wait_for_a_worker(ledger: Ledger, sql: asyncpg.Connection) -> None:
     away = Store("redis://127.0.0.1:1/0", timeout=0.2)
-    importer = Importer(ledger, away, History(ledger, away).amend, ledger.clock.now, lambda row: None)
+    importer = Importer(ledger, away, History(ledger, away), ledger.clock.now, lambda row: None)
     with reading(HEADER + row()) as rows:
         await importer.run(rows)
     await importer.settle()
     assert (importer.summary.new, importer.summary.untold) == (1, 1)
-    assert await sql.fetchval("SELECT array_agg(kind) FROM outbox") == ["scores"]
+    assert await sql.fetchval("SELECT array_agg(kind) FROM outbox") == ["import"]
     await away.aclose()
 
 

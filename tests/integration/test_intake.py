@@ -399,8 +399,8 @@ async def test_outbox_rows_go_with_the_next_batch_or_a_moment_later(
 LONG_AGO = datetime(2021, 1, 3, 23, 59, 59, 999999, UTC)
 
 
-async def test_a_score_for_a_closed_week_stays_in_the_outbox_until_its_view_has_it(
-    ledger: Ledger, store: Store, sql: asyncpg.Connection, keys: Redis, make_users: MakeUsers
+async def test_what_changes_closed_weeks_is_amended_at_once_and_else_left_to_the_worker(
+    ledger: Ledger, store: Store, sql: asyncpg.Connection, make_users: MakeUsers
 ) -> None:
     (user,) = await make_users(1)
     amended: list[Collection[date]] = []
@@ -408,35 +408,37 @@ async def test_a_score_for_a_closed_week_stays_in_the_outbox_until_its_view_has_
     go_on = asyncio.Event()
 
     async def amend(weeks: Collection[date]) -> None:
-        amended.append(weeks)
+        amended.append(list(weeks))
         await go_on.wait()
         if trouble:
             raise trouble.pop()
 
-    async def owed() -> list[Any]:
-        await intake.drain()
-        return [week for (weeks,) in await sql.fetch("SELECT weeks FROM outbox ORDER BY id") for week in weeks]
-
-    week = datetime(2020, 12, 28).date()
+    last = datetime(2020, 12, 28).date()
+    weeks = [last - timedelta(weeks=number) for number in range(AMENDED_AT_ONCE + 1)]
+    await sql.execute("INSERT INTO closed_weeks (week, holds) SELECT unnest($1::date[]), 0", weeks)
     intake = made(ledger, store, amend)
     stored: list[float] = []
     intake.on_stored = stored.append
     async with running(intake):
+        unclosed = send(intake, user, "z", 5, at=LONG_AGO - timedelta(weeks=60))
+        assert codes([await outcome_of(unclosed)]) == ["accepted"]
         assert codes([await outcome_of(send(intake, user, "a", 5, at=LONG_AGO))]) == ["accepted"]
         await until(lambda: asyncio.sleep(0, amended))
+        assert amended == [[last]], "what has no view yet needs none anew"
+        # What comes meanwhile is the worker's, and so is what more weeks are changed by.
         stored.clear()
-        assert await sql.fetchval("SELECT weeks FROM outbox") == [week]
-        # What comes meanwhile is the sweeper's, and so is what more weeks are changed by.
         assert codes([await outcome_of(send(intake, user, "b", 5, at=LONG_AGO - timedelta(weeks=1)))]) == ["accepted"]
         await until(lambda: asyncio.sleep(0, stored))
         go_on.set()
-        assert await owed() == [week - timedelta(weeks=1)] and amended == [[week]]
-        moments = [LONG_AGO - timedelta(weeks=number) for number in range(AMENDED_AT_ONCE + 1)]
-        await outcomes_of([send(intake, user, f"c{n}", 1, at=at) for n, at in enumerate(moments)])
-        assert len(await owed()) == 1 + len(moments) and amended == [[week]]
+        await intake.drain()
+        await outcomes_of([send(intake, user, f"c{n}", 1, at=LONG_AGO - timedelta(weeks=n)) for n in range(len(weeks))])
+        await intake.drain()
+        assert amended == [[last]]
         trouble.append(StoreUnavailable("away"))
-        await outcome_of(send(intake, user, "d", 5, at=LONG_AGO))
-        assert len(await owed()) == 2 + len(moments) and amended == [[week]] * 2
-        await outcome_of(send(intake, user, "e", 5, at=LONG_AGO))
-        assert len(await owed()) == 2 + len(moments) and amended == [[week]] * 3
-    assert await keys.zscore(ALL_TIME.scores_key, user) == 20 + len(moments)
+        for name in ("d", "e"):
+            await outcome_of(send(intake, user, name, 5, at=LONG_AGO))
+            await intake.drain()
+        assert amended == [[last]] * 3
+    counted = await sql.fetch("SELECT week, changes FROM closed_weeks ORDER BY week DESC LIMIT 3")
+    assert counted == [(weeks[0], 4), (weeks[1], 2), (weeks[2], 1)], "whoever amends them: they say what they lack"
+    assert await sql.fetchval("SELECT count(*) FROM outbox") == 0

@@ -111,8 +111,7 @@ class World:
         batch = [Submission(user, f"{begun}-{user}", points, None, moment) for user, points in scores.items()]
         recorded = await Recorder(self.ledger).record(batch)
         await recording.tell(self.store, recorded, self.now)
-        if closed := recorded.closed(self.now):
-            await self.history.amend([board.week for board in closed if board.week])
+        await self.history.amend(recorded.closed)
 
 
 @pytest.fixture

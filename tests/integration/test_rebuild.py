@@ -196,7 +196,7 @@ async def test_submissions_go_on_during_rebuilds_and_every_board_ends_as_the_led
         await asyncio.wait(working)
         replay = Replay(made[0].ledger, made[0].store, made[0].ledger.clock.now)
         await made[0].store.adopt()
-        sweeper = Sweeper(made[0].ledger, replay, made[0].ledger.clock.now, lambda weeks: asyncio.sleep(0))
+        sweeper = Sweeper(made[0].ledger, replay)
         while await sweeper.sweep(older_than=0.0):
             pass
         await agrees(sql, keys, await this_week(made[0]))

@@ -12,8 +12,7 @@ import asyncpg
 import pytest
 from redis.asyncio import Redis
 
-from realtime import recording
-from realtime.boards import ALL_TIME, Board, week_at
+from realtime.boards import ALL_TIME, week_at
 from realtime.dragonfly import Store
 from realtime.errors import LedgerUnavailable, StoreUnavailable
 from realtime.postgres import Ledger, Recorded
@@ -324,7 +323,6 @@ async def test_the_store_is_told_what_changed_on_live_boards_alone(
     assert await keys.zscore(ALL_TIME.scores_key, user) == 12
     assert await keys.zscore(week_at(now).scores_key, user) == 5
     assert not await keys.exists(week_at(long_ago).scores_key), "its view answers for a closed week"
-    assert result.closed(now) == [week_at(long_ago)]
     assert await keys.hget(f"leaderboard:users:{user}", "username") == "Ω"
     assert result.profiles == [Profile(user, 1, "Ω")]
 
@@ -361,9 +359,14 @@ async def test_a_store_that_nobody_filled_is_not_told(beside: Beside, store_url:
         await store.aclose()
 
 
-def test_a_board_of_a_recording_is_closed_by_the_moment_that_is_given() -> None:
-    result = recording.Recording()
-    week = Board(datetime(2026, 3, 2, tzinfo=UTC).date())
-    result._weeks[week.starts.date()] = {}
-    assert result.closed(datetime(2026, 3, 9, 0, 1, 59, tzinfo=UTC)) == []
-    assert result.closed(datetime(2026, 3, 9, 0, 2, tzinfo=UTC)) == [week]
+async def test_a_week_is_closed_by_what_postgresql_says_and_by_no_clock(
+    beside: Beside, sql: asyncpg.Connection, make_users: MakeUsers
+) -> None:
+    (user,) = await make_users(1)
+    counting, withdrawn, unheard = (datetime(2026, 3, day, tzinfo=UTC) for day in (2, 9, 16))
+    await sql.execute("INSERT INTO closed_weeks (week) VALUES ($1)", counting.date())
+    await sql.execute("INSERT INTO closed_weeks (week, changes) VALUES ($1, NULL)", withdrawn.date())
+    batch = [submission(user, f"{at}", 1, at) for at in (counting, withdrawn, unheard)]
+    assert (await Recorder(beside).record(batch)).closed == [counting.date()]
+    assert await sql.fetch("SELECT changes FROM closed_weeks ORDER BY week") == [(1,), (None,)]
+    assert (await Recorder(beside).record(batch)).closed == [], "what is there already changes nothing"

@@ -3,20 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
-import asyncpg
-import pytest
-
-from realtime import rollover as module
 from realtime.boards import Board
-from realtime.dragonfly import Store
-from realtime.errors import LedgerUnavailable
-from realtime.history import History
-from realtime.postgres import Ledger
-from realtime.rollover import Rollover, open_weeks
-from realtime.submissions import Submission
-from tests.conftest import MakeUsers
+from realtime.rollover import Rollover
 
 MONDAY = datetime(2026, 11, 23, tzinfo=UTC)
 BEFORE, WEEK, NEXT = (Board((MONDAY + timedelta(weeks=n)).date()) for n in (-1, 0, 1))
@@ -122,33 +112,3 @@ async def test_nobody_is_told_while_postgresql_does_not_say_that_the_week_is_ove
     await asyncio.wait([running])
     assert asked == [0, 0, 0, 0], "no more often than it must, and nobody was told before"
     assert told.said == [("roll over", WEEK.id, NEXT.id)]
-
-
-async def test_the_worker_opens_what_closed_while_nobody_looked(
-    ledger: Ledger, store: Store, sql: asyncpg.Connection, make_users: MakeUsers, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Also after it was away for months, and whatever fails at first."""
-    monkeypatch.setattr(module, "OPEN_INTERVAL", 0.01)
-    monkeypatch.setattr(module, "OPENED_AT_ONCE", 3)
-    (user,) = await make_users(1)
-    first = datetime(2026, 3, 2, tzinfo=UTC)
-    batch = [Submission(user, str(n), 1, None, first + timedelta(weeks=n)) for n in range(8)]
-    await ledger.record_batch(batch, [])
-    history = History(ledger, store)
-    failures = 2
-
-    async def open_all(now: datetime, limit: int) -> int:
-        nonlocal failures
-        if failures:
-            failures -= 1
-            raise LedgerUnavailable("away")
-        return await history.open_all(now, limit)
-
-    running = asyncio.ensure_future(open_weeks(open_all, ledger.clock.now))
-    async with asyncio.timeout(20):
-        while await sql.fetchval("SELECT count(*) FROM closed_weeks") < 8:
-            await sql.execute("SELECT pg_sleep(0.01)")
-    running.cancel()
-    await asyncio.wait([running])
-    names = {row[0] for row in await sql.fetch("SELECT matviewname FROM pg_matviews")}
-    assert names == {Board(date(2026, 3, 2) + timedelta(weeks=n)).view for n in range(8)}

@@ -219,3 +219,26 @@ async def test_readings_that_overtake_each_other_do_not_go_back(
     page, _ = await overtaken
     assert page.version == 1 and store.distrusted is None
     assert (await reader.read([ALL_TIME]))[ALL_TIME].version == 2
+
+
+@pytest.mark.parametrize("what", ["page", "around"])
+async def test_a_page_s_names_are_of_the_same_moment_as_its_scores(
+    store: Store, reader: SnapshotReader, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Somebody is renamed just when the scores were read: no later name under the version before."""
+    await store.apply({ALL_TIME: [Row(7, 1, 5)]}, [Profile(7, 1, "before")])
+    (board_before,) = (await store.versions([ALL_TIME])).boards.values()
+    read = getattr(store, what)
+    left = 2
+
+    async def overtaken(*args: Any) -> Any:
+        nonlocal left
+        found = await read(*args)
+        if left:
+            left -= 1
+            await store.apply({ALL_TIME: []}, [Profile(7, 4 - left, f"after {2 - left}")])
+        return found
+
+    monkeypatch.setattr(store, what, overtaken)
+    found, names = await (reader.page(ALL_TIME, 0, 10) if what == "page" else reader.around(ALL_TIME, 7, 3))
+    assert found.version - board_before == {"before": 0, "after 1": 1, "after 2": 2}[names[7]]

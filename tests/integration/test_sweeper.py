@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 
 import asyncpg
 import pytest
@@ -14,7 +14,6 @@ from realtime.accounts import Accounts
 from realtime.boards import ALL_TIME, Board, user_key, week_at
 from realtime.dragonfly import Store
 from realtime.errors import LedgerUnavailable, StoreUnavailable
-from realtime.history import History
 from realtime.postgres import Ledger
 from realtime.replay import USERS, Replay
 from realtime.submissions import Submission
@@ -24,19 +23,8 @@ from tests.conftest import MakeUsers, PrivateStore, make_ours
 MONDAY = datetime(2026, 3, 2, tzinfo=UTC)
 
 
-class Amended:
-    """Takes the closed weeks that a sweep found."""
-
-    def __init__(self) -> None:
-        self.weeks: list[set[date]] = []
-
-    async def __call__(self, weeks: Collection[date]) -> None:
-        self.weeks.append(set(weeks))
-
-
-def sweeper_of(ledger: Ledger, store: Store, amended: Amended | None = None) -> Sweeper:
-    replay = Replay(ledger, store, ledger.clock.now)
-    return Sweeper(ledger, replay, ledger.clock.now, amended or Amended())
+def sweeper_of(ledger: Ledger, store: Store) -> Sweeper:
+    return Sweeper(ledger, Replay(ledger, store, ledger.clock.now))
 
 
 async def record(ledger: Ledger, user: int, name: str, score: int = 5, at: datetime | None = None) -> None:
@@ -106,7 +94,7 @@ async def test_every_kind_of_change_is_replayed(
     assert await sweeper_of(ledger, store).sweep(older_than=0) == 1
     top = (await store.read([ALL_TIME], [user])).tops[0]
     assert top.scores == ({} if change in ("ban", "delete") else {user: 5})
-    name = (await store.names([user]))[user]
+    name = (await store.read([], [user])).names[user]
     assert name == {"rename": "after", "delete": "deleted"}.get(change, "before")
     await store.aclose()
 
@@ -141,7 +129,7 @@ async def test_a_sweeper_that_stands_still_keeps_no_other_from_the_rows(
             await goes_on.wait()
             await super().users(user_ids)
 
-    standing = Sweeper(ledger, Standing(ledger, store, ledger.clock.now), ledger.clock.now, Amended())
+    standing = Sweeper(ledger, Standing(ledger, store, ledger.clock.now))
     late = asyncio.create_task(standing.sweep(older_than=0))
     await stands.wait()
     other = Ledger(dsn)
@@ -171,36 +159,15 @@ async def test_two_sweepers_do_the_same_work_and_wait_for_nobody(
     await other.aclose()
 
 
-async def test_closed_weeks_are_amended_and_live_ones_are_not(
+async def test_live_boards_are_told_and_closed_weeks_are_not(
     ledger: Ledger, store: Store, keys: Redis, make_users: MakeUsers
 ) -> None:
     (user,) = await make_users(1)
     await record(ledger, user, "then", 5, MONDAY)
     await record(ledger, user, "now", 7)
-    amended = Amended()
-    await sweeper_of(ledger, store, amended).sweep(older_than=0)
-    assert amended.weeks == [{MONDAY.date()}]
+    await sweeper_of(ledger, store).sweep(older_than=0)
     assert await keys.zscore(ALL_TIME.scores_key, user) == 12
     assert not await keys.exists(Board(MONDAY.date()).scores_key)
-
-
-async def test_a_closed_week_shows_its_amendment_when_the_row_is_gone(
-    ledger: Ledger, store: Store, make_users: MakeUsers
-) -> None:
-    a, b = await make_users(2)
-    week = Board(MONDAY.date())
-    history = History(ledger, store)
-    replay = Replay(ledger, store, ledger.clock.now)
-    sweeper = Sweeper(ledger, replay, ledger.clock.now, history.amend)
-    await record(ledger, a, "a", 5, MONDAY)
-    first, _ = await history.snapshot(week)
-    await record(ledger, b, "a", 9, MONDAY)
-    assert (await history.snapshot(week))[0] == first, "the view is as it was made"
-    await sweeper.sweep(older_than=0)
-    second, players = await history.snapshot(week)
-    assert second.entries == [(b, "player-2", 9), (a, "player-1", 5)]
-    assert players == 2
-    assert second.version > first.version
 
 
 async def test_without_the_ledger_or_the_store_it_goes_on_trying(

@@ -33,9 +33,9 @@ LAYERS: dict[str, tuple[str, ...]] = {
     # Built by the composition, each declaring the Protocol it needs.
     "L2 services": (
         "supervision", "recording", "holdups", "intake", "replay", "sweeper", "rebuild", "inspection", "drift",
-        "history", "snapshots", "reading", "streams", "broadcaster", "watches", "ranks", "rollover", "estrangement",
-        "accounts", "players", "importer", "simulation", "revocation", "rights", "throttle", "access",
-        "admission", "credentials", "session", "followed", "client", "schemas", "documents",
+        "closing", "history", "keeping", "snapshots", "reading", "streams", "broadcaster", "watches", "ranks",
+        "rollover", "estrangement", "accounts", "players", "importer", "simulation", "revocation", "rights", "throttle",
+        "access", "admission", "credentials", "session", "followed", "client", "schemas", "documents",
     ),
     "L3 composition": (
         "embedded", "stores", "worker", "services", "exchange", "board_routes", "score_routes", "people_routes",
