@@ -161,6 +161,32 @@ def test_a_first_week_that_begins_in_december_stands_under_its_own_year(open_pag
     expect(setup.locator("#board option", has_text="Week 1, 2026")).to_have_attribute("value", "week_of_2025_12_29")
 
 
+def test_a_page_that_slept_over_monday_offers_the_week_that_ended(open_page: OpenPage) -> None:
+    weeks = PlayedWeeks("week_of_2026_01_05")
+    ended, now = ["week_of_2025_12_29"], "2026-01-11T23:59:30.000Z"
+
+    def listed(route: Route) -> None:
+        boards = [{"board": board, "alias": None, "closed": True} for board in ended]
+        route.fulfill(json={"boards": boards, "closed_weeks": len(boards), "now": now})
+
+    def before(page: Page) -> None:
+        page.route_web_socket("**/ws", weeks)
+        page.route("**/boards?*", listed)
+
+    page = open_page("/", before=before)
+    expect_live(page)
+    page.get_by_role("tab", name="Earlier").click()
+    expect(page).to_have_url(re.compile("board=week_of_2025_12_29"))
+    ended.insert(0, "week_of_2026_01_05")
+    now = "2026-01-12T08:00:00.000Z"
+    weeks.told = {"now": now}
+    page.evaluate("dispatchEvent(new Event('online'))")
+    page.get_by_role("tab", name="This week").click()
+    expect(page.locator("#clock-label")).to_have_text("Week 2 is closing")
+    page.get_by_role("tab", name="Earlier").click()
+    expect(page).to_have_url(re.compile("board=week_of_2026_01_05"))
+
+
 @pytest.mark.parametrize("locale", ["tr-TR", "en-GB", "lt-LT"])
 def test_finding_does_not_depend_on_the_viewers_language(open_page: OpenPage, locale: str) -> None:
     weeks = PlayedWeeks("week_of_2026_01_05")

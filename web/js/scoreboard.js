@@ -122,7 +122,6 @@ function onBoard(next, message) {
   if (message.type === 'rollover') {
     voice.say('week', countdown.rollover(weekStart(message.from), weekStart(message.to), client.now()), now());
     rank = null;
-    weeks.forget();
     rows.clear();
     podium.clear();
   }

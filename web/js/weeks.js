@@ -1,12 +1,12 @@
 // Owns the choice among earlier weeks: which ones are closed, as the server tells, and the picker that names them.
-// Never changes what is shown; tells `choose(board)`. Assumes that it is told when a week has ended.
+// Never changes what is shown; tells `choose(board)`. Asks anew once a week has ended, however long the page slept.
 import { getJson } from './here.js';
-import { weekDays, weekName, weekStart, weekYear } from './words.js';
+import { weekAt, weekDays, weekName, weekStart, weekYear } from './words.js';
 
 const PAGE = 1000;
 
 export class Weeks {
-  #select; #days; #now; #closed = null; // ids, newest first; null: to be asked for
+  #select; #days; #now; #ended = []; #during = null; // ids, newest first; the week during which the server told them
 
   /** `now()`: the server's time, in milliseconds since 1970. */
   constructor(node, now, choose) {
@@ -15,9 +15,6 @@ export class Weeks {
     this.#now = now;
     this.#select.addEventListener('change', () => choose(this.#select.value));
   }
-
-  /** A week has ended since. */
-  forget() { this.#closed = null; }
 
   /** The last week that has ended, or undefined. */
   async newest() { return (await this.#load().catch(() => []))[0]; }
@@ -38,12 +35,16 @@ export class Weeks {
   }
 
   async #load() {
+    if (this.#during === weekAt(this.#now())) return this.#ended;
     const found = new Set();
-    for (let closed = 1, offset = 0; this.#closed === null && offset < closed; offset += PAGE) {
+    let week;
+    for (let closed = 1, offset = 0; offset < closed; offset += PAGE) {
       const page = await getJson(`boards?limit=${PAGE}&offset=${offset}`);
       closed = page.closed_weeks ?? 0;
-      for (const { board: id, closed: over } of page.boards) if (over && weekStart(id) !== null) found.add(id);
+      week = weekAt(Date.parse(page.now));
+      for (const { board: id } of page.boards) if (weekStart(id) !== null && weekStart(id) < week) found.add(id);
     }
-    return (this.#closed ??= [...found].sort().reverse());
+    this.#during = week;
+    return (this.#ended = [...found].sort().reverse());
   }
 }
