@@ -161,6 +161,25 @@ def test_a_first_week_that_begins_in_december_stands_under_its_own_year(open_pag
     expect(setup.locator("#board option", has_text="Week 1, 2026")).to_have_attribute("value", "week_of_2025_12_29")
 
 
+def test_a_browser_that_translates_leaves_names_and_numbers_alone(
+    open_page: OpenPage, server: Server, cast: Cast
+) -> None:
+    """It puts elements in the place of text nodes, into which rows write what changed."""
+    pages = {path: open_page(path) for path in (f"/?me={cast.ids[70]}", "/overlay")}
+    pages["element"] = open_page("/docs/")
+    source = f"{server.url}/static/js/live-leaderboard.js"
+    pages["element"].evaluate(
+        "source => import(source).then(() => document.body.append(document.createElement('live-leaderboard')))",
+        source,
+    )
+    for path, page in pages.items():
+        names = page.locator("bdi")
+        expect(names.nth(5)).to_be_attached()
+        expect(names.first).not_to_be_empty()
+        assert not any(names.evaluate_all("all => all.map(name => name.translate)")), path
+        assert not any(page.locator(".score").evaluate_all("all => all.map(score => score.translate)")), path
+
+
 def test_a_page_that_slept_over_monday_offers_the_week_that_ended(open_page: OpenPage) -> None:
     weeks = PlayedWeeks("week_of_2026_01_05")
     ended, now = ["week_of_2025_12_29"], "2026-01-11T23:59:30.000Z"

@@ -21,6 +21,7 @@ export class FollowedBar {
     const text = document.createElement('span');
     this.#parts = { rank: span('me-rank'), name: span('me-name'), far: span('me-far'), score: span('me-score') };
     this.#parts.name.append(document.createElement('bdi'));
+    this.#parts.name.translate = false;
     text.append(this.#parts.name, this.#parts.far);
     this.#button.append(this.#parts.rank, text, this.#parts.score);
     this.#button.addEventListener('click', () => go());

@@ -142,6 +142,7 @@ export class LiveLeaderboard extends HTMLElement {
     const pinned = part('ol', 'pinned');
     const empty = part('p', 'empty');
     title.id = 'title';
+    list.translate = pinned.translate = false; // a browser's translation takes the text nodes that rows write into
     list.setAttribute('role', 'list');
     list.setAttribute('aria-labelledby', 'title');
     pinned.setAttribute('role', 'list');
