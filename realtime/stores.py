@@ -15,6 +15,7 @@ from typing import Final
 
 from realtime.dragonfly import Store
 from realtime.errors import LedgerRefused, LedgerUnavailable, StartupError, StoreUnavailable
+from realtime.heap import Heap
 from realtime.history import History
 from realtime.metrics import Reading as Measured
 from realtime.postgres import Ledger
@@ -134,4 +135,5 @@ def common_tasks(stores: Stores) -> list[Task]:
     return [
         ("pulse", stores.ledger.pulse.run),
         ("watch", stores.rebuilder.watch),
+        ("heap", Heap().run),
     ]

@@ -25,7 +25,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     ),
     # One foreign library each, or one part of the system.
     "L1 adapters": (
-        "resources", "progress", "tokens", "pulse", "failures", "clock", "bounds", "connections", "migrations",
+        "resources", "heap", "progress", "tokens", "pulse", "failures", "clock", "bounds", "connections", "migrations",
         "postgres", "replies", "store_pool", "store_link", "dragonfly",
         "inbox", "opening", "connection", "handshake", "metrics", "security", "pages", "line",
         "embedded_process", "embedded_keeper", "embedded_postgres", "embedded_store",
