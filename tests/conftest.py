@@ -486,7 +486,7 @@ class RunningServer:
         """Returns when the store has been told of all that is accepted: that says that a score is recorded, and boards
         show it a moment later, or, where the store is busy, when the sweeper has told it."""
         await self.services.intake.drain()
-        connection = await asyncpg.connect(self.services.settings.database_url)
+        connection = await asyncpg.connect(self.services.settings.database_url.reveal())
         try:
             async with asyncio.timeout(PATIENCE):
                 while await connection.fetchval("SELECT count(*) FROM outbox"):  # noqa: ASYNC110
