@@ -90,6 +90,11 @@ async def test_a_transaction_has_the_bounds_of_its_kind(ledger: Ledger, kind: Bo
         assert await connection.fetchval("SHOW statement_timeout") == "10s", "its own alone"
 
 
+def test_an_older_postgresql_is_not_asked_for_what_it_does_not_know() -> None:
+    assert "transaction_timeout" in bounds.SERVING.settings(17)
+    assert "transaction_timeout" not in bounds.SERVING.settings(16)
+
+
 async def test_a_transaction_in_which_nothing_happens_is_ended_and_what_it_held_is_free(
     dsn: str, make_users: MakeUsers, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:

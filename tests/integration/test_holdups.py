@@ -162,6 +162,8 @@ async def test_reads_that_take_every_connection_leave_intake_its_own(
         reading = [group.create_task(_read(lanes)) for _ in range(20)]
         await asyncio.sleep(0)
         await accepted(*(send(intake, user, str(number)) for number in range(10)))
+        await lanes.pulse.beat()
+        assert lanes.clock.uncertainty < 5, "nor does what time it is wait for one"
         assert not any(task.done() for task in reading)
         for task in reading:
             task.cancel()
