@@ -57,13 +57,13 @@ class Ledger(Protocol):
     def connection(self) -> AbstractAsyncContextManager[Any]: ...
     def query(self, name: str) -> str: ...
     async def fetch(self, name: str, *args: Any) -> list[Any]: ...
-    async def clear_outbox(self, ids: Sequence[int]) -> None: ...
+    async def clear_outbox(self, ids: Sequence[int], told: str | None) -> None: ...
 
 
 class Replay(Protocol):
     """What accounts need to reach the store."""
 
-    async def users(self, user_ids: Collection[int]) -> None: ...
+    async def users(self, user_ids: Collection[int]) -> str | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +204,9 @@ class Accounts:
             hashed = await self._passwords.hash(password)
         rows = await self._ledger.fetch("register", email, hashed, username)
         if not rows:
+            ((in_place,),) = await self._ledger.fetch("ledger_is_in_place")
+            if not in_place:
+                raise LedgerUnavailable("PostgreSQL was restored, which is being noticed")
             raise RealtimeError("conflict", "This e-mail address is taken. Sign in, or use another.")
         return int(rows[0]["id"])
 
@@ -290,8 +293,8 @@ class Accounts:
     async def _tell_store(self, user_id: int, outbox_id: int) -> None:
         """At once where the store is there; otherwise the sweeper does it from the outbox row."""
         try:
-            await self._replay.users([user_id])
-            await self._ledger.clear_outbox([outbox_id])
+            told = await self._replay.users([user_id])
+            await self._ledger.clear_outbox([outbox_id], told)
         except (StoreUnavailable, LedgerUnavailable, EpochMoved) as error:
             log.warning("a change of user %d waits for the store: %s", user_id, error, extra={"action": "outbox"})
 

@@ -126,7 +126,7 @@ async def _lifespan(
             limit=Limit("submissions_of_one_user", settings.submission_rate, 1),
             room=settings.queue_limit,
         )
-        revocations = Revocations(stores.ledger)
+        revocations = Revocations(stores.ledger, lambda: stores.generations.current)
         try:
             await revocations.refresh()
         except LedgerUnavailable as error:

@@ -33,6 +33,7 @@ EXPIRY_GRACE: Final = timedelta(days=8)
 
 EPOCH_KEY: Final = "leaderboard:epoch"
 RUN_KEY: Final = "leaderboard:run"
+LEDGER_KEY: Final = "leaderboard:ledger"
 USERS_VERSION_KEY: Final = "leaderboard:version:users"
 USERS_CHANNEL: Final = "leaderboard:changes:users"
 CHANNEL_PREFIX: Final = "leaderboard:changes:"

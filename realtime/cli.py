@@ -22,6 +22,7 @@ from realtime import __version__, boards, commands, embedded, migrations, postgr
 from realtime.app import create_app
 from realtime.embedded import EmbeddedError
 from realtime.errors import LedgerUnavailable, RealtimeError, StartupError, StoreUnavailable, TaskFailed
+from realtime.generation import Generations
 from realtime.processes import Processes
 from realtime.revocation import Revocations
 from realtime.settings import STORES, Settings, given, in_force
@@ -267,6 +268,25 @@ def _operator() -> str:
         return getpass.getuser()
     except (OSError, KeyError):
         return str(os.getuid())
+
+
+@cli.command()
+def restored(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
+    """Say that the database was restored from a backup: ends all tokens, and lets nothing be given out twice."""
+    settings = resolve(data_dir)
+    if not settings.database_url:
+        raise StartupError("Set DATABASE_URL, or name a development instance with --data-dir.")
+
+    async def work() -> None:
+        ledger = postgres.Ledger(settings.database_url.reveal(), connections=2)
+        try:
+            await ledger.open()
+            await Generations.restored(ledger)
+        finally:
+            await ledger.aclose()
+
+    run(work())
+    say("Tokens made before now are at an end, ids and versions have moved on, and the store will be made anew.")
 
 
 @cli.command()

@@ -229,6 +229,8 @@ class Client:
         message: dict[str, Any] = {"type": "subscribe", "board": followed.name}
         if since is not None:
             message["since"] = {"epoch": since.epoch, "version": since.version}
+            if since.board != followed.name:  # an alias, which may stand for another board by now
+                message["since"]["board"] = since.board
         self._line.send(message)
 
     def _ask_later(self, followed: Followed) -> None:

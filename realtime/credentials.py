@@ -25,10 +25,10 @@ class Clock(Protocol):
 
 
 class Holders(Protocol):
-    """Who must be told when a token is revoked."""
+    """Who must be told when a token comes to an end before it expires."""
 
-    def hold(self, token_id: str, lapse: Callable[[RealtimeError], None]) -> None: ...
-    def release(self, token_id: str, lapse: Callable[[RealtimeError], None]) -> None: ...
+    def hold(self, identity: Identity, lapse: Callable[[RealtimeError], None]) -> None: ...
+    def release(self, lapse: Callable[[RealtimeError], None]) -> None: ...
 
 
 class Credentials:
@@ -68,8 +68,7 @@ class Credentials:
         self._expires = identity.expires_at.timestamp()
         self._lapsed = None
         self.trusted = identity.may("submit:any", "admin")
-        if identity.token_id is not None:
-            self._holders.hold(identity.token_id, self._lapse)
+        self._holders.hold(identity, self._lapse)
         self._look_again()
 
     def close(self) -> None:
@@ -77,8 +76,8 @@ class Credentials:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._identity is not None and self._identity.token_id is not None:
-            self._holders.release(self._identity.token_id, self._lapse)
+        if self._identity is not None:
+            self._holders.release(self._lapse)
         self._identity, self.trusted = None, False
 
     def _look_again(self) -> None:

@@ -111,9 +111,28 @@ class Store:
         """See `Link.adopt`."""
         return await self.link.adopt()
 
-    def distrust(self) -> None:
+    @property
+    def told(self) -> str | None:
+        """The epoch that the adopted content has, or will have once it is complete: what was told now is part of it."""
+        return None if self.epoch is None else self.epoch.removeprefix(boards.FILLING)
+
+    def distrust(self, why: str = "foreign") -> None:
         """See `Link.distrust`."""
-        self.link.distrust()
+        self.link.distrust(why)
+
+    def leave(self, epoch: str) -> None:
+        """See `Link.leave`."""
+        self.link.leave(epoch)
+
+    @property
+    def ledger_seen(self) -> str | None:
+        """What the store remembered of the ledger when it was last looked at."""
+        return self.link.ledger
+
+    async def remember_ledger(self, seen: str) -> None:
+        """Keeps what was seen of the ledger, also through rebuilds."""
+        with mapped():
+            await self._checked.ask("SET", boards.LEDGER_KEY, seen)
 
     # Writing -------------------------------------------------------------------------------------------------
 
@@ -152,7 +171,7 @@ class Store:
         args: list[Any] = [epoch or "", len(rows), len(profiles)]
         for board, of_board in rows.items():
             keys += (board.scores_key, board.version_key, board.versions_key)
-            args += (board.id, board.expire_at)
+            args += (board.id, self._expire_at(board))
             args.append(" ".join([str(row.user_id) for row in of_board]))
             args.append(" ".join([str(row.version) for row in of_board]))
             args.append(" ".join(["-" if row.score is None else str(row.score) for row in of_board]))
@@ -169,6 +188,10 @@ class Store:
             if expected is None:
                 return int(value), None
             return int(value), _read(expected.wanted, expected.names_of, executed(replies))
+
+    def _expire_at(self, board: Board) -> int:
+        """When a board's keys expire, by the store's clock: not before it is due by that and by the ledger's."""
+        return board.expire_at and board.expire_at + max(0, int(self.link.ahead or 0))
 
     async def count(self, amounts: Mapping[str, int], seconds: int) -> list[int]:
         """Adds to counters that expire `seconds` after the last addition; what each is then, in order.
@@ -364,12 +387,13 @@ class Store:
             return await self._checked.run(self._begin, [boards.EPOCH_KEY], [epoch]) == [b"ok"]
 
     async def clear(self, epoch: str) -> None:
-        """Drops all content but the epoch and the limits' counters, some thousand keys at a time.
+        """Drops all content but the epoch, what is remembered of the ledger, and the limits' counters, some thousand
+        keys at a time.
 
         Raises StoreChanged where `epoch` is no longer what is filled: a rebuild that hung must not drop what the one
         after it has filled.
         """
-        kept = (boards.EPOCH_KEY.encode(), b"leaderboard:limit:")
+        kept = (boards.EPOCH_KEY.encode(), boards.LEDGER_KEY.encode(), b"leaderboard:limit:")
         cursor = 0
         with self.link.mapped():
             while True:

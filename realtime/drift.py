@@ -137,7 +137,7 @@ class Store(Protocol):
 class Replay(Protocol):
     """What heals."""
 
-    async def users(self, user_ids: Collection[int]) -> None: ...
+    async def users(self, user_ids: Collection[int]) -> object: ...
 
 
 @dataclass(slots=True)

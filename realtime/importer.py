@@ -49,11 +49,11 @@ class Ledger(Protocol):
     def query(self, name: str) -> str: ...
     async def fetch(self, name: str, *args: Any) -> list[Any]: ...
     async def record_batch(
-        self, batch: Sequence[Submission], cleared: Sequence[int], *, kind: str, connection: Any
+        self, batch: Sequence[Submission], cleared: Sequence[int], *, kind: str, told: str | None, connection: Any
     ) -> list[Recorded]: ...
     async def locked(self, user_ids: Collection[int]) -> set[int]: ...
     async def recorded(self, batch: Sequence[Submission]) -> list[Twin]: ...
-    async def clear_outbox(self, ids: Sequence[int]) -> None: ...
+    async def clear_outbox(self, ids: Sequence[int], told: str | None) -> None: ...
 
 
 Progress = Callable[[int, int], None]
@@ -184,12 +184,12 @@ class Importer:
         if not recorded.outbox_ids:
             return
         try:
-            await recording.tell(self._store, recorded, self._now())
+            told = await recording.tell(self._store, recorded, self._now())
         except StoreUnavailable as error:
             self.summary.untold += 1
             log.debug("the store has not heard of a batch: %s", error)
             return
-        self._recorder.stored(recorded.outbox_ids)
+        self._recorder.stored(recorded.outbox_ids, told)
 
 
 class _Patient:
@@ -199,10 +199,10 @@ class _Patient:
         self._ledger = ledger
 
     async def record_batch(
-        self, batch: Sequence[Submission], cleared: Sequence[int], *, around: bool
+        self, batch: Sequence[Submission], cleared: Sequence[int], *, told: str | None, around: bool
     ) -> list[Recorded]:
         async with self._ledger.transaction(AROUND if around else IMPORT) as connection:
-            return await self._ledger.record_batch(batch, cleared, kind="import", connection=connection)
+            return await self._ledger.record_batch(batch, cleared, kind="import", told=told, connection=connection)
 
     async def locked(self, user_ids: Collection[int]) -> set[int]:
         return await self._ledger.locked(user_ids)
@@ -210,8 +210,8 @@ class _Patient:
     async def recorded(self, batch: Sequence[Submission]) -> list[Twin]:
         return await self._ledger.recorded(batch)
 
-    async def clear_outbox(self, ids: Sequence[int]) -> None:
-        await self._ledger.clear_outbox(ids)
+    async def clear_outbox(self, ids: Sequence[int], told: str | None) -> None:
+        await self._ledger.clear_outbox(ids, told)
 
 
 def _cause(row: FileRow, outcome: Rejected) -> str:

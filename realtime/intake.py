@@ -238,7 +238,7 @@ class Intake:
         now = self._now()
         self.on_storing(recorded.rows, arrived)
         try:
-            await recording.tell(self._ranks, recorded, now)
+            told = await recording.tell(self._ranks, recorded, now)
         except StoreUnavailable as error:
             if loop.time() >= self._doubted_until:
                 log.warning("scores are recorded but not shown: %s", error, extra={"action": "store"})
@@ -246,7 +246,7 @@ class Intake:
             return
         self._doubted_until = 0.0
         self.on_stored(loop.time() - began)
-        self._recorder.stored(recorded.outbox_ids)
+        self._recorder.stored(recorded.outbox_ids, told)
         await self._amend_closed(recorded.closed)
 
     async def _amend_closed(self, weeks: Collection[date]) -> None:

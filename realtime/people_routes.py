@@ -91,7 +91,10 @@ class PeopleRoutes:
     def _token(self, user_id: int) -> dict[str, Any]:
         lifetime = timedelta(seconds=self._s.settings.token_lifetime_s)
         scopes = ["submit", "read"] if self._s.access.rights.private else ["submit"]
-        token, expires_at = self._s.tokens.mint(user_id, scopes, self._s.clock.now(), lifetime)
+        generation = self._s.access.revocations.generation
+        token, expires_at = self._s.tokens.mint(
+            user_id, scopes, self._s.clock.now(), lifetime, generation=generation
+        )
         return {"token": token, "expires_at": wire.moment(expires_at), "user_id": user_id}
 
     async def me(self, request: Request) -> Response:

@@ -197,16 +197,18 @@ class Ledger:
         *,
         around: bool = False,
         kind: str = "scores",
+        told: str | None = None,
         connection: asyncpg.Connection[Any] | None = None,
     ) -> list[Recorded]:
-        """Records submissions in one statement, committed when this returns; clears outbox rows the store has.
+        """Records submissions in one statement, committed when this returns; clears outbox rows the store has, where
+        the content that was `told` of them is current.
 
         No (user, submission id) pair may be twice in `batch`. `kind` is the outbox row's. Raises asyncpg's
         CheckViolationError or NumericValueOutOfRangeError where a sum leaves its range, DeadlockDetectedError where
         others were in the way, LedgerLocked where somebody's lock is, at once if `around`: then nothing was recorded.
         Where `connection` is given, it happens in the transaction that is open there, under whatever bounds that has.
         """
-        args = (*_columns(batch), cleared, kind)
+        args = (*_columns(batch), cleared, kind, told)
         if connection is None:
             intake = _opened(self._intake)
             async with intake.transaction(bounds.AROUND) if around else intake.lent() as own:
@@ -269,10 +271,12 @@ class Ledger:
             finally:
                 connection.terminate()
 
-    async def next_epoch(self, run: str) -> int:
-        """A number for a new generation of the content of `run`, never given out before."""
-        ((n,),) = await self.fetch("next_epoch", run)
-        return int(n)
+    async def next_epoch(self, run: str, after: int = 0) -> int:
+        """A number for a new generation of the content of `run`, never given out before, and beyond `after`."""
+        rows = await self.fetch("next_epoch", run, after)
+        if not rows:
+            raise LedgerUnavailable("PostgreSQL was restored, which is being noticed")
+        return int(rows[0]["n"])
 
     async def pages(self, name: str, *args: Any, size: int) -> AsyncIterator[list[asyncpg.Record]]:
         """The rows of a query in lists of `size`, each in a statement of its own, which takes the user id that the one
@@ -284,9 +288,9 @@ class Ledger:
 
     # Outbox ----------------------------------------------------------------------------------------------------
 
-    async def clear_outbox(self, ids: Sequence[int]) -> None:
-        """Removes rows whose content the store has."""
-        await self.fetch("outbox_clear", ids)
+    async def clear_outbox(self, ids: Sequence[int], told: str | None = None) -> None:
+        """Removes rows that the store's content of epoch `told` knows of; where another is current by now they stay."""
+        await self.fetch("outbox_clear", ids, told)
 
     async def outbox(self, *, older_than: float, limit: int) -> list[OutboxRow]:
         """Up to `limit` rows waiting for more than `older_than` seconds, oldest first. Nobody holds them: whoever

@@ -1,12 +1,15 @@
 """Rebuild: the store's content made anew from the ledger.
 
-Owns the watch over which store answers, and the filling. Must never let a half-filled store pass for a whole one: its
-epoch says `filling:` until the last row is in. Assumes scripts go on meanwhile; versions keep old rows from winning.
+Owns the watch over which store answers, which content is current, and the filling. Must never let a half-filled store
+pass for a whole one: its epoch says `filling:` until the last row is in. Assumes scripts go on meanwhile; versions keep
+old rows from winning.
 
-The order matters: first the epoch, then the old content goes, then the ledger is read. What was committed before the
-reading is in it; what commits later brings a script of its own, under the epoch it finds. The ledger is read in short
-statements, under a lease: of a process that stands still meanwhile another takes it over within seconds, and what the
-first still tells the store under its own epoch is refused.
+The order matters: first the epoch, then the ledger names it as the current one, then the old content goes, then the
+ledger is read. What was committed before the reading is in it; what commits later brings a script of its own, under
+the epoch it finds. An outbox row goes only where the content that was told is the one named: so what another store was
+told, before or after, is in this one. The ledger is read in short statements, under a lease: of a process that stands
+still meanwhile another takes it over within seconds, and what the first still tells the store under its own epoch is
+refused.
 """
 
 from __future__ import annotations
@@ -39,6 +42,12 @@ LONGEST_PAUSE: Final = 60.0
 """Seconds at most until content that cannot be ours is made anew where that did not help. The pause doubles from 1 s:
 somebody else may write under our names, and must not keep PostgreSQL busy."""
 
+ABANDONED: Final = 15.0
+"""Seconds without a sign of use until content that is named as current, and that is not what this process finds, counts
+as lost. Whoever finds it says so every few seconds."""
+
+STRAY: Final = "a process reaches another store, with %s where %s is current: see where DRAGONFLY_URL leads it"
+
 CHUNK: Final = 1_000
 """Rows read from the ledger, and told to the store, at a time."""
 
@@ -52,8 +61,9 @@ Progress = Callable[[str, int], None]
 class Ledger(Protocol):
     """What a rebuild needs of PostgreSQL."""
 
+    async def fetch(self, name: str, *args: Any) -> list[Any]: ...
     def rebuild_lease(self) -> AbstractAsyncContextManager[bool]: ...
-    async def next_epoch(self, run: str) -> int: ...
+    async def next_epoch(self, run: str, after: int = 0) -> int: ...
     def pages(self, name: str, *args: Any, size: int) -> AsyncIterator[list[Any]]: ...
 
 
@@ -68,6 +78,8 @@ class Store(Protocol):
     def is_fit(self) -> bool: ...
 
     async def adopt(self) -> Content: ...
+    def distrust(self, why: str = "foreign") -> None: ...
+    def leave(self, epoch: str) -> None: ...
     async def begin_filling(self, run: str, epoch: str) -> bool: ...
     async def clear(self, epoch: str) -> None: ...
     async def apply(
@@ -84,6 +96,12 @@ def epoch_name(run: str, n: int) -> str:
         n, digit = divmod(n, 36)
         text = digits[digit] + text
     return f"{run[:8]}-{text or '0'}"
+
+
+def epoch_number(epoch: str | None, run: str) -> int:
+    """The n of an epoch, complete or not, of that run; 0 where it is none."""
+    mine, _, n = (epoch or "").removeprefix(boards.FILLING).partition("-")
+    return int(n, 36) if mine == run[:8] and n.isascii() and n.isalnum() and len(n) <= 8 else 0
 
 
 class Rebuilder:
@@ -108,6 +126,12 @@ class Rebuilder:
         self._due = self._pause = 0.0
         self._made_at = float("-inf")
         self._shown = False  # whether this process has ever met complete content
+        # Of content named as current that is not what is found: when it was last used, and seen to be (loop's seconds).
+        self._last_named: str | None = None
+        self.stray: str | None = None
+        """The epoch of content that is not the current one, and that another process reaches in its place."""
+        self._used_at: datetime | None = None
+        self._used_seen = 0.0
         self.rebuilds = 0
         """Rebuilds this process completed."""
         self.trouble: str | None = None
@@ -145,6 +169,9 @@ class Rebuilder:
         if not content.is_complete:
             return await self.rebuild()
         self._shown = True
+        named = await self._named(content)
+        if named != content.epoch:
+            return await self._replace(content, named)
         if content.epoch != self._store.distrusted:
             return False
         now = asyncio.get_running_loop().time()
@@ -158,6 +185,34 @@ class Rebuilder:
         rebuilt = await self.rebuild(instead_of=content.epoch)
         self._made_at = asyncio.get_running_loop().time()
         return rebuilt
+
+    async def _named(self, content: Content) -> str | None:
+        """The epoch of the content that is current: this, where nobody has said so of any yet."""
+        ((epoch, used_at, used_lately, stray),) = await self._ledger.fetch("content_named_now")
+        if stray not in (None, self.stray, content.epoch):
+            log.warning(STRAY, stray, epoch, extra={"action": "store"})
+        self.stray = None if stray == content.epoch else stray
+        if epoch != self._last_named:
+            if self._last_named:
+                self._store.leave(self._last_named)
+            self._last_named = epoch
+        if epoch is None or (epoch == content.epoch and not used_lately):
+            await self._ledger.fetch("content_used", content.epoch)
+        if used_at != self._used_at:
+            self._used_at, self._used_seen = used_at, asyncio.get_running_loop().time()
+        return content.epoch if epoch is None else str(epoch)
+
+    async def _replace(self, content: Content, named: str | None) -> bool:
+        """What to do about complete content that is not the current one: whether it was made anew."""
+        if named:
+            if (await self._store.adopt()).epoch != content.epoch:
+                return False  # it was just being made anew
+            self._store.distrust("superseded")
+            if self.stray is None:
+                await self._ledger.fetch("content_strayed", content.epoch)
+            if asyncio.get_running_loop().time() - self._used_seen < ABANDONED:
+                return False
+        return await self.rebuild(instead_of=content.epoch)
 
     async def rebuild(
         self,
@@ -177,12 +232,16 @@ class Rebuilder:
             content = await self._store.adopt()
             if content.is_complete and not force and content.epoch != instead_of:
                 return False
-            epoch = epoch_name(content.run, await self._ledger.next_epoch(content.run))
+            ((claim,),) = await self._ledger.fetch("content_claimed")
+            n = await self._ledger.next_epoch(content.run, epoch_number(content.epoch, content.run))
+            epoch = epoch_name(content.run, n)
             # What a store holds when we first look at it was shown to nobody here yet; later it is taken from somebody.
             level = logging.WARNING if self._shown else logging.INFO
             log.log(level, "rebuilding the store's content as %s", epoch, extra={"action": "rebuild"})
             if not await self._store.begin_filling(content.run, epoch):
                 raise StoreChanged("another rebuild went ahead")
+            if not await self._ledger.fetch("content_named", epoch, claim):
+                raise StoreChanged("another store's rebuild went ahead")
             await self._store.adopt()
             await self._store.clear(epoch)
             live = boards.told_boards(self._now())

@@ -54,16 +54,18 @@ class Ledger(Protocol):
     """What recording needs of PostgreSQL."""
 
     async def record_batch(
-        self, batch: Sequence[Submission], cleared: Sequence[int], *, around: bool
+        self, batch: Sequence[Submission], cleared: Sequence[int], *, told: str | None, around: bool
     ) -> list[Recorded]: ...
     async def locked(self, user_ids: Collection[int]) -> set[int]: ...
     async def recorded(self, batch: Sequence[Submission]) -> list[Twin]: ...
-    async def clear_outbox(self, ids: Sequence[int]) -> None: ...
+    async def clear_outbox(self, ids: Sequence[int], told: str | None) -> None: ...
 
 
 class Ranks(Protocol):
     """What telling needs of the store."""
 
+    @property
+    def told(self) -> str | None: ...
     async def apply(self, rows: Mapping[Board, Sequence[Row]], profiles: Sequence[Profile] = ()) -> int: ...
     async def adopt(self) -> object: ...
 
@@ -141,16 +143,24 @@ class Recorder:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._stored: list[int] = []  # outbox rows the store has; the next statement removes them
+        self._told: str | None = None  # the epoch of the content that has them
 
-    def stored(self, outbox_ids: Iterable[int]) -> None:
-        """The store has the content of these outbox rows."""
+    def stored(self, outbox_ids: Iterable[int], told: str | None) -> None:
+        """The store's content of epoch `told` has what these outbox rows stand for."""
+        if told != self._told:
+            self._stored, self._told = [], told  # what was told to other content is left to the sweeper
         self._stored += outbox_ids
+
+    def _still_stored(self, outbox_ids: Iterable[int], told: str | None) -> None:
+        """They were not removed after all."""
+        if told == self._told:
+            self._stored += outbox_ids
 
     async def clear(self) -> None:
         """Removes the rows named with `stored` now, instead of with the next batch. Raises LedgerUnavailable."""
-        ids, self._stored = self._stored, []
+        (ids, told), self._stored = (self._stored, self._told), []
         if ids:
-            await self._ledger.clear_outbox(ids)
+            await self._ledger.clear_outbox(ids, told)
 
     async def record(self, batch: Sequence[Submission], *, around: bool = False) -> Recording:
         """Records a batch; `around` locks that are likely, without waiting for one.
@@ -175,25 +185,25 @@ class Recorder:
         if locks == 1:
             result.held += batch
             return 1
-        cleared, self._stored = self._stored, []
+        (cleared, told), self._stored = (self._stored, self._told), []
         try:
-            rows = await self._ledger.record_batch(batch, cleared, around=locks > 0)
+            rows = await self._ledger.record_batch(batch, cleared, told=told, around=locks > 0)
         except LedgerLocked:
-            self._stored += cleared
+            self._still_stored(cleared, told)
             return await self._around(result, batch, attempts, locks)
         except _REPEATABLE:
-            self._stored += cleared
+            self._still_stored(cleared, told)
             if attempts == 0:
                 raise LedgerUnavailable("deadlocks again and again") from None
             return await self._record_into(result, batch, attempts - 1, locks)
         except asyncpg.PostgresError as error:  # what says "not now" came as LedgerUnavailable
-            self._stored += cleared
+            self._still_stored(cleared, told)
             if len(batch) == 1:
                 result.refuse(batch[0], error)
                 return locks
             return await self._halved(result, batch, attempts, locks)
         except BaseException:
-            self._stored += cleared
+            self._still_stored(cleared, told)
             raise
         twins = result.take(batch, rows)
         return await self._meet(result, twins, attempts, locks) if twins else locks
@@ -235,19 +245,22 @@ class Recorder:
         return locks
 
 
-async def tell(ranks: Ranks, recording: Recording, now: datetime) -> None:
-    """Tells the store what a recording changed on live boards.
+async def tell(ranks: Ranks, recording: Recording, now: datetime) -> str | None:
+    """Tells the store what a recording changed on live boards; the epoch of the content that knows it now.
 
     Raises StoreUnavailable: what the store does not hear now the sweeper replays, for the outbox rows stay.
     """
     rows: dict[Board, Sequence[Row]] = {b: of for b, of in recording.rows.items() if not b.is_closed(now)}
     if recording.profiles:  # other boards may show a new player by now, told by somebody who had no name for them
         rows = {board: () for board in told_boards(now)} | rows
+    told = ranks.told
     try:
         await ranks.apply(rows, recording.profiles)
     except EpochMoved:
         await ranks.adopt()
+        told = ranks.told
         await ranks.apply(rows, recording.profiles)
+    return told
 
 
 def _outcome(submission: Submission, outcome: str, total: int | None, week: int | None) -> Outcome:

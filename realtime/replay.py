@@ -29,6 +29,8 @@ class Ledger(Protocol):
 class Store(Protocol):
     """What a replay needs of the store."""
 
+    @property
+    def told(self) -> str | None: ...
     async def adopt(self) -> object: ...
     async def apply(self, rows: Mapping[Board, Sequence[Row]], profiles: Sequence[Profile] = ()) -> int: ...
 
@@ -41,21 +43,27 @@ class Replay:
         self._store = store
         self._now = now
 
-    async def users(self, user_ids: Collection[int]) -> None:
+    async def users(self, user_ids: Collection[int]) -> str | None:
         """Brings every live board and the profiles of these users up to the ledger.
 
-        Raises StoreUnavailable, LedgerUnavailable. Safe to repeat.
+        Returns the epoch of the content that has it all. Raises StoreUnavailable, LedgerUnavailable. Safe to repeat.
         """
         ordered = sorted(set(user_ids))
+        told = None if ordered else self._store.told
         for start in range(0, len(ordered), USERS):
-            await self._part(ordered[start : start + USERS])
+            at = await self._part(ordered[start : start + USERS])
+            told = told or at  # the first: where content was made anew in between, the rows stay, and are told again
+        return told
 
-    async def _part(self, user_ids: Sequence[int]) -> None:
+    async def _part(self, user_ids: Sequence[int]) -> str | None:
         live = boards.told_boards(self._now())
         rows = await self._ledger.standings_of(user_ids, live)
         profiles = await self._ledger.profiles_of(user_ids)
+        told = self._store.told
         try:
             await self._store.apply(rows, profiles)
         except EpochMoved:
             await self._store.adopt()
+            told = self._store.told
             await self._store.apply(rows, profiles)
+        return told

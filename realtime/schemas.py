@@ -107,8 +107,8 @@ def message(
 FROM_CLIENT: Final[dict[str, Schema]] = {
     "subscribe": message(
         "subscribe", "Follow a board, from `since` on where you still hold that state.", {"board": BOARD},
-        {"since": {"type": ["object", "null"], "properties": {"epoch": {"type": "string"}, "version": whole(0, ID_MAX)},
-                   "required": ["epoch", "version"]}},
+        {"since": {"type": ["object", "null"], "required": ["epoch", "version"],
+                   "properties": {"board": BOARD, "epoch": {"type": "string"}, "version": whole(0, ID_MAX)}}},
     ),
     "unsubscribe": message("unsubscribe", "Follow it no more.", {"board": BOARD}),
     "auth": message("auth", "Say who you are; also at the handshake.", {"token": text()}),

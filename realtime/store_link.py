@@ -1,12 +1,13 @@
 """The way to the store, and which content it may meet.
 
-Owns the run and the epoch whose content was adopted last, and whether commands are let through. Must never send a write
-twice by itself (who may repeat a command is the caller's to know), or hand out redis-py's exceptions: they become
-`StoreUnavailable` and its kin here.
+Owns the run and the epoch whose content was adopted last, whether commands are let through, and how far the store's
+clock is ahead of the ledger's. Must never send a write twice by itself (who may repeat a command is the caller's to
+know), or hand out redis-py's exceptions: they become `StoreUnavailable` and its kin here.
 
 Every new connection compares the store's run with the one whose content we adopted (`adopt`). A store that
 restarted, was replaced or failed over has another; its connections are refused with `StoreChanged` until the content
-is verified or rebuilt. So no command ever meets content it was not meant for.
+is verified or rebuilt. So no command ever meets content it was not meant for. Each look has a connection of its own: it
+meets the store that a new connection leads to, also where those in use still lead to one that was left.
 
 Where `adopt` finds the store away, or answering but of no use, commands are refused at once until it finds it well:
 nobody waits for a time-out twice, and what can no longer be told changes is not shown as if it could.
@@ -14,9 +15,10 @@ nobody waits for a time-out twice, and what can no longer be told changes is not
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -33,9 +35,32 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-CAUSES: Final = ("away", "unfit", "foreign")
+CAUSES: Final = ("away", "unfit", "foreign", "superseded", "expired")
 """Why a store cannot be used: it does not answer; answers, but refuses us, may drop keys, is a replica or takes no
-writes; holds what cannot be ours."""
+writes; holds what cannot be ours; another store is the one in use; its clock was set ahead, and keys may have gone with
+that."""
+
+_DOUBTS: Final = {
+    "foreign": (
+        "its content cannot be ours",
+        "something else writes under this program's keys; boards are about to be rebuilt",
+    ),
+    "superseded": (
+        "another store holds this deployment's boards; see where DRAGONFLY_URL leads",
+        "another store holds this deployment's boards: see that DRAGONFLY_URL leads every process to the same one",
+    ),
+    "expired": (
+        "its clock was set ahead, and weeks may have expired with that",
+        "the store's clock was set ahead; boards are about to be rebuilt",
+    ),
+}
+"""Of content that is there and not to be used: what the log says, and what people are told."""
+
+LEFT: Final = 64
+"""Epochs remembered that were left."""
+
+CLOCK_STEP: Final = 86_400.0
+"""Seconds by which a store's clock may go ahead at once: by more, and keys may have expired that are not due."""
 
 
 class Content(NamedTuple):
@@ -47,6 +72,8 @@ class Content(NamedTuple):
     """The run that the content was made for (`leaderboard:run`)."""
     epoch: str | None
     """The content's epoch, `filling:<next>` during a rebuild."""
+    ledger: str | None = None
+    """What was last seen of the ledger; see `generation`."""
 
     @property
     def is_ours(self) -> bool:
@@ -176,7 +203,17 @@ class Link:
         self.run: str | None = None
         self.epoch: str | None = None
         self.distrusted: str | None = None
-        """The epoch whose content cannot be ours, though it says so; None while there is none such."""
+        """The epoch whose content must not be used, though it says it is ours; None while there is none such."""
+        self._doubt = "foreign"  # why it must not
+        self._left: dict[str, None] = {}  # epochs of content that others have taken the place of, the last ones
+        self.ledger: str | None = None
+        """What the store remembered of the ledger at the last look; see `generation`."""
+        self.ahead: float | None = None
+        """Seconds by which the store's clock is ahead of the ledger's; None before it was measured."""
+        self.timestamp: Callable[[], float] | None = None
+        """What time the ledger says it is; None: nothing is measured."""
+        self._failed: StoreUnavailable | None = None  # what the last look met
+        self._looking = asyncio.Lock()  # a look that began later must not be overruled by an earlier one
         self.complaint: str | None = None
         """Why commands are refused, for people; None while they are not."""
         self.refused_for: str | None = None
@@ -185,7 +222,7 @@ class Link:
         """How often commands began to be refused, by cause."""
         self.timeout = timeout  # seconds until the store counts as away
         self.checked = Pool(url, limit=connections, timeout=timeout, greet=self._check_run)
-        self._free = Pool(url, limit=2, timeout=timeout)
+        self._free = Pool(url, limit=2, timeout=timeout, keep=False)
 
     async def aclose(self) -> None:
         """Closes every connection."""
@@ -218,35 +255,61 @@ class Link:
 
         Whether it takes writes is tried with one that changes nothing: an empty text written into the epoch's.
         """
-        info = await self.info()
+        with self.mapped():
+            told, values, written, time = await self._free.exchange(
+                ("INFO",),
+                ("MGET", boards.RUN_KEY, boards.EPOCH_KEY, boards.LEDGER_KEY),
+                ("SETRANGE", boards.EPOCH_KEY, 0, ""),
+                ("TIME",),
+            )
+            for reply in (told, values):
+                if isinstance(reply, Exception):
+                    raise reply
+        info = _parse_info(told)
         run = run_of(info)
         if problem := unfitness(info):
             raise StoreUnfit(problem)
-        with self.mapped():
-            values, written = await self._free.exchange(
-                ("MGET", boards.RUN_KEY, boards.EPOCH_KEY), ("SETRANGE", boards.EPOCH_KEY, 0, "")
-            )
-            if isinstance(values, Exception):
-                raise values
         if isinstance(written, Exception) and "WRONGTYPE" not in str(written):
             raise StoreUnfit(_words(written), _meaning(written).reason)
-        return Content(run, as_text(values[0]), as_text(values[1]))
+        content = Content(run, *map(as_text, values))
+        if not isinstance(time, Exception):
+            self._compare_clocks(content, int(time[0]) + int(time[1]) / 1e6)
+        return content
+
+    def _compare_clocks(self, content: Content, its_time: float) -> None:
+        if self.timestamp is None:
+            return
+        before, self.ahead = self.ahead, its_time - self.timestamp()
+        if before is not None and self.ahead - before > CLOCK_STEP and content.run == self.run:
+            self.distrust("expired")
 
     async def adopt(self) -> Content:
         """Looks which content there is, and lets commands through where it was made for the run that holds it.
 
         Raises StoreUnavailable, StoreUnfit: until it succeeds again, every command is refused at once.
         """
+        others_look = self._looking.locked()
+        async with self._looking:
+            if others_look and self._failed is not None:  # it was found so while we waited
+                raise self._failed
+            return await self._adopt()
+
+    async def _adopt(self) -> Content:
         try:
             content = await self.content()
         except StoreUnavailable as error:
             cause = "unfit" if isinstance(error, StoreUnfit) else "away"
             self._refuse(cause, str(error), f"the store cannot be used: {error.reason}")
+            self._failed = error
             raise
+        self._failed = None
+        self.ledger = content.ledger
+        if content.epoch in self._left:
+            self.distrusted, self._doubt = content.epoch, "superseded"
         if self.distrusted is None or content.epoch != self.distrusted:
             self.accept()
         else:  # it is the same as ever
-            self._refuse_foreign()
+            self._refuse(self._doubt, *_DOUBTS[self._doubt])
         if content.is_ours:
             await self.turn_to(content.run)
             self.epoch = content.epoch
@@ -254,14 +317,16 @@ class Link:
             self.epoch = None
         return content
 
-    def distrust(self) -> None:
-        """What was adopted cannot be ours: commands are refused until it is made anew, for its boards may be wrong."""
-        self.distrusted = self.epoch
-        self._refuse_foreign()
+    def distrust(self, why: str = "foreign") -> None:
+        """What was adopted must not be used: commands are refused until it is made anew, for boards may be wrong."""
+        self.distrusted, self._doubt = self.epoch, why
+        self._refuse(why, *_DOUBTS[why])
 
-    def _refuse_foreign(self) -> None:
-        complaint = "something else writes under this program's keys; boards are about to be rebuilt"
-        self._refuse("foreign", "its content cannot be ours", complaint)
+    def leave(self, epoch: str) -> None:
+        """Content of that epoch is never current again: whoever still finds it does not take it for that, even once."""
+        self._left[epoch] = None
+        if len(self._left) > LEFT:
+            del self._left[next(iter(self._left))]
 
     def _refuse(self, cause: str, why: str, complaint: str) -> None:
         if complaint != self.complaint:

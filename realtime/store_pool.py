@@ -53,7 +53,10 @@ class Script:
 
 
 class Pool:
-    """Up to `limit` connections to `url`. `greet` is awaited with each new one; what it raises, its borrower meets."""
+    """Up to `limit` connections to `url`. `greet` is awaited with each new one; what it raises, its borrower meets.
+
+    Without `keep` each exchange has a connection of its own: it meets whichever store answers there now.
+    """
 
     refusal: str | None = None
     """Why no connection is lent; None while they are."""
@@ -65,6 +68,7 @@ class Pool:
         limit: int,
         timeout: float,
         greet: Callable[[Connection], Awaitable[None]] | None = None,
+        keep: bool = True,
     ) -> None:
         self.timeout = timeout  # seconds until a store that says nothing counts as away
         self._new: Callable[[], Any] = aioredis.ConnectionPool.from_url(
@@ -78,6 +82,7 @@ class Pool:
             driver_info=None,  # no CLIENT SETINFO: two commands a connection that nobody reads
         ).make_connection
         self._greet = greet
+        self._keep = keep
         self._places = asyncio.Semaphore(limit)
         self._idle: list[Connection] = []  # the one used last is the next
         self._lent: set[Connection] = set()
@@ -164,7 +169,9 @@ class Pool:
                 raise
             finally:
                 self._lent.discard(connection)
-                if connection.is_connected:
+                if not self._keep:
+                    await connection.disconnect(nowait=True)
+                elif connection.is_connected:
                     self._idle.append(connection)
 
     async def _ready(self) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Final
 
 from realtime.dragonfly import Store
 from realtime.errors import LedgerRefused, LedgerUnavailable, StartupError, StoreUnavailable
+from realtime.generation import Generations
 from realtime.heap import Heap
 from realtime.history import History
 from realtime.metrics import Reading as Measured
@@ -25,6 +27,12 @@ from realtime.settings import Settings
 from realtime.store_link import check_fitness
 
 log = logging.getLogger(__name__)
+
+CLOCKS_INTERVAL: Final = 5.0
+"""Seconds between two comparisons of clocks."""
+
+CLOCKS_AGREE: Final = 5.0
+"""Seconds by which a clock may be off before somebody is told: expiry has days of grace."""
 
 BACKLOG_INTERVAL: Final = 5.0
 """Seconds between two looks at what waits in the ledger for the store."""
@@ -45,6 +53,8 @@ class Stores:
     replay: Replay
     history: History
     rebuilder: Rebuilder
+    generations: Generations
+    clocks: Clocks
 
     @property
     def trouble(self) -> str | None:
@@ -55,13 +65,15 @@ class Stores:
     def readings(self) -> list[Measured]:
         """For the metrics."""
         link, pulse, failures = self.store.link, self.ledger.pulse, self.ledger.failures
-        clock = self.ledger.clock
+        clock, rebuilder = self.ledger.clock, self.rebuilder
         return [
+            *self.clocks.readings(),
             ("gauge", "store_refused", "1 while the store is not used, by cause", link.refused),
             ("counter", "store_refusals", "How often that began", lambda: link.refusals),
             ("gauge", "clock_uncertainty_seconds", "How well PostgreSQL's clock is known", lambda: clock.uncertainty),
             ("gauge", "database_away", "1 while PostgreSQL does not answer", lambda: float(bool(pulse.away))),
             ("counter", "database_failures", "Statements PostgreSQL failed, by cause", lambda: failures.counts),
+            ("gauge", "stray_stores", "1 while a process reaches another store", lambda: float(bool(rebuilder.stray))),
             ("counter", "rebuilds", "Rebuilds of the store", lambda: self.rebuilder.rebuilds),
         ]
 
@@ -81,6 +93,7 @@ async def opened(settings: Settings, *, lanes: int = 0) -> AsyncIterator[Stores]
         )
         stack.push_async_callback(store.aclose)
         await _patiently(ledger.open)
+        store.link.timestamp = ledger.clock.timestamp
         for warning in await ledger.durability_warnings():
             log.warning(warning, extra={"action": "durability"})
         try:
@@ -91,7 +104,10 @@ async def opened(settings: Settings, *, lanes: int = 0) -> AsyncIterator[Stores]
                 log.warning("the store cannot be used: %s", error, extra={"action": "store"})
         now = ledger.clock.now
         rebuilder = Rebuilder(ledger, store, now)
-        yield Stores(ledger, store, Replay(ledger, store, now), History(ledger, store), rebuilder)
+        generations = Generations(ledger, store)
+        await generations.look()  # before anything is given out
+        replay, history = Replay(ledger, store, now), History(ledger, store)
+        yield Stores(ledger, store, replay, history, rebuilder, generations, Clocks(ledger, store))
 
 
 async def _patiently(attempt: Callable[[], Awaitable[None]]) -> None:
@@ -106,6 +122,46 @@ async def _patiently(attempt: Callable[[], Awaitable[None]]) -> None:
                 raise StartupError(f"PostgreSQL cannot be used: {error}. Check DATABASE_URL.") from None
             log.warning("PostgreSQL cannot be used yet: %s", error, extra={"action": "start"})
             await asyncio.sleep(0.5)
+
+
+class Clocks:
+    """How far the other clocks are ahead of PostgreSQL's, which is the one that counts."""
+
+    def __init__(self, ledger: Ledger, store: Store) -> None:
+        self._ledger = ledger
+        self._store = store
+        self._warned: frozenset[str] = frozenset()
+
+    def ahead(self) -> dict[str, float]:
+        """Seconds, by whose clock it is; only what was measured."""
+        found: dict[str, float] = {}
+        if self._ledger.clock.is_set:
+            found["host"] = time.time() - self._ledger.clock.timestamp()
+        if self._store.link.ahead is not None:
+            found["store"] = self._store.link.ahead
+        return found
+
+    async def watch(self) -> None:
+        """Warns where one begins to differ. Never ends by itself."""
+        while True:
+            self.look()
+            await asyncio.sleep(CLOCKS_INTERVAL)
+
+    def look(self) -> None:
+        """Warns once of each clock that has begun to differ."""
+        ahead = self.ahead()
+        wrong = frozenset(whose for whose, seconds in ahead.items() if abs(seconds) > CLOCKS_AGREE)
+        for whose in sorted(wrong - self._warned):
+            words = "the clock of %s is %.0f s ahead of PostgreSQL's: keep all hosts' clocks by NTP"
+            log.warning(words, _CLOCK_OF[whose], ahead[whose], extra={"action": "clock"})
+        self._warned = wrong
+
+    def readings(self) -> list[Measured]:
+        """For the metrics."""
+        return [("gauge", "clock_ahead_seconds", "How far a clock is ahead of PostgreSQL's, by whose", self.ahead)]
+
+
+_CLOCK_OF: Final = {"host": "this host", "store": "the store's host"}
 
 
 class Backlog:
@@ -136,4 +192,6 @@ def common_tasks(stores: Stores) -> list[Task]:
         ("pulse", stores.ledger.pulse.run),
         ("watch", stores.rebuilder.watch),
         ("heap", Heap().run),
+        ("generation", stores.generations.run),
+        ("clocks", stores.clocks.watch),
     ]

@@ -213,7 +213,8 @@ class Stream:
         if subscription is None:
             subscription = self._append(subscriber, alias)
         subscription.aliases.add(alias)
-        held = subscription.state = self.states.at(since)
+        # Boards share epochs, and who asks by an alias may hold what it stood for before.
+        held = subscription.state = self.states.at(since if since and (since.board or alias) == self.board.id else None)
         self.serve(subscription, Answer(wire.subscribed(self.board, alias, held != NOTHING_WRITTEN)))
 
     def join(self, subscriber: Subscriber, alias: str) -> None:

@@ -34,7 +34,7 @@ class Outbox(Protocol):
     """What sweeping needs of PostgreSQL."""
 
     async def outbox(self, *, older_than: float, limit: int) -> list[OutboxRow]: ...
-    async def clear_outbox(self, ids: Sequence[int]) -> None: ...
+    async def clear_outbox(self, ids: Sequence[int], told: str | None) -> None: ...
 
 
 class Sweeper:
@@ -62,7 +62,7 @@ class Sweeper:
         rows = await self._outbox.outbox(older_than=older_than, limit=ROWS)
         if not rows:
             return 0
-        await self._replay.users({user_id for row in rows for user_id in row.user_ids})
-        await self._outbox.clear_outbox([row.id for row in rows])
+        told = await self._replay.users({user_id for row in rows for user_id in row.user_ids})
+        await self._outbox.clear_outbox([row.id for row in rows], told)
         self.replayed += len(rows)
         return len(rows)

@@ -47,6 +47,10 @@ class Identity:
     """Ids and aliases the token is bound to; None where it is not."""
     token_id: str | None = None
     """Names the token without being one: what is revoked, and what logs may show."""
+    generation: str | None = None
+    """The mark of the ledger's generation it was made in; None for one that was made without the ledger."""
+    issued_at: float = 0.0
+    """Seconds since 1970; 0 where it does not say."""
 
     def may(self, *scopes: str) -> bool:
         """Whether any of `scopes` is held."""
@@ -143,8 +147,9 @@ class Tokens:
         lifetime: timedelta,
         *,
         boards: Collection[str] = (),
+        generation: str | None = None,
     ) -> tuple[str, datetime]:
-        """A token, bound to `boards` where there are any, and the moment it ends.
+        """A token, bound to `boards` where there are any and to a generation of the ledger, and the moment it ends.
 
         Raises RealtimeError `bad_message` for a scope there is not, `forbidden` where tokens are made elsewhere.
         """
@@ -165,6 +170,7 @@ class Tokens:
             "jti": secrets.token_hex(8),
             "sub": None if user_id is None else str(user_id),
             "boards": sorted(boards) or None,
+            "gen": generation,
             "aud": self._audience,
             "iss": self._issuer,
         }
@@ -218,16 +224,21 @@ def _identity(claims: dict[str, Any]) -> tuple[Identity, float]:
     try:
         expires_at = datetime.fromtimestamp(int(claims["exp"]), UTC)
         begins = float(claims.get("nbf", 0))
+        issued_at = float(claims.get("iat") or 0)
     except (ValueError, TypeError, OverflowError, OSError):
         raise _invalid() from None
-    boards, token_id, scope = claims.get("boards"), claims.get("jti"), claims.get("scope", "")
-    if type(scope) is not str or not (token_id is None or type(token_id) is str):
+    boards, scope = claims.get("boards"), claims.get("scope", "")
+    token_id, generation = claims.get("jti"), claims.get("gen")
+    if type(scope) is not str or not all(text is None or type(text) is str for text in (token_id, generation)):
         raise _invalid()
     if boards is not None and (type(boards) is not list or not all(type(board) is str for board in boards)):
         raise _invalid()
     bound = None if boards is None else frozenset(boards)
     scopes = frozenset(scope.split()) & SCOPES
-    return Identity(_user_id(claims.get("sub")), scopes, expires_at, bound, token_id), begins
+    identity = Identity(
+        _user_id(claims.get("sub")), scopes, expires_at, bound, token_id, generation, issued_at
+    )
+    return identity, begins
 
 
 def _user_id(subject: Any) -> int | None:

@@ -60,6 +60,8 @@ class Since:
 
     epoch: str
     version: int
+    board: str | None = None
+    """The board it is of; None where that is not said, as by clients that know their boards by id alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +176,10 @@ def _since(value: Any) -> Since | None:
     epoch, version = (value.get("epoch"), value.get("version")) if type(value) is dict else (None, None)
     if type(epoch) is not str or version is None:
         raise RealtimeError("bad_message", 'since must be {"epoch":text,"version":number}.')
-    return Since(epoch, whole_number(version, "since.version", 0, ID_MAX))
+    board = value.get("board")
+    if not (board is None or type(board) is str):
+        raise RealtimeError("bad_message", "since.board must be the id of the board it is of.")
+    return Since(epoch, whole_number(version, "since.version", 0, ID_MAX), board)
 
 
 def _auth(fields: Mapping[str, Any]) -> Auth:

@@ -210,7 +210,7 @@ class DelayedStore(Store):
         super().__init__(url)
         self._post = post
 
-    def distrust(self) -> None:
+    def distrust(self, why: str = "foreign") -> None:
         raise AssertionError("a version went back")
 
     async def adopt(self) -> Content:

@@ -6,7 +6,7 @@ WITH made AS (
     -- Looked for first: a conflict would use up an id each time.
     INSERT INTO users (email, username)
     SELECT g.email, g.username FROM unnest($1::text[], $2::text[]) AS g (email, username)
-    WHERE NOT EXISTS (SELECT FROM users u WHERE lower(u.email COLLATE "C") = g.email) ORDER BY g.email
+    WHERE NOT EXISTS (SELECT FROM users u WHERE lower(u.email COLLATE "C") = g.email) AND ledger_is_in_place() ORDER BY g.email
     ON CONFLICT (lower(email COLLATE "C"), email_place) DO NOTHING RETURNING id, email
 )
 SELECT email, id AS user_id, true AS is_new FROM made

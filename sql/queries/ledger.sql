@@ -1,7 +1,8 @@
 -- name: record_batch
 -- Records up to 1,000 submissions in one statement: transactions, totals, weeks, and one outbox row.
 --   $1 bigint[] user ids, $2 text[] submission ids (no pair twice), $3 int[] scores, $4 text[] reasons,
---   $5 timestamptz[] moments (NULL: now), $6 bigint[] outbox rows that the store has by now, $7 text kind of outbox row.
+--   $5 timestamptz[] moments (NULL: now), $6 bigint[] outbox rows that the store has by now, $7 text kind of outbox row,
+--   $8 text epoch of the content that has those rows (NULL: that which is current).
 -- One row; what lists hold of one thing stands at the same place in each, NULL for empty lists:
 --   week                                               Monday of the week it is now
 --   outbox_id                                          NULL where nothing was recorded
@@ -81,6 +82,7 @@ WITH moment AS MATERIALIZED (
     RETURNING id
 ), done AS (
     DELETE FROM outbox WHERE id IN (SELECT id FROM outbox WHERE id = ANY ($6::bigint[]) FOR UPDATE SKIP LOCKED)
+           AND NOT EXISTS (SELECT FROM generation WHERE epoch <> $8)
 )
 SELECT date_trunc('week', moment.now AT TIME ZONE 'UTC')::date AS week, (SELECT id FROM pending) AS outbox_id,
        (SELECT array_agg(week) FROM closed) AS closed_weeks,
@@ -168,12 +170,16 @@ ORDER BY w.user_id;
 SELECT clock_timestamp();
 
 -- name: next_epoch
--- A number never before given out for the run $1.
-INSERT INTO store_epochs AS e (run) VALUES ($1) ON CONFLICT (run) DO UPDATE SET n = e.n + 1 RETURNING n;
+-- A number never before given out for the run $1, and beyond $2. No row in a copy of the ledger that is not known as such.
+INSERT INTO store_epochs AS e (run, n)
+SELECT $1, greatest($2, coalesce((SELECT first_epoch FROM generation), 0)) + 1 WHERE ledger_is_in_place()
+ON CONFLICT (run) DO UPDATE SET n = greatest(e.n + 1, excluded.n) RETURNING n;
 
 -- name: outbox_clear
 -- Removes rows whose content the store has, but for those that somebody else is just removing: nobody waits for another.
-DELETE FROM outbox WHERE id IN (SELECT id FROM outbox WHERE id = ANY ($1::bigint[]) FOR UPDATE SKIP LOCKED);
+-- $2 the epoch of the content that has them, NULL for whichever is current: where another is, they stay.
+DELETE FROM outbox WHERE id IN (SELECT id FROM outbox WHERE id = ANY ($1::bigint[]) FOR UPDATE SKIP LOCKED)
+       AND NOT EXISTS (SELECT FROM generation WHERE epoch <> $2);
 
 -- name: outbox_waiting
 -- Up to $2 rows older than $1 seconds, oldest first. A row of the future was written while the clock was wrong, so that nobody

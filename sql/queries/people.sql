@@ -1,8 +1,9 @@
 -- name: register
--- A new user, or no row where the e-mail is taken: $1 email, $2 password hash, $3 username.
+-- A new user, or no row where the e-mail is taken: $1 email, $2 password hash, $3 username. Nor in a copy of the ledger that
+-- is not known as such.
 INSERT INTO users (email, password_hash, username)
 SELECT $1::text, $2::text, $3::text
-WHERE NOT EXISTS (SELECT FROM users WHERE lower(email COLLATE "C") = lower($1 COLLATE "C"))
+WHERE NOT EXISTS (SELECT FROM users WHERE lower(email COLLATE "C") = lower($1 COLLATE "C")) AND ledger_is_in_place()
 ON CONFLICT (lower(email COLLATE "C"), email_place) DO NOTHING RETURNING id
 
 -- name: credentials

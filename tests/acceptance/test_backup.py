@@ -7,7 +7,9 @@ import html
 import os
 import re
 import shutil
+import sys
 import tempfile
+from collections.abc import Iterator
 from datetime import date, datetime, timedelta
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,9 +19,13 @@ import asyncpg
 import pytest
 
 from realtime.boards import Board, week_at
+from realtime.embedded_postgres import start_postgres
+from realtime.generation import Generations
+from realtime.migrations import migrate
 from realtime.postgres import Ledger
 from realtime.submissions import Submission
 from tests.acceptance.commands import asking, environment, eventually, running
+from tests.clients import Client
 from tests.conftest import SECRET, PrivateStore, RunningServer
 
 CLOSED = Board(date(2026, 3, 2))
@@ -55,8 +61,9 @@ async def record(dsn: str, users: list[int], mark: str, at: datetime | None = No
     await ledger.aclose()
 
 
+@pytest.mark.parametrize("restarted", [False, True], ids=["the store goes on", "the store is restarted"])
 async def test_a_backup_restored_as_written_is_what_boards_show(
-    dsn: str, private_store: PrivateStore, make_users: Any, tmp_path: Path
+    dsn: str, private_store: PrivateStore, make_users: Any, tmp_path: Path, restarted: bool
 ) -> None:
     users = await make_users(5)
     env = environment(
@@ -99,7 +106,8 @@ async def test_a_backup_restored_as_written_is_what_boards_show(
     newer = await serve_until({user: 30 if user in users[:2] else 20 for user in users})
     assert await closed_week() == {user: 10 for user in users[:2]}, "its view is newer than the backup"
     await run(lines("restore"), tmp_path, env)
-    await asyncio.to_thread(private_store.restart)
+    if restarted:  # as people do who have always done so
+        await asyncio.to_thread(private_store.restart)
     restored = await serve_until(expected)
     assert await closed_week() == {}
     assert restored != newer, "nobody takes what they hold of the newer boards for these"
@@ -107,6 +115,150 @@ async def test_a_backup_restored_as_written_is_what_boards_show(
         assert await check.ends() == 0, check.lines
     await record(dsn, users, "after")  # clients send again what the backup did not have: it counts
     await serve_until({user: 20 for user in users})
+
+
+class Person:
+    """Somebody who registers, and what their token is good for."""
+
+    def __init__(self, name: str) -> None:
+        self.account = {"email": f"{name}@example.com", "password": f"password-{name}"}
+        self._name = name
+        self.user_id = 0
+        self.bearer: dict[str, str] = {}
+
+    async def register(self, http: Any) -> None:
+        made = await http.post("/users", json={**self.account, "username": self._name})
+        assert made.status_code == 201, made.text
+        self.user_id = made.json()["user_id"]
+        self.bearer = await self.sign_in(http)
+
+    async def sign_in(self, http: Any) -> dict[str, str]:
+        signed_in = await http.post("/sessions", json=self.account)
+        assert signed_in.status_code == 200, signed_in.text
+        return {"authorization": f"Bearer {signed_in.json()['token']}"}
+
+
+async def test_after_a_restore_no_token_speaks_for_another_no_revocation_is_forgotten_and_no_board_resumes_as_another(
+    dsn: str, store_url: str, make_users: Any, tmp_path: Path
+) -> None:
+    env = environment(
+        DATABASE_URL=dsn, DRAGONFLY_URL=store_url, REALTIME_SECRET=SECRET, REALTIME_PORT="0", REALTIME_DRAIN_S="0",
+        REALTIME_REGISTRATION="open",
+    )  # fmt: skip
+    zoe, alice, bob = Person("zoe"), Person("alice"), Person("bob")
+
+    async def minted(*options: str) -> dict[str, str]:
+        async with running("token", *options, env=env) as command:
+            assert await command.ends() == 0, command.errors
+            return {"authorization": f"Bearer {command.lines[-1]}"}
+
+    async def amend(http: Any, score: int, to: int) -> dict[str, Any]:
+        """A correction of a closed week; the board once it shows that."""
+        admin = await minted("--scope", "admin")
+        row = {"submission_id": str(score), "user_id": user, "score_added": score, "created_at": "2026-03-03T00:00:00Z"}
+        assert (await http.post("/scores", json=row, headers=admin)).status_code == 200
+        board: dict[str, Any] = {}
+
+        async def shown() -> bool:
+            board.update((await http.get(f"/boards/{CLOSED.id}")).json())
+            return [entry["score"] for entry in board.get("entries", ())] == [to]
+
+        await eventually(shown)
+        return board
+
+    (user,) = await make_users(1)
+    leaked = await minted("--scope", "submit:any")
+    async with running("serve", env=env) as server, asking(await server.says("ready:")) as http:
+        await zoe.register(http)
+        await amend(http, 1, to=1)
+        await run(lines("backup"), tmp_path, env)
+        await alice.register(http)
+        held = await amend(http, 2, to=3)
+        async with running("token", "revoke", leaked["authorization"].split()[1], env=env) as command:
+            assert await command.ends() == 0, command.errors
+        assert await server.stop() == 0
+
+    await run(lines("restore"), tmp_path, env)
+    async with running("serve", env=env) as server:
+        address = await server.says("ready:")
+        async with asking(address) as http:
+            await bob.register(http)
+            assert bob.user_id != alice.user_id
+            for old in (alice.bearer, zoe.bearer):
+                answer = await http.get("/users/me", headers=old)
+                assert (answer.status_code, answer.json()["error"]["code"]) == (401, "unauthorized")
+            row = {"submission_id": "x", "user_id": user, "score_added": 1}
+            assert (await http.post("/scores", json=row, headers=leaked)).status_code == 401
+            again = await http.get("/users/me", headers=await zoe.sign_in(http))
+            assert again.json()["user_id"] == zoe.user_id
+            fresh = await minted("--scope", "submit:any")
+            assert (await http.post("/scores", json=row, headers=fresh)).status_code == 200
+
+            board = await amend(http, 4, to=5)
+            assert board["epoch"] == held["epoch"] and board["version"] > held["version"] + 1_000
+            viewer = await Client.connect(address.replace("http", "ws", 1) + "/ws")
+            since = {"epoch": held["epoch"], "version": held["version"]}
+            assert (await viewer.ask("subscribe", board=CLOSED.id, since=since))["resumed"] is False
+            assert (await viewer.next())["entries"][0]["score"] == 5
+            await viewer.aclose()
+        assert await server.stop() == 0
+
+
+@pytest.fixture
+def parent() -> Iterator[Path]:
+    """A folder in which PostgreSQL's own account finds its way."""
+    with tempfile.TemporaryDirectory(prefix="realtime-copied-") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+async def test_a_copy_of_the_files_is_said_to_be_one(tmp_path: Path, parent: Path) -> None:
+    """Nothing but what an operator says tells it from the original, where the store knows nothing of it."""
+    original, copy = parent / "original", parent / "copy"
+    with start_postgres(original) as running_postgres:
+        env = environment(DATABASE_URL=running_postgres.url)
+        await migrate(running_postgres.url)
+        ledger = Ledger(running_postgres.url)
+        await ledger.open()
+        await Generations(ledger, Nothing()).look()
+        connection = await asyncpg.connect(running_postgres.url)
+        with (original / "postgres/pg_hba.conf").open("a") as rules:
+            rules.write("host replication all 127.0.0.1/32 scram-sha-256\n")
+        await connection.execute("SELECT pg_reload_conf()")
+        await eventually(lambda: connection.fetchval("SELECT count(*) > 1 FROM pg_hba_file_rules"))
+        await run(lines("base-backup"), tmp_path, env)
+        ((alice,),) = await ledger.fetch("register", "alice@example.com", "hash", "alice")
+        await connection.close()
+        await ledger.aclose()
+    await asyncio.to_thread(put_in_place, tmp_path / "base-backup", original, copy)
+    with start_postgres(copy) as running_postgres:
+        env = environment(DATABASE_URL=running_postgres.url, PATH=f"{Path(sys.executable).parent}:{tools()}")
+        async with running("-ec", lines("restored"), program=["sh"], env=env) as command:
+            assert await command.ends() == 0, command.errors
+        ledger = Ledger(running_postgres.url)
+        await ledger.open()
+        ((bob,),) = await ledger.fetch("register", "bob@example.com", "hash", "bob")
+        assert bob > alice + 10**6
+        await ledger.aclose()
+
+
+class Nothing:
+    """A store that remembers nothing."""
+
+    ledger_seen = None
+
+    async def remember_ledger(self, seen: str) -> None:
+        pass
+
+
+def put_in_place(backup: Path, original: Path, copy: Path) -> None:
+    """Makes an instance of a base backup, with the password of the original."""
+    shutil.copytree(original, copy, ignore=shutil.ignore_patterns("postgres", "*.pid", "*lock*"))
+    shutil.copytree(backup, copy / "postgres")
+    owner = (original / "postgres").stat()
+    for path in [copy / "postgres", *(copy / "postgres").rglob("*")]:
+        os.chown(path, owner.st_uid, owner.st_gid)
+    (copy / "postgres").chmod(0o700)
 
 
 async def test_an_empty_store_is_filled_by_itself(

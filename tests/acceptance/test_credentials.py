@@ -112,11 +112,11 @@ async def test_an_identity_has_one_timer_and_nobody_has_none() -> None:
     class Holders:
         held: ClassVar[set[str]] = set()
 
-        def hold(self, token_id: str, lapse: object) -> None:
-            self.held.add(token_id)
+        def hold(self, identity: Identity, lapse: object) -> None:
+            self.held.add(str(identity.token_id))
 
-        def release(self, token_id: str, lapse: object) -> None:
-            self.held.remove(token_id)
+        def release(self, lapse: object) -> None:
+            self.held.clear()
 
     class Clock:
         def timestamp(self) -> float:

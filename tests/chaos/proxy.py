@@ -41,6 +41,12 @@ class Proxy:
         self.cut()
         await asyncio.gather(*self._pairs)
 
+    def lead_to(self, url: str) -> None:
+        """Leads new connections to another address; those that are open stay, as behind a balancer that fails over."""
+        parts = urlsplit(url)
+        assert parts.hostname and parts.port
+        self._host, self._port = parts.hostname, parts.port
+
     def stall(self) -> None:
         """From now on nothing gets through, and nothing is closed: as when a cable is pulled, or a firewall forgets."""
         self._flows.clear()

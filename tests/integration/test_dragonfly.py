@@ -8,7 +8,7 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from secrets import token_hex
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,7 +25,7 @@ from realtime.dragonfly import Store
 from realtime.errors import EpochMoved, StartupError, StoreChanged, StoreUnavailable
 from realtime.replies import NamesAt
 from realtime.standings import Profile, Row, in_order
-from realtime.store_link import check_fitness
+from realtime.store_link import Content, check_fitness
 from realtime.store_pool import Script
 from tests.conftest import PrivateStore, make_ours, week_ahead
 
@@ -710,7 +710,72 @@ async def test_a_rebuild_that_was_overtaken_clears_nothing(store: Store, keys: K
     assert await keys.zcard(ALL_TIME.scores_key) == 10
 
 
+@pytest.mark.parametrize("ahead", [21 * 86_400.0, -21 * 86_400.0])
+async def test_a_week_expires_when_it_is_due_by_the_stores_clock_and_by_the_ledgers(
+    store: Store, keys: Keys, ahead: float
+) -> None:
+    store.link.timestamp = lambda: datetime.now(UTC).timestamp() - ahead
+    await store.adopt()
+    assert store.link.ahead is not None and abs(store.link.ahead - ahead) < 5
+    await store.apply({WEEK: [Row(7, 1, 10)]})
+    seconds, _ = await keys.time()
+    assert abs(seconds + await keys.ttl(WEEK.scores_key) - WEEK.expire_at - max(0, ahead)) <= 6
+
+
+async def test_a_store_whose_clock_is_set_far_ahead_is_filled_anew_for_weeks_may_have_expired(store: Store) -> None:
+    now = datetime.now(UTC).timestamp()
+    store.link.timestamp = lambda: now
+    await store.adopt()
+    assert store.is_complete
+    now -= 3_600
+    await store.adopt()
+    assert store.is_complete, "no week is due within days"
+    now -= 9 * 86_400
+    await store.adopt()
+    assert (store.is_complete, store.distrusted, store.link.refused_for) == (False, store.epoch, "expired")
+
+
 # Which store is this? --------------------------------------------------------------------------------------------
+
+
+async def test_a_look_that_began_later_is_not_overruled_by_an_earlier_one(store: Store, keys: Keys) -> None:
+    """Nobody is shown content of an older epoch after that of a newer one."""
+    older, look = str(store.epoch), store.link.content
+    newer = older.replace("-1", "-2")
+    read, answered = asyncio.Event(), asyncio.Event()
+
+    async def slowly() -> Content:
+        content = await look()
+        read.set()
+        await answered.wait()
+        return content
+
+    store.link.content = slowly  # type: ignore[method-assign]
+    early = asyncio.ensure_future(store.adopt())
+    await read.wait()
+    store.link.content = look  # type: ignore[method-assign]
+    await keys.set("leaderboard:epoch", newer)
+    late = asyncio.ensure_future(store.adopt())
+    for _ in range(5):
+        await keys.ping()  # the late one has had its chance
+    answered.set()
+    await asyncio.gather(early, late)
+    assert store.epoch == newer
+
+
+async def test_whoever_waits_behind_a_look_that_failed_is_told_the_same(store: Store) -> None:
+    looks = 0
+
+    async def fails() -> Content:
+        nonlocal looks
+        looks += 1
+        await asyncio.sleep(0)
+        raise StoreUnavailable("no answer")
+
+    store.link.content = fails  # type: ignore[method-assign]
+    told = await asyncio.gather(*(store.adopt() for _ in range(5)), return_exceptions=True)
+    assert all(isinstance(error, StoreUnavailable) for error in told)
+    assert looks == 1, "nobody waits for a time-out twice"
 
 
 async def test_a_restarted_store_is_refused_until_its_content_is_verified(private_store: PrivateStore) -> None:

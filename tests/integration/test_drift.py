@@ -58,8 +58,8 @@ class Scored:
             batch.append(Submission(user_id, f"s{self._number}", points, None, None))
         recorded = await self._recorder.record(batch)
         if tell:
-            await recording.tell(self.store, recorded, self.ledger.clock.now())
-            self._recorder.stored(recorded.outbox_ids)
+            told = await recording.tell(self.store, recorded, self.ledger.clock.now())
+            self._recorder.stored(recorded.outbox_ids, told)
             await self._recorder.clear()
 
     @property

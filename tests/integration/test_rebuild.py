@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import date, timedelta
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -27,6 +28,7 @@ from realtime.replay import Replay
 from realtime.standings import Row
 from realtime.submissions import Accepted, Outcome, Submission
 from realtime.sweeper import Sweeper
+from tests.chaos.proxy import Proxy
 from tests.conftest import MakeUsers, PrivateStore
 
 
@@ -286,8 +288,7 @@ async def test_a_closed_week_kept_during_a_rebuild_does_not_outlive_a_rename(
         original = rebuilding.store.apply
 
         async def apply(*args: Any, **options: Any) -> int:
-            ((version, _),) = await other.ledger.fetch("week_opened", week.week, week.view)
-            if version is None:
+            if not await other.ledger.fetch("weeks_versions", [week.week]):
                 await other.store.adopt()
                 before, _ = await history.snapshot(week)
                 assert before.names == {user: "before"}
@@ -413,6 +414,103 @@ async def test_a_store_that_came_back_with_older_content_is_filled_anew(
         assert await process.rebuilder.look() is False
         assert (await process.store.read([ALL_TIME])).tops[0].scores == newest.scores
         await agrees(sql, keys, await this_week(process))
+
+
+async def test_a_failover_is_met_although_the_old_store_lives_on_and_its_connections_with_it(
+    dsn: str, store_url: str, private_store: PrivateStore, sql: asyncpg.Connection, make_users: MakeUsers
+) -> None:
+    """A balancer that leads new connections elsewhere, and keeps the open ones."""
+    users = await make_users(3)
+    async with Proxy(store_url) as balancer, processes(dsn, balancer.url, 2) as (process, other):
+        await record(process, users)
+        await process.rebuilder.look()
+        await other.rebuilder.look()
+        before = process.store.epoch
+        async with Redis.from_url(private_store.url) as new:
+            await new.config_set("requirepass", urlsplit(store_url).password or "")
+        balancer.lead_to(private_store.url)
+        assert len((await process.store.read([ALL_TIME])).tops[0].scores) == 3, "its connection still leads there"
+        assert await other.rebuilder.look() is True
+        assert await process.rebuilder.look() is False, "it finds the new one made"
+        assert process.store.epoch == other.store.epoch != before
+        (recorded,) = await process.ledger.record_batch([Submission(users[0], "b", 95, None, None)], [])
+        rows = await process.ledger.standings_of(users, [ALL_TIME])
+        await process.store.apply(rows)
+        assert recorded.total_score == 100
+        assert (await other.store.read([ALL_TIME])).tops[0].scores[users[0]] == 100, "and tells it"
+
+
+async def test_of_two_stores_one_is_current_and_whoever_has_the_other_says_so(
+    dsn: str, store_url: str, private_store: PrivateStore, sql: asyncpg.Connection, make_users: MakeUsers
+) -> None:
+    users = await make_users(3)
+    async with processes(dsn, store_url, 1) as (mine,), processes(dsn, private_store.url, 1) as (other,):
+        await record(mine, users)
+        await mine.rebuilder.look()
+        old = mine.store.epoch
+        assert await other.rebuilder.look() is True, "an empty store is filled: it may be all there is"
+        assert mine.store.is_complete and other.store.is_complete
+        (first,) = await mine.ledger.record_batch([Submission(users[0], "b", 95, None, None)], [])
+        await mine.store.apply(await mine.ledger.standings_of(users, [ALL_TIME]))  # into what nobody shows any more
+        assert first.outbox_id is not None
+        await mine.ledger.clear_outbox([first.outbox_id], old)
+        await mine.ledger.record_batch([Submission(users[1], "b", 1, None, None)], [first.outbox_id], told=old)
+        waiting = {row.id for row in await mine.ledger.outbox(older_than=0, limit=99)}
+        assert first.outbox_id in waiting, "only what the current store was told is done"
+
+        for _ in range(2):
+            assert await mine.rebuilder.look() is False
+            assert (mine.store.is_complete, mine.store.link.refused_for) == (False, "superseded")
+            assert "DRAGONFLY_URL" in str(mine.store.link.complaint)
+            with pytest.raises(StoreUnavailable):
+                await mine.store.read([ALL_TIME])
+            assert await other.rebuilder.look() is False and other.store.is_complete
+            assert (mine.rebuilder.stray, other.rebuilder.stray) == (None, old), "both know"
+        await mine.store.adopt()
+        assert not mine.store.is_complete, "nor does anybody take it for current between two looks"
+        replay = Replay(other.ledger, other.store, other.ledger.clock.now)
+        await Sweeper(other.ledger, replay).sweep(older_than=0)
+        assert await other.ledger.outbox_state() == (0, 0.0)
+        assert (await other.store.read([ALL_TIME])).tops[0].scores[users[0]] == 100
+
+        mine.rebuilder._used_seen -= module.ABANDONED  # nobody has used the other for that long
+        assert await mine.rebuilder.look() is True
+        assert mine.store.is_complete and mine.store.epoch != old
+        assert (await mine.store.read([ALL_TIME])).tops[0].scores[users[0]] == 100
+        await other.rebuilder.look()
+        assert other.store.link.refused_for == "superseded"
+
+
+async def test_content_in_use_is_said_to_be_every_few_seconds_and_no_more(
+    dsn: str, store_url: str, sql: asyncpg.Connection
+) -> None:
+    async with processes(dsn, store_url, 1) as (process,):
+        await process.rebuilder.look()
+        used = "SELECT used_at FROM generation"
+        first = await sql.fetchval(used)
+        await process.rebuilder.look()
+        assert await sql.fetchval(used) == first
+        for moment in ("- interval '5 seconds'", "+ interval '1 hour'"):  # long ago, or by a clock that was ahead
+            await sql.execute(f"UPDATE generation SET used_at = used_at {moment}")
+            await process.rebuilder.look()
+            assert timedelta() <= await sql.fetchval(used) - first < timedelta(minutes=1)
+
+
+async def test_a_rebuild_that_was_overtaken_on_another_store_ends(
+    dsn: str, store_url: str, private_store: PrivateStore, make_users: MakeUsers
+) -> None:
+    """It hung after it had taken its number."""
+    async with processes(dsn, store_url, 1) as (slow,), processes(dsn, private_store.url, 1) as (quick,):
+        begin = slow.store.begin_filling
+
+        async def late(run: str, epoch: str) -> bool:
+            await quick.ledger.fetch("content_named", "quick-1", 10**6)
+            return await begin(run, epoch)
+
+        slow.store.begin_filling = late  # type: ignore[method-assign]
+        with pytest.raises(StoreChanged):
+            await slow.rebuilder.look()
+        assert not slow.store.is_complete
 
 
 async def test_distrusted_content_is_not_shown_until_it_is_made_anew_and_ever_more_rarely(

@@ -193,7 +193,7 @@ async def test_a_twin_gets_its_outcome_from_the_second_look(
     user, other = await make_users(2)
     await sql.execute("BEGIN")
     theirs = submission(user, "a", 5)
-    await sql.fetch(beside.query("record_batch"), [user], ["a"], [5], [None], [None], [], "scores")
+    await sql.fetch(beside.query("record_batch"), [user], ["a"], [5], [None], [None], [], "scores", None)
     recorder = Recorder(beside)
     recording_both = asyncio.ensure_future(recorder.record([submission(user, "a", score), submission(other, "b", 9)]))
     await until_somebody_waits(dsn)
@@ -212,7 +212,7 @@ async def test_a_twin_that_is_gone_when_it_is_looked_up_is_recorded_after_all(
 ) -> None:
     (user,) = await make_users(1)
     await sql.execute("BEGIN")
-    await sql.fetch(beside.query("record_batch"), [user], ["a"], [5], [None], [None], [], "scores")
+    await sql.fetch(beside.query("record_batch"), [user], ["a"], [5], [None], [None], [], "scores", None)
     original = beside.recorded
 
     async def after_it_went(batch: Sequence[Submission]) -> Any:
@@ -248,7 +248,7 @@ async def test_a_deadlock_is_tried_again_and_nothing_is_recorded_twice(
 
     beside.before = [lose, lose, None]
     recorder = Recorder(beside)
-    recorder.stored([10**9])
+    recorder.stored([10**9], None)
     result = await recorder.record([submission(user, "a") for user in users])
     assert {type(outcome) for _, outcome in result.outcomes} == {Accepted}
     assert await sql.fetchval("SELECT count(*) FROM user_score_transactions") == 3
@@ -263,7 +263,7 @@ async def test_deadlocks_without_end_are_unavailable(beside: Beside, make_users:
 
     beside.before = [lose] * (ATTEMPTS + 1)
     recorder = Recorder(beside)
-    recorder.stored([5])
+    recorder.stored([5], None)
     with pytest.raises(LedgerUnavailable):
         await recorder.record([submission(user, "a")])
     assert recorder._stored, "still owed"
@@ -282,7 +282,7 @@ async def test_whatever_goes_wrong_nothing_owed_is_forgotten(
 
     beside.before = [fail]
     recorder = Recorder(beside)
-    recorder.stored([5])
+    recorder.stored([5], None)
     with pytest.raises(type(error)):
         await recorder.record([submission(user, "a")])
     assert recorder._stored

@@ -32,8 +32,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
     ),
     # Built by the composition, each declaring the Protocol it needs.
     "L2 services": (
-        "supervision", "recording", "holdups", "intake", "replay", "sweeper", "rebuild", "inspection", "drift",
-        "closing", "history", "keeping", "snapshots", "reading", "streams", "broadcaster", "watches", "ranks",
+        "supervision", "recording", "holdups", "intake", "replay", "sweeper", "rebuild", "generation", "inspection",
+        "drift", "closing", "history", "keeping", "snapshots", "reading", "streams", "broadcaster", "watches", "ranks",
         "rollover", "estrangement", "accounts", "players", "importer", "simulation", "revocation", "rights", "throttle",
         "access", "admission", "credentials", "session", "followed", "client", "schemas", "documents",
     ),

@@ -364,6 +364,28 @@ def test_any_other_since_gets_a_snapshot(stream: Stream, since: tuple[str, int])
     assert connection.kinds() == ["subscribed", "snapshot"]
 
 
+@pytest.mark.parametrize(
+    ("alias", "named", "resumed"),
+    [
+        (WEEK.id, None, True),
+        (CURRENT_WEEK, None, False),
+        (CURRENT_WEEK, WEEK.id, True),
+        (CURRENT_WEEK, "week_of_2026_11_16", False),
+        (CURRENT_WEEK, CURRENT_WEEK, False),
+        (WEEK.id, "week_of_2026_11_16", False),
+    ],
+)
+def test_a_state_of_another_board_is_no_state_of_this_one(alias: str, named: str | None, resumed: bool) -> None:
+    """Weeks share an epoch and count from the same number: who asks by the alias says which week it holds."""
+    stream = Stream(WEEK)
+    stream.advance(snapshot(WEEK, 10, {1: (5, "a")}))
+    connection = Recorder()
+    connection.follower.take(json.loads(wire.snapshot(snapshot(WEEK, 10, {1: (5, "a")}))))
+    stream.add(subscriber_on(connection), alias, wire.Since("x", 10, named))
+    assert connection.messages[0]["resumed"] is resumed
+    assert connection.kinds()[1:] == ([] if resumed else ["snapshot"])
+
+
 def test_a_version_is_held_for_a_while_and_not_for_ever(stream: Stream) -> None:
     for version in range(11, 10 + HELD):
         stream.advance(snapshot(ALL_TIME, version, {1: (version, "a")}))

@@ -49,6 +49,14 @@ def test_a_token_says_what_was_put_into_it() -> None:
     assert identity.token_id
 
 
+def test_a_token_says_of_which_generation_it_is_and_when_it_was_issued() -> None:
+    token, _ = tokens().mint(7, ["submit"], NOW, HOUR, generation="a1b2")
+    identity = tokens().verify(token, NOW)
+    assert (identity.generation, identity.issued_at) == ("a1b2", NOW.timestamp())
+    offline = tokens().verify(jwt.encode({"exp": EXP, "iat": None}, SECRET), NOW)
+    assert (offline.generation, offline.issued_at) == (None, 0.0)
+
+
 def test_each_token_has_an_id_of_its_own() -> None:
     ids = {tokens().verify(tokens().mint(7, ["submit"], NOW, HOUR)[0], NOW).token_id for _ in range(50)}
     assert len(ids) == 50
@@ -118,6 +126,8 @@ def test_who_acts_is_told_without_the_token() -> None:
         {"exp": EXP, "boards": "all_time"},
         {"exp": EXP, "boards": [1]},
         {"exp": EXP, "jti": 7},
+        {"exp": EXP, "gen": 7},
+        {"exp": EXP, "iat": "now"},
         {"exp": EXP, "nbf": "now"},
         {"exp": EXP, "nbf": float("nan")},
         {"exp": EXP, "aud": "somebody-else"},

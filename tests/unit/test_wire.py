@@ -128,6 +128,7 @@ def test_messages_are_read(text: str, message: wire.Message) -> None:
         ('{"type":"unsubscribe","board":"\\udfff"}', "unknown_board", "all_time"),
         ('{"type":"watch","board":"Ω","user_id":7}', "unknown_board", "all_time"),
         ('{"type":"subscribe","board":"all_time","since":5}', "bad_message", "since"),
+        ('{"type":"subscribe","board":"all_time","since":{"epoch":"x","version":1,"board":5}}', "bad_message", "since"),
         ('{"type":"subscribe","board":"all_time","since":{"epoch":"x"}}', "bad_message", "since"),
         ('{"type":"subscribe","board":"all_time","since":{"epoch":"x","version":"1"}}', "bad_message", "since"),
         ('{"type":"subscribe","board":"all_time","since":{"epoch":"x","version":true}}', "bad_message", "since"),

@@ -306,6 +306,7 @@ export class Client {
     if (this.#subs.get(sub.asked) !== sub || this.#greetedAt === null) return;
     sub.asking = true;
     const since = board ? { epoch: board.epoch, version: board.version } : undefined;
+    if (since && sub.id !== sub.asked) since.board = sub.id; // an alias, which may stand for another board by now
     this.#send({ type: 'subscribe', board: sub.asked, since });
   }
 

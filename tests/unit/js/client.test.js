@@ -429,7 +429,7 @@ test('a private board that ended with its token goes on with the next one', () =
   client.auth('next');
   assert.equal(last().of('subscribe').length, 1);
   last().say({ type: 'authenticated', user_id: null });
-  assert.deepEqual(last().of('subscribe').at(-1), { type: 'subscribe', board: 'current_week', since: { epoch: 'x', version: 3 } });
+  assert.deepEqual(last().of('subscribe').at(-1), { type: 'subscribe', board: 'current_week', since: { epoch: 'x', version: 3, board: 'week_of_2026_11_23' } });
   assert.equal(last().of('watch').length, 2);
   last().say(subscribed('week_of_2026_11_23', 'current_week', true), diff('week_of_2026_11_23', 3, 4));
   assert.deepEqual(seen, [['snapshot', 3], ['unsubscribed', 3], ['subscribed', 3], ['diff', 4]]);
