@@ -39,8 +39,9 @@ from realtime.frames import (
     Incoming,
     ViolationError,
 )
+from realtime.heads import Request
 from realtime.inbox import Gate, Inbox
-from realtime.opening import Opening, RawHeaders, RefusedError, response
+from realtime.opening import Opening, RawHeaders, RefusedError, read, response
 
 __all__ = ["Connection"]
 
@@ -257,7 +258,7 @@ class Connection(asyncio.Protocol):
         elif self.handshake_complete:
             self._take_leave(data)
         elif self._opening is None:
-            self._open(data)
+            self._read_request(data)
         else:
             self._deframer.feed(data)
             self._stop_reading(_BY_HANDSHAKE)
@@ -423,8 +424,15 @@ class Connection(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
         self._server_state.connections.add(self)  # type: ignore[arg-type]  # uvicorn names its own alone
 
-    def _open(self, request: bytes) -> None:
-        """Let the application decide about a request."""
+    def _read_request(self, data: bytes) -> None:
+        try:
+            request = read(data)
+        except RefusedError as refused:
+            return self._turn_away(refused.response)
+        self.open(request, get_remote_addr(self.transport))
+
+    def open(self, request: Request, client: tuple[str, int] | None) -> None:
+        """Let the application decide about a request of `client`."""
         try:
             self._opening = Opening(request, deflate=self.config.ws_per_message_deflate)
         except RefusedError as refused:
@@ -435,7 +443,7 @@ class Connection(asyncio.Protocol):
             "http_version": "1.1",
             "scheme": "wss" if is_ssl(self.transport) else "ws",
             "server": get_local_addr(self.transport),
-            "client": get_remote_addr(self.transport),
+            "client": client,
             "state": self._app_state.copy(),
             "extensions": {"websocket.http.response": {}, "realtime.connection": self},
             **self._opening.scope(self.config.root_path),

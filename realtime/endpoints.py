@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 from starlette.types import Scope
 
+from realtime import socket_route
 from realtime.board_routes import BoardRoutes
 from realtime.errors import LedgerUnavailable, RealtimeError, StoreUnavailable
 from realtime.exchange import error_response
@@ -28,7 +29,7 @@ log = logging.getLogger(__name__)
 def routes(services: Services) -> list[BaseRoute]:
     """Everything over HTTP but the pages and documents."""
     kinds = (BoardRoutes, ScoreRoutes, PeopleRoutes, HealthRoutes)
-    return [route for kind in kinds for route in kind(services).routes()]
+    return [*socket_route.routes(), *(route for kind in kinds for route in kind(services).routes())]
 
 
 async def on_error(request: Request, error: Exception) -> Response:

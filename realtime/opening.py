@@ -1,10 +1,8 @@
 """The opening handshake of a WebSocket (RFC 6455, section 4), as pure bytes.
 
 Owns what an application is told of the request, and what is answered to it. Must never know a socket or a connection.
-Assumes that uvicorn has parsed the request and wrote it down again, a header a line, names in small letters.
-
-Ordinary requests are taken apart here; everything else, and whether a request may become a WebSocket, is left to the
-`websockets` library, whose judgement stands.
+Whether a request may become a WebSocket is left to the `websockets` library, whose judgement stands; it is shown the
+fields that it judges, and of several protocols to which a client would change the one that we take.
 """
 
 from __future__ import annotations
@@ -17,17 +15,29 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 from websockets.datastructures import Headers
-from websockets.exceptions import InvalidHandshake
+from websockets.exceptions import InvalidHandshake, InvalidHeader
 from websockets.extensions.permessage_deflate import PerMessageDeflate, ServerPerMessageDeflateFactory
-from websockets.http11 import Request, Response
+from websockets.http11 import Request as JudgedRequest
+from websockets.http11 import Response
 from websockets.server import ServerProtocol
 
-__all__ = ["Opening", "RefusedError", "response"]
+from realtime import heads
+from realtime.heads import WEBSOCKET, BadRequestError, Request
+
+__all__ = ["Opening", "RefusedError", "read", "response"]
 
 RawHeaders = Iterable[tuple[bytes, bytes]]
 
-# More than an ordinary request has.
-_ORDINARY_BYTES, _ORDINARY_HEADERS = 4096, 64
+_VERSION: Final = "Sec-WebSocket-Version"
+
+# What decides whether, and how, a request becomes a WebSocket.
+_JUDGED: Final = {
+    name.encode(): name
+    for name in (
+        "connection", "origin", "sec-websocket-extensions", "sec-websocket-key", "sec-websocket-protocol",
+        "sec-websocket-version",
+    )
+}  # fmt: skip
 
 # websockets tells this one of every handshake. It is in no registry: a logging configuration would set its level back.
 _quiet = logging.Logger("uvicorn.error", logging.WARNING)
@@ -54,33 +64,34 @@ class RefusedError(Exception):
 
 
 class Opening:
-    """A request that may become a WebSocket. Raises RefusedError where it may not."""
+    """A request that asks for a WebSocket. Raises RefusedError where it may not become one."""
 
     __slots__ = ("_accept", "_extensions", "_request", "window")
 
-    def __init__(self, data: bytes, *, deflate: bool) -> None:
-        self._request = request = _ordinary(data) or _unusual(data)
+    def __init__(self, request: Request, *, deflate: bool) -> None:
+        self._request = request
+        judged = _judged(request)
         judge = _JUDGES[deflate]
         try:
-            self._accept, self._extensions, _ = judge.process_request(request)
-        except InvalidHandshake:
-            # A judge remembers why it refused, and with the error all that led there: not the one that stays.
-            raise RefusedError(_judge(deflate=deflate).accept(request).serialize()) from None
+            self._accept, self._extensions, _ = judge.process_request(judged)
+        except InvalidHandshake as refused:
+            raise RefusedError(_refusal(judged, refused, deflate=deflate)) from None
         extension = next(iter(judge.extensions), None)
         # Bits of the negotiated compression window, 9 to 15; 0 without compression.
         self.window = extension.local_max_window_bits if isinstance(extension, PerMessageDeflate) else 0
 
     def scope(self, root_path: str) -> dict[str, Any]:
         """What ASGI's scope says of the request."""
-        request = self._request
-        raw_path, _, query = request.path.partition("?")
-        offers = request.headers.get_all("sec-websocket-protocol")
+        fields = self._request.fields
+        raw_path, _, query = self._request.target.partition(b"?")
+        path = raw_path.decode("ascii")
+        offers = [value.decode("latin-1") for name, value in fields if name == b"sec-websocket-protocol"]
         return {
             "root_path": root_path,
-            "path": root_path + unquote(raw_path),
-            "raw_path": (root_path + raw_path).encode("ascii"),
-            "query_string": query.encode("ascii"),
-            "headers": [(name.encode(), value.encode("latin-1")) for name, value in request.headers.raw_items()],
+            "path": root_path + (unquote(path) if "%" in path else path),
+            "raw_path": root_path.encode("ascii") + raw_path,
+            "query_string": query,
+            "headers": fields,
             "subprotocols": [name.strip() for offer in offers for name in offer.split(",")],
         }
 
@@ -115,30 +126,41 @@ def _checked(headers: RawHeaders) -> Headers:
     return Headers((name.decode("latin-1"), value.decode("latin-1")) for name, value in headers)
 
 
-def _ordinary(data: bytes) -> Request | None:
-    """An ordinary request: of a moderate size, in visible ASCII, without a body. None for any other."""
-    if len(data) > _ORDINARY_BYTES or not data.isascii() or not data.endswith(b"\r\n\r\n"):
-        return None
-    first, *lines = data[:-4].decode("ascii").split("\r\n")
-    words = first.split(" ")
-    if len(words) != 3 or len(lines) > _ORDINARY_HEADERS or not "".join([first, *lines]).isprintable():
-        return None
+def read(data: bytes) -> Request:
+    """A request that uvicorn has parsed and written down again. Raises RefusedError where it is none."""
+    try:
+        if len(data) > heads.BYTES:
+            raise BadRequestError(431, f"A request's head may have at most {heads.BYTES} bytes.")
+        head = heads.ordinary(data)
+        request = heads.understood(heads.unusual(data)[0] if head is None else head)
+        if request.length != 0:
+            raise BadRequestError(400, "A request for a WebSocket has no body.")
+        return request
+    except BadRequestError as refused:
+        raise RefusedError(response(refused.status, f"{refused}\n".encode())) from None
+
+
+def _judged(request: Request) -> JudgedRequest:
+    """The request as `websockets` is asked about it."""
     headers = Headers()
-    for line in lines:
-        name, _, value = line.partition(": ")
-        headers.set_insecure(name, value.strip())
-    if "content-length" in headers or "transfer-encoding" in headers:
-        return None
-    method, path, protocol = words
-    return Request(path, headers, method, protocol)
+    for name, value in request.fields:
+        if name in _JUDGED:
+            headers.set_insecure(_JUDGED[name], value.decode("latin-1"))
+        elif name == b"upgrade" and "upgrade" not in headers:
+            wanted = WEBSOCKET if request.to_websocket else value
+            headers.set_insecure("upgrade", wanted.decode("latin-1"))
+    return JudgedRequest(request.target.decode("ascii"), headers, request.method, "HTTP/1.1")
 
 
-def _unusual(data: bytes) -> Request:
-    """Any request, as `websockets` reads it."""
-    judge = _judge(deflate=False)
-    judge.receive_data(data)
-    for request in judge.events_received():
-        if isinstance(request, Request):
-            return request
-    answer = b"".join(judge.data_to_send())  # none where there is a body
-    raise RefusedError(answer or response(400, b"Failed to open a WebSocket connection: the request cannot be read.\n"))
+def _refusal(judged: JudgedRequest, refused: InvalidHandshake, *, deflate: bool) -> bytes:
+    """The answer to a request that may not become a WebSocket."""
+    # A judge remembers why it refused, and with the error all that led there: not the one that stays.
+    answer = _judge(deflate=deflate).accept(judged)
+    if isinstance(refused, InvalidHeader) and refused.name == _VERSION:
+        # RFC 6455, section 4.4: the version that is spoken here; RFC 9110, section 15.5.22: and the protocol.
+        answer.status_code, answer.reason_phrase = 426, "Upgrade Required"
+        answer.headers[_VERSION] = "13"
+        answer.headers["Upgrade"] = "websocket"
+        del answer.headers["Connection"]
+        answer.headers["Connection"] = "Upgrade, close"
+    return answer.serialize()

@@ -69,6 +69,7 @@ PAGES = {
     "/play": ("play.html", _framed_by("'none'")),
 }
 ASSET_FOLDERS = ("css", "js")
+ENTITY_TAG = re.compile(r'(W/)?("[^"]*")')
 ASSET_LINK = re.compile(rb'(?P<before>(?:href|src)="(?:\.\./)*static/)(?!v-)')
 
 
@@ -93,7 +94,7 @@ class Body:
         if self.packed is None:
             return self.plain, headers
         headers["vary"] = "Accept-Encoding"
-        if not _accepts_gzip(request.get("accept-encoding", "")):
+        if not _accepts_gzip(_listed(request, "accept-encoding")):
             return self.plain, headers
         return self.packed, headers | {"etag": f'"{self.etag}-gz"', "content-encoding": "gzip"}
 
@@ -108,7 +109,9 @@ class Served:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Headers(scope=scope)
         content, named = self.body.negotiated(request)
-        status = 304 if _has(request.get("if-none-match", ""), self.body.etag) else 200
+        if "if-match" in request and not _names(_listed(request, "if-match"), named["etag"], weak=False):
+            raise HTTPException(412, "This is not what you have any more.", {"etag": named["etag"]})
+        status = 304 if _names(_listed(request, "if-none-match"), named["etag"], weak=True) else 200
         headers = self.headers | named
         if status == 200:
             headers["content-length"] = str(len(content))
@@ -236,7 +239,13 @@ def _accepts_gzip(accepted: str) -> bool:
     return quality.get("gzip", quality.get("*", 0.0)) > 0
 
 
-def _has(if_none_match: str, etag: str) -> bool:
-    """Whether If-None-Match names this content, in either encoding, weak or strong (RFC 9110, 13.1.2)."""
-    tags = {tag.strip().removeprefix("W/") for tag in if_none_match.split(",")}
-    return bool(tags & {"*", f'"{etag}"', f'"{etag}-gz"'})
+def _listed(request: Headers, name: str) -> str:
+    """All lines of a header field as one (RFC 9110, section 5.3)."""
+    return ",".join(request.getlist(name))
+
+
+def _names(condition: str, etag: str, *, weak: bool) -> bool:
+    """Whether If-None-Match (`weak`) or If-Match names the body with this tag (RFC 9110, sections 8.8.3 and 13.1)."""
+    if condition.strip() == "*":
+        return True
+    return any(tag == etag and (weak or not mark) for mark, tag in ENTITY_TAG.findall(condition))

@@ -14,10 +14,11 @@ import gc
 import logging
 import logging.config
 import random
+import resource
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 import uvicorn
@@ -28,7 +29,7 @@ from realtime import wire
 from realtime.connection import Connection
 from realtime.errors import StartupError
 from realtime.frames import Frame
-from realtime.handshake import bounded
+from realtime.http_connection import bounded
 from realtime.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -49,6 +50,9 @@ CLOSE_AFTER: Final = 2.0
 """Seconds from `reconnect` to the close frame, for clients that do not go by themselves."""
 
 SLICE_SECONDS: Final = 0.05
+
+FILES_BESIDE: Final = 200
+"""Open files that are no client's: connections to the stores, logs, what listens."""
 
 
 def longest_leave(settings: Settings) -> float:
@@ -172,6 +176,22 @@ def bound(host: str, port: int, *, shared: bool = False) -> socket.socket:
     return made
 
 
+def open_many_files(settings: Settings) -> None:
+    """Raises the limit of open files as far as it goes, and warns where that is too little for the connections that
+    the settings allow."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # where the system says more than it gives
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soft = hard
+    needed = settings.max_connections + FILES_BESIDE
+    if resource.RLIM_INFINITY not in (soft, hard) and soft < needed:
+        log.warning(
+            "the system lets this process open %d files, and REALTIME_MAX_CONNECTIONS=%d needs %d: raise the limit "
+            "(ulimit -n, LimitNOFILE= of systemd, ulimits of compose), or lower REALTIME_MAX_CONNECTIONS",
+            soft, settings.max_connections, needed, extra={"action": "limits"},
+        )  # fmt: skip
+
+
 def server(app: Starlette, settings: Settings, on_ready: Callable[[str], None]) -> Server:
     """A server for `app`; `on_ready` is told its address when it answers."""
     config = uvicorn.Config(
@@ -192,6 +212,7 @@ def server(app: Starlette, settings: Settings, on_ready: Callable[[str], None]) 
         forwarded_allow_ips=settings.trusted_proxies,
         server_header=False,
         backlog=4096,
+        timeout_keep_alive=settings.keep_alive_s,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
     return Server(config, app, settings, on_ready)
@@ -207,6 +228,7 @@ def run(
     """
     if listener is None:
         listener = bound(settings.host, settings.port)
+    open_many_files(settings)
     serving = server(app, settings, on_ready)
     # What is loaded now stays: the collector need not look at it again, nor at every connection every few messages.
     gc.collect()

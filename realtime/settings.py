@@ -175,6 +175,9 @@ class Settings(BaseModel):
     )
     slow_after_s: Seconds = _env("REALTIME_SLOW_AFTER_S", 30.0, "seconds behind until a subscriber is closed (4408)")
 
+    keep_alive_s: Annotated[int, Field(ge=1, le=3600)] = _env(
+        "REALTIME_KEEP_ALIVE_S", 75, "seconds an idle HTTP connection is kept; more than the balancer in front keeps it"
+    )
     ping_interval_s: Seconds = _env(
         "REALTIME_PING_INTERVAL_S", 20.0, "seconds between pings; who does not answer for as long is gone"
     )

@@ -8,7 +8,9 @@ from __future__ import annotations
 from typing import Final
 
 from starlette._utils import get_route_path
-from starlette.requests import HTTPConnection
+from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection, Request
+from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from realtime import wire
@@ -21,6 +23,12 @@ from realtime.session import Limits, Session
 from realtime.streams import Subscriber
 
 PATH: Final = "/ws"
+
+_NO_UPGRADE: Final = (
+    "This address speaks WebSocket, and this request asks for none. Where your client asked for one, a proxy in "
+    "between took that out: it must pass the fields Upgrade and Connection on (see /docs/nginx.conf)."
+)
+_TO_WEBSOCKET: Final = {"upgrade": "websocket", "connection": "Upgrade"}
 
 
 class SocketRoute:
@@ -89,3 +97,12 @@ class SocketRoute:
         self._s.closed(code)
         connection.accept(Frame(wire.error(error)))
         connection.close(code, error.code)
+
+
+def routes() -> list[BaseRoute]:
+    """The same address for those who ask for no WebSocket."""
+    return [Route(PATH, _upgrade_required, methods=["GET"], include_in_schema=False)]
+
+
+async def _upgrade_required(request: Request) -> None:
+    raise HTTPException(426, _NO_UPGRADE, _TO_WEBSOCKET)

