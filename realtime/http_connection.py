@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import struct
 from collections import Counter
 from collections.abc import Callable
 from typing import Any, ClassVar, Final, cast
@@ -45,11 +47,18 @@ LINGER_SECONDS: Final = 2.0
 LINGER_BYTES: Final = 16 * 1024 * 1024
 """What it takes in meanwhile, and forgets."""
 
+UNSENT_BYTES: Final = 64 * 1024
+"""Bytes that may wait in the kernel until the client's window opens; without a limit these are megabytes, and nobody
+would know that the client does not read."""
+
 JOINED_BYTES: Final = 32 * 1024
 """Up to which an answer's parts are copied together: cheaper than handing them over one by one."""
 
 TURN_EVENTS: Final = 64
 """Requests and parts of bodies taken from one connection before others have their turn."""
+
+_INTERNET: Final = (socket.AF_INET, socket.AF_INET6) if hasattr(socket, "TCP_NOTSENT_LOWAT") else ()
+_AT_ONCE: Final = struct.pack("ii", 1, 0)
 
 # What a client is waited for.
 HEAD, BODY, NEXT, LINGER = "head", "body", "next request", "end"
@@ -258,6 +267,9 @@ class HttpConnection(asyncio.Protocol):
         exchange = self._exchange = HttpExchange(self, request, self._server_state.default_headers)
         if self._server is None:
             self._server = get_local_addr(self.transport)
+            sock = self.transport.get_extra_info("socket")
+            if sock.family in _INTERNET:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         raw_path, _, query = request.target.partition(b"?")
         path = raw_path.decode("ascii")
         scope = {
@@ -409,8 +421,10 @@ class HttpConnection(asyncio.Protocol):
             self._address = None
 
     def abort(self) -> None:
-        """Ends at once; what waits to be sent is lost."""
+        """Ends at once; what waits to be sent is lost, in the kernel too."""
         self._is_ending = True
+        if not self.transport.is_closing():
+            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
         self.transport.abort()
 
 
