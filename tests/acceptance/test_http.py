@@ -6,6 +6,7 @@ Every test runs against a real server over real sockets, of which it writes the 
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import json
 import re
@@ -277,7 +278,7 @@ PAGE = b"GET /docs/operations HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 @asynccontextmanager
-async def who_do_not_read(server: RunningServer, count: int, stream: bytes) -> AsyncIterator[None]:
+async def who_do_not_read(server: RunningServer, count: int, stream: bytes) -> AsyncIterator[list[socket.socket]]:
     """So many connections that ask for `stream` and read nothing of what is answered."""
     host, port = server.base_url.removeprefix("http://").rsplit(":", 1)
     loop, held = asyncio.get_running_loop(), []
@@ -291,7 +292,7 @@ async def who_do_not_read(server: RunningServer, count: int, stream: bytes) -> A
             with suppress(TimeoutError):
                 async with asyncio.timeout(0.2):
                     await loop.sock_sendall(sock, stream)
-        yield
+        yield held
     finally:
         for sock in held:
             sock.close()
@@ -346,10 +347,12 @@ async def test_an_answer_is_read_at_a_pace_or_not_at_all(
     monkeypatch.setattr(http_connection, "PACE_SECONDS", 0.3)
     async with unnoticed(server, make_users):
         kept = _kept()
-        async with who_do_not_read(server, 2, PAGE * 400):
+        async with who_do_not_read(server, 2, PAGE * 400) as held:
             async with asyncio.timeout(20):
                 while _kept() > kept:  # noqa: ASYNC110
                     await asyncio.sleep(0.05)
+            for sock in held:  # what waited in the kernel is given back as well
+                assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNRESET
 
 
 async def test_an_answer_that_is_read_slowly_comes_whole(
