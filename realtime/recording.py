@@ -111,14 +111,17 @@ class Recording:
         return twins
 
     def _tell(self, row: Recorded) -> None:
-        user_id, _, week, total_score, total_version, hidden, week_score, week_version, username, user_version, *_ = row
+        (
+            user_id, _, week, total_score, total_version, hidden, week_score, week_version, username, user_version, _,
+            is_closed,
+        ) = row  # fmt: skip
         assert total_version is not None and week_version is not None
         known = self._totals.get(user_id)
         if known is None or known.version != total_version:
             self._totals[user_id] = Row(user_id, total_version, None if hidden else total_score)
             if username is not None:
                 self.profiles.append(Profile(user_id, user_version or 1, username))
-        if row.is_closed and week not in self.closed:
+        if is_closed and week not in self.closed:
             self.closed.append(week)
         rows = self._weeks.get(week)
         if rows is None:
