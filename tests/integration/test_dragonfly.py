@@ -763,6 +763,23 @@ async def test_a_look_that_began_later_is_not_overruled_by_an_earlier_one(store:
     assert store.epoch == newer
 
 
+async def test_content_that_was_left_is_not_taken_for_current_even_once(store: Store, keys: Keys) -> None:
+    """A balancer leads back to the store that it failed over from."""
+    older = str(store.epoch)
+    await keys.set("leaderboard:epoch", older.replace("-1", "-2"))
+    await store.adopt()
+    store.leave(older)
+    assert store.is_complete
+    await keys.set("leaderboard:epoch", older)
+    await store.adopt()
+    assert (store.is_complete, store.link.refused_for) == (False, "superseded")
+    with pytest.raises(StoreUnavailable):
+        await store.read([ALL_TIME])
+    for number in range(1_000):
+        store.leave(f"other-{number}")
+    assert len(store.link._left) < 100
+
+
 async def test_whoever_waits_behind_a_look_that_failed_is_told_the_same(store: Store) -> None:
     looks = 0
 
