@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from realtime.handshake import Doors
+from realtime.http_connection import Doors
 
 from realtime.errors import RealtimeError, StoreUnavailable
 from realtime.limits import Bucket, Connections, Windows
