@@ -9,9 +9,9 @@ from collections.abc import Mapping
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from realtime.http_connection import Doors
 
 from realtime.errors import RealtimeError, StoreUnavailable
+from realtime.http_connection import Doors
 from realtime.limits import Bucket, Connections, Windows
 from realtime.throttle import Limit, Throttle, account
 
