@@ -311,7 +311,9 @@ ENDLESS = [
 
 
 @pytest.mark.parametrize(
-    ("begin", "go_on", "code"), ENDLESS, ids=("crumbs", "nothing", "fragments", "pongs", "behind-the-end", "empty-blocks")
+    ("begin", "go_on", "code"),
+    ENDLESS,
+    ids=("crumbs", "nothing", "fragments", "pongs", "behind-the-end", "empty-blocks"),
 )
 async def test_what_has_no_end_is_ended(
     server: RunningServer, make_users: MakeUsers, begin: bytes, go_on: bytes, code: int
