@@ -96,6 +96,21 @@ class LedgerLocked(LedgerUnavailable):
     """A statement waited in vain for a lock of somebody else's; nothing of it was done."""
 
 
+class TransactionConflict(Exception):
+    """Two transactions met, and PostgreSQL ended this one: the same again may succeed."""
+
+
+class RowRefused(Exception):
+    """PostgreSQL refuses what a statement holds. Of a statement for many rows it does not say which one it means."""
+
+    def __init__(self, words: str, *, out_of_range: bool, for_good: bool) -> None:
+        super().__init__(words)
+        self.out_of_range = out_of_range
+        """Whether a sum would leave its range."""
+        self.for_good = for_good
+        """Whether it is the content, so that PostgreSQL will say so again."""
+
+
 class NotOver(LedgerUnavailable):
     """PostgreSQL says that a week has not ended, whatever our estimate of its clock is: the store answers for it."""
 

@@ -1,16 +1,14 @@
 """Metrics: what happens, as Prometheus reads it.
 
-Owns the names, the registry, and how the figures of several processes on one port become one answer: each writes its
-own to a folder now and then, and whoever is asked adds them up. Must never be asked on the hot path for more than an
-addition: what services count by themselves is read when it is scraped. Assumes one registry a process.
+Owns the names, the registry, and how the figures of several processes become one answer. Must never be asked on the
+hot path for more than an addition: what services count by themselves is read when it is scraped. Assumes one registry a
+process.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest, start_http_server
@@ -28,56 +26,11 @@ Reading = tuple[str, str, str, Callable[[], float | dict[str, float]]]
 """Kind (`gauge` or `counter`), name, meaning, and where the value is; a dictionary is one value a label."""
 
 
-SHARE_INTERVAL: Final = 1.0
-"""Seconds between two writings of a process's figures for the others."""
-
 LAG_INTERVAL: Final = 0.5
 """Seconds between two looks at how late the event loop is."""
 
 
-@dataclass(frozen=True, slots=True)
-class Peers:
-    """The processes behind one port: a folder with a file of figures for each, and the name of this one's."""
-
-    folder: Path
-    name: str
-
-    @property
-    def _file(self) -> Path:
-        return self.folder / f"{self.name}.prom"
-
-    def write(self, exposition: bytes) -> None:
-        """Shows the others what this process counts."""
-        _replace(self._file, exposition)
-
-    def others(self) -> list[str]:
-        """What the others last showed, and what those counted that are gone."""
-        return [_text(path) for path in self.folder.glob("*.prom") if path != self._file]
-
-    def retire(self) -> None:
-        """This process is gone: what it counted still happened, what it held at the moment is no more."""
-        gone = _text(self._file)
-        if gone:
-            kept = self.folder / "retired.prom"
-            counted = [metric for metric in _summed([_text(kept), gone]) if metric.type != "gauge"]
-            _replace(kept, _exposed(counted))
-            self._file.unlink()
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:  # written for the first time just now, or just retired
-        return ""
-
-
-def _replace(path: Path, content: bytes) -> None:
-    fresh = path.with_suffix(".new")
-    fresh.write_bytes(content)
-    fresh.replace(path)
-
-
-def _summed(expositions: Iterable[str]) -> list[Metric]:
+def summed(expositions: Iterable[str]) -> list[Metric]:
     """The same metrics with the samples of all added up."""
     found: dict[str, Metric] = {}
     sums: dict[str, dict[tuple[str, tuple[tuple[str, str], ...]], float]] = {}
@@ -93,7 +46,7 @@ def _summed(expositions: Iterable[str]) -> list[Metric]:
     return list(found.values())
 
 
-def _exposed(metrics: Iterable[Metric]) -> bytes:
+def exposed(metrics: Iterable[Metric]) -> bytes:
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Given(list(metrics)))
     return generate_latest(registry)
@@ -108,12 +61,12 @@ class _Given(Collector):
 
 
 class Metrics:
-    """One process's metrics, and with `peers` everybody's on the same port."""
+    """One process's metrics; `others` brings what the other processes on the same port last showed."""
 
-    def __init__(self, peers: Peers | None = None) -> None:
+    def __init__(self, others: Callable[[], list[str]] = list) -> None:
         self.registry = CollectorRegistry()
         self._deployment = CollectorRegistry()  # what is true of all processes together: never added up
-        self._peers = peers
+        self._others = others
 
         def histogram(name: str, meaning: str, buckets: Iterable[float] = SECONDS) -> Histogram:
             return Histogram(f"realtime_{name}", meaning, buckets=tuple(buckets), registry=self.registry)
@@ -141,13 +94,14 @@ class Metrics:
 
     def exposition(self) -> bytes:
         """Everything of every process, in the text format of Prometheus."""
-        own = self._own()
-        if self._peers is not None:
-            own = _exposed(_summed([own.decode(), *self._peers.others()]))
+        own, others = self.own(), self._others()
+        if others:
+            own = exposed(summed([own.decode(), *others]))
         return own + generate_latest(self._deployment)
 
-    def _own(self) -> bytes:
-        return _exposed(metric for metric in map(_without_created, self.registry.collect()))
+    def own(self) -> bytes:
+        """What this process counts, in the same format."""
+        return exposed(metric for metric in map(_without_created, self.registry.collect()))
 
     def serve(self, host: str, port: int) -> None:
         """Shows them at `/metrics` of a port of their own: for a process that serves nothing else.
@@ -166,12 +120,6 @@ class Metrics:
             due = loop.time() + LAG_INTERVAL
             await asyncio.sleep(LAG_INTERVAL)
             self.loop_lag_seconds.observe(max(0.0, loop.time() - due))
-
-    async def share(self) -> None:
-        """Shows the other processes what this one counts, now and then. Never ends by itself."""
-        while self._peers is not None:
-            self._peers.write(self._own())
-            await asyncio.sleep(SHARE_INTERVAL)
 
 
 def _without_created(metric: Metric) -> Metric:

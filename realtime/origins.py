@@ -8,6 +8,7 @@ given into an error.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
@@ -73,3 +74,34 @@ def _checked(host: str) -> str:
     if not all(map(_LABEL.fullmatch, host.removesuffix(".").split("."))):
         raise ValueError("no host")
     return host
+
+
+_PORTS: Final = {"http": ":80", "https": ":443"}
+
+
+class Origins:
+    """Which pages may speak for somebody: this server's own, and those that the operator names."""
+
+    def __init__(self, allowed: str = "") -> None:
+        self._allowed = frozenset(origin for origin in allowed.split(",") if origin)
+
+    @property
+    def are_named(self) -> bool:
+        """Whether the operator named any."""
+        return bool(self._allowed)
+
+    def names(self, origin: str) -> bool:
+        """Whether the operator named `origin`."""
+        return origin.lower() in self._allowed
+
+    def trusts(self, headers: Mapping[str, str]) -> bool:
+        """Whether a request with these headers comes from such a page, or from no browser at all (no Origin)."""
+        origin = headers.get("origin")
+        if origin is None or headers.get("sec-fetch-site") == "same-origin":  # no page can set that one
+            return True
+        if self.names(origin):
+            return True
+        # As most servers compare: a proxy that ends TLS changes the scheme, and leaves Host as it was.
+        scheme, _, place = origin.lower().partition("://")
+        port = _PORTS.get(scheme, "")
+        return bool(place) and place.removesuffix(port) == headers.get("host", "").lower().removesuffix(port)

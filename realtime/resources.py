@@ -14,7 +14,7 @@ _NAME = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 
 
 def folder(name: str) -> Path:
-    """The folder `sql`, `web` or `lua`, wherever this installation has it."""
+    """The folder `sql` or `web`, wherever this installation has it."""
     inside = _PACKAGE / name
     return inside if inside.is_dir() else _PACKAGE.parent / name
 
@@ -32,4 +32,4 @@ def queries() -> dict[str, str]:
 
 def script(name: str) -> str:
     """The Lua script `name`, without its extension."""
-    return (folder("lua") / f"{name}.lua").read_text(encoding="utf-8")
+    return (_PACKAGE / "store" / "scripts" / f"{name}.lua").read_text(encoding="utf-8")

@@ -32,20 +32,23 @@ import redis.asyncio
 from hypothesis import settings as hypothesis_settings
 from xdist.scheduler import LoadFileScheduling
 
-from realtime import migrations, resources, serving
-from realtime.app import create_app
-from realtime.boards import Board, monday_of
-from realtime.dragonfly import Store
-from realtime.embedded_postgres import start_postgres
-from realtime.embedded_process import Running
-from realtime.embedded_store import PROGRAMS as PROGRAM_NAMES
-from realtime.embedded_store import installed, start_store, wheels_store
-from realtime.postgres import Ledger
-from realtime.rebuild import Rebuilder, epoch_name
-from realtime.services import Services
+from realtime import resources
+from realtime.api.services import Services
+from realtime.boards.board import Board
+from realtime.boards.windows import monday_of
+from realtime.dev.postgres import start_postgres
+from realtime.dev.process import Running
+from realtime.dev.store import PROGRAMS as PROGRAM_NAMES
+from realtime.dev.store import installed, start_store, wheels_store
+from realtime.ledger import migrations
+from realtime.ledger.ledger import Ledger
+from realtime.repair.rebuild import Rebuilder, epoch_name
+from realtime.server import serving
+from realtime.server.app import create_app
 from realtime.settings import Settings
-from tests.clients import PATIENCE, Client
-from tests.shifted import ShiftedPostgres, shifted_postgres
+from realtime.store.store import Store
+from tests.support.clients import PATIENCE, Client
+from tests.support.shifted import ShiftedPostgres, shifted_postgres
 
 # Real stores answer when they answer; a slow machine is no failure of a law.
 hypothesis_settings.register_profile("realtime", deadline=None)

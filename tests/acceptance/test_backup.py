@@ -18,15 +18,15 @@ from typing import Any
 import asyncpg
 import pytest
 
-from realtime.boards import Board, week_at
-from realtime.embedded_postgres import start_postgres
-from realtime.generation import Generations
-from realtime.migrations import migrate
-from realtime.postgres import Ledger
-from realtime.submissions import Submission
+from realtime.boards.board import Board, week_at
+from realtime.boards.submissions import Submission
+from realtime.dev.postgres import start_postgres
+from realtime.ledger.ledger import Ledger
+from realtime.ledger.migrations import migrate
+from realtime.repair.generation import Generations
 from tests.acceptance.commands import asking, environment, eventually, running
-from tests.clients import Client
 from tests.conftest import SECRET, PrivateStore, RunningServer
+from tests.support.clients import Client
 
 CLOSED = Board(date(2026, 3, 2))
 GUIDE = (Path(__file__).parents[2] / "web/docs/operations.html").read_text(encoding="utf-8")

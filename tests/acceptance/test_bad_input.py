@@ -11,9 +11,9 @@ from redis.asyncio import Redis
 from websockets.exceptions import ConnectionClosed
 
 from realtime.errors import STATUS
-from realtime.submissions import ID_MAX, INT_MAX, INT_MIN
-from tests.clients import Client
+from realtime.validation import ID_MAX, INT_MAX, INT_MIN
 from tests.conftest import MakeUsers, RunningServer
+from tests.support.clients import Client
 
 GOOD = {"submission_id": "good", "score_added": 5, "user_id": 1}
 

@@ -8,7 +8,7 @@ from contextlib import aclosing
 import asyncpg
 import pytest
 
-from realtime.boards import week_at
+from realtime.boards.board import week_at
 from realtime.client import Accepted, Outcome, Refused, Rejected, Snapshot, Timing, connect
 from tests.acceptance.commands import eventually, free_port
 from tests.conftest import MakeUsers, RunningServer, running_server

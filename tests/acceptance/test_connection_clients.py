@@ -1,4 +1,4 @@
-"""Foreign clients against `uvicorn --ws realtime.connection:Connection`, with compression and without.
+"""Foreign clients against `uvicorn --ws realtime.wire.connection:Connection`, with compression and without.
 
 This module is the application too: at /shared every text comes back as a shared frame, at any other path as
 ASGI has it; the text "close CODE" is answered with that close code.
@@ -25,8 +25,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory, PerMessageDeflate
 
-from realtime.connection import Connection
-from realtime.frames import Frame
+from realtime.wire.connection import Connection
+from realtime.wire.frames import Frame
 
 CHROMIUM = shutil.which("chromium")
 CHROMIUM_ARGUMENTS = [
@@ -73,7 +73,7 @@ def answer(connection: Connection, payload: bytes) -> None:
 def started(*options: str) -> Iterator[int]:
     """The port of a server of its own process, started as a user would."""
     folder = Path(__file__).parent
-    command = [sys.executable, "-m", "uvicorn", "--ws", "realtime.connection:Connection", "--port", "0", *options]
+    command = [sys.executable, "-m", "uvicorn", "--ws", "realtime.wire.connection:Connection", "--port", "0", *options]
     command += ["--app-dir", str(folder), "--ws-max-size", "100000", f"{Path(__file__).stem}:app"]
     environment = {**os.environ, "PYTHONPATH": str(folder.parents[1])}
     server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)

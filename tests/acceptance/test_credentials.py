@@ -21,10 +21,10 @@ import httpx
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from realtime.credentials import Credentials
-from realtime.tokens import Identity
-from tests.clients import Client
+from realtime.people.credentials import Credentials
+from realtime.people.identity import Identity
 from tests.conftest import SECRET, MakeUsers, RunningServer, running_server
+from tests.support.clients import Client
 
 Serve = Callable[..., Any]
 

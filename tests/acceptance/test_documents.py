@@ -13,14 +13,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.routing import Route
 
-from realtime import documents, endpoints, schemas, socket_route, wire
-from realtime.boards import Board
-from realtime.documents import CLOSE_CODES, OPERATIONS, asyncapi, openapi
+from realtime.api import documents, schemas, sockets
+from realtime.api import routes as endpoints
+from realtime.api.asyncapi import CLOSE_CODES, asyncapi
+from realtime.api.openapi import OPERATIONS, openapi
+from realtime.api.schemas import FROM_CLIENT, FROM_SERVER, SHAPES
+from realtime.boards.board import Board
+from realtime.boards.standings import Diff, Snapshot
+from realtime.boards.submissions import Accepted, parse_submission
 from realtime.errors import STATUS, RealtimeError
-from realtime.schemas import FROM_CLIENT, FROM_SERVER, SHAPES
 from realtime.settings import Settings
-from realtime.standings import Diff, Snapshot
-from realtime.submissions import INT_MAX, Accepted, parse_submission
+from realtime.validation import INT_MAX
+from realtime.wire import close_codes, messages
 from tests.conftest import RunningServer
 
 NOW = datetime(2026, 11, 23, 10, tzinfo=UTC)
@@ -41,33 +45,33 @@ def test_every_route_is_in_the_document_and_the_document_has_no_other() -> None:
         if method != "HEAD"
     }
     assert {(operation.path, operation.method) for operation in OPERATIONS} == there
-    assert asyncapi()["channels"]["socket"]["address"] == socket_route.PATH
+    assert asyncapi()["channels"]["socket"]["address"] == sockets.PATH
 
 
 def test_every_message_a_client_may_send_is_in_the_document() -> None:
-    assert set(FROM_CLIENT) == {"submit", *wire._READERS}
+    assert set(FROM_CLIENT) == {"submit", *messages._READERS}
 
 
 SAID = [
-    wire.hello(NOW),
-    wire.subscribed(WEEK, "current_week", True),
-    wire.unsubscribed(WEEK, "current_week"),
-    wire.snapshot(Snapshot("all_time", "x-1", 3, {7: 5, 1: 5}, {7: "a", 1: "b"})),
-    wire.diff(Diff("all_time", "x-1", 3, 4, [(7, None, 6), (2, "new", 1)], [1])),
-    wire.outcome(Accepted("s", 7, 100, 50, False), live=True),
-    wire.outcome(Accepted("s", 7, 100, 50, True), live=False),
-    wire.rejected(None, RealtimeError("bad_message", "No.")),
-    wire.rejected("s", RealtimeError("overloaded", "Later.", retry_after_ms=10)),
-    wire.error(RealtimeError("unknown_board", "No."), "nowhere"),
-    wire.error(RealtimeError("too_many", "Later.", retry_after_ms=10)),
-    wire.authenticated(None, NOW),
-    wire.status(False),
-    wire.rollover("current_week", Board(date(2026, 11, 16)), WEEK),
-    wire.reconnect(500),
-    wire.rank(WEEK, 7, 3, 100, 9, 12),
-    wire.rank(WEEK, 7, None, None, 9, None),
-    wire.unwatched(WEEK, 7),
-    wire.pong(NOW),
+    messages.hello(NOW),
+    messages.subscribed(WEEK, "current_week", True),
+    messages.unsubscribed(WEEK, "current_week"),
+    messages.snapshot(Snapshot("all_time", "x-1", 3, {7: 5, 1: 5}, {7: "a", 1: "b"})),
+    messages.diff(Diff("all_time", "x-1", 3, 4, [(7, None, 6), (2, "new", 1)], [1])),
+    messages.outcome(Accepted("s", 7, 100, 50, False), live=True),
+    messages.outcome(Accepted("s", 7, 100, 50, True), live=False),
+    messages.rejected(None, RealtimeError("bad_message", "No.")),
+    messages.rejected("s", RealtimeError("overloaded", "Later.", retry_after_ms=10)),
+    messages.error(RealtimeError("unknown_board", "No."), "nowhere"),
+    messages.error(RealtimeError("too_many", "Later.", retry_after_ms=10)),
+    messages.authenticated(None, NOW),
+    messages.status(False),
+    messages.rollover("current_week", Board(date(2026, 11, 16)), WEEK),
+    messages.reconnect(500),
+    messages.rank(WEEK, 7, 3, 100, 9, 12),
+    messages.rank(WEEK, 7, None, None, 9, None),
+    messages.unwatched(WEEK, 7),
+    messages.pong(NOW),
 ]
 
 
@@ -107,17 +111,17 @@ def test_the_schema_of_a_submission_takes_exactly_what_validation_takes(fields: 
     assert valid({"type": "submit", **fields}, FROM_CLIENT["submit"]) == taken
 
 
-@given(st.sampled_from(sorted(wire._READERS)), st.dictionaries(
+@given(st.sampled_from(sorted(messages._READERS)), st.dictionaries(
     st.sampled_from(["board", "user_id", "token", "since"]),
     values | st.just("all_time") | st.fixed_dictionaries({}, optional={"epoch": values, "version": values}),
 ))  # fmt: skip
 def test_the_schemas_of_messages_take_exactly_what_parsing_takes(kind: str, fields: dict[str, Any]) -> None:
     message = {"type": kind, **fields}
     board = fields.get("board")
-    if isinstance(board, str) and not (1 <= len(board) <= wire.BOARD_LENGTH and board.isascii()):
+    if isinstance(board, str) and not (1 <= len(board) <= messages.BOARD_LENGTH and board.isascii()):
         return  # a name, but of no board: told apart later, by `unknown_board`
     try:
-        wire.parse(json.dumps(message).encode())
+        messages.parse(json.dumps(message).encode())
         taken = True
     except RealtimeError:
         taken = False
@@ -126,9 +130,9 @@ def test_the_schemas_of_messages_take_exactly_what_parsing_takes(kind: str, fiel
 
 def test_every_code_and_close_code_is_in_the_documents() -> None:
     assert set(schemas.CODE["enum"]) == set(STATUS)
-    assert set(CLOSE_CODES) == set(wire.CloseCode)
+    assert set(CLOSE_CODES) == set(close_codes.CloseCode)
     told = asyncapi()["channels"]["socket"]["description"]
-    assert all(str(int(code)) in told for code in wire.CloseCode)
+    assert all(str(int(code)) in told for code in close_codes.CloseCode)
 
 
 def test_every_reference_leads_somewhere() -> None:

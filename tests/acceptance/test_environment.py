@@ -21,8 +21,8 @@ import redis.asyncio
 
 from realtime import resources
 from tests.acceptance.commands import Command, asking, environment, eventually, free_port, running
-from tests.clients import Client
 from tests.conftest import PROGRAMS, SECRET, PrivateStore, RunningServer
+from tests.support.clients import Client
 
 ROOT = resources.folder("web").parent
 PASSWORD = "hush/a#b?c@d:e%f&g=h;i [j]ü\"'\\hush"

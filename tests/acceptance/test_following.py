@@ -12,10 +12,10 @@ import pytest
 from redis.asyncio import Redis
 from websockets.exceptions import ConnectionClosed
 
-from realtime.boards import week_at
-from realtime.pacing import Pace
-from tests.clients import Client
+from realtime.boards.board import week_at
+from realtime.broadcast.conflation import Pace
 from tests.conftest import MakeUsers, RunningServer, running_server
+from tests.support.clients import Client
 
 
 async def scored(server: RunningServer, client: Client, user: int, score: int) -> None:

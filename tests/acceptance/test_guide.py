@@ -9,13 +9,13 @@ from pathlib import Path
 import httpx
 from typer.models import CommandInfo
 
-from realtime.cli import cli
-from realtime.documents import OPERATIONS
+from realtime.api.openapi import OPERATIONS
+from realtime.api.schemas import FROM_CLIENT, FROM_SERVER
+from realtime.cli.main import cli
 from realtime.errors import STATUS
-from realtime.schemas import FROM_CLIENT, FROM_SERVER
-from realtime.serving import LEAVING_A_SECOND, longest_leave
+from realtime.server.draining import LEAVING_A_SECOND, longest_leave
 from realtime.settings import Settings, variables
-from realtime.wire import CloseCode
+from realtime.wire.close_codes import CloseCode
 from tests.conftest import RunningServer
 
 ROOT = Path(__file__).parents[2]
@@ -33,7 +33,7 @@ def test_every_close_and_error_code_is_explained() -> None:
 def test_every_close_code_that_the_server_uses_is_one_of_these() -> None:
     """Also where a layer that knows no codes of ours closes by the RFC's numbers."""
     used: set[int] = set()
-    for path in (ROOT / "realtime").glob("*.py"):
+    for path in (ROOT / "realtime").rglob("*.py"):
         found = re.findall(r"(?:ViolationError|Close|_send_close|\.close)\((\d{4})\b", path.read_text(encoding="utf-8"))
         used |= {int(code) for code in found}
     assert used >= {1003, 1012}, "this looks in the right places"
@@ -59,6 +59,11 @@ async def test_every_metric_is_explained(server: RunningServer) -> None:
 
 def test_every_setting_it_names_exists() -> None:
     assert set(re.findall(r"REALTIME_[A-Z_]+", GUIDE)) <= set(variables())
+
+
+def test_the_page_of_settings_names_every_one_and_no_other() -> None:
+    page = (ROOT / "web/docs/settings.html").read_text(encoding="utf-8")
+    assert set(re.findall(r"<td><code>([A-Z_]+)</code></td>", page)) == set(variables())
 
 
 def test_the_figures_about_leaving_are_the_code_s() -> None:
@@ -107,7 +112,7 @@ def _name(command: CommandInfo) -> str:
 
 
 async def test_every_link_leads_somewhere(server: RunningServer) -> None:
-    for name in ("index", "operations", "protocol"):
+    for name in ("index", "operations", "protocol", "settings", "rights", "measurements"):
         page = await server.http.get("/docs/" if name == "index" else f"/docs/{name}")
         assert page.status_code == 200
         assert not re.search(r"<style|\sstyle=|<script|\son\w+=", page.text), "the policy would stop it"

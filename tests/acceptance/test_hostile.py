@@ -1,7 +1,7 @@
 """What the rest of the world can do to a server: nothing that another client would notice.
 
 Every attack here runs against a real server over real sockets; after each, a player hands in a score and a viewer sees
-it. Attacks on frames themselves are in tests/integration/test_connection.py.
+it. Attacks on frames themselves are in tests/integration/wire/test_connection.py.
 """
 
 from __future__ import annotations
@@ -27,15 +27,16 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidMessage
 from websockets.frames import Frame, Opcode
 
-from realtime import http_connection, wire
-from realtime.connection import Connection
-from realtime.frames import Deframer
-from realtime.http_connection import HttpConnection
-from realtime.http_exchange import HttpExchange
-from realtime.session import Session
-from realtime.streams import Subscriber
-from tests.clients import Client
+from realtime.api.session import Session
+from realtime.broadcast.subscribers import Subscriber
+from realtime.wire import close_codes, http_connection
+from realtime.wire.connection import Connection
+from realtime.wire.deframer import Deframer
+from realtime.wire.http_connection import HttpConnection
+from realtime.wire.http_exchange import HttpExchange
+from realtime.wire.messages import _READERS
 from tests.conftest import MakeUsers, RunningServer, running_server
+from tests.support.clients import Client
 
 HANDSHAKE = (
     b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -347,7 +348,7 @@ async def test_long_messages_count_as_several(dsn: str, store_url: str, filled: 
         with pytest.raises(ConnectionClosed):
             while True:
                 refusals += (await client.next())["type"] == "error"
-        assert client.socket.close_code == wire.CloseCode.LIMITS
+        assert client.socket.close_code == close_codes.CloseCode.LIMITS
         assert 12 <= refusals <= 13, "16 each, of 200"
 
 
@@ -538,7 +539,7 @@ FIELDS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
 
 
 def test_every_message_type_is_tried() -> None:
-    assert set(FIELDS) == {"submit", *wire._READERS}
+    assert set(FIELDS) == {"submit", *_READERS}
 
 
 @st.composite
@@ -700,7 +701,7 @@ async def test_who_sends_too_fast_is_refused_and_then_closed(dsn: str, store_url
                 message = await client.next()
                 refusals += message["type"] == "error"
                 assert message["type"] == "pong" or (message["code"] == "too_many" and message["retry_after_ms"] > 0)
-        assert client.socket.close_code == wire.CloseCode.LIMITS
+        assert client.socket.close_code == close_codes.CloseCode.LIMITS
         assert refusals >= 200
 
 

@@ -20,12 +20,12 @@ import httpx
 import pytest
 from websockets.asyncio.client import connect
 
-from realtime.embedded_store import installed
-from realtime.serving import LEAVING_A_SECOND
+from realtime.dev.store import installed
+from realtime.server.draining import LEAVING_A_SECOND
 from tests.acceptance.commands import Command, asking, environment, eventually, free_port, metrics, running
 from tests.acceptance.crowd import Crowd, crowd
-from tests.certificates import certified
 from tests.conftest import SECRET
+from tests.support.certificates import certified
 
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 SAMPLE = Path(__file__).parents[2] / "web/docs/nginx.conf"

@@ -20,11 +20,11 @@ from typing import Any
 import pytest
 from websockets.frames import Opcode
 
-from realtime import http_connection
-from realtime.http_connection import HttpConnection
-from realtime.http_exchange import HttpExchange
-from realtime.request_reader import CHUNKS
 from realtime.settings import Settings
+from realtime.wire import http_connection
+from realtime.wire.http_connection import HttpConnection
+from realtime.wire.http_exchange import HttpExchange
+from realtime.wire.request_reader import CHUNKS
 from tests.acceptance.test_hostile import GOODBYE, HANDSHAKE, _resident, frame, raw, rest, unnoticed
 from tests.conftest import MakeUsers, RunningServer, running_server
 

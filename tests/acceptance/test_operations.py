@@ -19,12 +19,13 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from realtime import migrations, resources
-from realtime.serving import longest_leave
+from realtime import resources
+from realtime.ledger import migrations
+from realtime.server.draining import longest_leave
 from realtime.settings import Settings, variables
 from tests.acceptance.commands import asking, environment, eventually, free_port, metrics, running
-from tests.clients import Client
 from tests.conftest import SECRET, RunningServer
+from tests.support.clients import Client
 
 Environment = Callable[..., dict[str, str]]
 
@@ -293,7 +294,7 @@ async def test_a_process_whose_loop_hangs_ends_all_the_same(stores: Environment)
     hang = (
         "import sys, time, realtime.serving as s; s.FLUSH_SECONDS = s.SHUTDOWN_SECONDS = s.CLOSE_AFTER = 0.5;"
         "s.Server._leave = lambda self: time.sleep(3600); sys.argv[1:] = ['serve'];"
-        "from realtime.cli import main; main()"
+        "from realtime.cli.main import main; main()"
     )
     async with running("-c", hang, program=[sys.executable], env=env) as command:
         await command.says("ready:")

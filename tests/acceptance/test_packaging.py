@@ -17,7 +17,7 @@ import pytest
 from tests.acceptance.commands import asking, environment, running
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = ("sql", "web", "realtime/lua")
+FOLDERS = ("sql", "web", "realtime/store/scripts")
 
 
 def build(source: Path, into: Path, kind: str) -> Path:

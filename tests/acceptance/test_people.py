@@ -17,17 +17,19 @@ import asyncpg
 import httpx
 import pytest
 
-from realtime import boards, recording, score_file
-from realtime.accounts import Accounts, Passwords
-from realtime.boards import ALL_TIME, CURRENT_WEEK, Board
-from realtime.dragonfly import Store
-from realtime.history import History
-from realtime.importer import Importer
-from realtime.postgres import Ledger
-from realtime.recording import Recorder
-from realtime.replay import Replay
-from realtime.submissions import Rejected, Submission
-from realtime.sweeper import Sweeper
+from realtime.boards.board import ALL_TIME, CURRENT_WEEK, Board, live_boards, week_at
+from realtime.boards.submissions import Rejected, Submission
+from realtime.intake import score_file
+from realtime.intake.importer import Importer
+from realtime.intake.recorder import Recorder, tell
+from realtime.ledger.archive import Archive
+from realtime.ledger.ledger import Ledger
+from realtime.people.accounts import Accounts
+from realtime.people.passwords import Passwords
+from realtime.repair.resync import Resync
+from realtime.repair.sweeper import Sweeper
+from realtime.store.keys import scores_key
+from realtime.store.store import Store
 from tests.acceptance.commands import eventually
 from tests.conftest import MakeUsers, RunningServer
 
@@ -152,7 +154,7 @@ async def test_a_rename_is_everywhere_at_once(server: RunningServer, make_users:
     client = await server.client()
     for name in ("all_time", CURRENT_WEEK, PAST.id):
         await client.subscribe(name)
-    week = boards.week_at(server.services.clock.now()).id
+    week = week_at(server.services.clock.now()).id
     await client.shows("all_time", [(a, "player-1", 10), (b, "player-2", 9)])
     await client.shows(week, [(b, "player-2", 9), (a, "player-1", 5)])
     await client.shows(PAST.id, [(a, "player-1", 5)])
@@ -377,7 +379,7 @@ async def test_a_ban_hides_and_refuses_and_is_lifted_without_loss(
     a, b = await make_users(2)
     await submit(server, [(a, 10), (b, 5)])
     await submit(server, [(a, 2), (b, 1)], PAST.starts)
-    week = boards.week_at(server.services.clock.now()).id
+    week = week_at(server.services.clock.now()).id
     client = await server.client()
     for name in ("all_time", CURRENT_WEEK, PAST.id):
         await client.subscribe(name)
@@ -442,7 +444,7 @@ async def test_who_leaves_is_gone_and_others_keep_what_is_theirs(
     for _ in range(3):  # it can be repeated
         assert (await server.http.delete("/users/me", headers=headers)).status_code == 204
     await client.shows("all_time", [(b, "bob", 6)])
-    await client.shows(boards.week_at(server.services.clock.now()).id, [(b, "bob", 5)])
+    await client.shows(week_at(server.services.clock.now()).id, [(b, "bob", 5)])
     await client.shows(PAST.id, [(b, "bob", 1)])
     assert code(await server.http.get("/users/me", headers=headers)) == (404, "unknown_user")
     assert code(await rename(server, a, "ada")) == (404, "unknown_user")
@@ -493,14 +495,14 @@ async def test_a_late_batch_brings_nobody_back(
     deleted_first: bool, ends_with: str,
 ) -> None:  # fmt: skip
     a, b = await make_users(2)
-    replay = Replay(ledger, store, ledger.clock.now)
+    replay = Resync(ledger, store, ledger.clock.now)
     passwords = Passwords()
     accounts = Accounts(ledger, replay, passwords)
     recorder = Recorder(ledger)
 
     async def record(*users: int) -> Any:
         recorded = await recorder.record([Submission(user, next_id(), 10, None, None) for user in users])
-        await recording.tell(store, recorded, ledger.clock.now())
+        await tell(store, recorded, ledger.clock.now())
         return recorded.outcomes
 
     async def end() -> None:
@@ -515,15 +517,15 @@ async def test_a_late_batch_brings_nobody_back(
         await Racing(sql).run(a, *((end, batch) if deleted_first else (batch, end)))
     finally:
         passwords.close()
-    assert await keys.zscore(ALL_TIME.scores_key, a) is None
-    assert await keys.zscore(ALL_TIME.scores_key, b) == 20
-    week = boards.week_at(ledger.clock.now())
-    assert await keys.zscore(week.scores_key, a) is None and await keys.zscore(week.scores_key, b) == 20
+    assert await keys.zscore(scores_key(ALL_TIME), a) is None
+    assert await keys.zscore(scores_key(ALL_TIME), b) == 20
+    week = week_at(ledger.clock.now())
+    assert await keys.zscore(scores_key(week), a) is None and await keys.zscore(scores_key(week), b) == 20
     # Nor does anything that is told again afterwards, in any order: replay, another batch, a rebuild from rows.
     await replay.users([a, b])
     ((_, refused),) = await record(a)
     assert isinstance(refused, Rejected) and refused.code == ("unknown_user" if ends_with == "delete" else "forbidden")
-    assert await keys.zrange(ALL_TIME.scores_key, 0, -1) == [str(b)]
+    assert await keys.zrange(scores_key(ALL_TIME), 0, -1) == [str(b)]
 
 
 async def test_a_batch_that_reaches_the_store_after_the_deletion_brings_nobody_back(
@@ -531,15 +533,15 @@ async def test_a_batch_that_reaches_the_store_after_the_deletion_brings_nobody_b
 ) -> None:
     a, b = await make_users(2)
     passwords = Passwords()
-    accounts = Accounts(ledger, Replay(ledger, store, ledger.clock.now), passwords)
+    accounts = Accounts(ledger, Resync(ledger, store, ledger.clock.now), passwords)
     recorded = await Recorder(ledger).record([Submission(user, next_id(), 10, None, None) for user in (a, b)])
     try:
         await accounts.delete(a, actor=f"user:{a}")
     finally:
         passwords.close()
-    await recording.tell(store, recorded, ledger.clock.now())
-    for board in boards.live_boards(ledger.clock.now())[:2]:
-        assert await keys.zrange(board.scores_key, 0, -1) == [str(b)]
+    await tell(store, recorded, ledger.clock.now())
+    for board in live_boards(ledger.clock.now())[:2]:
+        assert await keys.zrange(scores_key(board), 0, -1) == [str(b)]
     assert await keys.hget(f"leaderboard:users:{a}", "username") == "deleted"
 
 
@@ -549,7 +551,7 @@ async def test_a_lifted_ban_and_a_deletion_that_race_end_with_the_deletion(
     (a,) = await make_users(1)
     await Recorder(ledger).record([Submission(a, next_id(), 10, None, None)])
     passwords = Passwords()
-    accounts = Accounts(ledger, Replay(ledger, store, ledger.clock.now), passwords)
+    accounts = Accounts(ledger, Resync(ledger, store, ledger.clock.now), passwords)
 
     async def delete() -> None:
         await accounts.delete(a, actor="admin")
@@ -568,7 +570,7 @@ async def test_a_lifted_ban_and_a_deletion_that_race_end_with_the_deletion(
         passwords.close()
     assert "no such user" in refusal
     assert await sql.fetchval("SELECT hidden FROM user_total_scores WHERE user_id = $1", a) is True
-    assert await keys.zscore(ALL_TIME.scores_key, a) is None
+    assert await keys.zscore(scores_key(ALL_TIME), a) is None
 
 
 async def test_people_in_the_same_weeks_change_at_once_without_a_deadlock(
@@ -604,9 +606,9 @@ async def test_who_leaves_during_an_import_stays_away(
         for moment in [datetime(2021, 1, 1, tzinfo=UTC) + timedelta(minutes=7 * number)]
     ]
     text = "\n".join(["submission_id,username,score_added,reason,created_at", *rows, ""])
-    history = History(ledger, store)
+    history = Archive(ledger, store)
     passwords = Passwords()
-    accounts = Accounts(ledger, Replay(ledger, store, ledger.clock.now), passwords)
+    accounts = Accounts(ledger, Resync(ledger, store, ledger.clock.now), passwords)
     bad: list[Any] = []
     leaving: list[asyncio.Task[None]] = []
     gone = 0
@@ -631,8 +633,8 @@ async def test_who_leaves_during_an_import_stays_away(
     finally:
         passwords.close()
     assert len(leaving) == 1 and bad and all("deleted" in row.cause for row in bad)
-    assert await keys.zscore(ALL_TIME.scores_key, gone) is None
-    assert await keys.zcard(ALL_TIME.scores_key) == 6
+    assert await keys.zscore(scores_key(ALL_TIME), gone) is None
+    assert await keys.zcard(scores_key(ALL_TIME)) == 6
     for (week,) in await sql.fetch("SELECT DISTINCT week FROM user_weekly_scores"):
         page = await history.page(Board(week), 0, 1_000)
         assert page.players == 6 and gone not in [line.user_id for line in page.lines]
@@ -642,7 +644,7 @@ async def test_who_leaves_during_an_import_stays_away(
     again = Importer(ledger, store, history, ledger.clock.now, lambda row: None)
     await again.run(_file(text))
     await again.settle()
-    assert again.summary.new == 0 and await keys.zscore(ALL_TIME.scores_key, gone) is None
+    assert again.summary.new == 0 and await keys.zscore(scores_key(ALL_TIME), gone) is None
     assert await sql.fetchval("SELECT count(*) FROM users WHERE username IN ('dev-3', 'deleted')") == 1
 
 

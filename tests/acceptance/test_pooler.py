@@ -13,9 +13,9 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 import asyncpg
 import pytest
 
-from realtime import migrations
-from realtime.postgres import Ledger
-from realtime.submissions import Submission
+from realtime.boards.submissions import Submission
+from realtime.ledger import migrations
+from realtime.ledger.ledger import Ledger
 from tests.acceptance.commands import environment, eventually, free_port, running
 from tests.acceptance.crowd import crowd
 from tests.conftest import SECRET

@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 from redis.asyncio import Redis
 
-from realtime.boards import week_at
+from realtime.boards.board import week_at
 from tests.acceptance.commands import eventually
 from tests.conftest import MakeUsers, PrivateStore, RunningServer, running_server
 

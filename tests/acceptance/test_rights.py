@@ -1,7 +1,7 @@
 """Who may do what: one table over every route and every message type, and a server that is held to each cell of it.
 
 A row is something one may ask for, a column somebody who asks. What is not in the table fails a test, and so does a row
-for something there is not. The table in README.md is made from this one: `python -m tests.acceptance.test_rights`.
+for something there is not. `web/docs/rights.html` shows this one: `python -m tests.acceptance.test_rights` prints it.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hmac
+import html
 import json
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack
@@ -27,11 +28,14 @@ from starlette.routing import Route
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from realtime import documents, endpoints, pages, resources, wire
-from realtime.tokens import Tokens, secret_keys
+from realtime import resources
+from realtime.api import documents, pages
+from realtime.api import routes as endpoints
+from realtime.people.tokens import Tokens, secret_keys
+from realtime.wire import close_codes, messages
 from tests.conftest import SECRET, Databases, RunningServer, _empty, running_server
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "web/docs/rights.html"
 AUDIENCE = "these-boards"
 REFUSALS = {"unauthorized", "forbidden", "expired"}
 
@@ -288,7 +292,7 @@ async def ask_socket(world: World, mode: str, row: Row, who: str) -> str:
         if first["type"] == "error":  # turned away
             with pytest.raises(ConnectionClosed):
                 await socket.recv()
-            assert (socket.close_code, socket.close_reason) == (wire.CloseCode.AUTHENTICATION, first["code"])
+            assert (socket.close_code, socket.close_reason) == (close_codes.CloseCode.AUTHENTICATION, first["code"])
             return str(first["code"])
         assert first["type"] == "hello"
         await socket.send(json.dumps(message))
@@ -349,30 +353,27 @@ def test_every_route_is_in_the_table_and_nothing_else(world: World) -> None:
 
 
 def test_every_message_type_is_in_the_table_and_nothing_else() -> None:
-    assert {row.ask for row in MESSAGES} == {"submit", *wire._READERS}
+    assert {row.ask for row in MESSAGES} == {"submit", *messages._READERS}
 
 
-# README ------------------------------------------------------------------------------------------------------------
+# The page ----------------------------------------------------------------------------------------------------------
 
 
-def as_markdown() -> str:
-    """The table as it stands in README.md."""
+def as_html() -> str:
+    """The table as it stands in the documentation."""
     head = ["", *GOOD, "bad token"]
-    lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
+    lines = ["<table>", "<thead>", "<tr>", *(f"<th>{name}</th>" for name in head), "</tr>", "</thead>", "<tbody>"]
     for row in [*ROUTES, *MESSAGES]:
-        about = f"`{row.ask}`" + (f" {row.note}" if row.note else "")
-        cells = ["yes" if row.expected(who) == "yes" else f"`{row.expected(who)}`" for who in GOOD]
+        about = f"<code>{row.ask}</code>" + (f" {row.note}" if row.note else "")
+        cells = ["yes" if row.expected(who) == "yes" else f"<code>{row.expected(who)}</code>" for who in GOOD]
         last = "yes" if row.cells[-1] == "y" else "no"
-        lines.append(f"| {' | '.join([about, *cells, last])} |")
-    return "\n".join(lines)
+        lines += ["<tr>", *(f"<td>{cell}</td>" for cell in [about, *cells, last]), "</tr>"]
+    return "\n".join([*lines, "</tbody>", "</table>"])
 
 
-def test_the_readme_shows_this_table() -> None:
-    text = README.read_text(encoding="utf-8")
-    if "| anonymous |" not in text:
-        pytest.skip("README.md shows no table of rights")
-    assert as_markdown() in text
+def test_the_documentation_shows_this_table() -> None:
+    assert as_html() in html.unescape(PAGE.read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":
-    print(as_markdown())
+    print(as_html())

@@ -14,10 +14,10 @@ from typing import Any
 import asyncpg
 import pytest
 
-from realtime.boards import parse_board, week_at
-from tests.clients import Client
+from realtime.boards.board import parse_board, week_at
 from tests.conftest import RunningServer, running_server
-from tests.shifted import ShiftedPostgres
+from tests.support.clients import Client
+from tests.support.shifted import ShiftedPostgres
 
 BEFORE = timedelta(seconds=1.5)
 """How long before midnight it is when a round begins: the server's clock is asked every second."""

@@ -13,8 +13,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from realtime import followed
 from realtime.client import Snapshot, connect
+from realtime.client import boards as followed
 from tests.acceptance.commands import Command, environment, running
 from tests.conftest import SECRET, RunningServer
 

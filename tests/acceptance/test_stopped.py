@@ -13,8 +13,8 @@ import asyncpg
 import pytest
 from redis.asyncio import Redis
 
-from realtime import migrations
-from realtime.boards import EPOCH_KEY, FILLING
+from realtime.ledger import migrations
+from realtime.store.keys import EPOCH_KEY, FILLING
 from tests.acceptance.commands import Command, environment, eventually, free_port, running
 from tests.conftest import SECRET, MakeUsers, RunningServer
 

@@ -10,11 +10,12 @@ from typing import Any
 import asyncpg
 from redis.asyncio import Redis
 
-from realtime.boards import ALL_TIME, week_at
-from realtime.tokens import Tokens, secret_keys
+from realtime.boards.board import ALL_TIME, week_at
+from realtime.people.tokens import Tokens, secret_keys
+from realtime.store.keys import scores_key
 from tests.acceptance.commands import environment, eventually, running
-from tests.clients import Client
 from tests.conftest import SECRET, MakeUsers, RunningServer
+from tests.support.clients import Client
 
 
 async def total(sql: asyncpg.Connection, user: int) -> int | None:
@@ -150,7 +151,7 @@ async def test_many_in_flight_are_each_answered_once(
     await viewer.subscribe("all_time")
     while sum(viewer.follower.boards["all_time"].scores.values()) < 2_000:
         await viewer.next()
-    stored = await keys.zrange(ALL_TIME.scores_key, 0, -1, withscores=True)
+    stored = await keys.zrange(scores_key(ALL_TIME), 0, -1, withscores=True)
     assert sum(score for _, score in stored) == 2_000
 
 
@@ -271,7 +272,7 @@ async def test_what_was_acknowledged_stands_when_the_server_is_killed(
         assert totals == dict.fromkeys(users, 240)
 
         async def stored() -> dict[int, float]:
-            return {int(user): score for user, score in await keys.zrange(ALL_TIME.scores_key, 0, -1, withscores=True)}
+            return {int(user): score for user, score in await keys.zrange(scores_key(ALL_TIME), 0, -1, withscores=True)}
 
         async def shown() -> bool:
             return await stored() == totals and not await sql.fetchval("SELECT count(*) FROM outbox")

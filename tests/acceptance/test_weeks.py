@@ -21,22 +21,23 @@ from typing import Any
 import asyncpg
 import pytest
 
-from realtime import boards, score_file
-from realtime.boards import ALL_TIME, CURRENT_WEEK, Board
-from realtime.dragonfly import Store
+from realtime.boards.board import ALL_TIME, CLOSED_EPOCH, CURRENT_WEEK, Board, week_at
+from realtime.boards.submissions import Submission
+from realtime.broadcast.reading import BoardReader
+from realtime.broadcast.rollover import Rollover
 from realtime.errors import RealtimeError
-from realtime.history import History
-from realtime.importer import Importer
-from realtime.postgres import Ledger
-from realtime.reading import Reading
-from realtime.recording import Recorder
-from realtime.rollover import Rollover
-from realtime.snapshots import SnapshotReader
-from realtime.submissions import Submission
-from realtime.sweeper import Sweeper
+from realtime.intake import score_file
+from realtime.intake.importer import Importer
+from realtime.intake.recorder import Recorder
+from realtime.ledger.archive import Archive
+from realtime.ledger.ledger import Ledger
+from realtime.repair.sweeper import Sweeper
+from realtime.store.keys import scores_key, version_key, versions_key
+from realtime.store.snapshots import SnapshotReader
+from realtime.store.store import Store
 from tests.acceptance.commands import asking, environment, eventually, running
-from tests.clients import Client
 from tests.conftest import SECRET, MakeUsers, RunningServer, running_server
+from tests.support.clients import Client
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "score_events.csv"
 
@@ -53,8 +54,8 @@ ZONES = ("UTC", "Pacific/Kiritimati", "America/St_Johns")  # +14:00, and -03:30
 
 def latest_end(server: RunningServer) -> tuple[Board, Board, datetime]:
     """The last end of a week there was: the week, the one after it, and the moment."""
-    after = boards.week_at(server.services.clock.now())
-    return boards.week_at(after.starts - TICK), after, after.starts
+    after = week_at(server.services.clock.now())
+    return week_at(after.starts - TICK), after, after.starts
 
 
 _sent = 0
@@ -145,8 +146,8 @@ async def test_the_host_s_time_zone_changes_nothing(
         async with asking(base_url) as http:
             headers = {"authorization": f"Bearer {token}"}
             now = await sql.fetchval("SELECT clock_timestamp()")
-            week = boards.week_at(now)
-            last = boards.week_at(week.starts - TICK)
+            week = week_at(now)
+            last = week_at(week.starts - TICK)
             rows = [("now", 1, None), ("last", 2, week.starts - TICK), ("first", 4, week.starts)]
             for name, points, moment in rows:
                 row = {"submission_id": name, "user_id": a, "score_added": points}
@@ -184,7 +185,7 @@ async def test_a_score_counts_for_the_moment_it_was_made_however_late_it_commits
     made = await sql.fetchval("SELECT created_at FROM user_score_transactions WHERE submission_id = 'second'")
     week = await sql.fetchval("SELECT week FROM user_weekly_scores")
     assert made < released, "the moment of the commit would be another week's, around midnight"
-    assert week == boards.week_at(made).week
+    assert week == week_at(made).week
 
 
 # The change ------------------------------------------------------------------------------------------------------
@@ -242,7 +243,7 @@ async def test_connections_stay_open_across_the_change_in_every_process(
         for server in servers:
             server.travel(monday + timedelta(seconds=119))
         for client in clients[1::2]:
-            await client.until("snapshot", lambda message: message["epoch"] == boards.CLOSED_EPOCH)
+            await client.until("snapshot", lambda message: message["epoch"] == CLOSED_EPOCH)
             assert client.follower.boards[last.id].lines == [(b, "player-2", 12), (a, "player-1", 10)]
 
 
@@ -251,16 +252,16 @@ async def test_a_week_s_keys_expire_eight_days_after_its_end(
 ) -> None:
     (a,) = await make_users(1)
     now = server.services.clock.now()
-    week = boards.week_at(now)
+    week = week_at(now)
     client = await server.client()
     await client.subscribe(CURRENT_WEEK)
     await submit(server, [(a, 1)], max(week.starts, now - timedelta(seconds=1)))
     await client.shows(week.id, [(a, "player-1", 1)])
     assert week.ends is not None
     left = (week.ends + timedelta(days=8) - now).total_seconds()
-    for key in (week.scores_key, week.version_key, week.versions_key):
+    for key in (scores_key(week), version_key(week), versions_key(week)):
         assert abs(await keys.ttl(key) - left) < 30
-    assert await keys.ttl(ALL_TIME.scores_key) == -1
+    assert await keys.ttl(scores_key(ALL_TIME)) == -1
 
 
 async def test_who_subscribes_between_a_week_s_end_and_its_view_is_moved_to_the_view(
@@ -285,7 +286,7 @@ async def test_who_subscribes_between_a_week_s_end_and_its_view_is_moved_to_the_
         client = await server.client()
         await client.subscribe(last.id)
         await client.shows(last.id, [(a, "player-1", 1)])
-        assert client.follower.boards[last.id].epoch != boards.CLOSED_EPOCH
+        assert client.follower.boards[last.id].epoch != CLOSED_EPOCH
         # A process that begins in that time knows of the week as well.
         late = Rollover(Boards(), server.services.clock.now, server.services.ready)
         late.step(monday + timedelta(seconds=60))
@@ -295,7 +296,7 @@ async def test_who_subscribes_between_a_week_s_end_and_its_view_is_moved_to_the_
         late.step(monday + timedelta(seconds=121))
         assert marked == [last.id]
         server.travel(monday + timedelta(seconds=119.5))
-        await client.until("snapshot", lambda message: message["epoch"] == boards.CLOSED_EPOCH)
+        await client.until("snapshot", lambda message: message["epoch"] == CLOSED_EPOCH)
 
 
 # Closed weeks ----------------------------------------------------------------------------------------------------
@@ -309,7 +310,7 @@ async def test_a_closed_week_is_followed_like_any_board(
     client = await server.client()
     await client.subscribe(NEXT.id)
     board = client.follower.boards[NEXT.id]
-    assert board.epoch == boards.CLOSED_EPOCH and len(board.scores) == 100
+    assert board.epoch == CLOSED_EPOCH and len(board.scores) == 100
     version = board.version
     # Somebody drops out by a correction, and the one below moves up: one diff says both.
     await submit(server, [(users[0], -999)], NEXT.starts, reason="cheated")
@@ -319,14 +320,14 @@ async def test_a_closed_week_is_followed_like_any_board(
     assert diff["upsert"] == [{"user_id": users[100], "username": "player-101", "score": 900}]
     # Who comes back with what they have gets the same difference, or nothing.
     again = await server.client()
-    await again.send("subscribe", board=NEXT.id, since={"epoch": boards.CLOSED_EPOCH, "version": diff["version"]})
+    await again.send("subscribe", board=NEXT.id, since={"epoch": CLOSED_EPOCH, "version": diff["version"]})
     assert (await again.until("subscribed"))["resumed"] is True
     behind = await server.client()
     behind.follower.boards[NEXT.id] = type(board)(
-        boards.CLOSED_EPOCH, version, {u: 1_000 - i for i, u in enumerate(users[:100])},
+        CLOSED_EPOCH, version, {u: 1_000 - i for i, u in enumerate(users[:100])},
         {u: f"player-{i + 1}" for i, u in enumerate(users[:100])},
     )  # fmt: skip
-    await behind.send("subscribe", board=NEXT.id, since={"epoch": boards.CLOSED_EPOCH, "version": version})
+    await behind.send("subscribe", board=NEXT.id, since={"epoch": CLOSED_EPOCH, "version": version})
     assert (await behind.until("diff"))["version"] == diff["version"]
     # Beyond the top, too: ranks, neighbours, and the cache that everybody reads from.
     last = (await server.http.get(f"/boards/{NEXT.id}/users/{users[0]}?neighbours=1")).json()
@@ -339,7 +340,7 @@ async def test_a_closed_week_is_followed_like_any_board(
 async def test_weeks_that_cannot_be_are_refused_clearly(server: RunningServer, make_users: MakeUsers) -> None:
     (a,) = await make_users(1)
     await submit(server, [(a, 1)], NEXT.starts)
-    after = boards.week_at(server.services.clock.now() + timedelta(days=7)).id
+    after = week_at(server.services.clock.now() + timedelta(days=7)).id
     cases = {
         LAST.id: "no scores that old",
         "week_of_0001_01_01": "no scores that old",
@@ -375,7 +376,7 @@ async def test_a_week_without_scores_is_empty_and_not_listed(server: RunningServ
     (a,) = await make_users(1)
     await submit(server, [(a, 1)], LAST.starts)
     shown = await page(server, NEXT.id)
-    assert (shown["entries"], shown["players"], shown["epoch"], shown["stale"]) == ([], 0, boards.CLOSED_EPOCH, False)
+    assert (shown["entries"], shown["players"], shown["epoch"], shown["stale"]) == ([], 0, CLOSED_EPOCH, False)
     client = await server.client()
     await client.subscribe(NEXT.id)
     assert client.follower.boards[NEXT.id].lines == []
@@ -394,7 +395,7 @@ async def test_ten_thousand_equal_scores_are_paged_without_gap_or_repeat(
         await submit(server, [(user, 5) for user in users], moment)
     await amended(server, ledger)
     expected = sorted(users, key=str, reverse=True)
-    for name in (NEXT.id, "all_time", boards.week_at(now).id):
+    for name in (NEXT.id, "all_time", week_at(now).id):
         seen: list[int] = []
         for offset in range(0, 10_000, 1_000):
             shown = await page(server, name, limit=1_000, offset=offset)
@@ -426,7 +427,7 @@ async def test_the_list_of_boards_is_paged(server: RunningServer, make_users: Ma
     assert [board["board"] for board in closed] == [week.id for week in reversed(weeks)]
     assert {board["players"] for board in closed} == {1}, "nobody counts who is not shown"
     assert closed[0]["starts"] == weeks[-1].starts.strftime("%Y-%m-%dT00:00:00.000Z")
-    assert [board["board"] for board in live] == ["all_time", boards.week_at(server.services.clock.now()).id]
+    assert [board["board"] for board in live] == ["all_time", week_at(server.services.clock.now()).id]
 
 
 # The worker ------------------------------------------------------------------------------------------------------
@@ -445,7 +446,7 @@ async def test_a_worker_that_was_down_over_a_monday_is_missed_by_nobody(
             await Recorder(ledger).record([Submission(a, f"a{number}", 10, None, week.starts)])
         async with asking(base_url) as http:
             first = (await http.get(f"/boards/{LAST.id}")).json()
-            assert scores(first) == {a: 10} and first["epoch"] == boards.CLOSED_EPOCH
+            assert scores(first) == {a: 10} and first["epoch"] == CLOSED_EPOCH
             # An amendment waits in the outbox: what is shown is old, but never wrong in itself.
             await Recorder(ledger).record([Submission(b, "b", 20, None, LAST.starts)])
             assert scores((await http.get(f"/boards/{LAST.id}")).json()) == {a: 10}
@@ -469,7 +470,7 @@ async def test_workers_and_first_requests_at_once_make_each_view_once(
     other = Ledger(dsn)
     await other.open()
     try:
-        histories = [History(ledger, store), History(other, store)]
+        histories = [Archive(ledger, store), Archive(other, store)]
         await asyncio.gather(
             *(history.open_all(100) for history in histories),
             *(history.snapshot(week) for week in weeks[::5] for history in histories),
@@ -528,7 +529,7 @@ def _ranked(of: Mapping[int, int]) -> list[tuple[int, int, int]]:
 class Real:
     """All of the file, imported and its closed weeks opened, beside its own count."""
 
-    history: History
+    history: Archive
     closed: list[date]
     weeks: dict[date, list[tuple[int, int, int]]]
     """Monday to (rank, user id, score) in board order."""
@@ -542,7 +543,7 @@ class Real:
 async def real(ledger: Ledger, store: Store, sql: asyncpg.Connection) -> Real:
     if not REAL.exists():
         pytest.skip(f"{REAL.name} is not here")
-    history, now = History(ledger, store), ledger.clock.now()
+    history, now = Archive(ledger, store), ledger.clock.now()
     importer = Importer(ledger, store, history, ledger.clock.now, lambda bad: pytest.fail(str(bad)))
     with REAL.open("rb") as file:
         await importer.run(score_file.rows(file))
@@ -601,7 +602,7 @@ async def _shows(real: Real, board: Board, expected: list[tuple[int, int, int]])
 
 async def _one_round_trip_each(real: Real, store: Store, keys: Any) -> None:
     """Reading a cached week asks the store once, and the database not at all."""
-    reading = Reading(SnapshotReader(store), History(Untouchable(), store), lambda: NOW)  # type: ignore[arg-type]
+    reading = BoardReader(SnapshotReader(store), Archive(Untouchable(), store), lambda: NOW)  # type: ignore[arg-type]
     some = real.closed[::50]
     async with keys.monitor() as monitor:
         for week in some[::2]:

@@ -12,10 +12,11 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 
-from realtime import standings, wire
-from realtime.boards import ALL_TIME, TOP
-from realtime.frames import Frame
-from realtime.standings import Snapshot
+from realtime.boards import standings
+from realtime.boards.board import ALL_TIME, TOP
+from realtime.boards.standings import Snapshot
+from realtime.wire import messages
+from realtime.wire.frames import Frame
 from tests.benchmarks.harness import Table
 
 TICKS = Path(__file__).parents[3] / "shared" / "data" / "ticks.py"
@@ -54,8 +55,8 @@ def run() -> list[Table]:
         return []
     for changes in CHANGES:
         snapshots = _snapshots(changes)
-        diffs = [_size(wire.diff(standings.diff(a, b))) for a, b in pairwise(snapshots)]
-        full = [_size(wire.snapshot(snapshot)) for snapshot in snapshots[1:]]
+        diffs = [_size(messages.diff(standings.diff(a, b))) for a, b in pairwise(snapshots)]
+        full = [_size(messages.snapshot(snapshot)) for snapshot in snapshots[1:]]
         mean = [sum(column) / len(column) for column in (*zip(*diffs, strict=True), *zip(*full, strict=True))]
         table.add(changes, mean[0], mean[1], BARS[changes], mean[2], mean[3])
     return [table]

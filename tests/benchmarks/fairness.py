@@ -20,9 +20,10 @@ from pathlib import Path
 
 import uvloop
 
-from realtime.cli import main as run_realtime
-from realtime.states import NOTHING_WRITTEN
-from realtime.streams import Stream, Subscriber, Subscription
+from realtime.broadcast.frame_cache import NOTHING_WRITTEN
+from realtime.broadcast.streams import Stream
+from realtime.broadcast.subscribers import Subscriber, Subscription
+from realtime.cli.main import main as run_realtime
 from tests.benchmarks.harness import Table
 from tests.benchmarks.served import Served, audience, authenticated, built_floor, submitted
 

@@ -24,8 +24,8 @@ from typing import Any
 
 import uvicorn
 
-from realtime.connection import Connection
-from realtime.frames import Frame
+from realtime.wire.connection import Connection
+from realtime.wire.frames import Frame
 
 PAYLOAD = (
     b'{"type":"diff","board":"all_time","epoch":"0123abcd-1","from":12,"version":15,'

@@ -19,9 +19,10 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from realtime import standings, wire
-from realtime.boards import ALL_TIME, TOP
-from realtime.standings import Snapshot
+from realtime.boards import standings
+from realtime.boards.board import ALL_TIME, TOP
+from realtime.boards.standings import Snapshot
+from realtime.wire import messages
 from tests.benchmarks.harness import cpu_seconds
 from tests.benchmarks.served import HZ, Audience, audience, ended, pinned
 
@@ -221,4 +222,4 @@ def _boards() -> Iterator[bytes]:
     for version in range(1, sys.maxsize):
         scores[1_000 - version % 50] += 1
         top = dict(list(standings.in_order(scores.items()).items())[:TOP])
-        yield wire.snapshot(Snapshot(ALL_TIME.id, "d50b7c10-1", version, top, names))
+        yield messages.snapshot(Snapshot(ALL_TIME.id, "d50b7c10-1", version, top, names))

@@ -17,10 +17,10 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 
-from realtime import migrations
-from realtime.embedded_postgres import start_postgres
-from realtime.postgres import Ledger
-from realtime.submissions import Submission
+from realtime.boards.submissions import Submission
+from realtime.dev.postgres import start_postgres
+from realtime.ledger import migrations
+from realtime.ledger.ledger import Ledger
 from tests.benchmarks.harness import Table, median
 
 HOT = 10_000

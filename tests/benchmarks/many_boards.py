@@ -24,16 +24,17 @@ import uvicorn
 import uvloop
 from redis import Redis
 
-from realtime import boards
-from realtime.boards import Board
-from realtime.broadcaster import Broadcaster
-from realtime.connection import Connection
-from realtime.dragonfly import Store
-from realtime.embedded_store import start_store
-from realtime.frames import Frame
-from realtime.snapshots import SnapshotReader
-from realtime.store_link import run_of
-from realtime.streams import Subscriber
+from realtime.boards.board import Board
+from realtime.broadcast.broadcaster import Broadcaster
+from realtime.broadcast.subscribers import Subscriber
+from realtime.dev.store import start_store
+from realtime.store import keys
+from realtime.store.fitness import run_of
+from realtime.store.keys import channel, scores_key, version_key
+from realtime.store.snapshots import SnapshotReader
+from realtime.store.store import Store
+from realtime.wire.connection import Connection
+from realtime.wire.frames import Frame
 from tests.benchmarks.harness import Table, median
 from tests.benchmarks.served import audience, built_floor, ended, pinned
 
@@ -94,7 +95,7 @@ async def serve(url: str) -> None:
     server.lifespan = config.lifespan_class(config)
     await server.startup()
     async with asyncio.TaskGroup() as tasks:
-        work = (broadcaster.listen, broadcaster.poll, broadcaster.read, broadcaster.deliver)
+        work = (broadcaster.changes.listen, broadcaster.changes.poll, broadcaster.read, broadcaster.delivery.run)
         running = [tasks.create_task(task()) for task in work]
         for board in WEEKS:  # each is read once before anybody comes, so that who comes finds it
             await broadcaster.subscribe(keeper, board.id, None)
@@ -106,7 +107,7 @@ async def serve(url: str) -> None:
             if there == BOARDS * EACH and keeper.subscriptions:
                 broadcaster.remove(keeper)
                 now = BEFORE
-            print(time.process_time(), broadcaster.deliveries, there, flush=True)
+            print(time.process_time(), broadcaster.delivery.deliveries, there, flush=True)
         for task in running:
             task.cancel()
     await server.shutdown()
@@ -118,12 +119,12 @@ async def serve(url: str) -> None:
 def _fill(store: Redis) -> None:
     run = run_of(store.info())
     pipe = store.pipeline(transaction=False)
-    pipe.mset({boards.RUN_KEY: run, boards.EPOCH_KEY: f"{run[:8]}-1", boards.USERS_VERSION_KEY: 1})
+    pipe.mset({keys.RUN_KEY: run, keys.EPOCH_KEY: f"{run[:8]}-1", keys.USERS_VERSION_KEY: 1})
     for place, board in enumerate(WEEKS):
         users = _users(place)
-        pipe.zadd(board.scores_key, {str(user): 1_000 + user for user in users})
+        pipe.zadd(scores_key(board), {str(user): 1_000 + user for user in users})
         for user in users:
-            pipe.hset(boards.user_key(user), mapping={"user_id": user, "username": f"player {user}", "version": 1})
+            pipe.hset(keys.user_key(user), mapping={"user_id": user, "username": f"player {user}", "version": 1})
     pipe.execute()
 
 
@@ -135,9 +136,9 @@ def _change(store: Redis, tick: int) -> None:
     """One row of every board, each announced for itself."""
     pipe = store.pipeline(transaction=False)
     for place, board in enumerate(WEEKS):
-        pipe.incr(board.version_key)
-        pipe.zincrby(board.scores_key, 1, str(_users(place)[tick % ROWS]))
-        pipe.publish(board.channel, b"{}")
+        pipe.incr(version_key(board))
+        pipe.zincrby(scores_key(board), 1, str(_users(place)[tick % ROWS]))
+        pipe.publish(channel(board), b"{}")
     pipe.execute()
 
 

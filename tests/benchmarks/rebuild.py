@@ -20,9 +20,9 @@ from urllib.parse import urlsplit
 import asyncpg
 import redis
 
-from realtime import migrations
-from realtime.embedded_postgres import start_postgres
-from realtime.embedded_store import start_store
+from realtime.dev.postgres import start_postgres
+from realtime.dev.store import start_store
+from realtime.ledger import migrations
 from tests.benchmarks.harness import Table, median
 
 USERS = int(os.environ.get("BENCH_REBUILD_USERS", "1000000"))

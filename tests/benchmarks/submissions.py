@@ -18,8 +18,8 @@ import asyncpg
 import orjson
 import uvloop
 
-from realtime.postgres import Ledger
-from realtime.submissions import Submission
+from realtime.boards.submissions import Submission
+from realtime.ledger.ledger import Ledger
 from tests.benchmarks.harness import Server, Table, median, server
 
 USERS = 1_000

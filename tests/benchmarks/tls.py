@@ -19,7 +19,7 @@ import uvloop
 from tests.benchmarks.fanout_floor import serve
 from tests.benchmarks.harness import Table, median
 from tests.benchmarks.served import HZ, ended, pinned
-from tests.certificates import certified
+from tests.support.certificates import certified
 
 CLIENTS = 500
 SECONDS = 2.0

@@ -22,7 +22,7 @@ import orjson
 import uvloop
 from redis import Redis
 
-from realtime.frames import PING, PONG
+from realtime.wire.frames import PING, PONG
 from tests.benchmarks.harness import Server, Table, cpu_seconds, median, server
 
 PLAYERS = 1_000_000

@@ -15,8 +15,9 @@ import asyncpg
 import redis.asyncio
 import redis.exceptions
 
-from realtime.boards import ALL_TIME, Board
-from realtime.store_link import run_of
+from realtime.boards.board import ALL_TIME, Board
+from realtime.store.fitness import run_of
+from realtime.store.keys import scores_key
 from tests.chaos.crowd import Tally
 
 _AWAY = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, redis.exceptions.RedisError, TimeoutError)
@@ -134,7 +135,7 @@ async def _difference(url: str, keys: redis.asyncio.Redis) -> str:
         await connection.close()
     for board in {ALL_TIME, *(Board(row[2]) for row in weeks)}:
         ledger = {str(row[0]): float(row[1]) for row in (*totals, *weeks) if row[2] == board.week}
-        store = dict(await keys.zrange(board.scores_key, 0, -1, withscores=True))
+        store = dict(await keys.zrange(scores_key(board), 0, -1, withscores=True))
         if ledger != store:
             return f"{board.id}: {len(ledger.items() ^ store.items())} rows differ"
     async with keys.pipeline(transaction=False) as pipe:

@@ -21,7 +21,7 @@ import httpx
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 
-from tests.following import Follower
+from tests.support.following import Follower
 
 IN_FLIGHT = 20
 REPLY_PATIENCE = 15.0

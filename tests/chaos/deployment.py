@@ -26,10 +26,10 @@ import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import ConstantBackoff
 
-from realtime import migrations
-from realtime.embedded_postgres import start_postgres
-from realtime.embedded_process import Running
-from realtime.embedded_store import start_store
+from realtime.dev.postgres import start_postgres
+from realtime.dev.process import Running
+from realtime.dev.store import start_store
+from realtime.ledger import migrations
 
 SECRET = "chaos-" + "0123456789abcdef" * 4
 PATIENCE = 30.0

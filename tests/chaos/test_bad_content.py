@@ -19,11 +19,12 @@ import asyncpg
 import pytest
 import redis.asyncio
 
-from realtime.boards import ALL_TIME
+from realtime.boards.board import ALL_TIME
+from realtime.store.keys import scores_key, version_key, versions_key
 from tests.acceptance.commands import environment
 from tests.chaos.accounts import difference
-from tests.clients import Client
 from tests.conftest import SECRET, MakeUsers, PrivateStore, RunningServer, running_server
+from tests.support.clients import Client
 
 PATIENCE = 20.0
 """Seconds that getting over it may take on a machine under load."""
@@ -115,7 +116,7 @@ async def opened(dsn: str, private_store: PrivateStore, users: Sequence[int]) ->
 
 # Foreign content -------------------------------------------------------------------------------------------------
 
-SCORES, VERSION, VERSIONS = ALL_TIME.scores_key, ALL_TIME.version_key, ALL_TIME.versions_key
+SCORES, VERSION, VERSIONS = scores_key(ALL_TIME), version_key(ALL_TIME), versions_key(ALL_TIME)
 
 OTHER_TYPES = {
     "a board's scores": [("SET", SCORES, "x")],

@@ -12,8 +12,8 @@ import asyncpg
 import pytest
 from redis.asyncio import Redis
 
-from realtime import migrations
-from realtime.embedded_postgres import start_postgres
+from realtime.dev.postgres import start_postgres
+from realtime.ledger import migrations
 from tests.chaos.accounts import difference
 from tests.conftest import running_server
 

@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from realtime import pulse
 from realtime.errors import LedgerUnavailable
-from realtime.postgres import Ledger
+from realtime.ledger import health
+from realtime.ledger.ledger import Ledger
 from tests.chaos.proxy import Proxy
 
 
@@ -18,7 +18,7 @@ async def test_who_waits_is_cut_off_and_who_comes_is_refused(dsn: str, monkeypat
         await ledger.open()
         await ledger.pulse.beat()
         assert ledger.pulse.away is None
-        monkeypatch.setattr(pulse, "PATIENCE", 0.2)
+        monkeypatch.setattr(health, "PATIENCE", 0.2)
         wire.stall()
         asking = [
             asyncio.ensure_future(ledger.fetch("moment")) for _ in range(4)

@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from realtime import supervision
 from realtime.errors import LedgerUnavailable, StoreUnavailable
-from realtime.supervision import Supervisor
+from realtime.server import supervisor as supervision
+from realtime.server.supervisor import Supervisor
 from tests.acceptance.commands import environment
 from tests.conftest import SECRET
 

@@ -42,7 +42,7 @@ def test_whoever_handles_a_store_that_is_away_handles_one_that_is_other() -> Non
 def _codes_raised() -> dict[str, list[str]]:
     """Code -> where it is written down, from every RealtimeError(...) and Rejected(...) in the package."""
     found: dict[str, list[str]] = {}
-    for path in PACKAGE.glob("*.py"):
+    for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
                 continue

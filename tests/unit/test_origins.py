@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realtime.origins import normalised
-from realtime.security import Origins
+from realtime.origins import Origins, normalised
 
 
 @pytest.mark.parametrize(

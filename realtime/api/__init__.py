@@ -1,0 +1,1 @@
+"""What clients may ask: HTTP routes, the socket session, the documents."""

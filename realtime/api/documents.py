@@ -1,0 +1,26 @@
+"""Documents: the routes of `/openapi.json` and `/asyncapi.json`.
+
+Owns nothing but the bytes, which it makes once.
+"""
+
+from __future__ import annotations
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from realtime.api.asyncapi import asyncapi
+from realtime.api.openapi import openapi
+
+
+def routes() -> list[BaseRoute]:
+    """Where the documents are, made once."""
+    return [_route("/openapi.json", orjson.dumps(openapi())), _route("/asyncapi.json", orjson.dumps(asyncapi()))]
+
+
+def _route(path: str, document: bytes) -> Route:
+    async def show(request: Request) -> Response:
+        return Response(document, media_type="application/json", headers={"access-control-allow-origin": "*"})
+
+    return Route(path, show, methods=["GET"])

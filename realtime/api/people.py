@@ -1,0 +1,142 @@
+"""Routes of people: registering, signing in, oneself, bans, a user's log.
+
+Owns what they look like over HTTP, and how often one may try. Must never hold state or reach a store by itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from realtime.api.requests import PAGE_LIMIT, bytes_of, json_of, number_in_query, object_of, user_in_path
+from realtime.api.responses import json_response
+from realtime.api.services import Services
+from realtime.people.accounts import Entry
+from realtime.people.authentication import client_address
+from realtime.people.permissions import unknown
+from realtime.people.rate_limits import Limit, account_key
+from realtime.settings import Settings
+from realtime.validation import ID_MAX
+from realtime.wire import messages
+
+
+@dataclass(frozen=True, slots=True)
+class AccountLimits:
+    """How often one may register and sign in; see the settings of the same names."""
+
+    registrations: Limit
+    logins: Limit
+    logins_of_account: Limit
+
+    @classmethod
+    def of(cls, settings: Settings) -> AccountLimits:
+        return cls(
+            Limit("registrations", settings.registrations_per_address, 3_600),
+            Limit("logins", settings.logins_per_address, 60),
+            Limit("logins_of_one_account", settings.logins_per_account, 60),
+        )
+
+
+def entry_fields(user_id: int, entry: Entry) -> dict[str, Any]:
+    """A row of a log as it is shown: whoever hands it in again, here or in a file, changes nothing."""
+    return {
+        "id": entry.id,
+        "user_id": user_id,
+        "submission_id": entry.submission_id,
+        "score_added": entry.score_added,
+        "reason": entry.reason or None,
+        "created_at": messages.exact_moment(entry.created_at),
+    }
+
+
+class PeopleRoutes:
+    """See the module."""
+
+    def __init__(self, services: Services) -> None:
+        self._s = services
+        self._limits = AccountLimits.of(services.settings)
+
+    def routes(self) -> list[BaseRoute]:
+        """Where they are."""
+        return [
+            Route("/users", self.register, methods=["POST"]),
+            Route("/sessions", self.sign_in, methods=["POST"]),
+            Route("/users/me", self.me, methods=["GET", "PATCH", "DELETE"]),
+            Route("/users/{user_id}/ban", self.ban, methods=["POST", "DELETE"]),
+            Route("/users/{user_id}/transactions", self.transactions, methods=["GET"]),
+        ]
+
+    async def register(self, request: Request) -> Response:
+        """A new user, where registration is open or an admin asks."""
+        identity = self._s.access.identity(request)
+        self._s.access.rights.register(identity)
+        body = object_of(await json_of(request, self._s.settings.max_message_bytes))
+        if identity is None or not identity.may("admin"):
+            await self._s.throttle.check(self._limits.registrations, client_address(request))
+        user_id = await self._s.accounts.register(body.get("email"), body.get("password"), body.get("username"))
+        return json_response({"user_id": user_id, "username": body["username"]}, 201)
+
+    async def sign_in(self, request: Request) -> Response:
+        """A token for one's own scores."""
+        body = object_of(await json_of(request, self._s.settings.max_message_bytes))
+        await self._s.throttle.check(self._limits.logins, client_address(request))
+        await self._s.throttle.check(self._limits.logins_of_account, account_key(body.get("email")))
+        user_id = await self._s.accounts.sign_in(body.get("email"), body.get("password"))
+        return json_response(self._token(user_id))
+
+    def _token(self, user_id: int) -> dict[str, Any]:
+        lifetime = timedelta(seconds=self._s.settings.token_lifetime_s)
+        scopes = ["submit", "read"] if self._s.access.rights.private else ["submit"]
+        generation = self._s.access.revocations.generation
+        token, expires_at = self._s.tokens.mint(
+            user_id, scopes, self._s.clock.now(), lifetime, generation=generation
+        )
+        return {"token": token, "expires_at": messages.moment(expires_at), "user_id": user_id}
+
+    async def me(self, request: Request) -> Response:
+        """Oneself: look, rename, leave for good."""
+        user_id = self._s.access.rights.own_user(self._s.access.identity(request))
+        if request.method == "PATCH":
+            body = object_of(await json_of(request, self._s.settings.max_message_bytes))
+            await self._s.accounts.rename(user_id, body.get("username"))
+        if request.method == "DELETE":
+            await self._s.accounts.delete(user_id, actor=f"user:{user_id}")
+            return Response(status_code=204)
+        person = await self._s.accounts.person(user_id)
+        return json_response(
+            {
+                "user_id": person.user_id,
+                "email": person.email,
+                "username": person.username,
+                "created_at": messages.moment(person.created_at),
+                "banned": person.banned,
+            }
+        )
+
+    async def ban(self, request: Request) -> Response:
+        """Hides a player from every board, or shows them again."""
+        identity = self._s.access.rights.administer(self._s.access.identity(request))
+        user_id = user_in_path(request)
+        raw = await bytes_of(request, self._s.settings.max_message_bytes)
+        reason = object_of(messages.loads(raw)).get("reason") if raw else None
+        act = self._s.accounts.ban if request.method == "POST" else self._s.accounts.unban
+        await act(user_id, actor=identity.actor, reason=reason)
+        return json_response({"user_id": user_id, "banned": request.method == "POST"})
+
+    async def transactions(self, request: Request) -> Response:
+        """A user's log, newest first; `before` pages on."""
+        identity = self._s.access.identity(request)
+        if identity is None:
+            raise unknown()
+        user_id = user_in_path(request)
+        self._s.access.rights.see_log(identity, user_id)
+        limit = number_in_query(request, "limit", 100, 1, PAGE_LIMIT)
+        before = number_in_query(request, "before", ID_MAX, 1, ID_MAX)
+        entries = await self._s.accounts.entries(user_id, before, limit)
+        rows = [entry_fields(user_id, entry) for entry in entries]
+        return json_response({"user_id": user_id, "transactions": rows})

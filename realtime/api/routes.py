@@ -1,0 +1,59 @@
+"""Endpoints: all routes but the pages and the socket's, and what becomes of an exception that leaves one.
+
+Every route reads, asks a service, writes: the modules `*_routes` own one noun each. Must never hold state or reach a
+store by itself.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute
+from starlette.types import Scope
+
+from realtime.api import sockets
+from realtime.api.boards import BoardRoutes
+from realtime.api.health import HealthRoutes
+from realtime.api.people import PeopleRoutes
+from realtime.api.responses import error_response
+from realtime.api.scores import ScoreRoutes
+from realtime.api.services import Services
+from realtime.errors import LedgerUnavailable, RealtimeError, StoreUnavailable
+
+log = logging.getLogger(__name__)
+
+
+def routes(services: Services) -> list[BaseRoute]:
+    """Everything over HTTP but the pages and documents."""
+    kinds = (BoardRoutes, ScoreRoutes, PeopleRoutes, HealthRoutes)
+    return [*sockets.routes(), *(route for kind in kinds for route in kind(services).routes())]
+
+
+async def on_error(request: Request, error: Exception) -> Response:
+    """Any exception that leaves a route, in that shape."""
+    if isinstance(error, RealtimeError):
+        services: Services = request.app.state.services
+        services.refused(error.code)
+        return error_response(error)
+    if isinstance(error, (LedgerUnavailable, StoreUnavailable)):
+        return error_response(RealtimeError("unavailable", "This cannot be done now.", retry_after_ms=1_000))
+    if isinstance(error, HTTPException):
+        code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "bad_message")
+        response = error_response(RealtimeError(code, str(error.detail)))
+        response.status_code = error.status_code
+        response.headers.update(error.headers or {})
+        return response
+    log.exception("a request failed", exc_info=error, extra={"action": "request"})
+    response = error_response(RealtimeError("unavailable", "Something went wrong here.", retry_after_ms=1_000))
+    response.status_code = 500
+    return response
+
+
+def refusal(scope: Scope, error: RealtimeError) -> Response:
+    """The answer to a request that never reaches a route."""
+    services: Services = scope["app"].state.services
+    services.refused(error.code)
+    return error_response(error)

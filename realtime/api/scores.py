@@ -1,0 +1,81 @@
+"""Route of scores: one submission, or a list.
+
+Owns the order of outcomes in an answer. Must never hold state or reach a store by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import Any, Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from realtime.api.requests import json_of, object_of
+from realtime.api.responses import json_response, rejection_response
+from realtime.api.services import Services
+from realtime.boards.submissions import Outcome, Rejected, parse_submission, submission_id_of
+from realtime.errors import RealtimeError
+from realtime.people.identity import Identity
+from realtime.people.permissions import unknown
+from realtime.wire import messages
+
+LIST_LIMIT: Final = 1_000
+
+
+class ScoreRoutes:
+    """See the module."""
+
+    def __init__(self, services: Services) -> None:
+        self._s = services
+
+    def routes(self) -> list[BaseRoute]:
+        """Where they are."""
+        return [Route("/scores", self.submit, methods=["POST"])]
+
+    async def submit(self, request: Request) -> Response:
+        """One submission, or up to 1,000 of them."""
+        identity = self._s.access.identity(request)
+        if identity is None:
+            raise unknown()
+        body = await json_of(request, self._s.settings.max_body_bytes)
+        if type(body) is dict:
+            (outcome,) = await self._record([body], identity)
+            if isinstance(outcome, Rejected):
+                return rejection_response(outcome)
+            return json_response(messages.outcome_fields(outcome, self._s.intake.live))
+        if type(body) is not list or not 1 <= len(body) <= LIST_LIMIT:
+            raise RealtimeError("bad_message", f"Send one submission, or a list of 1 to {LIST_LIMIT}.")
+        outcomes = await self._record(body, identity)
+        live = self._s.intake.live
+        return json_response({"results": [messages.outcome_fields(outcome, live) for outcome in outcomes]})
+
+    async def _record(self, rows: list[Any], identity: Identity) -> list[Outcome]:
+        """The outcome of each row, in order; a bad one is answered alone."""
+        results: list[Outcome | None] = [None] * len(rows)
+        left = len(rows)
+        done = asyncio.get_running_loop().create_future()
+
+        def answer(place: int, outcome: Outcome) -> None:
+            nonlocal left
+            results[place] = outcome
+            if isinstance(outcome, Rejected):
+                self._s.refused(outcome.code)
+            left -= 1
+            if left == 0 and not done.done():
+                done.set_result(None)
+
+        for place, row in enumerate(rows):
+            try:
+                fields = object_of(row, "A row of the list")
+                submission = parse_submission(fields, identity.user_id)
+                self._s.access.rights.submit(identity, submission)
+            except RealtimeError as error:
+                known = submission_id_of(row) if type(row) is dict else None
+                answer(place, Rejected.of(known, error))
+                continue
+            self._s.admission.submit(identity, submission, partial(answer, place))
+        await done
+        return [outcome for outcome in results if outcome is not None]

@@ -1,0 +1,307 @@
+"""Session: one socket's conversation.
+
+Owns what one client may do and has asked for. Must never await in `receive`: what takes time is a task of the session,
+bounded in number, cancelled with it. Assumes `connection` hands over whole, valid text messages one by one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, Protocol
+
+from realtime.boards.board import Board, resolve
+from realtime.boards.submissions import Accepted, Outcome, Rejected, Submission, parse_submission, submission_id_of
+from realtime.broadcast.subscribers import Subscriber
+from realtime.errors import LedgerUnavailable, RealtimeError
+from realtime.people.credentials import Credentials, Holders
+from realtime.people.identity import Identity
+from realtime.people.limits import Bucket
+from realtime.people.permissions import Permissions, unknown
+from realtime.wire import close_codes, messages
+from realtime.wire.frames import Answer, Burst, Frame
+
+log = logging.getLogger(__name__)
+
+FLOODS: Final = 200
+"""Messages beyond the rate, in a row, after which a client is closed."""
+
+MESSAGE_BYTES: Final = 4096
+"""A longer message counts as several, towards the rate and the floods: what it costs grows with it."""
+
+TASKS: Final = 64
+"""Subscriptions and the like that one client may have under way."""
+
+
+_UNAVAILABLE: Final = RealtimeError("unavailable", "This cannot be done now. Try again.", retry_after_ms=1_000)
+
+
+class Clock(Protocol):
+    """What time it is, as the ledger says."""
+
+    def now(self) -> datetime: ...
+    def timestamp(self) -> float: ...
+
+
+class Boards(Protocol):
+    """What a session needs of the broadcaster."""
+
+    def subscribe_now(self, subscriber: Subscriber, alias: str, since: messages.Since | None) -> bool: ...
+    async def subscribe(self, subscriber: Subscriber, alias: str, since: messages.Since | None) -> None: ...
+    def unsubscribe(self, subscriber: Subscriber, alias: str) -> Board | None: ...
+    def remove(self, subscriber: Subscriber) -> None: ...
+
+
+class Watches(Protocol):
+    """What a session needs of ranks."""
+
+    def watch(self, subscriber: Subscriber, alias: str, user_id: int) -> None: ...
+    def unwatch(self, subscriber: Subscriber, alias: str, user_id: int) -> Board | None: ...
+    def watched_by(self, subscriber: Subscriber) -> list[tuple[str, int]]: ...
+    def remove(self, subscriber: Subscriber) -> None: ...
+
+
+class Scores(Protocol):
+    """Where a session's submissions go."""
+
+    @property
+    def live(self) -> bool: ...
+    def submit(self, identity: Identity, submission: Submission, reply: Callable[[Outcome], None]) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one connection may ask for; see the settings of the same names."""
+
+    max_subscriptions: int
+    message_rate: float
+
+
+class Session:
+    """See the module. `refused` is told the code of everything that was refused."""
+
+    def __init__(
+        self,
+        subscriber: Subscriber,
+        boards: Boards,
+        watches: Watches,
+        scores: Scores,
+        verify: Callable[[str], Identity],
+        clock: Clock,
+        *,
+        identity: Identity | None,
+        rights: Permissions,
+        holders: Holders,
+        limits: Limits,
+        refused: Callable[[str], None],
+    ) -> None:
+        self._subscriber = subscriber
+        self._boards = boards
+        self._watches = watches
+        self._scores = scores
+        self._verify = verify
+        self._clock = clock
+        self._rights = rights
+        self._limits = limits
+        self._refused = refused
+        self._bucket = Bucket(limits.message_rate, asyncio.get_running_loop().time())
+        self._floods = 0  # messages beyond the rate, in a row
+        # Subscriptions whose first state has not come yet, with the names they were asked for by.
+        self._tasks: dict[asyncio.Task[None], str] = {}
+        self._answers: list[bytes] = []  # to submissions; written together at the end of the loop's turn
+        self._credentials = Credentials(clock, holders, self._lapsed)
+        if identity is not None:
+            self._credentials.take(identity)
+
+    # Coming and going ----------------------------------------------------------------------------------------
+
+    def greeting(self) -> Frame:
+        """The first words."""
+        words = [messages.hello(self._clock.now())]
+        identity = self._credentials.identity
+        if identity is not None:
+            words.append(messages.authenticated(identity.user_id, identity.expires_at))
+        return Burst(words)
+
+    def closed(self) -> None:
+        """The connection is gone."""
+        self._subscriber.gone()
+        self._credentials.close()
+        self._boards.remove(self._subscriber)
+        self._watches.remove(self._subscriber)
+        for task in self._tasks:
+            task.cancel()
+        del self._credentials  # they hold on to this, as this to them: together they would wait for the collector
+
+    def _write(self, payload: bytes) -> None:
+        self._subscriber.write(Answer(payload))
+
+    # Messages ------------------------------------------------------------------------------------------------
+
+    def receive(self, raw: bytes) -> None:
+        """Takes one message. What is wrong with it is answered; nothing is raised."""
+        message: messages.Message | None = None
+        try:
+            excess = self._excess(1 + len(raw) // MESSAGE_BYTES)
+            message = messages.parse(raw)  # also beyond the rate: the answer says which submission or board it is about
+            if type(message) is messages.Submit:
+                self._submit(message.fields, excess)
+            elif excess is not None:
+                raise excess
+            else:
+                self._dispatch(message)
+        except RealtimeError as error:
+            self._refuse(error, getattr(message, "board", error.board))
+
+    def violated(self, code: int, reason: str) -> None:
+        """The client broke the protocol, and is closed with that code after this."""
+        if code == close_codes.CloseCode.TOO_LARGE:
+            self._refuse(RealtimeError("too_large", f"The message is too large: {reason}. Send less at a time."), None)
+
+    def _excess(self, count: int) -> RealtimeError | None:
+        """Counts a message (no game server's, which speaks for many); what to say where it is beyond the rate."""
+        if self._credentials.trusted or self._bucket.take(asyncio.get_running_loop().time(), count):
+            self._floods = 0
+            return None
+        self._floods += count
+        if self._floods > FLOODS:
+            self._subscriber.connection.close(close_codes.CloseCode.LIMITS, "too many messages")
+        hint = self._bucket.retry_after_ms(self._floods)
+        return RealtimeError(
+            "too_many", f"At most {self._limits.message_rate:g} messages a second.", retry_after_ms=hint
+        )
+
+    def _refuse(self, error: RealtimeError, board: str | None) -> None:
+        self._refused(error.code)
+        self._write(messages.error(error, board))
+
+    def _dispatch(self, message: messages.Message) -> None:
+        match message:
+            case messages.Ping():
+                self._write(messages.pong(self._clock.now()))
+            case messages.Subscribe(board, since):
+                self._subscribe(board, since)
+            case messages.Unsubscribe(board):
+                self._unsubscribe(board)
+            case messages.Watch(board, user_id):
+                self._check_readable(board)
+                self._watches.watch(self._subscriber, board, user_id)
+            case messages.Unwatch(board, user_id):
+                self._unwatch(board, user_id)
+            case messages.Auth(token):
+                self._authenticate(token)
+
+    def _authenticate(self, token: str) -> None:
+        try:
+            identity = self._verify(token)
+        except LedgerUnavailable:
+            raise RealtimeError("unavailable", "Tokens cannot be checked now.", retry_after_ms=1_000) from None
+        self._credentials.take(identity)
+        self._write(messages.authenticated(identity.user_id, identity.expires_at))
+        self._drop_unreadable()
+
+    # Rights --------------------------------------------------------------------------------------------------
+
+    def _lapsed(self, error: RealtimeError) -> None:
+        """The token's time is over: what needed it ends, what everybody may have goes on."""
+        self._refuse(error, None)
+        self._drop_unreadable()
+
+    def _check_readable(self, alias: str) -> None:
+        """Raises RealtimeError where the client may not see that board now."""
+        if self._rights.private:
+            identity, now = self._credentials.required(), self._clock.now()
+            self._rights.read(identity, alias, resolve(alias, now), now)
+
+    def _drop_unreadable(self) -> None:
+        """Ends subscriptions and watches of boards that the client may no longer see."""
+        if not self._rights.private:
+            return
+        for alias in self._aliases():
+            if not self._is_readable(alias):
+                self._unsubscribe(alias)
+        for alias, user_id in self._watches.watched_by(self._subscriber):
+            if not self._is_readable(alias):
+                self._unwatch(alias, user_id)
+
+    def _is_readable(self, alias: str) -> bool:
+        try:
+            self._check_readable(alias)
+        except RealtimeError:
+            return False
+        return True
+
+    def _aliases(self) -> set[str]:
+        """By what names boards are followed, or are about to be."""
+        followed = (subscription.aliases for subscription in self._subscriber.subscriptions)
+        return set(self._tasks.values()).union(*followed)
+
+    def _subscribe(self, board: str, since: messages.Since | None) -> None:
+        names = self._aliases()
+        if len(self._tasks) >= TASKS or (board not in names and len(names) >= self._limits.max_subscriptions):
+            raise RealtimeError("too_many", f"At most {self._limits.max_subscriptions} subscriptions a connection.")
+        self._check_readable(board)
+        if self._boards.subscribe_now(self._subscriber, board, since):
+            return
+        task = asyncio.get_running_loop().create_task(self._begin(board, since))
+        self._tasks[task] = board
+        task.add_done_callback(lambda task: self._tasks.pop(task, None))
+
+    def _unsubscribe(self, alias: str) -> None:
+        """Ends a subscription, also one whose first state has not come yet: messages act in their order."""
+        awaited = [task for task, asked in self._tasks.items() if asked == alias]
+        for task in awaited:
+            task.cancel()
+            del self._tasks[task]
+        board = self._boards.unsubscribe(self._subscriber, alias)
+        if board is None and not awaited:
+            raise RealtimeError("unknown_board", "There is no subscription of that board.")
+        self._write(messages.unsubscribed(board or resolve(alias, self._clock.now()), alias))
+
+    def _unwatch(self, alias: str, user_id: int) -> None:
+        board = self._watches.unwatch(self._subscriber, alias, user_id)
+        if board is None:
+            raise RealtimeError("unknown_user", "This user is not watched on that board.")
+        self._write(messages.unwatched(board, user_id))
+
+    async def _begin(self, board: str, since: messages.Since | None) -> None:
+        try:
+            await self._boards.subscribe(self._subscriber, board, since)
+        except RealtimeError as error:
+            self._refuse(error, board)
+        except LedgerUnavailable:
+            self._refuse(_UNAVAILABLE, board)
+        except Exception:
+            log.exception("a message could not be answered", extra={"action": "session"})
+            self._refuse(_UNAVAILABLE, board)
+
+    # Submissions ---------------------------------------------------------------------------------------------
+
+    def _submit(self, fields: Mapping[str, Any], excess: RealtimeError | None) -> None:
+        try:
+            if excess is not None:
+                raise excess
+            identity = self._credentials.required()
+            if identity is None:
+                raise unknown()
+            submission = parse_submission(fields, identity.user_id)
+            self._rights.submit(identity, submission)
+        except RealtimeError as error:
+            self._refused(error.code)
+            self._write(messages.rejected(submission_id_of(fields), error))
+            return
+        self._scores.submit(identity, submission, self._reply)
+
+    def _reply(self, outcome: Outcome) -> None:
+        if type(outcome) is Rejected:
+            self._refused(outcome.code)
+        if not self._answers:
+            asyncio.get_running_loop().call_soon(self._flush_answers)
+        self._answers.append(messages.outcome(outcome, self._scores.live or type(outcome) is not Accepted))
+
+    def _flush_answers(self) -> None:
+        answers, self._answers = self._answers, []
+        self._subscriber.write(Burst(answers))

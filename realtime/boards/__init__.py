@@ -1,0 +1,1 @@
+"""What a leaderboard is: pure values and laws. No loop, no clock, no I/O."""

@@ -1,0 +1,1 @@
+"""The way out of a change: announcement, reading, diff, frame, delivery; ranks; pages of boards."""

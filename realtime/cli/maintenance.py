@@ -1,0 +1,154 @@
+"""The commands that look after the stores: migrate, rebuild, check.
+
+Owns their output and exit codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Final
+
+import typer
+
+from realtime.boards.board import live_boards
+from realtime.cli import progress
+from realtime.cli.application import DEFAULT_DATA_DIR, DataDir, Say, cli, resolve, run, say
+from realtime.errors import ForeignContent, StartupError, StoreUnavailable
+from realtime.ledger import ledger as postgres
+from realtime.ledger import migrations
+from realtime.ledger.archive import Archive
+from realtime.repair import drift
+from realtime.repair.comparison import Comparison
+from realtime.repair.generation import Generations
+from realtime.server.backends import open_backends
+from realtime.settings import STORES, Settings
+
+
+@cli.command()
+def migrate(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
+    """Bring the database's schema up to date; safe to run again, and while others do."""
+    settings = resolve(data_dir, "DATABASE_URL")
+    run(migrations.migrate(settings.database_url.reveal()))
+    say("The schema is up to date.")
+
+
+@cli.command()
+def restored(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
+    """Say that the database was restored from a backup: ends all tokens, and lets nothing be given out twice."""
+    settings = resolve(data_dir)
+    if not settings.database_url:
+        raise StartupError("Set DATABASE_URL, or name a development instance with --data-dir.")
+
+    async def work() -> None:
+        ledger = postgres.Ledger(settings.database_url.reveal(), connections=2)
+        try:
+            await ledger.open()
+            await Generations.restored(ledger)
+        finally:
+            await ledger.aclose()
+
+    run(work())
+    say("Tokens made before now are at an end, ids and versions have moved on, and the store will be made anew.")
+
+
+@cli.command()
+def rebuild(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
+    """Make the store's content anew from the ledger, while everything goes on."""
+    from realtime.cli.progress import counting
+
+    settings = resolve(data_dir, *STORES)
+
+    async def work() -> bool:
+        async with open_backends(settings) as stores:
+            with counting("rows") as show:
+                return await stores.rebuilder.rebuild(force=True, progress=show)
+
+    if not run(work()):
+        say("Another process is rebuilding already.")
+        raise typer.Exit(1)
+    say("The store's content is complete.")
+
+
+@cli.command()
+def check(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
+    """Compare the two stores, user by user; exit code 1 where they differ."""
+    if not run(compare(resolve(data_dir, *STORES), say)):
+        raise typer.Exit(1)
+
+
+HEALED: Final = "a server or worker that runs makes it anew, or `realtime rebuild`"
+"""Who helps a store whose content cannot be compared."""
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+async def compare(settings: Settings, say: Say) -> bool:
+    """Compares every board and prints what differs; whether nothing does.
+
+    Raises StoreUnavailable where the store cannot be read, or is being filled; LedgerUnavailable.
+    """
+    async with open_backends(settings) as stores:
+        now = stores.ledger.clock.now
+        if not (await stores.store.adopt()).is_complete:
+            raise StoreUnavailable(f"its content is not complete; {HEALED}")
+        inspection = Comparison(stores.ledger, stores.store, now)
+        with progress.counting("users") as show:
+            try:
+                reports = [await drift.check(inspection, board, show) for board in live_boards(now())]
+                of_weeks = await _check_weeks(stores.history, show)
+            except ForeignContent:
+                raise StoreUnavailable(f"something else wrote under the leaderboard's keys; {HEALED}") from None
+    differing = sum(report.differing for report in reports)
+    for report in reports:
+        waiting = f", {report.waiting} on their way" if report.waiting else ""
+        found = _counted(report.differing, "difference")
+        say(f"{report.board.id}: {report.compared} users compared, {found}{waiting}.")
+    for line in of_weeks.lines():
+        say(line)
+    for finding in [finding for report in reports for finding in report.shown][: drift.SHOWN]:
+        say(f"  {finding}.")
+    if differing or of_weeks.wrong:
+        say("A worker repairs this, or `realtime rebuild`.")
+    if of_weeks.log:
+        say("Scores were changed behind the server's back: nothing repairs that.")
+    return not differing and not of_weeks.wrong and not of_weeks.log
+
+
+@dataclass(slots=True)
+class _Weeks:
+    """What a comparison of closed weeks with what was recorded came to."""
+
+    compared: int = 0
+    wrong: dict[str, int] = field(default_factory=dict)
+    """How many users each week that differs is wrong about."""
+    waiting: int = 0
+    """Weeks with changes on their way: no difference."""
+    log: int = 0
+    """Users' weeks that are not the sum of their transactions."""
+
+    def lines(self) -> Iterator[str]:
+        """For people."""
+        waiting = f", {self.waiting} on their way" if self.waiting else ""
+        yield f"closed weeks: {self.compared} compared, {_counted(len(self.wrong), 'difference')}{waiting}."
+        for name, users in list(self.wrong.items())[: drift.SHOWN]:
+            yield f"  {name} is wrong about {_counted(users, 'user')}."
+        yield f"log: every user's weeks added up, {_counted(self.log, 'difference')}."
+
+
+async def _check_weeks(history: Archive, show: Callable[[str, int], None]) -> _Weeks:
+    found = _Weeks()
+    week = date.min
+    while board := await history.closing.after(week):
+        week = board.starts.date()
+        differing = await history.differing(board)
+        found.compared += 1
+        found.waiting += differing is None
+        if differing:
+            found.wrong[board.id] = differing
+        show("closed weeks", found.compared)
+    found.log = await history.closing.differing_from_log()
+    return found

@@ -1,0 +1,9 @@
+"""The Python client library: `from realtime.client import connect`."""
+
+from realtime.boards.standings import Snapshot
+from realtime.boards.submissions import Accepted, Outcome, Rejected
+from realtime.client.boards import Refused
+from realtime.client.client import Client, connect
+from realtime.client.connection import Timing
+
+__all__ = ["Accepted", "Client", "Outcome", "Refused", "Rejected", "Snapshot", "Timing", "connect"]

@@ -1,0 +1,1 @@
+"""What `realtime up` and `realtime simulate` need and production does not."""

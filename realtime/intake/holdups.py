@@ -1,0 +1,104 @@
+"""Hold-ups: submissions of players whose rows somebody else has locked.
+
+Owns those submissions while they wait, and which players they are of. Must never let them wait beyond `PATIENCE`, or
+anybody else wait with them. Assumes that such a lock is rare and short: a ban under way, an import; seconds at most of
+a process that stands still, for PostgreSQL ends what that has begun.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import Final
+
+from realtime.boards.submissions import Outcome, Submission
+from realtime.errors import LedgerUnavailable
+
+log = logging.getLogger(__name__)
+
+Reply = Callable[[Outcome], None]
+"""Takes a submission's outcome. Called on the event loop, once, soon after commit; must not block or raise."""
+
+Waiting = tuple[Submission, Reply, float]
+"""A submission, its reply, and when it arrived, in the loop's seconds."""
+
+PATIENCE: Final = 8.0
+"""Seconds from its arrival that a submission waits: longer than PostgreSQL bears a transaction that stands still."""
+
+LOOK: Final = 0.25
+"""Seconds between two looks whether a lock is gone."""
+
+
+class Holdups:
+    """See the module. `locked` says which players still are; `record` takes submissions of those that seem free, and
+    may hand them in here again; `refuse` answers those that have waited long enough."""
+
+    def __init__(
+        self,
+        locked: Callable[[Collection[int]], Awaitable[Collection[int]]],
+        record: Callable[[Sequence[Waiting]], Awaitable[None]],
+        refuse: Callable[[Waiting], None],
+    ) -> None:
+        self._locked = locked
+        self._record = record
+        self._refuse = refuse
+        self._held: dict[int, list[Waiting]] = {}  # by player; none for one who is locked, and whose all were refused
+        self.count = 0
+        """Submissions that wait."""
+        self.looking: asyncio.Task[None] | None = None
+        """Looks whether locks are gone, as long as there are any."""
+
+    def __contains__(self, user_id: int) -> bool:
+        return user_id in self._held
+
+    def __bool__(self) -> bool:
+        return bool(self._held)
+
+    def take(self, waiting: Waiting) -> None:
+        """Lets a submission wait: its player is locked."""
+        self._held.setdefault(waiting[0].user_id, []).append(waiting)
+        self.count += 1
+        if self.looking is None:
+            log.warning("player %d is locked by somebody", waiting[0].user_id, extra={"action": "holdup"})
+            self.looking = asyncio.get_running_loop().create_task(self._look())
+
+    def close(self) -> None:
+        """Forgets who is locked. Nothing must wait any more."""
+        if self.looking is not None:
+            self.looking.cancel()
+        self._held.clear()
+
+    async def _look(self) -> None:
+        try:
+            while self._held:
+                await asyncio.sleep(LOOK)
+                try:
+                    await self._go_on()
+                except Exception as error:  # whoever waits must be answered in the end
+                    log.error("cannot look after locked players", exc_info=error, extra={"action": "holdup"})
+        finally:
+            self.looking = None
+
+    async def _go_on(self) -> None:
+        """Refuses what has waited long enough, and has recorded what need not wait any longer."""
+        try:
+            locked = set(await self._locked(list(self._held)))
+        except LedgerUnavailable:
+            locked = set(self._held)
+        since = asyncio.get_running_loop().time() - PATIENCE
+        free: list[Waiting] = []
+        for user_id, held in self._held.items():
+            self.count -= len(held)
+            self._held[user_id] = []
+            for waiting in held:
+                if waiting[2] <= since:
+                    self._refuse(waiting)
+                elif user_id in locked:
+                    self.take(waiting)
+                else:
+                    free.append(waiting)
+        if free:
+            await self._record(free)  # what came meanwhile waits for the next look
+        for user_id in [user_id for user_id, held in self._held.items() if not held and user_id not in locked]:
+            del self._held[user_id]

@@ -1,0 +1,1 @@
+"""PostgreSQL, the truth: the live rows, closed boards, time travel."""

@@ -1,0 +1,369 @@
+"""The ledger: PostgreSQL through asyncpg.
+
+Owns the pools, and the statements under `sql/queries`. Must never hand out asyncpg's exceptions for a database that is
+away (`failures` maps them), nor hold a lock beyond one transaction, nor a transaction beyond its `bounds`. Assumes
+PostgreSQL 14 or later, migrated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
+from datetime import date
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import asyncpg
+
+from realtime import resources
+from realtime.boards.board import ALL_TIME, Board
+from realtime.boards.standings import Profile, Row
+from realtime.boards.windows import monday_of
+from realtime.errors import LedgerLocked, LedgerUnavailable
+from realtime.ledger import bounds
+from realtime.ledger.bounds import Bounds
+from realtime.ledger.clock import Clock
+from realtime.ledger.health import HealthCheck
+from realtime.ledger.migrations import MIGRATION_LOCK, check_encoding
+from realtime.ledger.outages import Outages, judged, mapped
+from realtime.ledger.pool import Pool
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from realtime.boards.submissions import Submission
+
+log = logging.getLogger(__name__)
+
+PATIENT_TIMEOUT: Final = 3_600.0
+"""Seconds after which the client gives up where statement_timeout was raised: imports, views."""
+
+LEASE_BEAT: Final = 1.0
+"""Seconds between two signs of life of a lease's holder."""
+
+_REBUILD_LOCK: Final = MIGRATION_LOCK + 1
+
+
+class Recorded(NamedTuple):
+    """What the ledger says of one submission; see `record_batch` in sql/queries/ledger.sql."""
+
+    user_id: int
+    outcome: str
+    week: date
+    total_score: int | None
+    total_version: int | None
+    hidden: bool
+    week_score: int | None
+    week_version: int | None
+    new_username: str | None
+    user_version: int | None
+    outbox_id: int | None
+    is_closed: bool
+    """Whether the week is over by PostgreSQL's word: its view lacks this now."""
+
+
+class Twin(NamedTuple):
+    """What became of a submission whose id was in an unfinished statement; see `recorded`."""
+
+    user_id: int
+    outcome: str
+    total_score: int | None
+    week_score: int | None
+
+
+class OutboxRow(NamedTuple):
+    """A change whose way to the store is not known to have ended."""
+
+    id: int
+    kind: str
+    user_ids: list[int]
+
+
+async def _is_pooled(connection: asyncpg.Connection[Any]) -> bool:
+    """Whether a pooler stands in between: then the process that answers is not the one that was connected to.
+
+    Raises StartupError for a database that cannot keep every text.
+    """
+    async with connection.transaction():
+        await check_encoding(connection)
+        answering = await connection.fetchval("SELECT pg_backend_pid()")
+    return bool(answering != connection.get_server_pid())
+
+
+class Ledger:
+    """One process's way to PostgreSQL: at most `connections`, besides the one that feels its pulse. One for each of
+    `lanes`, and one more, record scores and do nothing else: whatever the others are busy with, scores come in."""
+
+    def __init__(self, dsn: str, *, connections: int = 8, lanes: int = 0) -> None:
+        self.clock = Clock()
+        self.failures = Outages()
+        self.pulse = HealthCheck(self._beat)
+        self._sql = resources.queries()
+        self._dsn = dsn
+        apart = min(lanes + 1, connections - 1) if lanes else 0
+        self._sizes = connections - apart, apart
+        self._pooled: bool | None = None  # whether a pooler stands in between; None until that is known
+        self._serving: Pool | None = None
+        self._intake: Pool | None = None  # the same where there are no lanes
+        self._felt: asyncpg.Connection[Any] | None = None  # the pulse's own connection
+        self._feeling = asyncio.Lock()
+
+    async def open(self) -> None:
+        """Prepares the pools and reads the clock. Raises LedgerUnavailable, and StartupError for an unfit database."""
+        await self._beat()
+        assert self._pooled is not None
+        of_both: dict[str, Any] = {"pooled": self._pooled, "pulse": self.pulse, "failures": self.failures}
+        serving, apart = self._sizes
+        self._serving = self._intake = Pool(self._dsn, size=serving, kind=bounds.SERVING, **of_both)
+        if apart:
+            self._intake = Pool(self._dsn, size=apart, kind=bounds.INTAKE, **of_both)
+        for connections in self._pools():
+            await connections.open()
+
+    def _pools(self) -> set[Pool]:
+        return {connections for connections in (self._serving, self._intake) if connections is not None}
+
+    async def aclose(self) -> None:
+        """Closes every connection; one that hangs is cut off after a moment."""
+        if self._felt is not None:
+            self._felt.terminate()
+        pools = self._pools()
+        self._serving = self._intake = None
+        try:
+            async with asyncio.timeout(3):
+                await asyncio.gather(*(connections.aclose() for connections in pools))
+        except TimeoutError:
+            for connections in pools:
+                connections.terminate()
+
+    def connection(self) -> AbstractAsyncContextManager[asyncpg.Connection[Any]]:
+        """A connection. Errors that mean "not now" leave as LedgerUnavailable."""
+        return _opened(self._serving).lent()
+
+    def transaction(self, kind: Bounds = bounds.SERVING) -> AbstractAsyncContextManager[asyncpg.Connection[Any]]:
+        """A connection in a transaction of that kind. Errors that mean "not now" leave as LedgerUnavailable."""
+        return _opened(self._serving).transaction(kind)
+
+    def query(self, name: str) -> str:
+        """The text of the query called `name` under sql/queries."""
+        return self._sql[name]
+
+    async def fetch(self, name: str, *args: Any) -> list[asyncpg.Record]:
+        """The rows of the query called `name` under sql/queries."""
+        async with self.connection() as connection:
+            return await connection.fetch(self._sql[name], *args)
+
+    async def _beat(self) -> None:
+        """Asks PostgreSQL what time it is, on a connection that nobody else uses. Raises LedgerUnavailable."""
+        for connections in self._pools():
+            await connections.give_back()
+        async with self._feeling:
+            try:
+                with mapped():
+                    await self._read_clock()
+            except BaseException:
+                if self._felt is not None:
+                    self._felt.terminate()
+                self._felt = None
+                for connections in self._pools():  # who hung may hang on: those that lie idle are made anew as well
+                    await connections.expire()
+                raise
+
+    async def _read_clock(self) -> None:
+        if self._felt is None:
+            self._felt = await bounds.connect(self._dsn)
+            if self._pooled is None:
+                self._pooled = await _is_pooled(self._felt)
+                if self._pooled:
+                    log.info("a pooler stands before PostgreSQL", extra={"action": "pooler"})
+            if not self._pooled:
+                await self._felt.execute(bounds.of_session(self._felt, bounds.SERVING))
+        async with self._felt.transaction() if self._pooled else nullcontext():  # else two trips may go two ways
+            asked = monotonic()
+            moment = await self._felt.fetchval(self._sql["moment"], timeout=5)
+            self.clock.take(moment, asked, monotonic())
+
+    async def durability_warnings(self) -> list[str]:
+        """What about this PostgreSQL's settings makes "acknowledged" promise less than it says."""
+        rows = await self.fetch("durability")
+        return [f"{name} is off: a crash of the database may lose acknowledged scores" for (name,) in rows]
+
+    # Submissions -----------------------------------------------------------------------------------------------
+
+    async def record_batch(
+        self,
+        batch: Sequence[Submission],
+        cleared: Sequence[int],
+        *,
+        around: bool = False,
+        kind: str = "scores",
+        told: str | None = None,
+        connection: asyncpg.Connection[Any] | None = None,
+    ) -> list[Recorded]:
+        """Records submissions in one statement, committed when this returns; clears outbox rows the store has, where
+        the content that was `told` of them is current.
+
+        No (user, submission id) pair may be twice in `batch`. `kind` is the outbox row's. Raises RowRefused where
+        PostgreSQL refuses what it holds, TransactionConflict where others were in the way, LedgerLocked where
+        somebody's lock is, at once if `around`: then nothing was recorded.
+        Where `connection` is given, it happens in the transaction that is open there, under whatever bounds that has.
+        """
+        args = (*_columns(batch), cleared, kind, told)
+        if connection is None:
+            intake = _opened(self._intake)
+            async with intake.transaction(bounds.AROUND) if around else intake.lent() as own:
+                with judged():
+                    (row,) = await own.fetch(self._sql["record_batch"], *args)
+        else:
+            with judged():
+                (row,) = await connection.fetch(self._sql["record_batch"], *args, timeout=PATIENT_TIMEOUT)
+        return _assembled(batch, row)
+
+    async def locked(self, user_ids: Collection[int]) -> set[int]:
+        """Those whose total somebody else has locked."""
+        try:
+            async with _opened(self._intake).transaction(bounds.AROUND) as connection:
+                rows = await connection.fetch(self._sql["locked_totals"], list(user_ids))
+        except LedgerLocked:
+            return set(user_ids)  # the table is
+        return {user_id for (user_id,) in rows}
+
+    async def recorded(self, batch: Sequence[Submission]) -> list[Twin]:
+        """What became of submissions that met a concurrent twin."""
+        return [Twin._make(row) for row in await self.fetch("recorded", *_columns(batch))]
+
+    # What the store is told ------------------------------------------------------------------------------------
+
+    async def standings_of(self, user_ids: Collection[int], live: Sequence[Board]) -> dict[Board, list[Row]]:
+        """The current rows of users on `live` boards, absolute."""
+        weeks = [board.week for board in live if board.week is not None]
+        rows: dict[Board, list[Row]] = {board: [] for board in live}
+        for user_id, week, version, score in await self.fetch("standings_of", list(user_ids), weeks):
+            rows[ALL_TIME if week is None else Board(week)].append(Row(user_id, version, score))
+        return rows
+
+    async def profiles_of(self, user_ids: Collection[int]) -> list[Profile]:
+        """What boards show of users."""
+        rows = await self.fetch("profiles_of", list(user_ids))
+        return [Profile(user_id, version, username) for user_id, username, version in rows]
+
+    @asynccontextmanager
+    async def rebuild_lease(self) -> AsyncIterator[bool]:
+        """Whether this process alone may rebuild, during the block; False while another does.
+
+        The lock is that of a transaction on a connection of its own, in which something is said every second. Who
+        stands still loses it. What it tells the store when it goes on is refused: the next one has begun a later epoch,
+        and that is the fence.
+        """
+        with self.failures.mapped():
+            connection = await bounds.connect(self._dsn)
+            done = asyncio.Event()
+            try:
+                await connection.execute(f"BEGIN; {bounds.of_transaction(connection, bounds.LEASE, pooled=True)}")
+                held = bool(await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", _REBUILD_LOCK))
+                keeping = asyncio.create_task(_keep(connection, done)) if held else None
+                try:
+                    yield held
+                finally:
+                    done.set()
+                    if keeping is not None:
+                        await asyncio.wait([keeping])
+                with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+                    await connection.execute("ROLLBACK", timeout=bounds.LEASE.statement)
+            finally:
+                connection.terminate()
+
+    async def next_epoch(self, run: str, after: int = 0) -> int:
+        """A number for a new generation of the content of `run`, never given out before, and beyond `after`."""
+        rows = await self.fetch("next_epoch", run, after)
+        if not rows:
+            raise LedgerUnavailable("PostgreSQL was restored, which is being noticed")
+        return int(rows[0]["n"])
+
+    async def pages(self, name: str, *args: Any, size: int) -> AsyncIterator[list[asyncpg.Record]]:
+        """The rows of a query in lists of `size`, each in a statement of its own, which takes the user id that the one
+        before ended with, and how many. Whoever stops in between holds nothing."""
+        after = 0
+        while rows := await self.fetch(name, *args, after, size):
+            yield rows
+            after = rows[-1]["user_id"]
+
+    # Outbox ----------------------------------------------------------------------------------------------------
+
+    async def clear_outbox(self, ids: Sequence[int], told: str | None = None) -> None:
+        """Removes rows that the store's content of epoch `told` knows of; where another is current by now they stay."""
+        await self.fetch("outbox_clear", ids, told)
+
+    async def outbox(self, *, older_than: float, limit: int) -> list[OutboxRow]:
+        """Up to `limit` rows waiting for more than `older_than` seconds, oldest first. Nobody holds them: whoever
+        replays what another replays too tells the store nothing new."""
+        return [OutboxRow(*row) for row in await self.fetch("outbox_waiting", older_than, limit)]
+
+    async def outbox_state(self) -> tuple[int, float]:
+        """How many rows wait, and the age of the oldest in seconds."""
+        ((waiting, age),) = await self.fetch("outbox_state")
+        return waiting, age
+
+
+async def _keep(connection: asyncpg.Connection[Any], done: asyncio.Event) -> None:
+    """Says something in the connection's transaction every second, until `done`."""
+    while not done.is_set():
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LEASE_BEAT):
+                await done.wait()
+        try:
+            await connection.execute("SELECT", timeout=bounds.LEASE.statement)
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+            log.warning("a lease is lost: %s", error, extra={"action": "lease"})
+            return
+
+
+def _opened(connections: Pool | None) -> Pool:
+    if connections is None:
+        raise LedgerUnavailable("the ledger is not open")
+    return connections
+
+
+def _assembled(batch: Sequence[Submission], row: asyncpg.Record) -> list[Recorded]:
+    """The lists that `record_batch` gives, as one value for each submission."""
+    this_week, outbox_id = row["week"], row["outbox_id"]
+    closed = row["closed_weeks"] or ()
+    totals = dict(zip(row["users"] or (), _listed(row, "totals", "versions", "hidden"), strict=True))
+    new = dict(zip(row["new_users"] or (), _listed(row, "usernames", "user_versions"), strict=True))
+    keys, scores = _listed(row, "week_users", "weeks"), _listed(row, "week_scores", "week_versions")
+    weeks = dict(zip(keys, scores, strict=True))
+    verdicts = _listed(row, "verdicts", "verdict_weeks", "seen_totals", "seen_weeks")
+    refused = dict(zip(row["ords"] or (), verdicts, strict=True))
+    # Where nobody met a twin, what is not refused is recorded.
+    fresh = None if row["fresh_users"] is None else set(_listed(row, "fresh_users", "fresh_ids"))
+    if fresh is None and not totals:
+        fresh = set()
+    recorded: list[Recorded] = []
+    for place, (user_id, submission_id, _, _, created_at) in enumerate(batch, 1):
+        outcome, week, seen_total, seen_week = refused.get(place) or (
+            "accepted" if fresh is None or (user_id, submission_id) in fresh else "twin",
+            this_week if created_at is None else monday_of(created_at),
+            None,
+            None,
+        )
+        total_score, total_version, hidden = totals.get(user_id, (seen_total, None, False))
+        week_score, week_version = weeks.get((user_id, week), (seen_week, None))
+        username, user_version = new.get(user_id, (None, None))
+        recorded.append(
+            Recorded(
+                user_id, outcome, week, total_score, total_version, hidden, week_score, week_version, username,
+                user_version, outbox_id, week in closed,
+            )
+        )  # fmt: skip
+    return recorded
+
+
+def _listed(row: asyncpg.Record, *names: str) -> Iterator[tuple[Any, ...]]:
+    """What lists of a row say together, thing by thing."""
+    return zip(*(row[name] or () for name in names), strict=True)
+
+
+def _columns(batch: Sequence[Submission]) -> tuple[list[Any], ...]:
+    return tuple(map(list, zip(*batch, strict=True)))

@@ -1,0 +1,99 @@
+"""Migrations: the schema, brought up to date by pogo-core from the files under `sql/migrations`.
+
+Owns the lock under which that happens. Must never leave half a migration behind, or two processes at it. Assumes that
+servers of the version before may be at work meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any, Final
+
+import asyncpg
+from pogo_core.error import BadMigrationError
+from pogo_core.util import migrate as pogo
+
+from realtime import resources
+from realtime.errors import LedgerLocked, StartupError
+from realtime.ledger import bounds
+from realtime.ledger.outages import mapped
+
+log = logging.getLogger(__name__)
+
+MIGRATION_LOCK: Final = 0x7265616C74696D65  # "realtime"
+
+TRIES: Final = 20
+"""How often migrations are tried where they meet a deadlock, or a table that somebody else holds."""
+
+AGAIN: Final = 0.5
+"""Seconds in between. Nothing is held meanwhile: who waits for a table keeps all others from it."""
+
+
+class _Told(logging.LoggerAdapter[logging.Logger]):
+    """Says as news what pogo says as a warning: that a migration is applied."""
+
+    def warning(self, msg: object, *args: object, **options: Any) -> None:
+        self.info(msg, *args, extra={"action": "migrate"}, **options)
+
+
+async def migrate(dsn: str) -> None:
+    """Brings the schema up to date. Safe to run again, and from several processes at once: one waits for the other.
+
+    The lock lives in the transaction around all migrations, so a killed process leaves neither a lock nor half a
+    migration behind, and one that stands still loses both within seconds. Servers may go on meanwhile: one that came to
+    the tables in another order is a deadlock, which ends the transaction and is met by another.
+
+    Raises LedgerUnavailable, and StartupError for a database that is unfit.
+    """
+    with mapped():
+        tries_left = TRIES
+        while True:
+            try:
+                if await _migrate(dsn):
+                    return
+            except (BadMigrationError, *_IN_THE_WAY) as error:
+                cause = error.__cause__ if isinstance(error, BadMigrationError) else error
+                if not isinstance(cause, _IN_THE_WAY):
+                    raise
+                tries_left -= 1
+                if not tries_left:
+                    raise LedgerLocked(f"{cause}: a transaction of somebody else's is open, see pg_locks") from error
+                log.warning("not migrated yet (%s); once more", cause, extra={"action": "migrate"})
+            await asyncio.sleep(AGAIN)
+
+
+_IN_THE_WAY: Final = (
+    asyncpg.DeadlockDetectedError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.ConnectionDoesNotExistError,  # this and the next: we stood still, and PostgreSQL has ended what was open
+    asyncpg.InterfaceError,
+)
+
+
+async def check_encoding(connection: asyncpg.Connection[Any]) -> None:
+    """Raises StartupError where the database cannot keep every text: one emoji would then fail what it comes with."""
+    encoding = await connection.fetchval("SELECT getdatabaseencoding()")
+    if encoding != "UTF8":
+        raise StartupError(
+            f"The database's encoding is {encoding}, and must be UTF8: names may have any character. Make another with "
+            "CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0, bring over what is in this one with pg_dump and "
+            "psql, and name it in DATABASE_URL."
+        )
+
+
+async def _migrate(dsn: str) -> bool:
+    """Whether the schema is up to date; not while another process is at it."""
+    connection = await bounds.connect(dsn)
+    try:
+        async with connection.transaction(isolation=bounds.ISOLATION):
+            await connection.execute(bounds.of_transaction(connection, bounds.MIGRATION, pooled=True))
+            await check_encoding(connection)
+            if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", MIGRATION_LOCK):
+                return False
+            await pogo.apply(
+                connection, resources.folder("sql") / "migrations", schema_name="public", logger=_Told(log)
+            )
+        return True
+    finally:
+        await connection.close()

@@ -1,0 +1,198 @@
+"""Accounts: people, and what happens to them.
+
+Owns registration, passwords, renames, bans and deletions. Must never let a hash run on the event loop, more than one
+hash at a time, or say whether it was the address or the password that was wrong. Assumes the caller checked rights.
+
+A ban or deletion takes the lock of the user's total first, in one statement, and acts in a second: a batch of that user
+either ended before, and is seen, or waits, and then finds the row hidden and its version moved on.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Collection, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, Protocol
+
+import orjson
+
+from realtime.errors import EpochMoved, LedgerUnavailable, RealtimeError, StoreUnavailable
+from realtime.people.passwords import Passwords, check_password
+from realtime.people.usernames import check_username
+from realtime.validation import ID_MAX, plain_text
+
+log = logging.getLogger(__name__)
+
+IMPORT_DOMAIN: Final = "imported.invalid"
+"""The domain of imported players' addresses (RFC 2606): nobody can register there."""
+
+
+# What an <input type=email> takes (HTML Living Standard, "valid e-mail address").
+_EMAIL = re.compile(
+    r"[a-zA-Z0-9.!#$%&'*+/=?^_`{|}~-]+@[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?"
+    r"(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?)*\Z"
+)
+
+
+class Ledger(Protocol):
+    """What accounts need of PostgreSQL."""
+
+    def connection(self) -> AbstractAsyncContextManager[Any]: ...
+    def query(self, name: str) -> str: ...
+    async def fetch(self, name: str, *args: Any) -> list[Any]: ...
+    async def clear_outbox(self, ids: Sequence[int], told: str | None) -> None: ...
+
+
+class Replay(Protocol):
+    """What accounts need to reach the store."""
+
+    async def users(self, user_ids: Collection[int]) -> str | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """A user, as shown to themselves."""
+
+    user_id: int
+    email: str | None
+    username: str
+    created_at: datetime
+    banned: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One row of a user's log."""
+
+    id: int
+    submission_id: str
+    score_added: int
+    reason: str | None
+    created_at: datetime
+
+
+def check_email(value: Any) -> str:
+    """`value` where it can be an address. Raises RealtimeError `bad_message` or `out_of_range`."""
+    email = plain_text(value, "email", 3, 254)
+    if not _EMAIL.match(email) or email.lower().endswith("@" + IMPORT_DOMAIN):
+        raise RealtimeError("bad_message", "email is not an e-mail address.")
+    return email
+
+
+class Accounts:
+    """People, in both stores."""
+
+    def __init__(self, ledger: Ledger, replay: Replay, passwords: Passwords) -> None:
+        self._ledger = ledger
+        self._replay = replay
+        self._passwords = passwords
+
+    # Coming ------------------------------------------------------------------------------------------------------
+
+    async def register(self, email: Any, password: Any, username: Any) -> int:
+        """A new user's id. Raises RealtimeError: `bad_message`, `out_of_range`, `conflict`, `overloaded`."""
+        email, username, password = check_email(email), check_username(username), check_password(password)
+        async with self._passwords.turn():
+            hashed = await self._passwords.hash(password)
+        rows = await self._ledger.fetch("register", email, hashed, username)
+        if not rows:
+            ((in_place,),) = await self._ledger.fetch("ledger_is_in_place")
+            if not in_place:
+                raise LedgerUnavailable("PostgreSQL was restored, which is being noticed")
+            raise RealtimeError("conflict", "This e-mail address is taken. Sign in, or use another.")
+        return int(rows[0]["id"])
+
+    async def sign_in(self, email: Any, password: Any) -> int:
+        """The user id that the credentials belong to. Raises RealtimeError `unauthorized`, `overloaded`."""
+        email = plain_text(email, "email", 1, 254)
+        password = check_password(password, 1)
+        async with self._passwords.turn():
+            rows = await self._ledger.fetch("credentials", email)
+            known = rows[0]["password_hash"] if rows else None
+            matches = await self._passwords.verify(known, password)
+        if not matches:
+            # In the same words and after the same time, whichever it was.
+            raise RealtimeError("unauthorized", "The e-mail address or the password is wrong.")
+        return int(rows[0]["id"])
+
+    async def person(self, user_id: int) -> Person:
+        """A user. Raises RealtimeError `unknown_user`."""
+        rows = await self._ledger.fetch("person", user_id)
+        if not rows:
+            raise _unknown()
+        return Person(*rows[0])
+
+    async def entries(self, user_id: int, before: int | None, limit: int) -> list[Entry]:
+        """A user's log, newest first, from below the id `before` on. Raises RealtimeError `unknown_user`."""
+        rows = await self._ledger.fetch("transactions", user_id, ID_MAX if before is None else before, limit)
+        if not rows and not await self._ledger.fetch("user_exists", user_id):
+            raise _unknown()
+        return [Entry(*row) for row in rows]
+
+    # Changing ------------------------------------------------------------------------------------------------
+
+    async def rename(self, user_id: int, username: Any) -> None:
+        """Gives a user another name, everywhere. Raises RealtimeError `unknown_user`, `bad_message`, `out_of_range`."""
+        rows = await self._ledger.fetch("rename", user_id, check_username(username))
+        if not rows:
+            raise _unknown()
+        if rows[0]["outbox_id"] is not None:
+            await self._tell_store(user_id, rows[0]["outbox_id"])
+
+    async def ban(self, user_id: int, *, actor: str, reason: str | None) -> None:
+        """Hides a user from every board, and refuses their scores. Banning again changes nothing."""
+        await self._hide(user_id, True, "ban", actor, reason)
+
+    async def unban(self, user_id: int, *, actor: str, reason: str | None) -> None:
+        """Shows a user again, with all that was theirs."""
+        await self._hide(user_id, False, "unban", actor, reason)
+
+    async def delete(self, user_id: int, *, actor: str) -> None:
+        """Takes a person off every board for good and makes what remains anonymous. Can be repeated.
+
+        Raises RealtimeError `unknown_user` where there never was one.
+        """
+        async with self._ledger.connection() as connection, connection.transaction():
+            if not await connection.fetchval(self._ledger.query("user_exists"), user_id):
+                raise _unknown()
+            await connection.execute(self._ledger.query("hide"), user_id, True)
+            forgotten = await connection.execute(self._ledger.query("forget"), user_id)
+            outbox_id = await connection.fetchval(self._ledger.query("hidden_followup"), user_id, "deletion")
+            if forgotten == "UPDATE 1":
+                await self._audit(connection, actor, "delete", user_id, None)
+        await self._tell_store(user_id, outbox_id)
+
+    async def _hide(self, user_id: int, hidden: bool, action: str, actor: str, reason: str | None) -> None:
+        if reason is not None:
+            reason = plain_text(reason, "reason", 0, 255)
+        async with self._ledger.connection() as connection, connection.transaction():
+            if not await connection.fetchval(self._ledger.query("person_exists"), user_id):
+                raise _unknown()
+            if hidden == bool(await connection.fetchval(self._ledger.query("is_hidden"), user_id)):
+                return
+            await connection.execute(self._ledger.query("hide"), user_id, hidden)
+            # Again, now that the total is locked: a deletion in between must not be undone.
+            if not await connection.fetchval(self._ledger.query("person_exists"), user_id):
+                raise _unknown()
+            outbox_id = await connection.fetchval(self._ledger.query("hidden_followup"), user_id, action)
+            await self._audit(connection, actor, action, user_id, reason)
+        await self._tell_store(user_id, outbox_id)
+
+    async def _audit(self, connection: Any, actor: str, action: str, user_id: int, reason: str | None) -> None:
+        detail = orjson.dumps({} if reason is None else {"reason": reason}).decode()
+        await connection.execute(self._ledger.query("audit"), actor, action, user_id, detail)
+
+    async def _tell_store(self, user_id: int, outbox_id: int) -> None:
+        """At once where the store is there; otherwise the sweeper does it from the outbox row."""
+        try:
+            told = await self._replay.users([user_id])
+            await self._ledger.clear_outbox([outbox_id], told)
+        except (StoreUnavailable, LedgerUnavailable, EpochMoved) as error:
+            log.warning("a change of user %d waits for the store: %s", user_id, error, extra={"action": "outbox"})
+
+
+def _unknown() -> RealtimeError:
+    return RealtimeError("unknown_user", "There is no such user.")

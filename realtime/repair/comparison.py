@@ -1,0 +1,233 @@
+"""Inspection: whether the store holds what the ledger says, board by board.
+
+Owns what counts as a difference, and how one is told from a change on its way. Must never call a healthy store wrong,
+however busy it is, nor hold more than a page. Assumes the order in which changes travel: the ledger commits a row, then
+the store applies it, then the outbox forgets it.
+
+That order is why a second look needs no luck. It reads the ledger, then the outbox, then the store, then the ledger
+again: of a user without an outbox row the store then holds what the ledger said at one of the readings or in between,
+and anything else is a difference. The first look only finds out for whom a second is worth it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+
+from realtime.boards.board import ALL_TIME, Board
+from realtime.boards.standings import Profile, Row
+from realtime.validation import ID_MAX
+
+if TYPE_CHECKING:
+    from realtime.store.replies import Held
+
+PAGE: Final = 500
+"""Users compared at a time."""
+
+
+class Ledger(Protocol):
+    """What inspecting needs of PostgreSQL."""
+
+    async def fetch(self, name: str, *args: Any) -> list[Any]: ...
+    async def standings_of(self, user_ids: Collection[int], live: Sequence[Board]) -> dict[Board, list[Row]]: ...
+    async def profiles_of(self, user_ids: Collection[int]) -> list[Profile]: ...
+
+
+class Store(Protocol):
+    """What inspecting needs of the store."""
+
+    async def held(self, board: Board, members: Sequence[int | bytes]) -> list[Held]: ...
+    async def held_profiles(self, user_ids: Sequence[int]) -> list[Held]: ...
+    async def top_members(self, board: Board) -> list[bytes]: ...
+    async def scan(self, board: Board, cursor: int, count: int) -> tuple[int, set[bytes]]: ...
+    async def players(self, board: Board) -> int: ...
+
+
+class Kind(Enum):
+    """In which way the store differs; the value is for people."""
+
+    OTHER = "differs"
+    """Missing, older, or something else of the same version: telling it again heals it."""
+    AHEAD = "is ahead of that"
+    """A version that the ledger never gave: it went back to a backup, or somebody wrote by hand. Needs a rebuild."""
+    STRAY = "should not be there"
+    """Of nobody whom the ledger knows, or no number: must go before anything else can heal."""
+    WAITING = "is on its way to that"
+    """No difference: the outbox holds a change of this user."""
+
+
+class Said(NamedTuple):
+    """What one of the stores says: of a user's place on a board the score, of the user the name."""
+
+    version: int | None
+    """None where it says nothing, -1 where that is no number."""
+    value: float | str | None
+
+    def __str__(self) -> str:
+        if self.version is None and self.value is None:
+            return "nothing"
+        value = f"{self.value:g}" if isinstance(self.value, float) and self.value % 1 else _whole(self.value)
+        return f"{value} (version {'none' if self.version is None else self.version if self.version >= 0 else '?'})"
+
+
+def _whole(value: float | str | None) -> str:
+    return ascii(value) if isinstance(value, str) else "nothing" if value is None else str(int(value))
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something of which the stores do not say the same. `member` is a user id, as the store has it."""
+
+    board: Board
+    member: bytes
+    kind: Kind
+    ledger: Said | None
+    """None where the ledger knows nobody like that."""
+    store: Said
+    seen: bytes | None
+    """The version as it stood in the store."""
+
+    @property
+    def user_id(self) -> int | None:
+        """The user, where the member can be one."""
+        return user_id_of(self.member)
+
+    def __str__(self) -> str:
+        who = f"member {ascii(self.member)[1:]}" if self.user_id is None else f"user {self.user_id}"
+        ledger = self.ledger or "nobody like that"
+        return f"{self.board.id}, {who}: PostgreSQL has {ledger}, the store {self.store}, which {self.kind.value}"
+
+
+def user_id_of(member: bytes) -> int | None:
+    """The user id that a member of a board is, None where it cannot be one."""
+    if not member.isdigit() or len(member) > 16 or member.startswith(b"0"):
+        return None
+    user_id = int(member)
+    return user_id if user_id <= ID_MAX else None
+
+
+def _said(held: Held) -> Said:
+    value = held.value.decode(errors="replace") if isinstance(held.value, bytes) else held.value
+    if held.version is None:
+        return Said(None, value)
+    return Said(int(held.version) if held.version.isdigit() and len(held.version) < 20 else -1, value)
+
+
+def judge(ledger: Said | None, store: Said) -> Kind | None:
+    """How the store differs; None where it does not."""
+    if ledger is None:
+        return None if store == (None, None) else Kind.STRAY
+    if store.version == -1:
+        return Kind.STRAY
+    assert ledger.version is not None
+    if store.version is not None and store.version > ledger.version:
+        return Kind.AHEAD
+    return None if store == ledger else Kind.OTHER
+
+
+class _Known(NamedTuple):
+    """What the ledger says of some users: their places on one board, and for all time their names."""
+
+    places: dict[int, Said]
+    names: dict[int, Said]
+
+
+class Comparison:
+    """Compares a page at a time. Raises StoreUnavailable and its kin, LedgerUnavailable."""
+
+    def __init__(self, ledger: Ledger, store: Store, now: Callable[[], datetime]) -> None:
+        self._ledger = ledger
+        self._store = store
+        self._now = now
+
+    # What the ledger has ---------------------------------------------------------------------------------------
+
+    async def page(self, board: Board, after: int) -> list[int]:
+        """The next users that the ledger has of a board, after id `after`; none at the end."""
+        return [user_id for (user_id,) in await self._ledger.fetch("drift_page", board.week, after, PAGE)]
+
+    async def suspects(self, board: Board, user_ids: Sequence[int]) -> list[int]:
+        """First look: those who differ, or are just changing."""
+        found = await self._compare(board, user_ids, await self._known(board, user_ids))
+        return sorted({finding.user_id for finding in found if finding.user_id is not None})
+
+    async def confirmed(self, board: Board, user_ids: Sequence[int]) -> list[Finding]:
+        """Second look: those who differ, and those who wait."""
+        known = await self._known(board, user_ids)
+        waiting = {user_id for (user_id,) in await self._ledger.fetch("drift_waiting", user_ids)}
+        found = await self._compare(board, user_ids, known)
+        if not found or board.is_closed(self._now()):
+            return []
+        later = await self._known(board, user_ids)
+        return [
+            replace(finding, kind=Kind.WAITING) if finding.user_id in waiting else finding
+            for finding in found
+            if not _overtaken(finding, later)
+        ]
+
+    async def _known(self, board: Board, user_ids: Sequence[int]) -> _Known:
+        rows = (await self._ledger.standings_of(user_ids, [ALL_TIME, *({board} - {ALL_TIME})]))[board]
+        profiles = await self._ledger.profiles_of([row.user_id for row in rows]) if board is ALL_TIME else []
+        return _Known(
+            {user_id: Said(version, score) for user_id, version, score in rows},
+            {user_id: Said(version, username) for user_id, version, username in profiles},
+        )
+
+    async def _compare(self, board: Board, user_ids: Sequence[int], known: _Known) -> list[Finding]:
+        places = zip(user_ids, await self._store.held(board, user_ids) if user_ids else [], strict=True)
+        named = list(known.names)
+        names = zip(named, await self._store.held_profiles(named) if named else [], strict=True)
+        found = [_finding(board, user_id, known.places.get(user_id), held) for user_id, held in places]
+        found += [_finding(board, user_id, known.names[user_id], held) for user_id, held in names]
+        return [finding for finding in found if finding is not None]
+
+    # What the store has ----------------------------------------------------------------------------------------
+
+    async def top(self, board: Board) -> tuple[list[int], list[Finding]]:
+        """First look at those whom people see: suspects, and strays."""
+        members = await self._store.top_members(board)
+        strays = await self._strays_among(board, members)
+        gone = {finding.member for finding in strays}
+        return await self.suspects(board, [int(member) for member in members if member not in gone]), strays
+
+    async def strays(self, board: Board, cursor: int) -> tuple[int, list[Finding]]:
+        """Goes on through all that the store holds of a board, from cursor 0 until it is 0 again."""
+        in_versions = cursor % 2 == 1
+        cursor, members = await self._store.scan(board, cursor, PAGE)
+        found = await self._strays_among(board, sorted(members))
+        # Who has a score as well was met there.
+        return cursor, [finding for finding in found if not in_versions or finding.store.value is None]
+
+    async def _strays_among(self, board: Board, members: Sequence[bytes]) -> list[Finding]:
+        """Those whom the ledger does not know. One look is enough: it had a row before the store did."""
+        users = {member: user_id for member in members if (user_id := user_id_of(member)) is not None}
+        known = await self._known(board, list(users.values()))
+        lost = [member for member in members if member not in users or users[member] not in known.places]
+        found = zip(lost, await self._store.held(board, lost) if lost else [], strict=True)
+        return [Finding(board, member, Kind.STRAY, None, _said(held), held.version) for member, held in found]
+
+    async def counts_agree(self, board: Board) -> bool:
+        """Whether as many are on the board as the ledger says. May be wrong while players come and go."""
+        ((before,),) = await self._ledger.fetch("drift_count", board.week)
+        players = await self._store.players(board)
+        ((after,),) = await self._ledger.fetch("drift_count", board.week)
+        return bool(min(before, after) <= players <= max(before, after))
+
+
+def _finding(board: Board, user_id: int, ledger: Said | None, held: Held) -> Finding | None:
+    store = _said(held)
+    kind = judge(ledger, store)
+    return None if kind is None else Finding(board, b"%d" % user_id, kind, ledger, store, held.version)
+
+
+def _overtaken(finding: Finding, later: _Known) -> bool:
+    """Whether the ledger moved on while we looked, to or beyond what the store holds."""
+    assert finding.user_id is not None
+    of = later.names if isinstance(finding.store.value, str) else later.places
+    said = of.get(finding.user_id)
+    if said is None or said.version is None:
+        return False
+    return finding.ledger is None or (finding.kind is Kind.AHEAD and said.version >= (finding.store.version or 0))

@@ -1,0 +1,253 @@
+"""Drift: the store kept to what the ledger says, for whatever no other rule caught.
+
+Owns the search, in full for `realtime check` and a little all the time for the worker, and the repair. Must never load
+either store noticeably, repair what is only on its way, or keep telling a store that cannot be healed by telling: then
+it asks for a rebuild. Assumes `inspection` for what a difference is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final, Protocol
+
+from realtime.boards.board import ALL_TIME, Board, live_boards
+from realtime.errors import EpochMoved, LedgerUnavailable, StoreUnavailable
+from realtime.repair.comparison import PAGE, Comparison, Finding, Kind
+
+log = logging.getLogger(__name__)
+
+SECOND_LOOK: Final = 1.0
+"""Seconds between a suspicion and the second look."""
+
+INTERVAL: Final = 2.0
+"""Seconds between two steps of the search that goes on all the time."""
+
+COUNT_INTERVAL: Final = 30.0
+"""Seconds between two comparisons of how many there are."""
+
+SEARCH_PAUSE: Final = 0.02
+"""Seconds that the worker pauses after each page of a search in full."""
+
+SEARCH_AGAIN: Final = 600.0
+"""Seconds after a search in full, until another may follow because the numbers do not agree."""
+
+SUSPECTS: Final = 10_000
+"""Suspects of a search in full that are kept for one second look."""
+
+SHOWN: Final = 20
+"""Findings that a report keeps."""
+
+Sleep = Callable[[float], Awaitable[None]]
+Take = Callable[[Sequence[Finding]], Awaitable[None]]
+
+
+# All of it, once -------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Report:
+    """What a search of one board came to."""
+
+    board: Board
+    compared: int = 0
+    """Users that the ledger has of it."""
+    differing: int = 0
+    waiting: int = 0
+    """Of users with a change on its way: no difference."""
+    shown: list[Finding] = field(default_factory=list)
+    """The first of those that differ."""
+
+    def take(self, findings: Iterable[Finding]) -> None:
+        """Counts findings."""
+        for finding in findings:
+            if finding.kind is Kind.WAITING:
+                self.waiting += 1
+                continue
+            self.differing += 1
+            if len(self.shown) < SHOWN:
+                self.shown.append(finding)
+
+
+async def check(
+    inspection: Comparison,
+    board: Board,
+    progress: Callable[[str, int], None] = lambda board, compared: None,
+    sleep: Sleep = asyncio.sleep,
+) -> Report:
+    """Compares a live board from end to end, both ways. Raises StoreUnavailable and its kin, LedgerUnavailable."""
+    report = Report(board)
+
+    async def take(findings: Sequence[Finding]) -> None:
+        report.take(findings)
+
+    async for compared in _search(inspection, board, take, sleep):
+        report.compared += compared
+        progress(board.id, report.compared)
+    return report
+
+
+async def _search(inspection: Comparison, board: Board, take: Take, sleep: Sleep) -> AsyncIterator[int]:
+    """Goes through a live board, both ways, and hands on what is found; yields the users compared, page by page."""
+    suspects: list[int] = []
+    after = 0
+    while page := await inspection.page(board, after):
+        after = page[-1]
+        suspects += await inspection.suspects(board, page)
+        if len(suspects) >= SUSPECTS:
+            await _look_again(inspection, board, suspects, take, sleep)
+        yield len(page)
+    await _look_again(inspection, board, suspects, take, sleep)
+    cursor, strays = await inspection.strays(board, 0)
+    await take(strays)
+    while cursor:
+        cursor, strays = await inspection.strays(board, cursor)
+        await take(strays)
+        yield 0
+
+
+async def _look_again(
+    inspection: Comparison, board: Board, suspects: list[int], take: Take, sleep: Sleep
+) -> None:
+    if suspects:
+        await sleep(SECOND_LOOK)
+    while suspects:
+        await take(await inspection.confirmed(board, suspects[:PAGE]))
+        del suspects[:PAGE]
+
+
+# A little, all the time ------------------------------------------------------------------------------------------
+
+
+class Store(Protocol):
+    """What the repair needs of the store."""
+
+    @property
+    def is_complete(self) -> bool: ...
+    def distrust(self) -> None: ...
+    async def forget(
+        self, board: Board, members: Mapping[bytes, bytes | None], user_ids: Sequence[int] = ()
+    ) -> None: ...
+
+
+class Replay(Protocol):
+    """What heals."""
+
+    async def users(self, user_ids: Collection[int]) -> object: ...
+
+
+@dataclass(slots=True)
+class _Place:
+    """How far the search has come on one board."""
+
+    after: int = 0
+    """The last user compared."""
+    cursor: int = 0
+    """Where the store is being gone through."""
+    searched_at: float = float("-inf")
+    """When it was last searched in full (monotonic seconds)."""
+
+
+class Drift:
+    """Looks at those whom people see and at a moving window of all others, every few seconds, and repairs."""
+
+    def __init__(
+        self,
+        inspection: Comparison,
+        store: Store,
+        replay: Replay,
+        now: Callable[[], datetime],
+        sleep: Sleep = asyncio.sleep,
+    ) -> None:
+        self._inspection = inspection
+        self._store = store
+        self._replay = replay
+        self._now = now
+        self._sleep = sleep
+        self._places: dict[Board, _Place] = {}
+        self._counted_at = float("-inf")
+        self.differing = 0
+        """Differences found by the last step."""
+        self.waiting = 0
+        """What it found to be only on its way."""
+        self.found = 0
+        """Differences found, ever."""
+        self.repaired = 0
+        """Of these, those that were told to the store again, or dropped from it. The others took a rebuild."""
+
+    async def run(self) -> None:
+        """Searches until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._sleep(INTERVAL)
+            if not self._store.is_complete:
+                continue
+            try:
+                await self.step()
+                if loop.time() - self._counted_at > COUNT_INTERVAL:
+                    self._counted_at = loop.time()
+                    await self.count(loop.time())
+            except EpochMoved:
+                continue  # a rebuild is under way, or just over
+            except (StoreUnavailable, LedgerUnavailable) as error:
+                log.debug("cannot look for drift: %s", error)
+
+    async def step(self) -> None:
+        """One step on every live board. Raises StoreUnavailable and its kin, LedgerUnavailable."""
+        live = live_boards(self._now())
+        self._places = {board: self._places.get(board) or _Place() for board in live}
+        suspects: dict[Board, set[int]] = {}
+        findings: list[Finding] = []
+        for board, place in self._places.items():
+            seen, strays = await self._inspection.top(board)
+            page = await self._inspection.page(board, place.after)
+            place.after = page[-1] if page else 0
+            suspects[board] = {*seen, *await self._inspection.suspects(board, page)}
+            place.cursor, more = await self._inspection.strays(board, place.cursor)
+            findings += {finding.member: finding for finding in (*strays, *more)}.values()
+        if any(suspects.values()):
+            await self._sleep(SECOND_LOOK)
+        for board, user_ids in suspects.items():
+            if user_ids:
+                findings += await self._inspection.confirmed(board, sorted(user_ids))
+        self.differing = self.waiting = 0
+        await self._take(findings)
+
+    async def count(self, at: float) -> None:
+        """Compares how many there are, and searches in full where that does not agree; `at` in monotonic seconds.
+
+        Raises StoreUnavailable and its kin, LedgerUnavailable.
+        """
+        for board, place in list(self._places.items()):
+            if at - place.searched_at < SEARCH_AGAIN or await self._inspection.counts_agree(board):
+                continue
+            place.searched_at = at
+            log.info("%s may have drifted: searching it", board.id, extra={"action": "drift"})
+            async for _ in _search(self._inspection, board, self._take, self._sleep):
+                await self._sleep(SEARCH_PAUSE)
+
+    async def _take(self, findings: Sequence[Finding]) -> None:
+        differing = [finding for finding in findings if finding.kind is not Kind.WAITING]
+        self.waiting += len(findings) - len(differing)
+        self.differing += len(differing)
+        self.found += len(differing)
+        if differing:
+            log.warning("rows that differ: %d, first: %s", len(differing), differing[0], extra={"action": "drift"})
+            await self._repair(differing)
+
+    async def _repair(self, findings: Sequence[Finding]) -> None:
+        if any(finding.kind is Kind.AHEAD for finding in findings):
+            self._store.distrust()
+            return
+        strays = [finding for finding in findings if finding.kind is Kind.STRAY]
+        for board in {finding.board: None for finding in strays}:
+            of_board = [finding for finding in strays if finding.board == board]
+            for start in range(0, len(of_board), PAGE):
+                part = of_board[start : start + PAGE]
+                users = [f.user_id for f in part if f.user_id is not None] if board is ALL_TIME else []
+                await self._store.forget(board, {finding.member: finding.seen for finding in part}, users)
+        await self._replay.users({finding.user_id for finding in findings if finding.user_id is not None})
+        self.repaired += len(findings)

@@ -1,0 +1,1 @@
+"""The process: assembly, serving, draining, supervision, worker, metrics."""

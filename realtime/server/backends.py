@@ -1,0 +1,173 @@
+"""Stores: both of them, opened for a process, and what keeps them in order.
+
+Owns the start: who waits for what, what is refused, what is warned of. Must never serve anything. Assumes a migrated
+database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from realtime.errors import LedgerRefused, LedgerUnavailable, StartupError, StoreUnavailable
+from realtime.ledger.archive import Archive
+from realtime.ledger.ledger import Ledger
+from realtime.metrics import Reading as Measured
+from realtime.repair.generation import Generations
+from realtime.repair.rebuild import Rebuilder
+from realtime.repair.resync import Resync
+from realtime.server.heap import Heap
+from realtime.settings import Settings
+from realtime.store.fitness import check_fitness
+from realtime.store.store import Store
+
+log = logging.getLogger(__name__)
+
+CLOCKS_INTERVAL: Final = 5.0
+"""Seconds between two comparisons of clocks."""
+
+CLOCKS_AGREE: Final = 5.0
+"""Seconds by which a clock may be off before somebody is told: expiry has days of grace."""
+
+
+START_PATIENCE: Final = 30.0
+"""Seconds a starting process waits for PostgreSQL."""
+
+Task = tuple[str, Callable[[], Awaitable[None]]]
+"""Something to be kept running, and its name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backends:
+    """Both stores, open, and what every process needs with them."""
+
+    ledger: Ledger
+    store: Store
+    replay: Resync
+    history: Archive
+    rebuilder: Rebuilder
+    generations: Generations
+    clocks: Clocks
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the store is not used, for people; None where nothing is known."""
+        trouble = self.rebuilder.trouble
+        return self.store.link.complaint or (trouble and f"the store cannot be used: {trouble}")
+
+    def readings(self) -> list[Measured]:
+        """For the metrics."""
+        link, pulse, failures = self.store.link, self.ledger.pulse, self.ledger.failures
+        clock, rebuilder = self.ledger.clock, self.rebuilder
+        return [
+            *self.clocks.readings(),
+            ("gauge", "store_refused", "1 while the store is not used, by cause", link.refused),
+            ("counter", "store_refusals", "How often that began", lambda: link.refusals),
+            ("gauge", "clock_uncertainty_seconds", "How well PostgreSQL's clock is known", lambda: clock.uncertainty),
+            ("gauge", "database_away", "1 while PostgreSQL does not answer", lambda: float(bool(pulse.away))),
+            ("counter", "database_failures", "Statements PostgreSQL failed, by cause", lambda: failures.counts),
+            ("gauge", "stray_stores", "1 while a process reaches another store", lambda: float(bool(rebuilder.stray))),
+            ("counter", "rebuilds", "Rebuilds of the store", lambda: self.rebuilder.rebuilds),
+        ]
+
+
+@asynccontextmanager
+async def open_backends(settings: Settings, *, lanes: int = 0) -> AsyncIterator[Backends]:
+    """Both stores for the block. Waits for PostgreSQL; goes on without the store, which may come later. `lanes` is how
+    many statements at once record scores here.
+
+    Raises StartupError where the store is not fit, LedgerUnavailable where PostgreSQL does not come.
+    """
+    async with AsyncExitStack() as stack:
+        ledger = Ledger(settings.database_url.reveal(), connections=settings.database_connections, lanes=lanes)
+        stack.push_async_callback(ledger.aclose)
+        store = Store(
+            settings.dragonfly_url.reveal(), timeout=settings.store_timeout_s, connections=settings.store_connections
+        )
+        stack.push_async_callback(store.aclose)
+        await _patiently(ledger.open)
+        store.link.timestamp = ledger.clock.timestamp
+        for warning in await ledger.durability_warnings():
+            log.warning(warning, extra={"action": "durability"})
+        try:
+            check_fitness(await store.info())
+            await store.adopt()
+        except StoreUnavailable as error:
+            if store.link.complaint is None:  # else it was told already
+                log.warning("the store cannot be used: %s", error, extra={"action": "store"})
+        now = ledger.clock.now
+        rebuilder = Rebuilder(ledger, store, now)
+        generations = Generations(ledger, store)
+        await generations.look()  # before anything is given out
+        replay, history = Resync(ledger, store, now), Archive(ledger, store)
+        yield Backends(ledger, store, replay, history, rebuilder, generations, Clocks(ledger, store))
+
+
+async def _patiently(attempt: Callable[[], Awaitable[None]]) -> None:
+    deadline = asyncio.get_running_loop().time() + START_PATIENCE
+    while True:
+        try:
+            return await attempt()
+        except LedgerRefused as error:
+            raise StartupError(f"PostgreSQL lets nobody in: {error}. Check DATABASE_URL.") from None
+        except LedgerUnavailable as error:
+            if asyncio.get_running_loop().time() > deadline:
+                raise StartupError(f"PostgreSQL cannot be used: {error}. Check DATABASE_URL.") from None
+            log.warning("PostgreSQL cannot be used yet: %s", error, extra={"action": "start"})
+            await asyncio.sleep(0.5)
+
+
+class Clocks:
+    """How far the other clocks are ahead of PostgreSQL's, which is the one that counts."""
+
+    def __init__(self, ledger: Ledger, store: Store) -> None:
+        self._ledger = ledger
+        self._store = store
+        self._warned: frozenset[str] = frozenset()
+
+    def ahead(self) -> dict[str, float]:
+        """Seconds, by whose clock it is; only what was measured."""
+        found: dict[str, float] = {}
+        if self._ledger.clock.is_set:
+            found["host"] = time.time() - self._ledger.clock.timestamp()
+        if self._store.link.ahead is not None:
+            found["store"] = self._store.link.ahead
+        return found
+
+    async def watch(self) -> None:
+        """Warns where one begins to differ. Never ends by itself."""
+        while True:
+            self.look()
+            await asyncio.sleep(CLOCKS_INTERVAL)
+
+    def look(self) -> None:
+        """Warns once of each clock that has begun to differ."""
+        ahead = self.ahead()
+        wrong = frozenset(whose for whose, seconds in ahead.items() if abs(seconds) > CLOCKS_AGREE)
+        for whose in sorted(wrong - self._warned):
+            words = "the clock of %s is %.0f s ahead of PostgreSQL's: keep all hosts' clocks by NTP"
+            log.warning(words, _CLOCK_OF[whose], ahead[whose], extra={"action": "clock"})
+        self._warned = wrong
+
+    def readings(self) -> list[Measured]:
+        """For the metrics."""
+        return [("gauge", "clock_ahead_seconds", "How far a clock is ahead of PostgreSQL's, by whose", self.ahead)]
+
+
+_CLOCK_OF: Final = {"host": "this host", "store": "the store's host"}
+
+
+def common_tasks(stores: Backends) -> list[Task]:
+    """What every process does."""
+    return [
+        ("pulse", stores.ledger.pulse.run),
+        ("watch", stores.rebuilder.watch),
+        ("heap", Heap().run),
+        ("generation", stores.generations.run),
+        ("clocks", stores.clocks.watch),
+    ]

@@ -1,0 +1,63 @@
+"""Measures: the metrics hung on what they measure.
+
+Owns which figure is whose. Must never cost the hot path more than an addition.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+from realtime.boards.board import Board
+from realtime.broadcast.broadcaster import Broadcaster
+from realtime.intake.intake import Intake
+from realtime.metrics import Metrics
+from realtime.people.limits import Connections
+from realtime.server.supervisor import Supervisor
+
+
+def measure(
+    metrics: Metrics,
+    intake: Intake,
+    broadcaster: Broadcaster,
+    supervisor: Supervisor,
+    connections: Connections,
+) -> None:
+    """Hangs the metrics on what they measure."""
+
+    def batch(size: int, seconds: float) -> None:
+        metrics.batch_size.observe(size)
+        metrics.commit_seconds.observe(seconds)
+
+    arrivals: dict[Board, float] = {}  # when the oldest submission came that a board does not show yet
+
+    def storing(boards: Iterable[Board], arrived: float) -> None:
+        for board in boards:
+            if arrivals.get(board, 0.0) < arrived - 1.0:  # older: a change below the top 100, which has no diff
+                arrivals[board] = arrived
+
+    def changed(board: Board) -> None:
+        arrived = arrivals.pop(board, None)
+        if arrived is not None:
+            metrics.submit_to_diff_seconds.observe(asyncio.get_running_loop().time() - arrived)
+
+    intake.on_batch = batch
+    intake.on_storing = storing
+    broadcaster.on_changed = changed
+    intake.on_stored = metrics.store_seconds.observe
+    delivery = broadcaster.delivery
+    delivery.on_pass = lambda deliveries, seconds: metrics.pass_seconds.observe(seconds)
+    metrics.read(
+        [
+            ("gauge", "connections", "Open sockets", lambda: connections.open),
+            ("gauge", "subscribers", "Subscriptions by class of board", broadcaster.subscriptions_by_class),
+            ("gauge", "behind", "Subscribers that are behind", lambda: broadcaster.behind),
+            ("gauge", "boards_followed", "Boards with subscribers", lambda: sum(1 for _ in broadcaster.streams)),
+            ("gauge", "live", "1 while boards move", lambda: float(broadcaster.live)),
+            ("gauge", "submissions_waiting", "Submissions in the queue", lambda: intake.waiting),
+            ("counter", "deliveries", "Frames written to subscribers", lambda: delivery.deliveries),
+            ("counter", "delivered_bytes", "Payload of these, uncompressed", lambda: delivery.delivered_bytes),
+            ("counter", "skipped_diffs", "Diffs not written to subscribers behind", lambda: delivery.skipped),
+            ("counter", "task_restarts", "Restarts of background tasks", lambda: supervisor.restarts),
+        ]
+    )

@@ -1,0 +1,204 @@
+"""Serving: uvicorn, set up for many sockets, how it leaves, and logs as one JSON object a line.
+
+Owns the server's options, how it says that it is ready, and the order in which it leaves: first /readyz says no, so
+that a balancer looks away; then no new connection is taken and each client is asked, at its own moment, to come back
+(which leads it elsewhere); then what is left is closed with 1012. Must never log a token (there is no access log), nor
+take longer to leave than `longest_leave`, whatever clients and stores do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import faulthandler
+import gc
+import logging
+import logging.config
+import random
+import resource
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, Final
+
+import uvicorn
+from starlette.applications import Starlette
+from uvicorn.middleware.proxy_headers import _TrustedHosts
+
+from realtime.server.draining import (
+    CLOSE_AFTER,
+    COME_BACK_MS,
+    LEAVING_A_SECOND,
+    SHUTDOWN_SECONDS,
+    SLICE_SECONDS,
+    longest_leave,
+)
+from realtime.server.listeners import address_of, bound
+from realtime.settings import Settings
+from realtime.wire import close_codes, messages
+from realtime.wire.connection import Connection
+from realtime.wire.frames import Frame
+from realtime.wire.http_connection import bounded
+
+log = logging.getLogger(__name__)
+
+
+FILES_BESIDE: Final = 200
+"""Open files that are no client's: connections to the stores, logs, what listens."""
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, which tells when it answers, leaves without haste, and leaves ending the process to its
+    caller."""
+
+    def __init__(
+        self, config: uvicorn.Config, app: Starlette, settings: Settings, on_ready: Callable[[str], None]
+    ) -> None:
+        super().__init__(config)
+        self._app = app
+        self._settings = settings
+        self._on_ready = on_ready
+        self._asked = False
+        self._hurry = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        await super().startup(sockets)
+        if not self.should_exit and self.servers and self.servers[0].sockets:
+            self._on_ready(address_of(self.servers[0].sockets[0]))
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """uvicorn's, less raising the signals again at the end: what was started around us must be stopped first."""
+        kept = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+            for number, handler in kept.items():
+                signal.signal(number, handler)
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """The first signal begins the leave, a second one hastens it. A watchdog outside the loop keeps the limit."""
+        self.should_exit = True
+        self._app.state.leaving = True
+        if self._asked and self._loop is not None:
+            self._loop.call_soon_threadsafe(self._hurry.set)
+        elif not self._asked:
+            self._asked = True
+            faulthandler.dump_traceback_later(longest_leave(self._settings), exit=True)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._asked:
+            await self._leave()
+        await super().shutdown(sockets)
+
+    async def _leave(self) -> None:
+        log.info("leaving: balancers see it now", extra={"action": "leave"})
+        await self._pause(self._settings.drain_s)
+        for server in self.servers:
+            server.close()
+        # An answer on a kept connection is its last: the next request goes elsewhere.
+        self.server_state.default_headers = [*self.server_state.default_headers, (b"connection", b"close")]
+        clients = self._clients()
+        random.shuffle(clients)
+        seconds = min(self._settings.reconnect_spread_s, len(clients) / LEAVING_A_SECOND)
+        log.info("asking %d clients to come back", len(clients), extra={"action": "leave", "seconds": seconds})
+        await self._ask(clients, seconds)
+        await self._ask(list(set(self._clients()).difference(clients)), 0.0)  # whose handshakes were still under way
+        until = asyncio.get_running_loop().time() + CLOSE_AFTER
+        while self._clients() and not self._hurry.is_set() and asyncio.get_running_loop().time() < until:
+            await self._pause(SLICE_SECONDS)
+
+    async def _ask(self, clients: list[Connection], seconds: float) -> None:
+        """Asks each client at a moment of its own, and closes it a little later."""
+        loop = asyncio.get_running_loop()
+        frame = Frame(messages.reconnect(COME_BACK_MS))
+        slices = max(1, round(seconds / SLICE_SECONDS))
+        for n in range(slices):
+            for client in clients[n::slices]:
+                if client.write(frame) >= 0:
+                    loop.call_later(CLOSE_AFTER, client.close, close_codes.CloseCode.RESTART)
+            await self._pause(seconds / slices)
+
+    def _clients(self) -> list[Connection]:
+        return [c for c in self.server_state.connections if isinstance(c, Connection)]
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._hurry.wait()
+        except TimeoutError:
+            pass
+
+
+def open_many_files(settings: Settings) -> None:
+    """Raises the limit of open files as far as it goes, and warns where that is too little for the connections that
+    the settings allow."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # where the system says more than it gives
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soft = hard
+    needed = settings.max_connections + FILES_BESIDE
+    if resource.RLIM_INFINITY not in (soft, hard) and soft < needed:
+        log.warning(
+            "the system lets this process open %d files, and REALTIME_MAX_CONNECTIONS=%d needs %d: raise the limit "
+            "(ulimit -n, LimitNOFILE= of systemd, ulimits of compose), or lower REALTIME_MAX_CONNECTIONS",
+            soft, settings.max_connections, needed, extra={"action": "limits"},
+        )  # fmt: skip
+
+
+def server(app: Starlette, settings: Settings, on_ready: Callable[[str], None]) -> Server:
+    """A server for `app`; `on_ready` is told its address when it answers."""
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        root_path=settings.root_path,
+        ws=Connection,
+        ws_max_size=settings.max_message_bytes,
+        ws_ping_interval=settings.ping_interval_s,
+        ws_ping_timeout=settings.ping_interval_s,
+        http=bounded(settings.max_connections_per_address, _TrustedHosts(settings.trusted_proxies).__contains__),
+        loop="uvloop",
+        lifespan="on",
+        access_log=False,
+        log_config=None,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=settings.trusted_proxies,
+        server_header=False,
+        backlog=4096,
+        timeout_keep_alive=settings.keep_alive_s,
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+    )
+    return Server(config, app, settings, on_ready)
+
+
+def run(
+    app: Starlette, settings: Settings, on_ready: Callable[[str], None], *, listener: socket.socket | None = None
+) -> bool:
+    """Serves until a signal, on `listener` where one is given; False where it could not start.
+
+    Raises what the application says of its own end (`app.state.failure`): StartupError, TaskFailed; and StartupError
+    where its address cannot be had.
+    """
+    if listener is None:
+        listener = bound(settings.host, settings.port)
+    open_many_files(settings)
+    serving = server(app, settings, on_ready)
+    # What is loaded now stays: the collector need not look at it again, nor at every connection every few messages.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+    try:
+        with asyncio.Runner(loop_factory=serving.config.get_loop_factory()) as runner:
+            runner.run(serving.serve([listener]))
+    except SystemExit:
+        serving.started = False
+    failure = getattr(app.state, "failure", None)
+    if failure is not None:
+        raise failure
+    return serving.started
+
+

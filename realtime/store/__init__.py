@@ -1,0 +1,1 @@
+"""Dragonfly (or any Redis-compatible store): keys, scripts, connections, consistent readings."""

@@ -1,0 +1,74 @@
+"""Fitness: whether a store may hold the boards, and which content it holds.
+
+Owns what is read of INFO and CONFIG. Must never accept a store that may drop keys by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+from realtime.errors import StartupError, StoreUnavailable
+from realtime.store import keys
+
+if TYPE_CHECKING:
+    pass
+
+
+class Content(NamedTuple):
+    """Which store this is and what it says it holds."""
+
+    run: str
+    """The server's own run, new at every start."""
+    content_run: str | None
+    """The run that the content was made for (`leaderboard:run`)."""
+    epoch: str | None
+    """The content's epoch, `filling:<next>` during a rebuild."""
+    ledger: str | None = None
+    """What was last seen of the ledger; see `generation`."""
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether the content, complete or being filled, was made for the run that holds it."""
+        if self.epoch is None:
+            return False
+        run, _, n = self.epoch.removeprefix(keys.FILLING).partition("-")
+        if run != self.run[:8] or not (n.isascii() and n.isalnum()):
+            return False
+        return self.epoch.startswith(keys.FILLING) or self.content_run == self.run
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether boards may be read from it."""
+        return self.is_ours and not (self.epoch or "").startswith(keys.FILLING)
+
+
+def _parse_info(raw: bytes) -> dict[str, str]:
+    return dict(line.split(":", 1) for line in raw.decode().splitlines() if ":" in line)
+
+
+def run_of(info: Mapping[str, str]) -> str:
+    """The server's run: `run_id`, or on Dragonfly `master_replid`. Both are new at every start."""
+    run = info.get("run_id") or info.get("master_replid")
+    if not run:
+        raise StoreUnavailable("the store does not tell its run (INFO has neither run_id nor master_replid)")
+    return run
+
+
+def unfitness(info: Mapping[str, str]) -> str | None:
+    """Why a store must not be used, by its own account: it may drop keys by itself, or is not the one to write to."""
+    policy = info.get("maxmemory_policy", "noeviction")
+    if policy != "noeviction" or info.get("cache_mode", "store") == "cache":
+        return (
+            f"it may evict keys (maxmemory-policy {policy}), and boards would lose players silently. "
+            "Set maxmemory-policy to noeviction (Dragonfly: start without --cache_mode)."
+        )
+    if info.get("role", "master") not in ("master", "active-replica"):
+        return "it is a read-only replica. Point DRAGONFLY_URL at its primary."
+    return None
+
+
+def check_fitness(info: Mapping[str, str]) -> None:
+    """Raises StartupError where the store must not be used."""
+    if problem := unfitness(info):
+        raise StartupError(f"The store cannot be used: {problem}")

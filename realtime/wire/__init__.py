@@ -1,0 +1,1 @@
+"""What goes over a socket: messages, frames, the handshake, the connection."""

