@@ -1,4 +1,4 @@
-import type { Board, Diff, Snapshot } from './board.js';
+import type { Board, Diff, Snapshot } from './model/board.js';
 
 export type State = 'connecting' | 'live' | 'reconnecting' | 'closed';
 

@@ -1,8 +1,8 @@
 // Owns one connection to a leaderboard server: it comes back for ever, resumes, heals gaps, resends submissions.
 // Never touches the page beyond its network and visibility events; keeps a bounded number of submissions.
 // Assumes wire protocol v1 and a WebSocket class; that class, time and chance can be injected.
-import { apply, GAP } from './board.js';
-import { now } from './clock.js';
+import { apply, GAP } from './model/board.js';
+import { now } from './model/clock.js';
 
 const HELLO_MS = 10_000; // an attempt that is not greeted by then is dropped
 const PING_MS = 15_000; // a ping this often; silence from one to the next means that the line is dead

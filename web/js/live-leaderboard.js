@@ -1,15 +1,15 @@
 // Owns <live-leaderboard board top user theme heading server>: a live board on anybody's page, by one script tag.
 // Never styles or scripts anything outside itself. Elements that show the same server share one connection.
 // Assumes Chromium 103 or any later browser: no container queries, no nesting.
-import { Beat } from './beat.js';
-import { ranks } from './board.js';
+import { Beat } from './view/repaint.js';
+import { ranks } from './model/board.js';
 import { Client } from './client.js';
-import { now } from './clock.js';
-import { base, getJson } from './here.js';
-import { describe } from './line.js';
-import { css } from './live-leaderboard-style.js';
-import { Rows } from './rows.js';
-import { boardName } from './words.js';
+import { now } from './model/clock.js';
+import { base, getJson } from './server.js';
+import { describe } from './model/connection-status.js';
+import { css } from './view/live-leaderboard-style.js';
+import { Rows } from './view/rows.js';
+import { boardName } from './model/format.js';
 
 const NARROW = 520;
 const reduced = matchMedia('(prefers-reduced-motion: reduce)');

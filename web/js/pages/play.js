@@ -1,10 +1,11 @@
 // Owns the page where a player registers, signs in and scores. Points count when the server says so, not before.
 // The token goes to the server in a message, never in an address; it is kept on this device until it expires.
-import { Client } from './client.js';
-import { now } from './clock.js';
-import { ENDED, getJson, holdSession, server, session } from './here.js';
-import { describe } from './line.js';
-import { amount, gain } from './words.js';
+import { Client } from '../client.js';
+import { now } from '../model/clock.js';
+import { ENDED, getJson, server } from '../server.js';
+import { holdSession, session } from '../session.js';
+import { describe } from '../model/connection-status.js';
+import { amount, gain } from '../model/format.js';
 
 const LOG_LENGTH = 50;
 const ASKS = 5; // how often a server that has too much to do is asked again

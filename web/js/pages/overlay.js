@@ -1,14 +1,14 @@
 // Owns the stream overlay: a board over any picture, for hours, with nobody there to reload it.
 // Never shows an error on stream, never empties what it shows because the line is down.
 // Assumes OBS's browser (Chromium 103 and later) or any newer one.
-import { Beat } from './beat.js';
-import { ranks } from './board.js';
-import { Client } from './client.js';
-import { now } from './clock.js';
-import { getJson, server } from './here.js';
-import { readOptions } from './overlay-options.js';
-import { Rows } from './rows.js';
-import { boardName, remaining, weekEnd, weekStart } from './words.js';
+import { Beat } from '../view/repaint.js';
+import { ranks } from '../model/board.js';
+import { Client } from '../client.js';
+import { now } from '../model/clock.js';
+import { getJson, server } from '../server.js';
+import { readOptions } from '../model/overlay-options.js';
+import { Rows } from '../view/rows.js';
+import { boardName, remaining, weekEnd, weekStart } from '../model/format.js';
 
 const PAUSED_MS = 20_000;
 

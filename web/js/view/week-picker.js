@@ -1,7 +1,7 @@
 // Owns the choice among earlier weeks: which ones are closed, as the server tells, and the picker that names them.
 // Never changes what is shown; tells `choose(board)`. Asks anew once a week has ended, however long the page slept.
-import { getJson } from './here.js';
-import { weekAt, weekDays, weekName, weekStart, weekYear } from './words.js';
+import { getJson } from '../server.js';
+import { weekAt, weekDays, weekName, weekStart, weekYear } from '../model/format.js';
 
 const PAGE = 1000;
 

@@ -1,5 +1,5 @@
 // Owns what the pages say about the connection. Pure: the client and the time in, words out.
-import { clockTime, shortTime } from './words.js';
+import { clockTime, shortTime } from './format.js';
 
 const GIVEN_UP_MS = 30_000; // from then on the scores count as old
 const BLINK_MS = 1_000; // a shorter loss is not worth a sentence
@@ -22,15 +22,4 @@ export function describe(client, { openedAt, hasBoard }, now) {
   }
   const note = now - heardAt < BLINK_MS ? '' : `Connection lost. These are the scores from ${clockTime(heard)}. ${inSeconds}`;
   return { lamp: 'Reconnecting', on: false, note, old: false };
-}
-
-/** Limits how often one kind of thing is said aloud. */
-export class Voice {
-  #node; #last = new Map();
-  constructor(node) { this.#node = node; }
-  say(kind, words, now, everyMs = 0) {
-    if (now - (this.#last.get(kind) ?? -Infinity) < everyMs) return;
-    this.#last.set(kind, now);
-    this.#node.textContent = words;
-  }
 }

@@ -1,6 +1,6 @@
 // Owns the three steps. The steps never move; people do. Never decides who stands where.
-import { coverWith } from './plates.js';
-import { amount } from './words.js';
+import { coverWith } from './highlight.js';
+import { amount } from '../model/format.js';
 
 const LONG = 9; // characters of a score from which on it is set smaller: a step is no wider than 1,234,567
 const CLIMB = { duration: 600, easing: 'cubic-bezier(.2,.7,.2,1)' };

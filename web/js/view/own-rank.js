@@ -1,6 +1,6 @@
 // Owns the bar of the player who is followed: rank, name, distance to the next rank, score.
 // Never asks for a rank itself; is told the shown board and what `watch` or the server answered.
-import { amount, distance, points } from './words.js';
+import { amount, distance, points } from '../model/format.js';
 
 const span = (name) => {
   const node = document.createElement('span');

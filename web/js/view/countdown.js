@@ -1,6 +1,6 @@
 // Owns the clock on the wall: how long the week still runs. Never asks what time it is; is told.
 // At zero it says that the week is closing; only the server ends it.
-import { remaining, weekEnd, weekName } from './words.js';
+import { remaining, weekEnd, weekName } from '../model/format.js';
 
 const HOUR = 3_600_000;
 const FINAL_MS = 60_000; // how long "is final" stays

@@ -1,11 +1,11 @@
 // Owns the rows of one list: keyed by user, moved rather than rebuilt, marked where they changed.
 // Never reads a clock or the network, never measures single rows while it paints.
 // Assumes a style sheet that gives all rows one height (or width, in a strip), and light or shadow DOM alike.
-import { FLOOD } from './beat.js';
-import { Movements } from './movements.js';
-import { stayers } from './order.js';
-import { coverWith, showGains } from './plates.js';
-import { amount, gain } from './words.js';
+import { FLOOD } from './repaint.js';
+import { Movements } from '../model/movements.js';
+import { stayers } from '../model/reorder.js';
+import { coverWith, showGains } from './highlight.js';
+import { amount, gain } from '../model/format.js';
 
 const RISE_MS = 480;
 const FALL_MS = 360;

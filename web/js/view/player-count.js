@@ -1,7 +1,7 @@
 // Owns how many players a board has. One that is not full shows them all; how many stand below a full one only the
 // server knows: it is asked when the board fills, and now and then while the board goes on changing.
-import { getJson } from './here.js';
-import { players } from './words.js';
+import { getJson } from '../server.js';
+import { players } from '../model/format.js';
 
 const FULL = 100;
 const AGAIN_MS = 30_000;

@@ -1,21 +1,24 @@
 // Owns the scoreboard page: puts together the connection, the rows, the podium, the clock and the words.
 // Never keeps a truth of its own: boards come from the client, the view from the address bar.
-import { Beat } from './beat.js';
-import { ranks } from './board.js';
-import { Client, RIGHTS } from './client.js';
-import { now } from './clock.js';
-import { PlayerCount } from './count.js';
-import { Countdown } from './countdown.js';
-import { find, found } from './find.js';
-import { FollowedBar, standing } from './followed.js';
-import { ENDED, getJson, holdSession, readView, server, session, viewQuery } from './here.js';
-import { describe, Voice } from './line.js';
-import { Podium } from './podium.js';
-import { Rows } from './rows.js';
-import { share } from './share.js';
-import { Tabs } from './tabs.js';
-import { Weeks } from './weeks.js';
-import { boardName, points, weekAt, weekName, weekStart } from './words.js';
+import { Beat } from '../view/repaint.js';
+import { ranks } from '../model/board.js';
+import { Client, RIGHTS } from '../client.js';
+import { now } from '../model/clock.js';
+import { PlayerCount } from '../view/player-count.js';
+import { Countdown } from '../view/countdown.js';
+import { find, found } from '../view/player-search.js';
+import { FollowedBar, standing } from '../view/own-rank.js';
+import { ENDED, getJson, server } from '../server.js';
+import { holdSession, session } from '../session.js';
+import { readView, viewQuery } from '../model/address.js';
+import { describe } from '../model/connection-status.js';
+import { Voice } from '../view/voice.js';
+import { Podium } from '../view/podium.js';
+import { Rows } from '../view/rows.js';
+import { share } from '../view/share.js';
+import { Tabs } from '../view/tabs.js';
+import { Weeks } from '../view/week-picker.js';
+import { boardName, points, weekAt, weekName, weekStart } from '../model/format.js';
 
 const DAY_MS = 86_400_000;
 const FOUND_MS = 3_000;

@@ -1,6 +1,6 @@
 // Owns the search for a player on a board. Looks in the rows at hand first, then once in the server's first 1,000.
-import { getJson } from './here.js';
-import { amount, points } from './words.js';
+import { getJson } from '../server.js';
+import { amount, points } from '../model/format.js';
 
 /** Without regard to case, form and what cannot be seen, in the same way whatever the viewer's language. Capitals, for
  * these have no ß, no dotless i and no final sigma; from small letters, for ẞ has no other capital. */

@@ -1,7 +1,8 @@
 // Owns the overlay's setup page: choices in, an address, a size and a preview out. Never saves anything.
-import { copy, getJson, server } from './here.js';
-import { defaultTop, readOptions, size, writeOptions } from './overlay-options.js';
-import { weekNameInFull, weekStart } from './words.js';
+import { copy } from '../view/share.js';
+import { getJson, server } from '../server.js';
+import { defaultTop, readOptions, size, writeOptions } from '../model/overlay-options.js';
+import { weekNameInFull, weekStart } from '../model/format.js';
 
 const $ = (id) => document.getElementById(id);
 const form = $('form');

@@ -1,6 +1,6 @@
 // Owns invented players for the preview of an overlay. Looks like the client where the overlay uses it.
-import { now } from './clock.js';
-import { weekAt } from './words.js';
+import { now } from '../model/clock.js';
+import { weekAt } from '../model/format.js';
 
 const NAMES = ['Amélie Roux', 'Bosun', 'Kestrel', 'Ivo Haddad', 'Maren Lind', 'Tarn', 'Juno Okafor', 'Pax', 'Lumi Sato', 'Wren',
   'Sable', 'Rook Varga', 'Nils', 'Astrid Kaya', 'Quill', 'Vesper', 'Onyx Nowak', 'Birch', 'Fjord', 'Oskar Silva'];

@@ -1,5 +1,6 @@
 // Owns the menu that copies what others need to see this board. Never changes the view.
-import { copy, server, viewQuery } from './here.js';
+import { server } from '../server.js';
+import { viewQuery } from '../model/address.js';
 
 const COPIED_MS = 2_000;
 
@@ -16,6 +17,23 @@ const texts = {
     return url.href;
   },
 };
+
+/** Copies text, also where the page is not served securely. Answers whether that worked. */
+export async function copy(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    const area = document.createElement('textarea');
+    area.value = text;
+    area.className = 'vh';
+    document.body.append(area);
+    area.select();
+    const done = document.execCommand('copy');
+    area.remove();
+    return done;
+  }
+}
 
 /** Brings the menu to life. `view()` answers what is shown; `say(words)` tells those who do not see. */
 export function share(menu, view, say) {
