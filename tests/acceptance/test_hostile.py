@@ -1,7 +1,7 @@
 """What the rest of the world can do to a server: nothing that another client would notice.
 
 Every attack here runs against a real server over real sockets; after each, a player hands in a score and a viewer sees
-it. Attacks on frames themselves are in tests/integration/wire/test_connection.py.
+it. Attacks on frames themselves are in tests/integration/wire/test_connection_reading.py.
 """
 
 from __future__ import annotations
