@@ -120,6 +120,7 @@ async def test_an_address_is_shown_to_its_owner_alone(
         seen += [await server.http.post(path, json=person | again) for path in ("/users", "/sessions")]
     await submit(server, [(user_id, 5)])
     await submit(server, [(user_id, 5)], PAST.starts)
+    await server.told()
     client = await server.client()
     for name in ("all_time", CURRENT_WEEK, PAST.id):
         await client.subscribe(name)
@@ -325,6 +326,7 @@ async def test_only_an_admin_says_when_and_leaves_a_trace(
     assert (answer.json()["total_score"], answer.json()["week_score"]) == (5, 5)
     actor, action, user_id, detail = await sql.fetchrow("SELECT actor, action, user_id, detail FROM audit")
     assert (actor, action, user_id) == (f"user:{a}", "correct", a) and "2021-01-06T12:00:00" in detail
+    await server.told()
     assert await lines(server, PAST.id) == [(a, "player-1", 5)]
     assert await lines(server, CURRENT_WEEK) == []
     bad = {

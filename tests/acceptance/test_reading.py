@@ -33,6 +33,7 @@ async def scores(server: RunningServer, given: dict[int, int], at: datetime | No
         entries = (await server.http.get("/boards/all_time?limit=1000")).json()["entries"]
         return totals <= {(entry["user_id"], entry["score"]) for entry in entries}
 
+    await server.told()
     await eventually(shown)
 
 

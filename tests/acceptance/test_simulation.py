@@ -132,6 +132,7 @@ async def compare_while_played(
             assert await ends(command) == 0, command.errors
         (line,) = command.lines
         assert line.startswith(f"{expected} sent: {expected} accepted, 0 rejected, 0 bad rows left out; ")
+        await server.told()
         page = (await server.http.get("/boards/all_time")).json()
         await seen.reach(page["version"])
     assert heard["snapshot"] == 1, "one at the beginning; all else were diffs without a gap"

@@ -222,6 +222,7 @@ async def test_an_admin_s_moment_decides_the_week(server: RunningServer, make_us
     ]
     answer = await server.http.post("/scores", json=rows, headers=server.bearer(user, "admin"))
     assert [row["week_score"] for row in answer.json()["results"]] == [1, 10]
+    await server.told()
     board = (await server.http.get(f"/boards/{week.id}")).json()
     assert [entry["score"] for entry in board["entries"]] == [1]
     last = week_at(week.starts - timedelta(days=1))

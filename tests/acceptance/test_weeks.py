@@ -118,6 +118,7 @@ async def test_a_week_has_its_first_and_last_microsecond(
         await submit(server, [(d, 8)], datetime(2020, 12, 31, 23, 59, 59, 999_999, UTC))
         await submit(server, [(d, 16)], datetime(2021, 1, 1, tzinfo=UTC))
         await submit(server, [(d, 32)], LAST.starts - TICK)
+        await server.told()
         before = Board(date(2020, 12, 21))
         assert scores(await page(server, LAST.id)) == {d: 24, b: 2, a: 1}
         assert scores(await page(server, NEXT.id)) == {c: 4}
@@ -307,6 +308,7 @@ async def test_a_closed_week_is_followed_like_any_board(
 ) -> None:
     users = await make_users(102)
     await submit(server, [(user, 1_000 - place) for place, user in enumerate(users)], NEXT.starts)
+    await server.told()
     client = await server.client()
     await client.subscribe(NEXT.id)
     board = client.follower.boards[NEXT.id]
@@ -340,6 +342,7 @@ async def test_a_closed_week_is_followed_like_any_board(
 async def test_weeks_that_cannot_be_are_refused_clearly(server: RunningServer, make_users: MakeUsers) -> None:
     (a,) = await make_users(1)
     await submit(server, [(a, 1)], NEXT.starts)
+    await server.told()
     after = week_at(server.services.clock.now() + timedelta(days=7)).id
     cases = {
         LAST.id: "no scores that old",
@@ -375,6 +378,7 @@ async def test_weeks_that_cannot_be_are_refused_clearly(server: RunningServer, m
 async def test_a_week_without_scores_is_empty_and_not_listed(server: RunningServer, make_users: MakeUsers) -> None:
     (a,) = await make_users(1)
     await submit(server, [(a, 1)], LAST.starts)
+    await server.told()
     shown = await page(server, NEXT.id)
     assert (shown["entries"], shown["players"], shown["epoch"], shown["stale"]) == ([], 0, CLOSED_EPOCH, False)
     client = await server.client()
@@ -416,6 +420,7 @@ async def test_the_list_of_boards_is_paged(server: RunningServer, make_users: Ma
     weeks = [Board(LAST.week + timedelta(weeks=number)) for number in range(7) if LAST.week]
     for number, week in enumerate(weeks):
         await submit(server, [(a, 1), (b, 1)] if number % 2 else [(a, 1)], week.starts)
+    await server.told()
     await server.http.post(f"/users/{b}/ban", headers=server.bearer(None, "admin"))
     await page(server, weeks[1].id)
     live, closed = [], []
