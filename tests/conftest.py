@@ -79,6 +79,12 @@ PROGRAMS: dict[str, Path] = {} if GIVEN_STORE else _programs()
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "every_store: runs on each store that this machine has, not on one alone")
+    if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
+        # The commands that tests start would each compile every module anew: that is most of their CPU time. They, and
+        # the other processes of this session, share what was compiled; nothing of it lands in the checkout.
+        folder = tempfile.TemporaryDirectory(prefix="realtime-bytecode-", ignore_cleanup_errors=True)
+        os.environ["PYTHONPYCACHEPREFIX"] = folder.name
+        config.add_cleanup(folder.cleanup)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -9,10 +9,10 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import asyncpg
@@ -23,6 +23,7 @@ from realtime import resources
 from tests.acceptance.commands import Command, asking, environment, eventually, free_port, running
 from tests.conftest import PROGRAMS, SECRET, PrivateStore, RunningServer
 from tests.support.clients import Client
+from tests.support.forking import forker
 
 ROOT = resources.folder("web").parent
 PASSWORD = "hush/a#b?c@d:e%f&g=h;i [j]ü\"'\\hush"
@@ -52,13 +53,23 @@ COMMANDS = (
 )  # fmt: skip
 
 
-async def said(*arguments: str, env: Mapping[str, str], code: int | None = 1, **options: Any) -> str:
-    """Everything that a command says until it ends."""
-    async with running(*arguments, env=env, **options) as command:
-        ended = await command.ends()
-    everything = "\n".join((*command.lines, *command.errors))
-    assert code is None or ended == code, everything
-    return everything
+class Said(Protocol):
+    """Runs a command to its end; gives everything that it says, its standard output first."""
+
+    async def __call__(self, *arguments: str, env: Mapping[str, str], code: int | None = 1) -> str: ...
+
+
+@pytest.fixture(scope="module")
+def said() -> Iterator[Said]:
+    with forker() as forked:
+
+        async def said(*arguments: str, env: Mapping[str, str], code: int | None = 1) -> str:
+            # It runs where there is no `.realtime`: the checkout's would be found, which is no test's.
+            ended, everything = await forked.run(*arguments, env=env, cwd=Path(__file__).parent)
+            assert code is None or ended == code, everything
+            return everything
+
+        yield said
 
 
 def assert_nothing_is_told(text: str) -> None:
@@ -70,7 +81,7 @@ def assert_nothing_is_told(text: str) -> None:
 
 
 @pytest.mark.parametrize("number", range(len(COMMANDS)))
-async def test_no_command_tells_a_secret_that_is_malformed(number: int, tmp_path: Path) -> None:
+async def test_no_command_tells_a_secret_that_is_malformed(said: Said, number: int, tmp_path: Path) -> None:
     command, addresses = COMMANDS[number], MALFORMED[number % len(MALFORMED)]
     env = environment(**addresses, REALTIME_SECRET="hush", REALTIME_LOG_LEVEL="debug", PYTHONFAULTHANDLER="1")
     text = await said(*command, "--data-dir", str(tmp_path / "none"), env=env)
@@ -80,19 +91,19 @@ async def test_no_command_tells_a_secret_that_is_malformed(number: int, tmp_path
 
 
 @pytest.mark.parametrize("addresses", MALFORMED)
-async def test_no_malformed_address_is_told(addresses: dict[str, str], tmp_path: Path) -> None:
+async def test_no_malformed_address_is_told(said: Said, addresses: dict[str, str], tmp_path: Path) -> None:
     text = await said("settings", "--data-dir", str(tmp_path / "none"), env=environment(**addresses))
     assert_nothing_is_told(text)
     assert len(text.splitlines()) == 3, "a heading, and a sentence for each"
 
 
-async def test_no_help_tells_a_secret() -> None:
+async def test_no_help_tells_a_secret(said: Said) -> None:
     env = environment(**MALFORMED[0], REALTIME_SECRET="hush")
     for command in ([], ["up"], ["serve"], ["token"], ["import"], ["simulate"]):
         assert_nothing_is_told(await said(*command, "--help", env=env, code=0))
 
 
-async def test_no_command_tells_a_secret_that_is_refused(dsn: str, store_url: str, tmp_path: Path) -> None:
+async def test_no_command_tells_a_secret_that_is_refused(said: Said, dsn: str, store_url: str, tmp_path: Path) -> None:
     parts = urlsplit(dsn)
     wrong = quote(PASSWORD, safe="")
     env = environment(
@@ -128,7 +139,7 @@ async def allow(store: PrivateStore, *rules: str) -> str:
 
 
 async def test_a_password_of_any_characters_works_and_is_told_nowhere(
-    dsn: str, sql: asyncpg.Connection, private_store: PrivateStore, tmp_path: Path
+    said: Said, dsn: str, sql: asyncpg.Connection, private_store: PrivateStore, tmp_path: Path
 ) -> None:
     data = ("--data-dir", str(tmp_path / "data"))
     async with role(sql) as account:
@@ -184,7 +195,7 @@ SHELL = {
 """Of somebody who works with other servers, behind a company's proxy."""
 
 
-async def test_a_development_instance_needs_nothing_of_its_shell(tmp_path: Path) -> None:
+async def test_a_development_instance_needs_nothing_of_its_shell(said: Said, tmp_path: Path) -> None:
     env = environment(**SHELL, **KUBERNETES)
     data = ("--data-dir", str(tmp_path / "data"))
     async with running("up", "--port", "0", *data, env=env) as command:
@@ -199,7 +210,9 @@ async def test_a_development_instance_needs_nothing_of_its_shell(tmp_path: Path)
         assert await command.stop() == 0
 
 
-async def test_the_variables_of_a_service_are_no_settings_and_a_misspelt_one_is_a_mistake(tmp_path: Path) -> None:
+async def test_the_variables_of_a_service_are_no_settings_and_a_misspelt_one_is_a_mistake(
+    said: Said, tmp_path: Path
+) -> None:
     data = ("--data-dir", str(tmp_path / "none"))
     shown = (await said("settings", *data, env=environment(**KUBERNETES, PORT="9001"), code=0)).splitlines()
     assert [line.split() for line in shown if line.startswith(("REALTIME_PORT", "REALTIME_WORKER_METRICS"))] == [
@@ -210,7 +223,9 @@ async def test_the_variables_of_a_service_are_no_settings_and_a_misspelt_one_is_
     assert "REALTIME_ORIGIN: there is no such setting; is REALTIME_ORIGINS meant?" in wrong
 
 
-async def test_a_simulation_leaves_proxies_out_and_tells_nothing_of_an_address(server: RunningServer, dsn: str) -> None:
+async def test_a_simulation_leaves_proxies_out_and_tells_nothing_of_an_address(
+    said: Said, server: RunningServer, dsn: str
+) -> None:
     env = environment(**SHELL, DATABASE_URL=f"{dsn}?sslmode=disable&target_session_attrs=any", REALTIME_SECRET=SECRET)
     tally = await said("simulate", "--url", server.base_url, "--limit", "3", env=env, code=0)
     assert tally.startswith("3 sent: 3 accepted")
@@ -251,11 +266,19 @@ async def test_the_health_check_of_the_image_asks_where_the_server_is(
         assert await asked() == 0
 
 
+async def checked(env: Mapping[str, str]) -> str:
+    """Everything that the health check says of what is wrong."""
+    async with running(*health_check(), program=[sys.executable], env=env) as command:
+        ended = await command.ends()
+    everything = "\n".join((*command.lines, *command.errors))
+    assert ended == 1, everything
+    return everything
+
+
 async def test_the_health_check_tells_what_is_wrong_with_settings_and_no_secret() -> None:
     env = environment(**MALFORMED[0], REALTIME_PORT="0")
-    assert_nothing_is_told(await said(*health_check(), program=[sys.executable], env=env))
-    text = await said(*health_check(), program=[sys.executable], env=environment(REALTIME_PORT="0"))
-    assert "REALTIME_PORT" in text
+    assert_nothing_is_told(await checked(env))
+    assert "REALTIME_PORT" in await checked(environment(REALTIME_PORT="0"))
 
 
 # Stores that refuse ----------------------------------------------------------------------------------------------
@@ -355,7 +378,7 @@ async def test_why_a_database_refuses_is_told_where_one_looks(
 
 @pytest.mark.parametrize("command", ["serve", "migrate", "check", "up"])
 async def test_missing_rights_are_told_in_a_sentence(
-    command: str, dsn: str, store_url: str, sql: asyncpg.Connection, filled: None, tmp_path: Path
+    said: Said, command: str, dsn: str, store_url: str, sql: asyncpg.Connection, filled: None, tmp_path: Path
 ) -> None:
     async with role(sql, "NOSUPERUSER") as account:
         parts = urlsplit(dsn)
