@@ -132,7 +132,7 @@ def read(data: bytes) -> Request:
         if len(data) > heads.BYTES:
             raise BadRequestError(431, f"A request's head may have at most {heads.BYTES} bytes.")
         head = heads.ordinary(data)
-        request = heads.understood(heads.unusual(data)[0] if head is None else head)
+        request = heads.understood(heads.unusual(data) if head is None else head)
         if request.length != 0:
             raise BadRequestError(400, "A request for a WebSocket has no body.")
         return request

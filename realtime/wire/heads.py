@@ -36,6 +36,9 @@ _ORDINARY: Final = re.compile(
 _LINES: Final = re.compile(rb"(?:[^\x00- \x7f][^\x00-\x08\n-\x1f\x7f]*+\r\n)++\r\n")
 _FIELD: Final = re.compile(rb"([^:]+):([^\r]*)\r\n")
 
+FIELD: Final = re.compile(_NAME + rb":[\t -~\x80-\xff]*+\r\n")
+"""The line of one field, in whatever section it stands."""
+
 _FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
 
 # Fields that decide how a request is framed, whom it is for, or what becomes of the connection.
@@ -88,6 +91,7 @@ def ordinary(data: bytes) -> Head | None:
     if found is None:
         return None
     method, target, block = found.groups()
+    _check_count(block.count(b"\n"))
     fields = [(name.lower(), value.strip(b" \t")) for name, value in _FIELD.findall(block)]
     lengths = [value for name, value in fields if name in _FRAMING]
     if lengths and not (len(lengths) == 1 and _LENGTH.fullmatch(lengths[0])):
@@ -95,11 +99,12 @@ def ordinary(data: bytes) -> Head | None:
     return Head(method, target, b"1.1", fields)
 
 
-def unusual(data: bytes) -> tuple[Head, h11.Connection]:
-    """Any head, as h11 reads it, and what reads on where the body comes in chunks. Raises BadRequestError."""
+def unusual(data: bytes) -> Head:
+    """Any head, as h11 reads it. Raises BadRequestError."""
     if not _LINES.fullmatch(data):
         raise BadRequestError(400, _NONE)
-    reader = h11.Connection(h11.SERVER, max_incomplete_event_size=BYTES)
+    _check_count(data.count(b"\n") - 2)
+    reader = h11.Connection(h11.SERVER)
     reader.receive_data(data)
     try:
         event = reader.next_event()
@@ -109,14 +114,18 @@ def unusual(data: bytes) -> tuple[Head, h11.Connection]:
     if not isinstance(event, h11.Request):
         raise BadRequestError(400, _NONE)
     fields = [(bytes(name), bytes(value)) for name, value in event.headers]
-    return Head(event.method, event.target, event.http_version, fields), reader
+    return Head(event.method, event.target, event.http_version, fields)
+
+
+def _check_count(fields: int) -> None:
+    """Before each of them costs anything."""
+    if fields > FIELDS:
+        raise BadRequestError(431, f"A request may have at most {FIELDS} header fields.")
 
 
 def understood(head: Head) -> Request:
     """What a head means. Raises BadRequestError where it has no meaning, or two."""
     method, target, version, fields = head
-    if len(fields) > FIELDS:
-        raise BadRequestError(431, f"A request may have at most {FIELDS} header fields.")
     if method == b"CONNECT":
         raise BadRequestError(501, "This server is no proxy.")
     if version[:1] != b"1":

@@ -3,8 +3,9 @@
 Owns where a request ends. Must never know a socket, nor keep more than one head or one trailer section that is not
 whole. Assumes that its caller asks for the next request only when the one before is answered. Pure.
 
-Two readers, and no third: a body whose length is known is counted here, one in chunks is h11's. Trailer fields are read
-past: they are never header fields (RFC 9110, section 6.5.1).
+Bodies in chunks are read here too, line by line and each line once: h11 tries ends of chunk heads and of trailer
+fields at every space before what is wrong, for seconds. Trailer fields are read past: they are never header fields
+(RFC 9110, section 6.5.1).
 """
 
 from __future__ import annotations
@@ -12,8 +13,6 @@ from __future__ import annotations
 import re
 from enum import Enum
 from typing import Final
-
-import h11
 
 from realtime.wire import heads
 from realtime.wire.heads import BadRequestError, Request
@@ -24,6 +23,8 @@ CHUNKS: Final = 16_384
 _SLICE: Final = 16 * 1024
 _BLANK_LINE: Final = re.compile(rb"\n\r?\n")
 _BLANK_LINES: Final = re.compile(rb"(?:\r\n)*+")
+_CHUNK: Final = re.compile(rb"([0-9A-Fa-f]{1,16})[\t ]*+(?:;[\t -~\x80-\xff]*+)?\r\n")
+_CUT: Final = "The body's chunks cannot be read."
 _FIRST: Final = frozenset(b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
 
 
@@ -36,24 +37,32 @@ class Mark(Enum):
 END: Final = Mark.END
 
 
+class _Line(Enum):
+    """What the next line of a body in chunks must be."""
+
+    CHUNK = "a chunk's head"
+    AFTER = "the end of a chunk"
+    TRAILER = "a trailer field, or the end"
+
+
 class RequestReader:
     """Feed it what arrives, then ask `next` until it needs more.
 
     Raises BadRequestError, after which it must not be asked again.
     """
 
-    __slots__ = ("_bytes", "_chunked", "_chunks", "_fed", "_in_body", "_left", "_position", "_searched")
+    __slots__ = ("_bytes", "_chunks", "_due", "_in_body", "_left", "_position", "_searched", "_trailer")
 
     def __init__(self) -> None:
         # Arrived and not yet taken: everything from `_position` on.
         self._bytes: bytes | bytearray = b""
         self._position = 0
-        self._searched = 0  # up to where no end of the head was found
+        self._searched = 0  # up to where no end of the head, or of a line, was found
         self._in_body = False
-        self._left = 0  # bytes of the body that are still to come, where that is known
-        self._chunked: h11.Connection | None = None  # where it is not
+        self._left = 0  # bytes that are still to come of the body, or of a chunk of it
+        self._due: _Line | None = None  # only within a body in chunks: the line behind those bytes
         self._chunks = 0
-        self._fed = b""  # what it was given last
+        self._trailer: tuple[int, int] = 0, 0  # its fields and bytes
 
     @property
     def waiting_bytes(self) -> int:
@@ -77,11 +86,14 @@ class RequestReader:
         """A request; then, where it has a body, what there is of that; then END. None while more bytes are needed."""
         if not self._in_body:
             return self._request()
-        if self._chunked is not None:
-            return self._chunk(self._chunked)
-        if not self._left:
-            self._in_body = False
-            return END
+        while not self._left:
+            if self._due is None:
+                self._in_body = False
+                return END
+            line = self._line()
+            if line is None:
+                return None
+            self._due = self._behind(self._due, line)
         part = self._taken(min(self._left, self.waiting_bytes))
         self._left -= len(part)
         return part or None
@@ -105,12 +117,11 @@ class RequestReader:
             return None
         data = self._taken(size)
         head = heads.ordinary(data)
-        if head is None:
-            head, self._chunked = heads.unusual(data)
-            self._chunks, self._fed = 0, b""
-        request = heads.understood(head)
-        if request.length is not None:
-            self._left, self._chunked = request.length, None
+        request = heads.understood(heads.unusual(data) if head is None else head)
+        if request.length is None:
+            self._due, self._chunks, self._trailer = _Line.CHUNK, 0, (0, 0)
+        else:
+            self._left = request.length
         self._in_body = request.length != 0
         return request
 
@@ -122,30 +133,38 @@ class RequestReader:
             self._position = found.end()
             self._searched = max(self._searched, self._position)
 
-    def _chunk(self, reader: h11.Connection) -> bytes | Mark | None:
-        """The next part of a body in chunks."""
-        while True:
-            try:
-                event = reader.next_event()
-            except h11.RemoteProtocolError as error:
-                raise BadRequestError(error.error_status_hint, "The body's chunks cannot be read.") from None
-            if isinstance(event, h11.Data):
-                self._chunks += event.chunk_start
-                if self._chunks > CHUNKS:
-                    raise BadRequestError(413, f"A body may come in at most {CHUNKS} chunks.")
-                return bytes(event.data)
-            if isinstance(event, h11.EndOfMessage):
-                behind, _ = reader.trailing_data
-                if not self._fed.removesuffix(behind).endswith(b"\r\n\r\n"):  # h11 lets a bare LF end it
-                    raise BadRequestError(400, "A body in chunks ends with an empty line.")
-                self._bytes, self._position, self._searched = behind + self.rest(), 0, 0
-                self._chunked, self._in_body = None, False
-                return END
-            if not self.waiting_bytes:
-                return None
-            part = self._taken(min(_SLICE, self.waiting_bytes))
-            self._fed = self._fed[-3:] + part
-            reader.receive_data(part)
+    def _line(self) -> bytes | None:
+        """The next line of a body in chunks, with its end."""
+        end = self._bytes.find(b"\n", self._searched) + 1
+        size = (end or len(self._bytes)) - self._position
+        if size > heads.BYTES:
+            raise BadRequestError(431, f"A chunk's head may have at most {heads.BYTES} bytes, and so may a trailer.")
+        if not end:
+            self._searched = len(self._bytes)
+            return None
+        return self._taken(size)
+
+    def _behind(self, due: _Line, line: bytes) -> _Line | None:
+        """What must follow this line, behind the bytes that it announces; None where it ends the body."""
+        if due is _Line.CHUNK:
+            found = _CHUNK.fullmatch(line)
+            if found is None:
+                raise BadRequestError(400, _CUT)
+            self._left = int(found[1], 16)
+            if not self._left:
+                return _Line.TRAILER
+            self._chunks += 1
+            if self._chunks > CHUNKS:
+                raise BadRequestError(413, f"A body may come in at most {CHUNKS} chunks.")
+            return _Line.AFTER
+        if line == b"\r\n":
+            return _Line.CHUNK if due is _Line.AFTER else None
+        if due is _Line.AFTER or not heads.FIELD.fullmatch(line):
+            raise BadRequestError(400, _CUT)
+        fields, size = self._trailer = self._trailer[0] + 1, self._trailer[1] + len(line)
+        if fields > heads.FIELDS or size > heads.BYTES:
+            raise BadRequestError(431, f"A trailer may have at most {heads.FIELDS} fields, and {heads.BYTES} bytes.")
+        return due
 
     def _taken(self, size: int) -> bytes:
         """The next `size` bytes."""

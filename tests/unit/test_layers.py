@@ -52,7 +52,7 @@ KNOWN_TO = {
     "pogo_core": {"ledger.migrations"},
     "redis": {"store"},
     "hiredis": {"store"},
-    "h11": {"wire.heads", "wire.request_reader"},
+    "h11": {"wire.heads"},
     "jwt": {"people.tokens"},
     "argon2": {"people.passwords"},
     "uvicorn": {"wire.connection", "wire.http_connection", "wire.asgi", "server"},

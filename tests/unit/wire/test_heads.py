@@ -19,7 +19,7 @@ HOST = b"Host: x\r\n"
 
 def read(data: bytes) -> Request:
     head = ordinary(data)
-    return understood(unusual(data)[0] if head is None else head)
+    return understood(unusual(data) if head is None else head)
 
 
 def refused(data: bytes) -> int:

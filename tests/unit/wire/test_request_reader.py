@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+
+import h11
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -75,7 +78,10 @@ def test_a_byte_at_a_time(asked: bytes) -> None:
         b"5\nhello\r\n0\r\n\r\n", b"0x5\r\nhello\r\n0\r\n\r\n", b"+5\r\nhello\r\n0\r\n\r\n",
         b" 5\r\nhello\r\n0\r\n\r\n", b"5\r\nhello0\r\n\r\n", b"5\r\nhelloX\r\n0\r\n\r\n",
         b"5\r\nhello\r\n0\n\n", b"0\r\n\n", b"0\r\nx: y\n\n", b"0\r\nx: y\r\n\n", b"\r\n0\r\n\r\n",
-        b"fffffffffffffffffffff\r\n", b"0\r\nno colon\r\n\r\n",
+        b"fffffffffffffffff\r\n", b"0\r\nno colon\r\n\r\n", b"0;a\rb\r\n\r\n", b"0;\x00\r\n\r\n",
+        b"0\r\nx: y\r\n z\r\n\r\n",
+        b"0\r\nx : y\r\n\r\n", b"0\r\nx: y\nz: a\r\n\r\n", b"0\r\nx: \x00\r\n\r\n", b";a\r\n\r\n",
+        b"5 5\r\nhello\r\n0\r\n\r\n",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("at_once", [True, False])
@@ -110,6 +116,63 @@ def test_nothing_without_end_is_kept(begin: bytes, piece: bytes, status: int) ->
             reader.feed(piece)
             assert reader.waiting_bytes <= heads.BYTES + len(piece)
     assert refused.value.status == status
+
+
+PIECES = [
+    b"0", b"1", b"5", b"a", b"hello", b"\r\n", b"\r", b"\n", b"5\r\nhello\r\n", b"0\r\n", b";a=b", b" ", b"\t",
+    b"x: y\r\n",
+    b":", b"\x00", b"\xff", b"-", b"+", b"_", b"0\r\n\r\n",
+]  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(PIECES) | st.binary(max_size=2), max_size=9).map(b"".join))
+def test_a_body_in_chunks_is_what_h11_reads_in_it(stream: bytes) -> None:
+    reader, theirs = RequestReader(), h11.Connection(h11.SERVER)
+    reader.feed(CHUNKED + b"\r\n" + stream + GET)
+    theirs.receive_data(CHUNKED + b"\r\n" + stream + GET)
+    assert isinstance(reader.next(), Request) and isinstance(theirs.next_event(), h11.Request)
+    ours = body = b""
+    try:
+        while isinstance(part := reader.next(), bytes):
+            ours += part
+    except BadRequestError:
+        return
+    while isinstance(event := theirs.next_event(), h11.Data):
+        body += event.data
+    assert ours == body
+    assert (part is END) == isinstance(event, h11.EndOfMessage)
+    if part is END:
+        assert reader.rest() == theirs.trailing_data[0]
+
+
+LONG = heads.BYTES - 200
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"1;" + b" " * LONG + b"\nx\r\n", b"1" + b" " * LONG + b"\x00\r\n", b"0\r\nx:" + b" " * LONG + b"\x00\r\n\r\n",
+        b"0\r\nx:" + b" y" * (LONG // 2) + b"\x00\r\n\r\n", b"0\r\n" + b"x:\r\n" * (LONG // 4) + b"\r\n",
+    ],
+)  # fmt: skip
+def test_no_line_is_tried_again_and_again(body: bytes) -> None:
+    reader, began = RequestReader(), time.process_time()
+    reader.feed(CHUNKED + b"\r\n" + body)
+    with pytest.raises(BadRequestError):
+        everything(reader)
+    assert time.process_time() - began < 0.05
+
+
+@pytest.mark.parametrize("field", [b"x:\r\n", b"x:\xff\r\n"])
+def test_too_many_fields_are_refused_before_they_cost_anything(field: bytes) -> None:
+    began = time.process_time()
+    for _ in range(20):
+        reader = RequestReader()
+        reader.feed(GET[:-2] + field * (LONG // len(field)) + b"\r\n")
+        with pytest.raises(BadRequestError) as refused:
+            reader.next()
+        assert refused.value.status == 431
+    assert (time.process_time() - began) / 20 < 0.002
 
 
 def test_a_head_is_as_large_as_it_may_be() -> None:
