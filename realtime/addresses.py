@@ -190,6 +190,9 @@ def _taken_apart(text: str, schemes: tuple[str, ...], form: str, known: Callable
         raise ValueError("has a % that is not followed by the two digits of a character in UTF-8; write % as %25")
     scheme = found["scheme"].lower()
     options = _options(found["query"], known(scheme))
+    for user in (found["user"], options.get("user"), options.get("username")):
+        if ":" in unquote(user or ""):  # else all of it would be a name, which is shown and logged
+            raise ValueError("has a user with a colon, as %3A; write the colon before the password as it is")
     return _Parts(scheme, found["user"], found["password"], found["place"], found["path"], options)
 
 
