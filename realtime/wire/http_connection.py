@@ -296,6 +296,7 @@ class HttpConnection(asyncio.Protocol):
         """Gives the transport to a WebSocket, with everything that came behind the request."""
         self._leave()
         self._pause(False)
+        self._is_ending = True  # a turn that is still due finds nothing to do here
         rest = self._reader.rest()
         made = cast(type[Connection], self._config.ws_protocol_class)
         connection = made(self._config, self._server_state, self._app_state)

@@ -98,7 +98,7 @@ class RawClient:
 
     @classmethod
     async def connect(
-        cls, port: int, path: str = "/ws", *, offer: str = "", buffer: int = 0, headers: str = ""
+        cls, port: int, path: str = "/ws", *, offer: str = "", buffer: int = 0, headers: str = "", before: bytes = b""
     ) -> RawClient:
         sock = socket.socket()
         sock.setblocking(False)
@@ -109,7 +109,8 @@ class RawClient:
         if offer:
             headers += f"Sec-WebSocket-Extensions: {offer}\r\n"
         await client.send(
-            f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            before
+            + f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
             f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{headers}\r\n".encode()
         )
         while not client.head.endswith(b"\r\n\r\n"):

@@ -11,6 +11,8 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 
 from realtime.wire.connection import Connection
 from realtime.wire.frames import BINARY, CLOSE, CONT, PING, TEXT
+from realtime.wire.http_connection import TURN_EVENTS, bounded
+from realtime.wire.http_exchange import BODY_AHEAD
 from tests.support.connections import (
     GOODBYE,
     Hub,
@@ -194,6 +196,33 @@ def test_a_request_that_websockets_refuses_is_answered(run: Run, http: str) -> N
                     pass
                 client.sock.close()
             await until(lambda: not server.server_state.connections)
+
+    run(main())
+
+
+def test_what_was_due_of_http_is_not_done_to_a_websocket(run: Run) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        size = 0
+        if scope["type"] == "http":
+            while size <= BODY_AHEAD:
+                size += len((await receive())["body"])
+            await send({"type": "http.response.start", "status": 413})
+            await send({"type": "http.response.body"})
+        else:
+            await receive()
+            await send({"type": "websocket.accept"})
+            await receive()
+
+    async def main() -> None:
+        async with serving(app, http=bounded(0, lambda _: False), timeout_keep_alive=1) as (port, _):
+            # The last part of a turn fills what waits for the application, which takes it before the next turn.
+            parts = b"1\r\na\r\n" * (TURN_EVENTS - 2) + b"%x\r\n%b\r\n" % (BODY_AHEAD, b"b" * BODY_AHEAD)
+            begin = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + parts
+            client = await RawClient.connect(port, before=begin + b"1\r\nc\r\n0\r\n\r\n")
+            while b" 101 " not in client.head:
+                client.head += await client.loop.sock_recv(client.sock, 65_536)
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(client.loop.sock_recv(client.sock, 1), 2)
 
     run(main())
 
