@@ -47,8 +47,9 @@ from realtime.server import serving
 from realtime.server.app import create_app
 from realtime.settings import Settings
 from realtime.store.store import Store
-from tests.support.clients import PATIENCE, Client
+from tests.support.clients import Client
 from tests.support.shifted import ShiftedPostgres, shifted_postgres
+from tests.support.waiting import PATIENCE
 
 # Real stores answer when they answer; a slow machine is no failure of a law.
 hypothesis_settings.register_profile("realtime", deadline=None)

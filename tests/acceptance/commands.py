@@ -12,15 +12,14 @@ import re
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-PATIENCE = 60.0
-"""Seconds an awaited thing may take: a machine under load, never a measure of speed."""
+from tests.support.waiting import PATIENCE
 
 
 class Command:
@@ -110,16 +109,6 @@ def free_port(host: str = "127.0.0.1") -> int:
         probe.bind((host, 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-async def eventually(holds: Callable[[], Any], patience: float = PATIENCE) -> None:
-    """Returns when `holds()` (which may be awaitable) is true: for what no event tells a test of."""
-    async with asyncio.timeout(patience):
-        while True:
-            held = holds()
-            if await held if asyncio.iscoroutine(held) else held:
-                return
-            await asyncio.sleep(0.05)
 
 
 def metrics(http_text: str) -> dict[str, float]:

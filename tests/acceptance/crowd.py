@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from websockets.asyncio.client import ClientConnection
 
 from realtime.client import Accepted, Client, Snapshot, connect
-from tests.acceptance.commands import eventually
+from tests.support.waiting import eventually
 
 
 class Crowd:

@@ -24,9 +24,10 @@ from realtime.dev.postgres import start_postgres
 from realtime.ledger.ledger import Ledger
 from realtime.ledger.migrations import migrate
 from realtime.repair.generation import Generations
-from tests.acceptance.commands import asking, environment, eventually, running
+from tests.acceptance.commands import asking, environment, running
 from tests.conftest import SECRET, PrivateStore, RunningServer
 from tests.support.clients import Client
+from tests.support.waiting import eventually
 
 CLOSED = Board(date(2026, 3, 2))
 GUIDE = (Path(__file__).parents[2] / "web/docs/operations.html").read_text(encoding="utf-8")

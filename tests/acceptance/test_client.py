@@ -10,10 +10,11 @@ import pytest
 
 from realtime.boards.board import week_at
 from realtime.client import Accepted, Outcome, Refused, Rejected, Snapshot, Timing, connect
-from tests.acceptance.commands import eventually, free_port
+from tests.acceptance.commands import free_port
 from tests.conftest import MakeUsers, RunningServer, running_server
+from tests.support.waiting import SECOND, eventually
 
-PATIENCE = 30.0
+PATIENCE = 30 * SECOND
 
 NO_WAITING = Timing(random=lambda: 0.02)
 """Chance at nearly its least: pauses of some 20 ms, growing."""

@@ -20,10 +20,11 @@ import pytest
 import redis.asyncio
 
 from realtime import resources
-from tests.acceptance.commands import Command, asking, environment, eventually, free_port, running
+from tests.acceptance.commands import Command, asking, environment, free_port, running
 from tests.conftest import PROGRAMS, SECRET, PrivateStore, RunningServer
 from tests.support.clients import Client
 from tests.support.forking import forker
+from tests.support.waiting import eventually
 
 ROOT = resources.folder("web").parent
 PASSWORD = "hush/a#b?c@d:e%f&g=h;i [j]ü\"'\\hush"

@@ -23,9 +23,10 @@ from realtime import resources
 from realtime.ledger import migrations
 from realtime.server.draining import longest_leave
 from realtime.settings import Settings, variables
-from tests.acceptance.commands import asking, environment, eventually, free_port, metrics, running
+from tests.acceptance.commands import asking, environment, free_port, metrics, running
 from tests.conftest import SECRET, RunningServer
 from tests.support.clients import Client
+from tests.support.waiting import eventually
 
 Environment = Callable[..., dict[str, str]]
 
@@ -292,7 +293,8 @@ async def test_a_second_signal_hastens(stores: Environment) -> None:
 async def test_a_process_whose_loop_hangs_ends_all_the_same(stores: Environment) -> None:
     env = stores(REALTIME_RECONNECT_SPREAD_S="0")
     hang = (
-        "import sys, time, realtime.serving as s; s.FLUSH_SECONDS = s.SHUTDOWN_SECONDS = s.CLOSE_AFTER = 0.5;"
+        "import sys, time, realtime.server.draining as d; d.FLUSH_SECONDS = d.SHUTDOWN_SECONDS = d.CLOSE_AFTER = 0.5;"
+        "import realtime.server.serving as s;"
         "s.Server._leave = lambda self: time.sleep(3600); sys.argv[1:] = ['serve'];"
         "from realtime.cli.main import main; main()"
     )

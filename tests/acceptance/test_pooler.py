@@ -16,9 +16,10 @@ import pytest
 from realtime.boards.submissions import Submission
 from realtime.ledger import migrations
 from realtime.ledger.ledger import Ledger
-from tests.acceptance.commands import environment, eventually, free_port, running
+from tests.acceptance.commands import environment, free_port, running
 from tests.acceptance.crowd import crowd
 from tests.conftest import SECRET
+from tests.support.waiting import eventually
 
 PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 

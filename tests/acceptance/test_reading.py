@@ -11,8 +11,8 @@ import pytest
 from redis.asyncio import Redis
 
 from realtime.boards.board import week_at
-from tests.acceptance.commands import eventually
 from tests.conftest import MakeUsers, PrivateStore, RunningServer, running_server
+from tests.support.waiting import eventually
 
 
 async def scores(server: RunningServer, given: dict[int, int], at: datetime | None = None) -> None:

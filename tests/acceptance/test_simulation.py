@@ -17,12 +17,13 @@ from realtime.client import Snapshot, connect
 from realtime.client import boards as followed
 from tests.acceptance.commands import Command, environment, running
 from tests.conftest import SECRET, RunningServer
+from tests.support.waiting import SECOND
 
 SAMPLE = Path(__file__).parents[1] / "fixtures" / "scores.csv"
 REAL = Path(__file__).parents[3] / "shared" / "data" / "score_events.csv"
 HEADER = "submission_id,username,score_added,reason,created_at\n"
 
-PATIENCE = 300.0
+PATIENCE = 300 * SECOND
 """Seconds that playing a large file may take on a machine under load."""
 
 

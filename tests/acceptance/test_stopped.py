@@ -15,8 +15,9 @@ from redis.asyncio import Redis
 
 from realtime.ledger import migrations
 from realtime.store.keys import EPOCH_KEY, FILLING
-from tests.acceptance.commands import Command, environment, eventually, free_port, running
+from tests.acceptance.commands import Command, environment, free_port, running
 from tests.conftest import SECRET, MakeUsers, RunningServer
+from tests.support.waiting import eventually
 
 HELD = """
 SELECT count(*) FROM pg_stat_activity

@@ -13,9 +13,10 @@ from redis.asyncio import Redis
 from realtime.boards.board import ALL_TIME, week_at
 from realtime.people.tokens import Tokens, secret_keys
 from realtime.store.keys import scores_key
-from tests.acceptance.commands import environment, eventually, running
+from tests.acceptance.commands import environment, running
 from tests.conftest import SECRET, MakeUsers, RunningServer
 from tests.support.clients import Client
+from tests.support.waiting import eventually
 
 
 async def total(sql: asyncpg.Connection, user: int) -> int | None:

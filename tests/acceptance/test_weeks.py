@@ -35,9 +35,10 @@ from realtime.repair.sweeper import Sweeper
 from realtime.store.keys import scores_key, version_key, versions_key
 from realtime.store.snapshots import SnapshotReader
 from realtime.store.store import Store
-from tests.acceptance.commands import asking, environment, eventually, running
+from tests.acceptance.commands import asking, environment, running
 from tests.conftest import SECRET, MakeUsers, RunningServer, running_server
 from tests.support.clients import Client
+from tests.support.waiting import eventually
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "score_events.csv"
 

@@ -22,9 +22,10 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 
 from tests.support.following import Follower
+from tests.support.waiting import SECOND
 
 IN_FLIGHT = 20
-REPLY_PATIENCE = 15.0
+REPLY_PATIENCE = 15 * SECOND
 """Seconds until a client takes its connection for dead."""
 
 AGAIN = 0.1

@@ -30,9 +30,10 @@ from realtime.dev.postgres import start_postgres
 from realtime.dev.process import Running
 from realtime.dev.store import start_store
 from realtime.ledger import migrations
+from tests.support.waiting import SECOND
 
 SECRET = "chaos-" + "0123456789abcdef" * 4
-PATIENCE = 30.0
+PATIENCE = 30 * SECOND
 """Seconds a process may take to answer on a machine under load."""
 
 

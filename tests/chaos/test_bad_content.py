@@ -25,8 +25,9 @@ from tests.acceptance.commands import environment
 from tests.chaos.accounts import difference
 from tests.conftest import SECRET, MakeUsers, PrivateStore, RunningServer, running_server
 from tests.support.clients import Client
+from tests.support.waiting import SECOND
 
-PATIENCE = 20.0
+PATIENCE = 20 * SECOND
 """Seconds that getting over it may take on a machine under load."""
 
 

@@ -10,9 +10,7 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection, connect
 
 from tests.support.following import Follower, Message
-
-PATIENCE = 60.0
-"""Seconds an awaited message may take: a machine under load, never a measure of speed."""
+from tests.support.waiting import PATIENCE
 
 
 class Client:

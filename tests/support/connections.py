@@ -77,12 +77,6 @@ def client_frame(opcode: int, payload: bytes, *, fin: bool = True, rsv: int = 0)
     return bytes((head,)) + size + mask + apply_mask(payload, mask)
 
 
-async def until(condition: Callable[[], object]) -> None:
-    """For states that nothing announces; the test as a whole has its time-out."""
-    while not condition():  # noqa: ASYNC110
-        await asyncio.sleep(0.001)
-
-
 class RawClient:
     """A client that does what it is told and nothing else: it neither reads nor answers by itself."""
 

@@ -20,9 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from realtime.cli.main import main as realtime
-
-PATIENCE = 60.0
-"""Seconds a command may take: a machine under load, never a measure of speed."""
+from tests.support.waiting import PATIENCE
 
 
 class Forker:

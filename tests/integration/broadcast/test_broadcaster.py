@@ -35,6 +35,7 @@ from realtime.store.store import Store
 from realtime.wire.messages import Since
 from tests.conftest import MakeUsers, PrivateStore, make_ours, week_ahead
 from tests.support.recorder import RecordingConnection
+from tests.support.waiting import eventually
 
 LAST, WEEK, NEXT = week_ahead(), week_ahead(1), week_ahead(2)
 A_TUESDAY = f"week_of_{WEEK.starts + timedelta(days=1):%Y_%m_%d}"
@@ -74,13 +75,8 @@ class Broadcasting:
             await self.it.subscribe(subscriber, alias, since)
         return connection
 
-    async def until(self, holds: Callable[[], bool]) -> None:
-        async with asyncio.timeout(60):
-            while not holds():  # noqa: ASYNC110 - what it waits for comes through sockets
-                await asyncio.sleep(0.002)
-
     async def shows(self, connection: RecordingConnection, board: Board, lines: list[tuple[int, str, int]]) -> None:
-        await self.until(
+        await eventually(
             lambda: board.id in connection.follower.boards and connection.follower.boards[board.id].lines == lines
         )
 
@@ -239,7 +235,7 @@ async def test_what_is_announced_before_it_was_read_behind_the_write_is_not_read
     expected = broadcast.it.expect({ALL_TIME: [Row(1, 2, 20)]})
     assert expected is not None
     await place(store, {1: 20}, 2)
-    await broadcast.until(lambda: broadcast.it._dirty.next_due is not None)
+    await eventually(lambda: broadcast.it._dirty.next_due is not None)
     expected.fulfil(await store.read(expected.wanted, expected.names_of))
     assert broadcast.it._dirty.next_due is None
 
@@ -482,11 +478,11 @@ async def test_a_closed_week_of_a_restored_postgresql_goes_back_for_everybody(
         await sql.execute("UPDATE closed_weeks SET version = 7")
         await keys.delete(cache_key(week))
         broadcast.it.mark(week)
-        await broadcast.until(lambda: viewer.follower.boards[week.id].version == 7)
+        await eventually(lambda: viewer.follower.boards[week.id].version == 7)
         await sql.execute("UPDATE closed_weeks SET version = 3")
         await keys.delete(cache_key(week))
         broadcast.it.mark(week)
-        await broadcast.until(lambda: viewer.follower.boards[week.id].version == 3)
+        await eventually(lambda: viewer.follower.boards[week.id].version == 3)
         assert viewer.kinds()[-1] == "snapshot"
 
 
@@ -507,7 +503,7 @@ async def test_followers_of_the_current_week_move_on_without_asking(broadcast: B
     broadcast.now = NEXT.starts
     rollover.step(broadcast.now)
     told = {"type": "rollover", "as": CURRENT_WEEK, "from": WEEK.id, "to": NEXT.id}
-    await broadcast.until(lambda: by_alias.kinds()[-1] == "snapshot" and NEXT.id in by_both.follower.boards)
+    await eventually(lambda: by_alias.kinds()[-1] == "snapshot" and NEXT.id in by_both.follower.boards)
     assert by_alias.messages[-2:] == [
         told,
         {"type": "snapshot", "board": NEXT.id, "epoch": store.epoch, "version": 0, "entries": []},
@@ -540,7 +536,7 @@ async def test_who_was_behind_at_the_rollover_gets_the_new_week_when_drained(
     viewer.stalled = True
     viewer.buffered = 50_000
     await place(store, {1: 10}, board=WEEK)
-    await broadcast.until(lambda: "diff" in viewer.kinds())
+    await eventually(lambda: "diff" in viewer.kinds())
     broadcast.now = NEXT.starts + timedelta(hours=1)
     rollover.step(broadcast.now)
     keeper = await broadcast.viewer(CURRENT_WEEK)
@@ -600,7 +596,7 @@ async def test_viewers_are_told_when_boards_stand_still_and_when_they_move_again
         finally:
             os.kill(private_store.running.pid, signal.SIGCONT)
         await broadcast.it.changes.compare()
-        await broadcast.until(lambda: viewer.messages[-1] == {"type": "status", "live": True})
+        await eventually(lambda: viewer.messages[-1] == {"type": "status", "live": True})
         await place(store, {1: 20}, 2)
         await broadcast.it.changes.compare()
         await broadcast.shows(viewer, ALL_TIME, [(1, "p1", 20)])
@@ -660,15 +656,15 @@ async def test_a_board_that_goes_back_is_not_shown_and_stands_still_until_it_is_
     await keys.set(version_key(ALL_TIME), 2)
     await keys.zadd(scores_key(ALL_TIME), {"1": 20})
     broadcast.it.mark(ALL_TIME)
-    await broadcast.until(lambda: not broadcast.it.live)
+    await eventually(lambda: not broadcast.it.live)
     assert (store.distrusted, store.is_complete) == (store.epoch, False)
     assert viewer.kinds() == ["subscribed", "snapshot", "status"]
     assert viewer.follower.boards["all_time"].lines == [(1, "p1", 50)]
     await fill_anew(store_url, {1: 50})
     await store.adopt()
     await broadcast.it.changes.compare()
-    await broadcast.until(lambda: broadcast.it.live)
-    await broadcast.until(lambda: viewer.kinds()[3:] == ["status", "snapshot"])
+    await eventually(lambda: broadcast.it.live)
+    await eventually(lambda: viewer.kinds()[3:] == ["status", "snapshot"])
     assert viewer.follower.boards["all_time"].lines == [(1, "p1", 50)]
 
 

@@ -30,6 +30,7 @@ from realtime.dev import instance, postgres
 from realtime.dev import store as embedded_store
 from realtime.dev.instance import EmbeddedError, locate, start, start_postgres, start_store
 from realtime.dev.process import READY, connects
+from tests.support.waiting import attempted
 
 ROOT = Path(realtime.__file__).parents[1]
 SITE = Path(asyncpg.__file__).parents[1]
@@ -322,21 +323,13 @@ def test_servers_killed_beside_their_owner_come_back_at_the_same_place(tmp_path)
         for running in (ledger, store):
             os.kill(running.pid, signal.SIGKILL)
         with redis.Redis.from_url(store.url) as client:
-            eventually(lambda: client.ping(), redis.ConnectionError)
-        assert eventually(lambda: sql(ledger.url, "SELECT n FROM kept"), OSError, asyncpg.PostgresError) == 1
+            attempted(lambda: client.ping(), redis.ConnectionError, patience=READY)
+        kept = attempted(
+            lambda: sql(ledger.url, "SELECT n FROM kept"), OSError, asyncpg.PostgresError, patience=READY
+        )
+        assert kept == 1
     for running in (ledger, store):
         assert not connects(urlsplit(running.url).port)
-
-
-def eventually(attempt, *errors):
-    """What `attempt` comes to, once it comes to something."""
-    deadline = time.monotonic() + READY
-    while True:
-        try:
-            return attempt()
-        except errors:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
 
 
 def test_a_start_waits_for_the_last_process_of_the_server_before(tmp_path):

@@ -38,12 +38,13 @@ from realtime.repair.resync import Resync
 from realtime.store.keys import scores_key
 from realtime.store.store import Store
 from realtime.validation import INT_MAX, INT_MIN
-from tests.acceptance.commands import Command, environment, eventually, running
+from tests.acceptance.commands import Command, environment, running
 from tests.conftest import SECRET, MakeUsers, RunningServer, running_server
+from tests.support.waiting import SECOND, eventually
 
 SAMPLE = Path(__file__).parents[2] / "fixtures" / "scores.csv"
 REAL = Path(__file__).parents[4] / "shared" / "data" / "score_events.csv"
-PATIENCE = 300.0
+PATIENCE = 300 * SECOND
 """Seconds that importing a large file may take on a machine under load."""
 
 HEADER = "submission_id,username,score_added,reason,created_at\n"

@@ -27,6 +27,7 @@ from realtime.repair.rebuild import Rebuilder
 from realtime.store.keys import scores_key
 from realtime.store.store import Store
 from tests.conftest import Databases, MakeUsers, PrivateStore, make_ours
+from tests.support.waiting import eventually
 
 
 class Counter:
@@ -89,13 +90,6 @@ def codes(outcomes: list[Outcome]) -> list[str]:
         outcome.code if isinstance(outcome, Rejected) else "duplicate" if outcome.duplicate else "accepted"
         for outcome in outcomes
     ]
-
-
-async def until(holds: Callable[[], Any]) -> None:
-    """Lets the loop turn until something holds that is on its way."""
-    async with asyncio.timeout(60):
-        while not await holds():  # noqa: ASYNC110 - what it waits for is in another process
-            await asyncio.sleep(0.01)
 
 
 async def test_one_score_goes_all_the_way(
@@ -294,7 +288,7 @@ async def test_leaving_tells_a_slow_store_all_batches_however_many_are_on_their_
                     store.go_on.set()
                 return bool(recorded)
 
-            telling = asyncio.get_running_loop().create_task(until(is_recorded))
+            telling = asyncio.get_running_loop().create_task(eventually(is_recorded))
         await telling
         assert store.asked == 4 * STORING
         assert dict(await keys.zrange(scores_key(ALL_TIME), 0, -1, withscores=True)) == {str(user): 3 for user in users}
@@ -394,7 +388,7 @@ async def test_outbox_rows_go_with_the_next_batch_or_a_moment_later(
     async def is_cleared() -> bool:
         return await sql.fetchval("SELECT count(*) FROM outbox") == 0
 
-    await until(is_cleared)
+    await eventually(is_cleared)
 
 
 LONG_AGO = datetime(2021, 1, 3, 23, 59, 59, 999999, UTC)
@@ -424,12 +418,12 @@ async def test_what_changes_closed_weeks_is_amended_at_once_and_else_left_to_the
         unclosed = send(intake, user, "z", 5, at=LONG_AGO - timedelta(weeks=60))
         assert codes([await outcome_of(unclosed)]) == ["accepted"]
         assert codes([await outcome_of(send(intake, user, "a", 5, at=LONG_AGO))]) == ["accepted"]
-        await until(lambda: asyncio.sleep(0, amended))
+        await eventually(lambda: asyncio.sleep(0, amended))
         assert amended == [[last]], "what has no view yet needs none anew"
         # What comes meanwhile is the worker's, and so is what more weeks are changed by.
         stored.clear()
         assert codes([await outcome_of(send(intake, user, "b", 5, at=LONG_AGO - timedelta(weeks=1)))]) == ["accepted"]
-        await until(lambda: asyncio.sleep(0, stored))
+        await eventually(lambda: asyncio.sleep(0, stored))
         go_on.set()
         await intake.drain()
         await outcomes_of([send(intake, user, f"c{n}", 1, at=LONG_AGO - timedelta(weeks=n)) for n in range(len(weeks))])

@@ -23,9 +23,9 @@ from realtime.ledger.ledger import Ledger
 from realtime.repair.keeping import Keeping
 from realtime.store.snapshots import SnapshotReader
 from realtime.store.store import Store
-from tests.acceptance.commands import eventually
 from tests.conftest import MakeUsers
 from tests.support.shifting import Shift
+from tests.support.waiting import eventually
 
 FRIDAY = datetime(2027, 1, 1, 12, tzinfo=UTC)
 MONDAY = datetime(2027, 1, 4, tzinfo=UTC)

@@ -28,8 +28,9 @@ from realtime.repair.drift import SEARCH_AGAIN, SHOWN, Drift, Report, check
 from realtime.repair.resync import Resync
 from realtime.store.keys import EPOCH_KEY, cache_key, scores_key, user_key, versions_key
 from realtime.store.store import Store
-from tests.acceptance.commands import environment, eventually, running
+from tests.acceptance.commands import environment, running
 from tests.conftest import SECRET, MakeUsers, RunningServer
+from tests.support.waiting import eventually
 
 Keys = redis.asyncio.Redis
 SCORES, VERSIONS = scores_key(ALL_TIME), versions_key(ALL_TIME)

@@ -9,7 +9,7 @@ import pytest
 
 LIMITS = """
 import logging, resource, sys
-from realtime.serving import FILES_BESIDE, open_many_files
+from realtime.server.serving import FILES_BESIDE, open_many_files
 from realtime.settings import Settings
 logging.basicConfig(format="%(message)s", stream=sys.stdout)
 resource.setrlimit(resource.RLIMIT_NOFILE, (200, 1200))

@@ -29,8 +29,8 @@ from tests.support.connections import (
     deflated,
     serving,
     stall,
-    until,
 )
+from tests.support.waiting import eventually
 
 
 def test_a_half_closed_connection_ends(run: Run) -> None:
@@ -239,7 +239,7 @@ def test_what_attackers_held_is_free_when_they_are_gone_and_no_collector_ran(run
         client = await RawClient.connect(port, offer="permessage-deflate")
         connection = await hub.arrived.get()
         await client.send(held[number % 5])
-        await until(lambda: connection.close_sent or not connection._deframer.is_between)
+        await eventually(lambda: connection.close_sent or not connection._deframer.is_between)
         if number < 5:
             client.vanish()
         else:
@@ -253,8 +253,8 @@ def test_what_attackers_held_is_free_when_they_are_gone_and_no_collector_ran(run
             try:
                 for number in range(10):
                     await attack(port, hub, number)
-                await until(lambda: not server.server_state.connections)
-                await until(lambda: not alive)
+                await eventually(lambda: not server.server_state.connections)
+                await eventually(lambda: not alive)
             finally:
                 gc.enable()
 
@@ -277,8 +277,8 @@ def test_clients_that_come_and_go_leave_nothing_behind(run: Run) -> None:
             refused = await RawClient.connect(port, headers="Sec-WebSocket-Version: 99\r\n")
             assert refused.status == 426
             refused.sock.close()
-            await until(lambda: hub.closed_times == 300)
-            await until(lambda: not server.server_state.connections)
+            await eventually(lambda: hub.closed_times == 300)
+            await eventually(lambda: not server.server_state.connections)
             assert not server.server_state.tasks
             while not hub.arrived.empty():
                 hub.arrived.get_nowait()

@@ -23,8 +23,8 @@ from tests.support.connections import (
     Send,
     client_frame,
     serving,
-    until,
 )
+from tests.support.waiting import eventually
 
 
 def test_data_before_the_acceptance_waits_for_it(run: Run) -> None:
@@ -37,7 +37,7 @@ def test_data_before_the_acceptance_waits_for_it(run: Run) -> None:
     async def main() -> None:
         async with serving(app) as (port, server):
             connecting = asyncio.create_task(RawClient.connect(port))
-            await until(lambda: server.server_state.tasks)
+            await eventually(lambda: server.server_state.tasks)
             (connection,) = server.server_state.connections
             assert isinstance(connection, Connection)
             connection.data_received(client_frame(TEXT, b"ea"))  # as the transport would
@@ -195,7 +195,7 @@ def test_a_request_that_websockets_refuses_is_answered(run: Run, http: str) -> N
                 while await asyncio.get_running_loop().sock_recv(client.sock, 1000):
                     pass
                 client.sock.close()
-            await until(lambda: not server.server_state.connections)
+            await eventually(lambda: not server.server_state.connections)
 
     run(main())
 

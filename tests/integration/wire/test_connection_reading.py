@@ -27,8 +27,8 @@ from tests.support.connections import (
     connected,
     deflated,
     serving,
-    until,
 )
+from tests.support.waiting import eventually
 
 
 def test_messages_of_every_kind_reach_on_text_in_order(run: Run) -> None:
@@ -204,7 +204,7 @@ def test_what_an_asgi_application_has_not_fetched_is_bounded(run: Run) -> None:
             flood = b"".join(client_frame(TEXT, b"%d" % number) for number in range(50_000))
             sending = asyncio.create_task(client.send(flood + client_frame(CLOSE, b"\x03\xe8")))
             held = 0
-            await until(lambda: connections and len(connections[0].queue) == 16)  # type: ignore[arg-type]
+            await eventually(lambda: connections and len(connections[0].queue) == 16)  # type: ignore[arg-type]
             for _ in range(200):
                 await asyncio.sleep(0)
                 held = max(held, len(connections[0].queue))  # type: ignore[arg-type]
@@ -334,13 +334,13 @@ def test_messages_that_come_in_parts_may_go_on_for_ever(run: Run) -> None:
             frame = client_frame(TEXT, b"part")
             await client.send(frame[:3])
             for number in range(1, 20):
-                await until(lambda: not connection._deframer.is_between)
+                await eventually(lambda: not connection._deframer.is_between)
                 timer, connection._message_timer = connection._message_timer, None
                 assert timer is not None
                 timer.cancel()
                 messages = connection._deframer.messages
                 await client.send(frame[3:] + frame[:3])
-                await until(lambda: len(hub.heard) == number)  # noqa: B023
+                await eventually(lambda: len(hub.heard) == number)  # noqa: B023
                 connection._judge_message(messages)  # as when the time is over: it is another one now
                 assert connection._message_timer is not None
             connection._judge_message(connection._deframer.messages)

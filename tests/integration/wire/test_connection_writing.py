@@ -32,9 +32,9 @@ from tests.support.connections import (
     client_frame,
     connected,
     serving,
-    until,
 )
 from tests.support.following import Follower
+from tests.support.waiting import eventually
 
 
 @pytest.mark.parametrize("offer", ["", "permessage-deflate"])
@@ -231,7 +231,7 @@ def test_a_stream_lets_go_of_a_socket_before_it_can_be_anothers(run: Run, quick:
 
             connection.on_descriptor = on_descriptor
             ENDS[end](connection, client)
-            await until(lambda: let_go)
+            await eventually(lambda: let_go)
             assert let_go[0] == socket_before
             assert stream.descriptors == [connection.descriptor] and connection.descriptor < 0
             stream.advance(of_version(2))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
@@ -15,8 +15,9 @@ from websockets.asyncio.server import ServerConnection, serve
 
 from realtime.client import Accepted, Client, Refused, Rejected, Snapshot, Timing, connect
 from realtime.client.connection import LONGEST_PAUSE, pause, socket_url
+from tests.support.waiting import SECOND, eventually
 
-PATIENCE = 10.0
+PATIENCE = 10 * SECOND
 
 
 class Server:
@@ -101,14 +102,6 @@ async def connected(server: Server, time: Time, token: str | None = None) -> Asy
         yield client, await server.next()
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while True:
-            if condition():
-                return
-            await asyncio.sleep(0.005)
-
-
 async def seen(boards: AsyncIterator[Snapshot], count: int) -> list[int]:
     async with asyncio.timeout(PATIENCE):
         return [(await anext(boards)).version for _ in range(count)]
@@ -155,7 +148,7 @@ async def test_it_tries_for_ever_with_growing_pauses(time: Time) -> None:
     async with serve(lambda _: asyncio.sleep(0), "127.0.0.1", 0) as listening:
         port = listening.sockets[0].getsockname()[1]
     async with connect(f"http://127.0.0.1:{port}", timing=time.timing, proxy=None):
-        await until(lambda: len(time.slept) >= 9)
+        await eventually(lambda: len(time.slept) >= 9)
     assert time.slept[:9] == [1, 2, 4, 8, 16, 30, 30, 30, 30]
 
 
@@ -256,10 +249,10 @@ async def test_it_says_when_boards_stand_still(server: Server, time: Time) -> No
         assert client.is_connected and not client.stale
         await line.say("status", live=False)
         await line.say("something_new", field=1)
-        await until(lambda: client.stale)
+        await eventually(lambda: client.stale)
         await line.ends()
         await server.next()
-        await until(lambda: not client.stale)
+        await eventually(lambda: not client.stale)
 
 
 # Submissions -----------------------------------------------------------------------------------------------------
@@ -368,7 +361,7 @@ async def test_closed_before_that_moment_it_comes_back_at_it(server: Server) -> 
     async with connect(server.url, timing=Timing(lambda: 1.0, lambda: time.at, sleep), proxy=None):
         line = await server.next()
         await line.say("reconnect", after_ms=1800)
-        await until(lambda: bool(time.slept))
+        await eventually(lambda: bool(time.slept))
         time.at += 0.5
         await line.ends(1012)
         await server.next()
