@@ -46,6 +46,7 @@ from realtime.repair.rebuild import Rebuilder, epoch_name
 from realtime.server import serving
 from realtime.server.app import create_app
 from realtime.settings import Settings
+from realtime.store.filling import Filling
 from realtime.store.store import Store
 from tests.support.clients import Client
 from tests.support.shifted import ShiftedPostgres, shifted_postgres
@@ -367,8 +368,8 @@ async def make_ours(store: Store, number: int = 1) -> str:
     """Marks the store's content as complete for its run, as a rebuild from an empty ledger does; gives its epoch."""
     run = (await store.content()).run
     epoch = epoch_name(run, number)
-    assert await store.begin_filling(run, epoch)
-    assert await store.end_filling(run, epoch, [])
+    assert await Filling(store.link).begin(run, epoch)
+    assert await Filling(store.link).end(run, epoch, [])
     await store.adopt()
     return epoch
 
@@ -548,7 +549,7 @@ async def filled(dsn: str, store_url: str) -> None:
         stack.push_async_callback(ledger.aclose)
         stack.push_async_callback(store.aclose)
         await ledger.open()
-        await Rebuilder(ledger, store, ledger.clock.now).rebuild()
+        await Rebuilder(ledger, store, Filling(store.link), ledger.clock.now).rebuild()
 
 
 @pytest.fixture

@@ -30,8 +30,6 @@ CLOSE_GRACE: Final = timedelta(seconds=120)
 """From a week's end plus this, its view answers for it: longer than any transaction may last (10 s)."""
 
 
-LEDGER_KEY: Final = "leaderboard:ledger"
-
 _WEEK = re.compile(r"week_of_(\d{4})_(\d{2})_(\d{2})\Z", re.ASCII)
 
 

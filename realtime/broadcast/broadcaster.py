@@ -22,7 +22,7 @@ from typing import Final, Protocol
 
 from realtime.boards.board import ALL_TIME, CURRENT_WEEK, Board, resolve
 from realtime.boards.standings import Position, Row, Snapshot
-from realtime.broadcast.changes import Announcements, Changes
+from realtime.broadcast.changes import Announcements, Changes, Store
 from realtime.broadcast.coalescing import Coalescer
 from realtime.broadcast.conflation import Pace
 from realtime.broadcast.delivery import Delivery
@@ -50,7 +50,7 @@ class Snapshots(Protocol):
 
     async def read(self, wanted: Sequence[Board], shown: Iterable[int] = ()) -> dict[Board, Snapshot]: ...
     def expect(self, wanted: Sequence[Board], shown: Iterable[int]) -> Expected: ...
-    def take(self, expected: Expected, reading: Look) -> dict[Board, Snapshot] | None: ...
+    def take(self, expected: Expected, look: Look) -> dict[Board, Snapshot] | None: ...
 
 
 class Broadcaster:
@@ -63,12 +63,13 @@ class Broadcaster:
         self,
         snapshots: Snapshots,
         announcements: Announcements,
+        store: Store,
         now: Callable[[], datetime],
         *,
         interval: float,
     ) -> None:
         self._snapshots = snapshots
-        self.changes = Changes(announcements, self)
+        self.changes = Changes(announcements, store, self)
         self.delivery = Delivery()
         self._now = now
         self._streams: dict[Board, Stream] = {}
@@ -347,12 +348,12 @@ class Broadcaster:
         expected = self._snapshots.expect(due, self._shown_on(due))
         return Expectation(expected.wanted, expected.names_of, partial(self._fulfil, expected))
 
-    def _fulfil(self, expected: Expected, reading: Look | None) -> None:
+    def _fulfil(self, expected: Expected, look: Look | None) -> None:
         """Shows what was read behind a write; where that is of no use, the boards are read as ever."""
         found = None
-        if reading is not None:
+        if look is not None:
             with suppress(StoreUnavailable):  # whoever reads next meets it as well, and says so
-                found = self._snapshots.take(expected, reading)
+                found = self._snapshots.take(expected, look)
         if found is not None:
             self._show(found)
             return

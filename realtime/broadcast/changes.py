@@ -27,7 +27,12 @@ CLOSED_A_POLL: Final = 25
 class Announcements(Protocol):
     """Where changes are heard of."""
 
-    def announcements(self) -> AbstractAsyncContextManager[AsyncIterator[Announcement]]: ...
+    def hearing(self) -> AbstractAsyncContextManager[AsyncIterator[Announcement]]: ...
+
+
+class Store(Protocol):
+    """What comparing versions needs of the store."""
+
     async def versions(self, of: Sequence[Board]) -> Versions: ...
 
 
@@ -47,15 +52,16 @@ class Followed(Protocol):
 class Changes:
     """Marks followed boards that changed. `listen` and `poll` must be running."""
 
-    def __init__(self, announcements: Announcements, boards: Followed) -> None:
+    def __init__(self, announcements: Announcements, store: Store, boards: Followed) -> None:
         self._announcements = announcements
+        self._store = store
         self._boards = boards
         self._users_version = -1
         self._closed_turn = 0  # the next of the followed closed weeks to look at unasked
 
     async def listen(self) -> None:
         """Hears announcements until the connection breaks, and raises then: its supervisor starts it again."""
-        async with self._announcements.announcements() as heard:
+        async with self._announcements.hearing() as heard:
             self._boards.mark_all()  # whatever was announced before the subscription stood
             async for announcement in heard:
                 if announcement.board is None:
@@ -81,7 +87,7 @@ class Changes:
         shown = self._boards.positions()
         live = [board for board in shown if not self._boards.is_closed(board)]
         try:
-            versions = await self._announcements.versions(live)
+            versions = await self._store.versions(live)
         except StoreUnavailable as error:
             self._boards.stand_still(str(error))
             return

@@ -19,7 +19,7 @@ from realtime.errors import NotOver, RealtimeError, StoreUnavailable
 
 if TYPE_CHECKING:
     from realtime.ledger.archive import Archive
-    from realtime.store.replies import Look as StoreReading
+    from realtime.store.replies import Look
     from realtime.store.snapshots import Expected, SnapshotReader
 
 REMEMBERED: Final = 64
@@ -60,9 +60,9 @@ class BoardReader:
         """What to read for snapshots of live boards; see `SnapshotReader.expect`."""
         return self._live.expect(wanted, shown)
 
-    def take(self, expected: Expected, reading: StoreReading) -> dict[Board, Snapshot] | None:
+    def take(self, expected: Expected, look: Look) -> dict[Board, Snapshot] | None:
         """The snapshots that were read; see `SnapshotReader.take`."""
-        found = self._live.take(expected, reading)
+        found = self._live.take(expected, look)
         for board, snapshot in (found or {}).items():
             if board in self._last:
                 self._keep(board, snapshot)

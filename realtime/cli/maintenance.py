@@ -24,6 +24,7 @@ from realtime.repair.comparison import Comparison
 from realtime.repair.generation import Generations
 from realtime.server.backends import open_backends
 from realtime.settings import STORES, Settings
+from realtime.store.audit import Audit
 
 
 @cli.command()
@@ -95,10 +96,10 @@ async def compare(settings: Settings, say: Say) -> bool:
         now = stores.ledger.clock.now
         if not (await stores.store.adopt()).is_complete:
             raise StoreUnavailable(f"its content is not complete; {HEALED}")
-        inspection = Comparison(stores.ledger, stores.store, now)
+        comparison = Comparison(stores.ledger, Audit(stores.store.link), now)
         with progress.counting("users") as show:
             try:
-                reports = [await drift.check(inspection, board, show) for board in live_boards(now())]
+                reports = [await drift.check(comparison, board, show) for board in live_boards(now())]
                 of_weeks = await _check_weeks(stores.history, show)
             except ForeignContent:
                 raise StoreUnavailable(f"something else wrote under the leaderboard's keys; {HEALED}") from None

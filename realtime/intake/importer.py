@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,12 +23,14 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from realtime.boards.submissions import CLOCK_GRACE, Accepted, Outcome, Rejected, Submission
 from realtime.errors import LedgerLocked, LedgerUnavailable, StoreUnavailable
 from realtime.intake import recorder
-from realtime.intake.recorder import Ranks, Recorder, Recording
+from realtime.intake.recorder import Recorder, Recording
 from realtime.intake.score_file import BadRow, FileRow
 from realtime.ledger.bounds import AROUND, IMPORT, Bounds
 from realtime.people.imported import ImportedPlayers
 
 if TYPE_CHECKING:
+    from realtime.boards.board import Board
+    from realtime.boards.standings import Profile, Row
     from realtime.ledger.ledger import Recorded, Twin
 
 log = logging.getLogger(__name__)
@@ -54,6 +56,12 @@ class Ledger(Protocol):
     async def locked(self, user_ids: Collection[int]) -> set[int]: ...
     async def recorded(self, batch: Sequence[Submission]) -> list[Twin]: ...
     async def clear_outbox(self, ids: Sequence[int], told: str | None) -> None: ...
+
+
+class Store(Protocol):
+    """What an import needs of the store."""
+
+    async def tell(self, rows: Mapping[Board, Sequence[Row]], profiles: Sequence[Profile] = ()) -> str | None: ...
 
 
 Progress = Callable[[int, int], None]
@@ -85,7 +93,7 @@ class Importer:
     """One import. `on_bad` is told each bad row, in order."""
 
     def __init__(
-        self, ledger: Ledger, store: Ranks, weeks: Weeks, now: Callable[[], datetime], on_bad: Callable[[BadRow], None]
+        self, ledger: Ledger, store: Store, weeks: Weeks, now: Callable[[], datetime], on_bad: Callable[[BadRow], None]
     ) -> None:
         self._ledger = ledger
         self._recorder = Recorder(_Patient(ledger))
@@ -184,7 +192,7 @@ class Importer:
         if not recorded.outbox_ids:
             return
         try:
-            told = await recorder.tell(self._store, recorded, self._now())
+            told = await self._store.tell(recorded.live_rows(self._now()), recorded.profiles)
         except StoreUnavailable as error:
             self.summary.untold += 1
             log.debug("the store has not heard of a batch: %s", error)

@@ -13,18 +13,22 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from datetime import date, datetime
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from realtime.boards.board import Board
 from realtime.boards.submissions import Accepted, Rejected, Submission
 from realtime.errors import LedgerUnavailable, StoreUnavailable
-from realtime.intake import holdups, recorder
+from realtime.intake import holdups
 from realtime.intake.batching import Batching
 from realtime.intake.duplicates import _beside, _grouped
 from realtime.intake.holdups import Holdups, Reply, Waiting
-from realtime.intake.recorder import Ledger, Ranks, Recorder, Recording
+from realtime.intake.recorder import Ledger, Recorder, Recording
+
+if TYPE_CHECKING:
+    from realtime.boards.standings import Profile, Row
+    from realtime.store.replies import ReadAfterWrite
 
 log = logging.getLogger(__name__)
 
@@ -44,11 +48,18 @@ AMENDED_AT_ONCE: Final = 8
 RETRY_UNAVAILABLE_MS: Final = 1_000
 
 
-class Store(Ranks, Protocol):
+class Store(Protocol):
     """What intake needs of the store."""
 
     @property
     def is_complete(self) -> bool: ...
+    async def tell(
+        self,
+        rows: Mapping[Board, Sequence[Row]],
+        profiles: Sequence[Profile] = (),
+        *,
+        read_after_write: ReadAfterWrite | None,
+    ) -> str | None: ...
 
 
 class Intake:
@@ -58,15 +69,17 @@ class Intake:
     def __init__(
         self,
         ledger: Ledger,
-        ranks: Store,
+        store: Store,
         amend: Callable[[Collection[date]], Awaitable[None]],
         now: Callable[[], datetime],
         *,
         batching: Batching,
         limit: int,
+        read_after_write: ReadAfterWrite | None = None,
     ) -> None:
         self._recorder = Recorder(ledger)
-        self._ranks = ranks
+        self._store = store
+        self._read_after_write = read_after_write
         self._amend = amend
         self._amending = False  # one batch at a time: what comes meanwhile the worker takes together
         self._now = now
@@ -89,7 +102,7 @@ class Intake:
     @property
     def live(self) -> bool:
         """Whether what is recorded now is shown soon: what `accepted` says with `live`."""
-        return self._ranks.is_complete and asyncio.get_running_loop().time() >= self._doubted_until
+        return self._store.is_complete and asyncio.get_running_loop().time() >= self._doubted_until
 
     @property
     def waiting(self) -> int:
@@ -185,7 +198,7 @@ class Intake:
         try:
             await self._recorder.clear()
         except LedgerUnavailable:
-            pass  # the sweeper finds the rows and replays what the store has: nothing changes
+            pass  # the sweeper finds the rows and tells the store what it has already: nothing changes
 
     # A batch -------------------------------------------------------------------------------------------------
 
@@ -226,20 +239,22 @@ class Intake:
         self.on_batch(len(batch), took)
         if recorded.outbox_ids and (len(self._storing) < STORING or self._draining):
             # Beside the lanes: a store that hangs must not keep the next batch from the ledger.
-            task = loop.create_task(self._store(recorded, batch[0][2]))
+            task = loop.create_task(self._tell(recorded, batch[0][2]))
             self._storing.add(task)
             task.add_done_callback(self._ended)
         if others:
             await self._process(others, again=False, around=around)
 
-    async def _store(self, recorded: Recording, arrived: float) -> None:
-        """Tells the store. What it does not hear now the sweeper replays: the outbox rows stay."""
+    async def _tell(self, recorded: Recording, arrived: float) -> None:
+        """Tells the store. What it does not hear now the sweeper tells it: the outbox rows stay."""
         loop = asyncio.get_running_loop()
         began = loop.time()
         now = self._now()
         self.on_storing(recorded.rows, arrived)
         try:
-            told = await recorder.tell(self._ranks, recorded, now)
+            told = await self._store.tell(
+                recorded.live_rows(now), recorded.profiles, read_after_write=self._read_after_write
+            )
         except StoreUnavailable as error:
             if loop.time() >= self._doubted_until:
                 log.warning("scores are recorded but not shown: %s", error, extra={"action": "store"})

@@ -10,14 +10,14 @@ Assumes that no (user, submission id) pair is twice in a batch.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Final, Protocol
 
 from realtime.boards.board import ALL_TIME, Board, told_boards
 from realtime.boards.standings import Profile, Row
 from realtime.boards.submissions import Accepted, Outcome, Rejected, Submission
-from realtime.errors import EpochMoved, LedgerLocked, LedgerUnavailable, RowRefused, TransactionConflict
+from realtime.errors import LedgerLocked, LedgerUnavailable, RowRefused, TransactionConflict
 from realtime.intake.batching import halves
 
 if TYPE_CHECKING:
@@ -45,15 +45,6 @@ class Ledger(Protocol):
     async def clear_outbox(self, ids: Sequence[int], told: str | None) -> None: ...
 
 
-class Ranks(Protocol):
-    """What telling needs of the store."""
-
-    @property
-    def told(self) -> str | None: ...
-    async def apply(self, rows: Mapping[Board, Sequence[Row]], profiles: Sequence[Profile] = ()) -> int: ...
-    async def adopt(self) -> object: ...
-
-
 class Recording:
     """What one batch came to: an outcome for each submission, and what the store must hear."""
 
@@ -77,6 +68,13 @@ class Recording:
         """By board, the newest row of each user whom the batch changed there."""
         weeks = {Board(week): list(rows.values()) for week, rows in self._weeks.items()}
         return {ALL_TIME: list(self._totals.values()), **weeks}
+
+    def live_rows(self, now: datetime) -> dict[Board, Sequence[Row]]:
+        """What the store must hear: the rows of boards that are live."""
+        rows: dict[Board, Sequence[Row]] = {b: of for b, of in self.rows.items() if not b.is_closed(now)}
+        if self.profiles:  # other boards may show a new player by now, told by somebody who had no name for them
+            rows = {board: () for board in told_boards(now)} | rows
+        return rows
 
     def take(self, batch: Sequence[Submission], rows: Iterable[Recorded]) -> list[Submission]:
         """Takes over a statement's rows; returns the submissions that met a twin."""
@@ -229,24 +227,6 @@ class Recorder:
                 raise LedgerUnavailable("twins vanish again and again")
             return await self._record_into(result, gone, attempts - 1, locks)
         return locks
-
-
-async def tell(ranks: Ranks, recording: Recording, now: datetime) -> str | None:
-    """Tells the store what a recording changed on live boards; the epoch of the content that knows it now.
-
-    Raises StoreUnavailable: what the store does not hear now the sweeper replays, for the outbox rows stay.
-    """
-    rows: dict[Board, Sequence[Row]] = {b: of for b, of in recording.rows.items() if not b.is_closed(now)}
-    if recording.profiles:  # other boards may show a new player by now, told by somebody who had no name for them
-        rows = {board: () for board in told_boards(now)} | rows
-    told = ranks.told
-    try:
-        await ranks.apply(rows, recording.profiles)
-    except EpochMoved:
-        await ranks.adopt()
-        told = ranks.told
-        await ranks.apply(rows, recording.profiles)
-    return told
 
 
 def _outcome(submission: Submission, outcome: str, total: int | None, week: int | None) -> Outcome:

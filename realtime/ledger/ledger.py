@@ -297,8 +297,8 @@ class Ledger:
         await self.fetch("outbox_clear", ids, told)
 
     async def outbox(self, *, older_than: float, limit: int) -> list[OutboxRow]:
-        """Up to `limit` rows waiting for more than `older_than` seconds, oldest first. Nobody holds them: whoever
-        replays what another replays too tells the store nothing new."""
+        """Up to `limit` rows waiting for more than `older_than` seconds, oldest first. Nobody holds them: where two
+        take the same row, the second tells the store nothing new."""
         return [OutboxRow(*row) for row in await self.fetch("outbox_waiting", older_than, limit)]
 
     async def outbox_state(self) -> tuple[int, float]:

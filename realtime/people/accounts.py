@@ -46,7 +46,7 @@ class Ledger(Protocol):
     async def clear_outbox(self, ids: Sequence[int], told: str | None) -> None: ...
 
 
-class Replay(Protocol):
+class Resync(Protocol):
     """What accounts need to reach the store."""
 
     async def users(self, user_ids: Collection[int]) -> str | None: ...
@@ -85,9 +85,9 @@ def check_email(value: Any) -> str:
 class Accounts:
     """People, in both stores."""
 
-    def __init__(self, ledger: Ledger, replay: Replay, passwords: Passwords) -> None:
+    def __init__(self, ledger: Ledger, resync: Resync, passwords: Passwords) -> None:
         self._ledger = ledger
-        self._replay = replay
+        self._resync = resync
         self._passwords = passwords
 
     # Coming ------------------------------------------------------------------------------------------------------
@@ -188,7 +188,7 @@ class Accounts:
     async def _tell_store(self, user_id: int, outbox_id: int) -> None:
         """At once where the store is there; otherwise the sweeper does it from the outbox row."""
         try:
-            told = await self._replay.users([user_id])
+            told = await self._resync.users([user_id])
             await self._ledger.clear_outbox([outbox_id], told)
         except (StoreUnavailable, LedgerUnavailable, EpochMoved) as error:
             log.warning("a change of user %d waits for the store: %s", user_id, error, extra={"action": "outbox"})

@@ -1,1 +1,1 @@
-"""What keeps the store to the ledger: outbox, rebuild, drift."""
+"""What keeps the store to the ledger: outbox, rebuild, drift, closed weeks."""

@@ -1,6 +1,7 @@
-"""Backlog: how much waits in the outbox.
+"""Backlog: counts what waits in the outbox.
 
-Owns one number for readiness and metrics, asked for now and then. Must never hold up whoever reads it.
+Owns two figures for readiness and metrics: how many rows wait, and the age of the oldest. Must never make a reader wait
+for PostgreSQL. Assumes that figures of the last 5 s are new enough.
 """
 
 from __future__ import annotations
@@ -12,25 +13,26 @@ from realtime.ledger.ledger import Ledger
 from realtime.metrics import Reading as Measured
 
 BACKLOG_INTERVAL: Final = 5.0
-"""Seconds between two looks at what waits in the ledger for the store."""
+"""Seconds between two looks at the outbox."""
 
 
 class Backlog:
-    """How much waits in the ledger for its way to the store, as last looked."""
+    """How many changes waited for the store at the last look, and for how long."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._rows = 0
-        self.age = 0.0  # seconds, of the oldest
+        self.age = 0.0
+        """Age of the oldest row, in seconds."""
 
     async def watch(self) -> None:
-        """Looks now and then. Never ends by itself."""
+        """Looks every BACKLOG_INTERVAL seconds. Never ends by itself."""
         while True:
             self._rows, self.age = await self._ledger.outbox_state()
             await asyncio.sleep(BACKLOG_INTERVAL)
 
     def readings(self) -> list[Measured]:
-        """For the metrics."""
+        """What the metrics show of it."""
         return [
             ("gauge", "outbox_rows", "Changes recorded that the store may not have", lambda: self._rows),
             ("gauge", "outbox_age_seconds", "Age of the oldest of these", lambda: self.age),

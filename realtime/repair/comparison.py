@@ -1,12 +1,12 @@
-"""Inspection: whether the store holds what the ledger says, board by board.
+"""Comparison: finds where the store does not hold what the ledger says, page by page of a board.
 
-Owns what counts as a difference, and how one is told from a change on its way. Must never call a healthy store wrong,
-however busy it is, nor hold more than a page. Assumes the order in which changes travel: the ledger commits a row, then
+Owns what counts as a difference, and how it is told from a change on its way. Must never call a healthy store wrong,
+however busy it is, or hold more than a page. Assumes the order in which changes travel: the ledger commits a row, then
 the store applies it, then the outbox forgets it.
 
-That order is why a second look needs no luck. It reads the ledger, then the outbox, then the store, then the ledger
-again: of a user without an outbox row the store then holds what the ledger said at one of the readings or in between,
-and anything else is a difference. The first look only finds out for whom a second is worth it.
+Because of that order the second look is certain. It reads the ledger, then the outbox, then the store, then the ledger
+again. Of a user without an outbox row the store holds what the ledger said at one of the two readings or in between;
+anything else is a difference. The first look only finds the users for whom a second is worth it.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ PAGE: Final = 500
 
 
 class Ledger(Protocol):
-    """What inspecting needs of PostgreSQL."""
+    """What comparing needs of PostgreSQL."""
 
     async def fetch(self, name: str, *args: Any) -> list[Any]: ...
     async def standings_of(self, user_ids: Collection[int], live: Sequence[Board]) -> dict[Board, list[Row]]: ...
     async def profiles_of(self, user_ids: Collection[int]) -> list[Profile]: ...
 
 
-class Store(Protocol):
-    """What inspecting needs of the store."""
+class Audit(Protocol):
+    """What comparing needs of the store."""
 
     async def held(self, board: Board, members: Sequence[int | bytes]) -> list[Held]: ...
     async def held_profiles(self, user_ids: Sequence[int]) -> list[Held]: ...
@@ -47,23 +47,24 @@ class Store(Protocol):
 
 
 class Kind(Enum):
-    """In which way the store differs; the value is for people."""
+    """How the store differs from the ledger; the value is for people."""
 
     OTHER = "differs"
-    """Missing, older, or something else of the same version: telling it again heals it."""
+    """The store's row is missing, older, or another one of the same version: telling it again heals it."""
     AHEAD = "is ahead of that"
-    """A version that the ledger never gave: it went back to a backup, or somebody wrote by hand. Needs a rebuild."""
+    """The store has a version that the ledger never gave: the ledger went back to a backup, or somebody wrote to the
+    store by hand. Only a rebuild heals it."""
     STRAY = "should not be there"
-    """Of nobody whom the ledger knows, or no number: must go before anything else can heal."""
+    """The member is nobody whom the ledger knows, or a version is no number: it must go before anything else heals."""
     WAITING = "is on its way to that"
-    """No difference: the outbox holds a change of this user."""
+    """This is no difference: the outbox holds a change of this user."""
 
 
 class Said(NamedTuple):
-    """What one of the stores says: of a user's place on a board the score, of the user the name."""
+    """What the ledger or the store says of a user: the score on a board, or the name."""
 
     version: int | None
-    """None where it says nothing, -1 where that is no number."""
+    """None where it says nothing, -1 where the version is no number."""
     value: float | str | None
 
     def __str__(self) -> str:
@@ -79,20 +80,20 @@ def _whole(value: float | str | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something of which the stores do not say the same. `member` is a user id, as the store has it."""
+    """A member of a board, as the store has it, of which ledger and store do not say the same."""
 
     board: Board
     member: bytes
     kind: Kind
     ledger: Said | None
-    """None where the ledger knows nobody like that."""
+    """None where the ledger knows no such user."""
     store: Said
     seen: bytes | None
-    """The version as it stood in the store."""
+    """The version that the store had, unparsed."""
 
     @property
     def user_id(self) -> int | None:
-        """The user, where the member can be one."""
+        """The user id that the member is; None where it cannot be one."""
         return user_id_of(self.member)
 
     def __str__(self) -> str:
@@ -102,7 +103,7 @@ class Finding:
 
 
 def user_id_of(member: bytes) -> int | None:
-    """The user id that a member of a board is, None where it cannot be one."""
+    """The user id that a member of a board is; None where it cannot be one."""
     if not member.isdigit() or len(member) > 16 or member.startswith(b"0"):
         return None
     user_id = int(member)
@@ -129,33 +130,33 @@ def judge(ledger: Said | None, store: Said) -> Kind | None:
 
 
 class _Known(NamedTuple):
-    """What the ledger says of some users: their places on one board, and for all time their names."""
+    """What the ledger says of some users: their scores on one board and, for the board of all time, their names."""
 
     places: dict[int, Said]
     names: dict[int, Said]
 
 
 class Comparison:
-    """Compares a page at a time. Raises StoreUnavailable and its kin, LedgerUnavailable."""
+    """Compares ledger and store, a page at a time. Raises StoreUnavailable and its kin, LedgerUnavailable."""
 
-    def __init__(self, ledger: Ledger, store: Store, now: Callable[[], datetime]) -> None:
+    def __init__(self, ledger: Ledger, audit: Audit, now: Callable[[], datetime]) -> None:
         self._ledger = ledger
-        self._store = store
+        self._audit = audit
         self._now = now
 
     # What the ledger has ---------------------------------------------------------------------------------------
 
     async def page(self, board: Board, after: int) -> list[int]:
-        """The next users that the ledger has of a board, after id `after`; none at the end."""
+        """The next page of users that the ledger has on a board, after user id `after`; empty at the end."""
         return [user_id for (user_id,) in await self._ledger.fetch("drift_page", board.week, after, PAGE)]
 
     async def suspects(self, board: Board, user_ids: Sequence[int]) -> list[int]:
-        """First look: those who differ, or are just changing."""
+        """First look: the users who differ, or are just changing."""
         found = await self._compare(board, user_ids, await self._known(board, user_ids))
         return sorted({finding.user_id for finding in found if finding.user_id is not None})
 
     async def confirmed(self, board: Board, user_ids: Sequence[int]) -> list[Finding]:
-        """Second look: those who differ, and those who wait."""
+        """Second look: what differs, and what waits in the outbox."""
         known = await self._known(board, user_ids)
         waiting = {user_id for (user_id,) in await self._ledger.fetch("drift_waiting", user_ids)}
         found = await self._compare(board, user_ids, known)
@@ -177,9 +178,9 @@ class Comparison:
         )
 
     async def _compare(self, board: Board, user_ids: Sequence[int], known: _Known) -> list[Finding]:
-        places = zip(user_ids, await self._store.held(board, user_ids) if user_ids else [], strict=True)
+        places = zip(user_ids, await self._audit.held(board, user_ids) if user_ids else [], strict=True)
         named = list(known.names)
-        names = zip(named, await self._store.held_profiles(named) if named else [], strict=True)
+        names = zip(named, await self._audit.held_profiles(named) if named else [], strict=True)
         found = [_finding(board, user_id, known.places.get(user_id), held) for user_id, held in places]
         found += [_finding(board, user_id, known.names[user_id], held) for user_id, held in names]
         return [finding for finding in found if finding is not None]
@@ -187,32 +188,35 @@ class Comparison:
     # What the store has ----------------------------------------------------------------------------------------
 
     async def top(self, board: Board) -> tuple[list[int], list[Finding]]:
-        """First look at those whom people see: suspects, and strays."""
-        members = await self._store.top_members(board)
+        """First look at the board's top, which people see: suspects, and strays."""
+        members = await self._audit.top_members(board)
         strays = await self._strays_among(board, members)
         gone = {finding.member for finding in strays}
         return await self.suspects(board, [int(member) for member in members if member not in gone]), strays
 
     async def strays(self, board: Board, cursor: int) -> tuple[int, list[Finding]]:
-        """Goes on through all that the store holds of a board, from cursor 0 until it is 0 again."""
+        """The next cursor and strays of a scan through all that the store holds of a board.
+
+        It begins with cursor 0 and has ended when the cursor is 0 again.
+        """
         in_versions = cursor % 2 == 1
-        cursor, members = await self._store.scan(board, cursor, PAGE)
+        cursor, members = await self._audit.scan(board, cursor, PAGE)
         found = await self._strays_among(board, sorted(members))
-        # Who has a score as well was met there.
+        # A member that has a score too was found among the scores.
         return cursor, [finding for finding in found if not in_versions or finding.store.value is None]
 
     async def _strays_among(self, board: Board, members: Sequence[bytes]) -> list[Finding]:
-        """Those whom the ledger does not know. One look is enough: it had a row before the store did."""
+        """The members whom the ledger does not know. One look is enough: the ledger has a row before the store does."""
         users = {member: user_id for member in members if (user_id := user_id_of(member)) is not None}
         known = await self._known(board, list(users.values()))
         lost = [member for member in members if member not in users or users[member] not in known.places]
-        found = zip(lost, await self._store.held(board, lost) if lost else [], strict=True)
+        found = zip(lost, await self._audit.held(board, lost) if lost else [], strict=True)
         return [Finding(board, member, Kind.STRAY, None, _said(held), held.version) for member, held in found]
 
     async def counts_agree(self, board: Board) -> bool:
-        """Whether as many are on the board as the ledger says. May be wrong while players come and go."""
+        """Whether as many members are on the board as the ledger says. It may be wrong while players come and go."""
         ((before,),) = await self._ledger.fetch("drift_count", board.week)
-        players = await self._store.players(board)
+        players = await self._audit.players(board)
         ((after,),) = await self._ledger.fetch("drift_count", board.week)
         return bool(min(before, after) <= players <= max(before, after))
 
@@ -224,7 +228,7 @@ def _finding(board: Board, user_id: int, ledger: Said | None, held: Held) -> Fin
 
 
 def _overtaken(finding: Finding, later: _Known) -> bool:
-    """Whether the ledger moved on while we looked, to or beyond what the store holds."""
+    """Whether the ledger moved on during the look, to or beyond what the store holds."""
     assert finding.user_id is not None
     of = later.names if isinstance(finding.store.value, str) else later.places
     said = of.get(finding.user_id)

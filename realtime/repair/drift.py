@@ -1,8 +1,8 @@
-"""Drift: the store kept to what the ledger says, for whatever no other rule caught.
+"""Drift: searches the store for rows that differ from the ledger, whatever the cause, and repairs them.
 
-Owns the search, in full for `realtime check` and a little all the time for the worker, and the repair. Must never load
-either store noticeably, repair what is only on its way, or keep telling a store that cannot be healed by telling: then
-it asks for a rebuild. Assumes `inspection` for what a difference is.
+Owns the search (in full for `realtime check`, a little all the time for the worker) and the repair. Must never load
+PostgreSQL or the store noticeably, repair what is only on its way, or keep telling a store that telling does not heal:
+then it asks for a rebuild. Assumes that `comparison` finds only what is a difference.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ SECOND_LOOK: Final = 1.0
 """Seconds between a suspicion and the second look."""
 
 INTERVAL: Final = 2.0
-"""Seconds between two steps of the search that goes on all the time."""
+"""Seconds between two steps of the worker's search."""
 
 COUNT_INTERVAL: Final = 30.0
-"""Seconds between two comparisons of how many there are."""
+"""Seconds between two comparisons of how many players a board has."""
 
 SEARCH_PAUSE: Final = 0.02
-"""Seconds that the worker pauses after each page of a search in full."""
+"""Seconds for which the worker pauses after each page of a search in full."""
 
 SEARCH_AGAIN: Final = 600.0
-"""Seconds after a search in full, until another may follow because the numbers do not agree."""
+"""Seconds between two searches of a board in full that the worker makes because the numbers do not agree."""
 
 SUSPECTS: Final = 10_000
-"""Suspects of a search in full that are kept for one second look."""
+"""Suspects of a search in full that are collected for one second look."""
 
 SHOWN: Final = 20
 """Findings that a report keeps."""
@@ -45,24 +45,24 @@ Sleep = Callable[[float], Awaitable[None]]
 Take = Callable[[Sequence[Finding]], Awaitable[None]]
 
 
-# All of it, once -------------------------------------------------------------------------------------------------
+# All rows, once -------------------------------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
 class Report:
-    """What a search of one board came to."""
+    """What a search of one board found."""
 
     board: Board
     compared: int = 0
-    """Users that the ledger has of it."""
+    """Users whom the ledger has on it."""
     differing: int = 0
     waiting: int = 0
-    """Of users with a change on its way: no difference."""
+    """Findings of users with a change on its way: no differences."""
     shown: list[Finding] = field(default_factory=list)
-    """The first of those that differ."""
+    """The first SHOWN differences."""
 
     def take(self, findings: Iterable[Finding]) -> None:
-        """Counts findings."""
+        """Counts findings, and keeps the first differences."""
         for finding in findings:
             if finding.kind is Kind.WAITING:
                 self.waiting += 1
@@ -73,7 +73,7 @@ class Report:
 
 
 async def check(
-    inspection: Comparison,
+    comparison: Comparison,
     board: Board,
     progress: Callable[[str, int], None] = lambda board, compared: None,
     sleep: Sleep = asyncio.sleep,
@@ -84,42 +84,42 @@ async def check(
     async def take(findings: Sequence[Finding]) -> None:
         report.take(findings)
 
-    async for compared in _search(inspection, board, take, sleep):
+    async for compared in _search(comparison, board, take, sleep):
         report.compared += compared
         progress(board.id, report.compared)
     return report
 
 
-async def _search(inspection: Comparison, board: Board, take: Take, sleep: Sleep) -> AsyncIterator[int]:
-    """Goes through a live board, both ways, and hands on what is found; yields the users compared, page by page."""
+async def _search(comparison: Comparison, board: Board, take: Take, sleep: Sleep) -> AsyncIterator[int]:
+    """Compares a live board both ways and hands findings to `take`; yields how many users each page compared."""
     suspects: list[int] = []
     after = 0
-    while page := await inspection.page(board, after):
+    while page := await comparison.page(board, after):
         after = page[-1]
-        suspects += await inspection.suspects(board, page)
+        suspects += await comparison.suspects(board, page)
         if len(suspects) >= SUSPECTS:
-            await _look_again(inspection, board, suspects, take, sleep)
+            await _look_again(comparison, board, suspects, take, sleep)
         yield len(page)
-    await _look_again(inspection, board, suspects, take, sleep)
-    cursor, strays = await inspection.strays(board, 0)
+    await _look_again(comparison, board, suspects, take, sleep)
+    cursor, strays = await comparison.strays(board, 0)
     await take(strays)
     while cursor:
-        cursor, strays = await inspection.strays(board, cursor)
+        cursor, strays = await comparison.strays(board, cursor)
         await take(strays)
         yield 0
 
 
 async def _look_again(
-    inspection: Comparison, board: Board, suspects: list[int], take: Take, sleep: Sleep
+    comparison: Comparison, board: Board, suspects: list[int], take: Take, sleep: Sleep
 ) -> None:
     if suspects:
         await sleep(SECOND_LOOK)
     while suspects:
-        await take(await inspection.confirmed(board, suspects[:PAGE]))
+        await take(await comparison.confirmed(board, suspects[:PAGE]))
         del suspects[:PAGE]
 
 
-# A little, all the time ------------------------------------------------------------------------------------------
+# A few rows, all the time ------------------------------------------------------------------------------------------
 
 
 class Store(Protocol):
@@ -128,43 +128,50 @@ class Store(Protocol):
     @property
     def is_complete(self) -> bool: ...
     def distrust(self) -> None: ...
+
+
+class Strays(Protocol):
+    """Where strays are dropped."""
+
     async def forget(
         self, board: Board, members: Mapping[bytes, bytes | None], user_ids: Sequence[int] = ()
     ) -> None: ...
 
 
-class Replay(Protocol):
-    """What heals."""
+class Resync(Protocol):
+    """What heals rows."""
 
     async def users(self, user_ids: Collection[int]) -> object: ...
 
 
 @dataclass(slots=True)
 class _Place:
-    """How far the search has come on one board."""
+    """How far the worker's search has come on one board."""
 
     after: int = 0
-    """The last user compared."""
+    """The user id that was compared last."""
     cursor: int = 0
-    """Where the store is being gone through."""
+    """The cursor of the scan through the store."""
     searched_at: float = float("-inf")
-    """When it was last searched in full (monotonic seconds)."""
+    """When the board was last searched in full (monotonic seconds)."""
 
 
 class Drift:
-    """Looks at those whom people see and at a moving window of all others, every few seconds, and repairs."""
+    """Compares the tops and a moving window of all other rows, every few seconds, and repairs what differs."""
 
     def __init__(
         self,
-        inspection: Comparison,
+        comparison: Comparison,
         store: Store,
-        replay: Replay,
+        strays: Strays,
+        resync: Resync,
         now: Callable[[], datetime],
         sleep: Sleep = asyncio.sleep,
     ) -> None:
-        self._inspection = inspection
+        self._comparison = comparison
         self._store = store
-        self._replay = replay
+        self._strays = strays
+        self._resync = resync
         self._now = now
         self._sleep = sleep
         self._places: dict[Board, _Place] = {}
@@ -172,11 +179,11 @@ class Drift:
         self.differing = 0
         """Differences found by the last step."""
         self.waiting = 0
-        """What it found to be only on its way."""
+        """Findings of the last step that were only on their way."""
         self.found = 0
         """Differences found, ever."""
         self.repaired = 0
-        """Of these, those that were told to the store again, or dropped from it. The others took a rebuild."""
+        """Differences that were told to the store again or dropped from it. The others took a rebuild."""
 
     async def run(self) -> None:
         """Searches until cancelled."""
@@ -196,37 +203,37 @@ class Drift:
                 log.debug("cannot look for drift: %s", error)
 
     async def step(self) -> None:
-        """One step on every live board. Raises StoreUnavailable and its kin, LedgerUnavailable."""
+        """Compares the next rows of every live board. Raises StoreUnavailable and its kin, LedgerUnavailable."""
         live = live_boards(self._now())
         self._places = {board: self._places.get(board) or _Place() for board in live}
         suspects: dict[Board, set[int]] = {}
         findings: list[Finding] = []
         for board, place in self._places.items():
-            seen, strays = await self._inspection.top(board)
-            page = await self._inspection.page(board, place.after)
+            seen, strays = await self._comparison.top(board)
+            page = await self._comparison.page(board, place.after)
             place.after = page[-1] if page else 0
-            suspects[board] = {*seen, *await self._inspection.suspects(board, page)}
-            place.cursor, more = await self._inspection.strays(board, place.cursor)
+            suspects[board] = {*seen, *await self._comparison.suspects(board, page)}
+            place.cursor, more = await self._comparison.strays(board, place.cursor)
             findings += {finding.member: finding for finding in (*strays, *more)}.values()
         if any(suspects.values()):
             await self._sleep(SECOND_LOOK)
         for board, user_ids in suspects.items():
             if user_ids:
-                findings += await self._inspection.confirmed(board, sorted(user_ids))
+                findings += await self._comparison.confirmed(board, sorted(user_ids))
         self.differing = self.waiting = 0
         await self._take(findings)
 
     async def count(self, at: float) -> None:
-        """Compares how many there are, and searches in full where that does not agree; `at` in monotonic seconds.
+        """Compares how many players each board has, and searches in full where the numbers do not agree.
 
-        Raises StoreUnavailable and its kin, LedgerUnavailable.
+        `at` is the time in monotonic seconds. Raises StoreUnavailable and its kin, LedgerUnavailable.
         """
         for board, place in list(self._places.items()):
-            if at - place.searched_at < SEARCH_AGAIN or await self._inspection.counts_agree(board):
+            if at - place.searched_at < SEARCH_AGAIN or await self._comparison.counts_agree(board):
                 continue
             place.searched_at = at
             log.info("%s may have drifted: searching it", board.id, extra={"action": "drift"})
-            async for _ in _search(self._inspection, board, self._take, self._sleep):
+            async for _ in _search(self._comparison, board, self._take, self._sleep):
                 await self._sleep(SEARCH_PAUSE)
 
     async def _take(self, findings: Sequence[Finding]) -> None:
@@ -248,6 +255,6 @@ class Drift:
             for start in range(0, len(of_board), PAGE):
                 part = of_board[start : start + PAGE]
                 users = [f.user_id for f in part if f.user_id is not None] if board is ALL_TIME else []
-                await self._store.forget(board, {finding.member: finding.seen for finding in part}, users)
-        await self._replay.users({finding.user_id for finding in findings if finding.user_id is not None})
+                await self._strays.forget(board, {finding.member: finding.seen for finding in part}, users)
+        await self._resync.users({finding.user_id for finding in findings if finding.user_id is not None})
         self.repaired += len(findings)

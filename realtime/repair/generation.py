@@ -1,12 +1,13 @@
-"""Generation: which past the ledger goes on from.
+"""Generation: notices a ledger that is a copy, and keeps it from giving out again what was given out already.
 
-Owns the watch for a ledger that is a copy: restored from a backup, cloned, or promoted in place of the one before.
-Such a ledger has forgotten what it gave out since it was copied, and gives it out again: ids of users, versions of
-closed weeks, epochs. Must never let that happen: before anything is given out, all of it moves on, beyond what can have
-been given out. Must never end tokens where nothing was forgotten that tokens rest on.
+Owns the watch for such a ledger: restored from a backup, cloned, or promoted in place of the one before. A copy has
+forgotten what was given out since it was made: ids of users, versions of closed weeks, epochs. Must never give any of
+these out twice: before anything is given out, all counters move on, beyond what can have been given out. Must never end
+tokens where the ledger lacks nothing that tokens rest on. Assumes that an operator says `realtime restored` where a
+copy leaves no trace.
 
-A copy is noticed by its place (the cluster, the database, the table, the timeline), and by what the store remembers of
-the ledger: a user or score that was there, and is not. What leaves no such trace an operator says: `realtime restored`.
+Two traces show a copy: its place (the cluster, the database, the table, the timeline), and what the store remembers of
+the ledger, where that names a user or score that the ledger lacks.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ INTERVAL: Final = 1.0
 
 
 class Ledger(Protocol):
-    """What this needs of PostgreSQL."""
+    """What the watch needs of PostgreSQL."""
 
     async def fetch(self, name: str, *args: Any) -> list[Any]: ...
 
 
 class Store(Protocol):
-    """What this needs of the store."""
+    """What the watch needs of the store."""
 
     @property
     def ledger_seen(self) -> str | None: ...
@@ -50,7 +51,7 @@ class Seen:
 
     @classmethod
     def parse(cls, text: str | None) -> Seen | None:
-        """What `str` makes; None for anything else."""
+        """Parses what `str` makes; None for any other text."""
         parts = (text or "").split(":")
         if len(parts) != 3 or not all(part.isascii() and part.isdigit() and len(part) < 20 for part in parts[1:]):
             return None
@@ -61,7 +62,7 @@ class Seen:
 
 
 class Generations:
-    """See the module. `current` is what was seen last."""
+    """Watches the ledger's generation. `current` is the one seen last."""
 
     def __init__(self, ledger: Ledger, store: Store) -> None:
         self._ledger = ledger
@@ -79,7 +80,7 @@ class Generations:
 
     @staticmethod
     async def restored(ledger: Ledger) -> None:
-        """What an operator says who has restored a backup. Raises LedgerUnavailable."""
+        """Renews the ledger because an operator says that it was restored. Raises LedgerUnavailable."""
         (row,) = await ledger.fetch("generation")
         if row["mark"] is None:
             await ledger.fetch("generation_begun", secrets.token_hex(6))
@@ -87,12 +88,12 @@ class Generations:
         await _renewed(ledger, row, forgetful=True)
 
     async def look(self) -> None:
-        """Looks where the ledger is, and moves on what a copy would give out again. Raises LedgerUnavailable."""
-        # First: what the store remembers by now, the ledger has if it is the one that was seen.
+        """Looks where the ledger is, and moves its counters on where it is a copy. Raises LedgerUnavailable."""
+        # The store is asked first: the ledger that was seen then has at least what the store remembers.
         before = Seen.parse(self._store.ledger_seen)
         (row,) = await self._ledger.fetch("generation")
         if row["here"] is None:
-            return  # a standby: nothing is given out there
+            return  # a standby gives nothing out
         if row["place"] is None:
             await self._ledger.fetch("generation_begun", secrets.token_hex(6))
         elif (forgetful := _forgetful(row, before)) or row["here"] != row["place"]:
@@ -123,7 +124,7 @@ class Generations:
 
 
 def _forgetful(row: Any, before: Seen | None) -> bool:
-    """Whether something is missing that was there, or nobody knows: it may have been revoked, or have been somebody."""
+    """Whether the ledger lacks something that it had, or may lack it: a revocation, or a user."""
     known = before is not None and before.mark == row["mark"]
     if before is not None and known and (before.users > row["users"] or before.scores > row["scores"]):
         return True
@@ -134,6 +135,6 @@ def _forgetful(row: Any, before: Seen | None) -> bool:
 
 
 async def _renewed(ledger: Ledger, row: Any, *, forgetful: bool) -> bool:
-    """Moves everything on, and with `forgetful` ends all tokens; whether nobody else had done that already."""
+    """Moves all counters on, and with `forgetful` ends all tokens; False where somebody else had done so already."""
     mark = secrets.token_hex(6) if forgetful else None
     return bool(await ledger.fetch("generation_renewed", row["mark"], row["place"], mark))

@@ -1,7 +1,7 @@
-"""Keeping: closed weeks are closed in time, and right, as long as one worker runs.
+"""Keeping: closes weeks in time and keeps their views right, as long as one worker runs.
 
-Owns how often is looked. Must never decide what a closed week is, or what its view lacks: that is `closing`'s and
-`history`'s. Assumes that several workers may do this at once.
+Owns how often it looks. Must never decide what a closed week is, or what its view lacks: `ledger.closing` and
+`ledger.archive` do. Assumes that several workers may do this at once.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ AT_ONCE: Final = 20
 """Weeks taken in one look."""
 
 VERIFIED_EVERY: Final = 30
-"""Looks between two comparisons of a view with what was recorded: all of it, one week after the other."""
+"""Looks between two comparisons of one week's whole view with what was recorded; the weeks take turns."""
 
 
 class Weeks(Protocol):
-    """What there is to do."""
+    """What can be done for closed weeks."""
 
     async def withdraw(self) -> None: ...
     async def open_all(self, limit: int) -> int: ...
@@ -35,7 +35,7 @@ class Weeks(Protocol):
 
 
 class Keeping:
-    """See the module."""
+    """Looks again and again for closed weeks that need something done."""
 
     def __init__(self, weeks: Weeks) -> None:
         self._weeks = weeks
@@ -53,7 +53,7 @@ class Keeping:
             await asyncio.sleep(0.05 if done >= AT_ONCE else INTERVAL)
 
     async def step(self) -> int:
-        """One look; returns for how many weeks there was anything to do. Raises LedgerUnavailable, StoreUnavailable."""
+        """Looks once; returns for how many weeks something was done. Raises LedgerUnavailable, StoreUnavailable."""
         self._looks += 1
         await self._weeks.withdraw()
         done = await self._weeks.settle(AT_ONCE) + await self._weeks.open_all(AT_ONCE)

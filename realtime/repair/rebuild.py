@@ -1,15 +1,15 @@
-"""Rebuild: the store's content made anew from the ledger.
+"""Rebuild: makes the store's content anew from the ledger.
 
-Owns the watch over which store answers, which content is current, and the filling. Must never let a half-filled store
-pass for a whole one: its epoch says `filling:` until the last row is in. Assumes scripts go on meanwhile; versions keep
-old rows from winning.
+Owns the watch over which store answers and which content is current, and the rebuild. Must never let a half-filled
+store pass for a whole one: its epoch says `filling:` until the last row is in. Assumes that writes go on meanwhile, and
+that versions keep old rows from winning.
 
-The order matters: first the epoch, then the ledger names it as the current one, then the old content goes, then the
-ledger is read. What was committed before the reading is in it; what commits later brings a script of its own, under
-the epoch it finds. An outbox row goes only where the content that was told is the one named: so what another store was
-told, before or after, is in this one. The ledger is read in short statements, under a lease: of a process that stands
-still meanwhile another takes it over within seconds, and what the first still tells the store under its own epoch is
-refused.
+The order matters. First the store gets the epoch, then the ledger names it as the current one, then the old content
+goes, then the rebuild reads the ledger. A change that was committed before that reading is in it; a later change brings
+a write of its own, under the epoch that it finds. An outbox row is removed only where the content that was told is the
+one that the ledger names: so what another store was told, before or after, is in this one too. The rebuild reads the
+ledger in short statements, under a lease. Where a process stands still with it, another takes the lease over within
+seconds, and the store refuses what the first still tells it under its own epoch.
 """
 
 from __future__ import annotations
@@ -36,26 +36,26 @@ WATCH_INTERVAL: Final = 1.0
 """Seconds between two looks at which store answers."""
 
 HELPED: Final = 5.0
-"""Seconds that content made anew must stand for the rebuild to have helped."""
+"""Seconds for which rebuilt content must stay trusted for the rebuild to count as a help."""
 
 LONGEST_PAUSE: Final = 60.0
-"""Seconds at most until content that cannot be ours is made anew where that did not help. The pause doubles from 1 s:
-somebody else may write under our names, and must not keep PostgreSQL busy."""
+"""Seconds at most between two rebuilds of content that cannot be ours, where they do not help. The pause doubles from
+1 s: a stranger who writes under our keys must not keep PostgreSQL busy."""
 
 ABANDONED: Final = 15.0
-"""Seconds without a sign of use until content that is named as current, and that is not what this process finds, counts
-as lost. Whoever finds it says so every few seconds."""
+"""Seconds without a sign of use after which content that the ledger names as current, and that this process does not
+find, counts as lost. Every process that finds it says so every few seconds."""
 
 STRAY: Final = "a process reaches another store, with %s where %s is current: see where DRAGONFLY_URL leads it"
 
 CHUNK: Final = 1_000
-"""Rows read from the ledger, and told to the store, at a time."""
+"""Rows that are read from the ledger in one page and told to the store in one write."""
 
 AT_ONCE: Final = 3
-"""Chunks told at once: while the store takes one in, the next is read and waits."""
+"""Chunks that are told at once: while the store takes one in, the next is read and waits."""
 
 Progress = Callable[[str, int], None]
-"""Told a board's id and how many of its rows are in."""
+"""Is told a board's id and how many of its rows are in."""
 
 
 class Ledger(Protocol):
@@ -80,12 +80,17 @@ class Store(Protocol):
     async def adopt(self) -> Content: ...
     def distrust(self, why: str = "foreign") -> None: ...
     def leave(self, epoch: str) -> None: ...
-    async def begin_filling(self, run: str, epoch: str) -> bool: ...
-    async def clear(self, epoch: str) -> None: ...
     async def apply(
         self, rows: Mapping[Board, Sequence[Row]], profiles: Sequence[Profile] = (), *, epoch: str | None = None
     ) -> int: ...
-    async def end_filling(self, run: str, epoch: str, announced: Sequence[str]) -> bool: ...
+
+
+class Filling(Protocol):
+    """The steps around a rebuild's writes."""
+
+    async def begin(self, run: str, epoch: str) -> bool: ...
+    async def clear(self, epoch: str) -> None: ...
+    async def end(self, run: str, epoch: str, announced: Sequence[str]) -> bool: ...
 
 
 def epoch_name(run: str, n: int) -> str:
@@ -105,12 +110,13 @@ def epoch_number(epoch: str | None, run: str) -> int:
 
 
 class Rebuilder:
-    """Keeps the store's content ours: watches, and fills when need be."""
+    """Watches over the store's content, and rebuilds it where it is not ours."""
 
     def __init__(
         self,
         ledger: Ledger,
         store: Store,
+        filling: Filling,
         now: Callable[[], datetime],
         *,
         chunk: int = CHUNK,
@@ -118,29 +124,35 @@ class Rebuilder:
     ) -> None:
         self._ledger = ledger
         self._store = store
+        self._filling = filling
         self._now = now
         self._chunk = chunk
         self._at_once = at_once
-        # Of distrusted content: its epoch, when it is due, after what pause, and when last made anew (loop's seconds).
+        # Of distrusted content: its epoch, when its rebuild is due, after what pause, and when the last one ended
+        # (the loop's seconds).
         self._doubted: str | None = None
         self._due = self._pause = 0.0
         self._made_at = float("-inf")
         self._shown = False  # whether this process has ever met complete content
-        # Of content named as current that is not what is found: when it was last used, and seen to be (loop's seconds).
+        # Of content that the ledger names as current and this process does not find: its epoch, when it was last used,
+        # and when this process saw that (the loop's seconds).
         self._last_named: str | None = None
         self.stray: str | None = None
-        """The epoch of content that is not the current one, and that another process reaches in its place."""
+        """The epoch of content that another process reaches in place of the current one; None where none does."""
         self._used_at: datetime | None = None
         self._used_seen = 0.0
         self.rebuilds = 0
         """Rebuilds this process completed."""
         self.trouble: str | None = None
-        """Why the store takes no rebuild though it answers; None where it does, or is not used at all."""
+        """Why the store takes no rebuild though it answers; None where it takes one, or is not used at all."""
         self.settled = asyncio.Event()
-        """Set once the content was found complete, or it turned out that this cannot be known yet."""
+        """Set once the content was found complete, or it turned out that nobody can know yet."""
 
     async def watch(self) -> None:
-        """Looks every second which store answers, and rebuilds where its content is not ours. Never ends by itself."""
+        """Looks every second which store answers, and rebuilds its content where it is not ours.
+
+        Never ends by itself.
+        """
         while True:
             try:
                 await self.look()
@@ -153,7 +165,7 @@ class Rebuilder:
             await asyncio.sleep(WATCH_INTERVAL)
 
     def _explain(self, error: StoreUnavailable | LedgerUnavailable) -> None:
-        """Most of what may be in the way is told by those who meet it first; not what a rebuild alone may not do."""
+        """Logs what keeps only a rebuild from the store. Whoever meets any other trouble first logs it."""
         log.debug("cannot look after the store: %s", error)
         trouble = error.reason if isinstance(error, StoreUnfit) and self._store.is_fit else None
         if trouble is not None and trouble != self.trouble:
@@ -161,7 +173,7 @@ class Rebuilder:
         self.trouble = trouble
 
     async def look(self) -> bool:
-        """Whether the content had to be rebuilt, and was, by this process.
+        """Looks once; returns whether this process rebuilt the content.
 
         Raises StoreUnavailable, LedgerUnavailable.
         """
@@ -187,7 +199,7 @@ class Rebuilder:
         return rebuilt
 
     async def _named(self, content: Content) -> str | None:
-        """The epoch of the content that is current: this, where nobody has said so of any yet."""
+        """The epoch that the ledger names as current; this content's epoch where it names none yet."""
         ((epoch, used_at, used_lately, stray),) = await self._ledger.fetch("content_named_now")
         if stray not in (None, self.stray, content.epoch):
             log.warning(STRAY, stray, epoch, extra={"action": "store"})
@@ -203,10 +215,10 @@ class Rebuilder:
         return content.epoch if epoch is None else str(epoch)
 
     async def _replace(self, content: Content, named: str | None) -> bool:
-        """What to do about complete content that is not the current one: whether it was made anew."""
+        """Deals with complete content that is not the current one; returns whether this process rebuilt it."""
         if named:
             if (await self._store.adopt()).epoch != content.epoch:
-                return False  # it was just being made anew
+                return False  # somebody has just rebuilt it
             self._store.distrust("superseded")
             if self.stray is None:
                 await self._ledger.fetch("content_strayed", content.epoch)
@@ -221,9 +233,9 @@ class Rebuilder:
         instead_of: str | None = None,
         progress: Progress = lambda board, rows: None,
     ) -> bool:
-        """Fills the store from the ledger; False where another process does so already, or did meanwhile.
+        """Fills the store from the ledger; returns False where another process does so, or has done so meanwhile.
 
-        Complete content is left alone, but for that of the epoch `instead_of`, or with `force`. Raises
+        Complete content stays as it is, except content of the epoch `instead_of`, and except with `force`. Raises
         StoreUnavailable, LedgerUnavailable: then the store stays marked, and anybody may begin again.
         """
         async with self._ledger.rebuild_lease() as held:
@@ -235,19 +247,19 @@ class Rebuilder:
             ((claim,),) = await self._ledger.fetch("content_claimed")
             n = await self._ledger.next_epoch(content.run, epoch_number(content.epoch, content.run))
             epoch = epoch_name(content.run, n)
-            # What a store holds when we first look at it was shown to nobody here yet; later it is taken from somebody.
+            # Nobody here has seen content that is replaced at the first look; later, people lose what they see.
             level = logging.WARNING if self._shown else logging.INFO
             log.log(level, "rebuilding the store's content as %s", epoch, extra={"action": "rebuild"})
-            if not await self._store.begin_filling(content.run, epoch):
+            if not await self._filling.begin(content.run, epoch):
                 raise StoreChanged("another rebuild went ahead")
             if not await self._ledger.fetch("content_named", epoch, claim):
                 raise StoreChanged("another store's rebuild went ahead")
             await self._store.adopt()
-            await self._store.clear(epoch)
+            await self._filling.clear(epoch)
             live = told_boards(self._now())
             await self._fill(live, epoch, progress)
             announced = [*(board.id for board in live), "users"]
-            if not await self._store.end_filling(content.run, epoch, announced):
+            if not await self._filling.end(content.run, epoch, announced):
                 raise StoreChanged("another rebuild went ahead")
         await self._store.adopt()
         self.rebuilds += 1

@@ -1,9 +1,9 @@
-"""Sweeper: replays changes whose way to the store is not known to have ended.
+"""Sweeper: tells the store changes that nobody has confirmed to have reached it.
 
-Owns nothing but the rule: an outbox row that is older than any healthy way to the store is replayed from the current
-absolute values, then removed. Must never hold a row meanwhile: a sweeper that stood still would keep all others from
-it. Assumes that a change may be told twice, by several sweepers at once, and that closed weeks know by themselves what
-they lack.
+Owns one rule: where an outbox row is older than any healthy way to the store takes, the sweeper resyncs its users and
+then removes the row. Must never lock a row meanwhile: a sweeper that stands still would keep all others from it.
+Assumes that a change may be told twice, by several sweepers at once, and that closed weeks know by themselves what they
+lack.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ INTERVAL: Final = 1.0
 """Seconds between two sweeps that found nothing."""
 
 OLDER_THAN: Final = 3.0
-"""Seconds a row is left to the process that wrote it: longer than one script call's time-out."""
+"""Seconds for which a row is left to the process that wrote it: longer than the time-out of one script call."""
 
 ROWS: Final = 200
+"""Rows taken in one sweep."""
 
 
 class Outbox(Protocol):
@@ -38,13 +39,13 @@ class Outbox(Protocol):
 
 
 class Sweeper:
-    """Replays what stayed."""
+    """Resyncs the users of outbox rows that stayed."""
 
-    def __init__(self, outbox: Outbox, replay: Resync) -> None:
+    def __init__(self, outbox: Outbox, resync: Resync) -> None:
         self._outbox = outbox
-        self._replay = replay
-        self.replayed = 0
-        """Outbox rows replayed, ever."""
+        self._resync = resync
+        self.resynced = 0
+        """Outbox rows whose users were resynced, ever."""
 
     async def run(self) -> None:
         """Sweeps until cancelled."""
@@ -58,11 +59,14 @@ class Sweeper:
                 await asyncio.sleep(INTERVAL)
 
     async def sweep(self, *, older_than: float = OLDER_THAN) -> int:
-        """Replays up to ROWS rows; returns how many there were. Raises StoreUnavailable, LedgerUnavailable."""
+        """Resyncs the users of up to ROWS rows; returns how many rows there were.
+
+        Raises StoreUnavailable, LedgerUnavailable.
+        """
         rows = await self._outbox.outbox(older_than=older_than, limit=ROWS)
         if not rows:
             return 0
-        told = await self._replay.users({user_id for row in rows for user_id in row.user_ids})
+        told = await self._resync.users({user_id for row in rows for user_id in row.user_ids})
         await self._outbox.clear_outbox([row.id for row in rows], told)
-        self.replayed += len(rows)
+        self.resynced += len(rows)
         return len(rows)

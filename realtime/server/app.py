@@ -43,12 +43,14 @@ from realtime.people.rate_limits import Limit, RateLimits
 from realtime.people.revocation import Revocations
 from realtime.people.tokens import Tokens
 from realtime.repair.backlog import Backlog
+from realtime.repair.resync import Resync
 from realtime.server.backends import Task, common_tasks, open_backends
 from realtime.server.instrumentation import measure
 from realtime.server.peers import Peers
 from realtime.server.supervisor import Supervisor
 from realtime.server.worker import Worker
 from realtime.settings import Settings
+from realtime.store.announcements import Announcements
 from realtime.store.snapshots import SnapshotReader
 
 FIRST_LOOK: Final = 5.0
@@ -110,8 +112,14 @@ async def _lifespan(
         snapshots = SnapshotReader(stores.store)
         reading = BoardReader(snapshots, stores.history, now)
         ranks = RankFeed(snapshots, stores.history, now, most=settings.max_watches)
-        broadcaster = Broadcaster(reading, stores.store, now, interval=settings.broadcast_interval_ms / 1000)
-        stores.store.expect = broadcaster.expect
+        broadcaster = Broadcaster(
+            reading,
+            Announcements(stores.store.link),
+            stores.store,
+            now,
+            interval=settings.broadcast_interval_ms / 1000,
+        )
+        resync = Resync(stores.ledger, stores.store, now, read_after_write=broadcaster.expect)
         intake = Intake(
             stores.ledger,
             stores.store,
@@ -119,6 +127,7 @@ async def _lifespan(
             now,
             batching=Batching(settings.batch_limit, settings.batch_lanes),
             limit=settings.queue_limit,
+            read_after_write=broadcaster.expect,
         )
         passwords = Passwords()
         stack.callback(passwords.close)
@@ -146,7 +155,7 @@ async def _lifespan(
 
         supervisor = Supervisor(give_up)
         stack.push_async_callback(supervisor.stop)
-        worker = Worker(stores) if with_worker else None
+        worker = Worker(stores, resync) if with_worker else None
         tasks: list[Task] = [
             *common_tasks(stores),
             ("intake", intake.run),
@@ -198,7 +207,7 @@ async def _lifespan(
             ranks=ranks,
             reading=reading,
             history=stores.history,
-            accounts=Accounts(stores.ledger, stores.replay, passwords),
+            accounts=Accounts(stores.ledger, resync, passwords),
             connections=connections,
             ready=ready,
             metrics=metrics,

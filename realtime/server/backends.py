@@ -20,9 +20,9 @@ from realtime.ledger.ledger import Ledger
 from realtime.metrics import Reading as Measured
 from realtime.repair.generation import Generations
 from realtime.repair.rebuild import Rebuilder
-from realtime.repair.resync import Resync
 from realtime.server.heap import Heap
 from realtime.settings import Settings
+from realtime.store.filling import Filling
 from realtime.store.fitness import check_fitness
 from realtime.store.store import Store
 
@@ -48,7 +48,6 @@ class Backends:
 
     ledger: Ledger
     store: Store
-    replay: Resync
     history: Archive
     rebuilder: Rebuilder
     generations: Generations
@@ -101,11 +100,10 @@ async def open_backends(settings: Settings, *, lanes: int = 0) -> AsyncIterator[
             if store.link.complaint is None:  # else it was told already
                 log.warning("the store cannot be used: %s", error, extra={"action": "store"})
         now = ledger.clock.now
-        rebuilder = Rebuilder(ledger, store, now)
+        rebuilder = Rebuilder(ledger, store, Filling(store.link), now)
         generations = Generations(ledger, store)
         await generations.look()  # before anything is given out
-        replay, history = Resync(ledger, store, now), Archive(ledger, store)
-        yield Backends(ledger, store, replay, history, rebuilder, generations, Clocks(ledger, store))
+        yield Backends(ledger, store, Archive(ledger, store), rebuilder, generations, Clocks(ledger, store))
 
 
 async def _patiently(attempt: Callable[[], Awaitable[None]]) -> None:

@@ -16,22 +16,25 @@ from realtime.repair.backlog import Backlog
 from realtime.repair.comparison import Comparison
 from realtime.repair.drift import Drift
 from realtime.repair.keeping import Keeping
+from realtime.repair.resync import Resync
 from realtime.repair.sweeper import Sweeper
 from realtime.server.backends import Backends, Task, common_tasks, open_backends
 from realtime.server.supervisor import Supervisor
 from realtime.settings import Settings
+from realtime.store.audit import Audit
 
 
 class Worker:
     """What the worker does, besides keeping clock and store."""
 
-    def __init__(self, stores: Backends) -> None:
+    def __init__(self, stores: Backends, resync: Resync) -> None:
         self._stores = stores
         self._now = stores.ledger.clock.now
-        inspection = Comparison(stores.ledger, stores.store, self._now)
-        self._sweeper = Sweeper(stores.ledger, stores.replay)
+        audit = Audit(stores.store.link)
+        comparison = Comparison(stores.ledger, audit, self._now)
+        self._sweeper = Sweeper(stores.ledger, resync)
         self._keeping = Keeping(stores.history)
-        self._drift = Drift(inspection, stores.store, stores.replay, self._now)
+        self._drift = Drift(comparison, stores.store, audit, resync, self._now)
 
     @property
     def differing(self) -> int:
@@ -50,7 +53,7 @@ class Worker:
         """For the metrics."""
         sweeper, drift, history = self._sweeper, self._drift, self._stores.history
         return [
-            ("counter", "outbox_replayed", "Changes brought to the store again", lambda: sweeper.replayed),
+            ("counter", "outbox_replayed", "Changes brought to the store again", lambda: sweeper.resynced),
             ("gauge", "drift", "Rows that differed between the stores at the last look", lambda: drift.differing),
             ("counter", "drift_found", "Rows that differed, ever", lambda: drift.found),
             ("counter", "weeks_wrong", "Users whom closed weeks were wrong about, ever", lambda: history.wrong),
@@ -61,7 +64,7 @@ class Worker:
 async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
     """The worker, until `stop`."""
     async with open_backends(settings) as stores:
-        worker = Worker(stores)
+        worker = Worker(stores, Resync(stores.ledger, stores.store, stores.ledger.clock.now))
         tasks = [*common_tasks(stores), *worker.tasks()]
         if settings.worker_metrics_port:
             backlog = Backlog(stores.ledger)

@@ -1,31 +1,29 @@
-"""Fitness: whether a store may hold the boards, and which content it holds.
+"""Fitness: judges whether a store may hold the boards, and whether its content was made for it.
 
-Owns what is read of INFO and CONFIG. Must never accept a store that may drop keys by itself.
+Owns what is read of INFO, and what makes content ours. Must never accept a store that may drop keys by itself. Assumes
+INFO as Dragonfly, Redis and Valkey write it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from realtime.errors import StartupError, StoreUnavailable
 from realtime.store import keys
 
-if TYPE_CHECKING:
-    pass
-
 
 class Content(NamedTuple):
-    """Which store this is and what it says it holds."""
+    """Which store answers, and which content it says it holds."""
 
     run: str
-    """The server's own run, new at every start."""
+    """The store's own run, new at every start."""
     content_run: str | None
     """The run that the content was made for (`leaderboard:run`)."""
     epoch: str | None
     """The content's epoch, `filling:<next>` during a rebuild."""
     ledger: str | None = None
-    """What was last seen of the ledger; see `generation`."""
+    """How far the ledger was last seen to have come, as `repair.generation` writes it."""
 
     @property
     def is_ours(self) -> bool:
@@ -39,16 +37,17 @@ class Content(NamedTuple):
 
     @property
     def is_complete(self) -> bool:
-        """Whether boards may be read from it."""
+        """Whether boards may be read from the content."""
         return self.is_ours and not (self.epoch or "").startswith(keys.FILLING)
 
 
-def _parse_info(raw: bytes) -> dict[str, str]:
+def parse_info(raw: bytes) -> dict[str, str]:
+    """The fields of a reply to INFO; section headings are left out."""
     return dict(line.split(":", 1) for line in raw.decode().splitlines() if ":" in line)
 
 
 def run_of(info: Mapping[str, str]) -> str:
-    """The server's run: `run_id`, or on Dragonfly `master_replid`. Both are new at every start."""
+    """The store's run: `run_id`, or on Dragonfly `master_replid`. Both are new at every start."""
     run = info.get("run_id") or info.get("master_replid")
     if not run:
         raise StoreUnavailable("the store does not tell its run (INFO has neither run_id nor master_replid)")
@@ -56,7 +55,7 @@ def run_of(info: Mapping[str, str]) -> str:
 
 
 def unfitness(info: Mapping[str, str]) -> str | None:
-    """Why a store must not be used, by its own account: it may drop keys by itself, or is not the one to write to."""
+    """Why a store must not be used: it says that it may drop keys by itself, or takes no writes; None where it may."""
     policy = info.get("maxmemory_policy", "noeviction")
     if policy != "noeviction" or info.get("cache_mode", "store") == "cache":
         return (

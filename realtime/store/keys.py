@@ -1,6 +1,7 @@
-"""Keys: every key and channel of the store, by board.
+"""Keys: names every key and channel of the store.
 
-Owns their names. People look at them with redis-cli: they never change.
+Owns their names, and when a board's keys expire. Must never change a name: people look at them with redis-cli, and the
+content of a running store has them. Assumes that a board's id is fit for a key.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ EPOCH_KEY: Final = "leaderboard:epoch"
 
 RUN_KEY: Final = "leaderboard:run"
 
+LEDGER_KEY: Final = "leaderboard:ledger"
+"""Key of what the store remembers of the ledger; rebuilds keep it."""
+
 USERS_VERSION_KEY: Final = "leaderboard:version:users"
 
 USERS_CHANNEL: Final = "leaderboard:changes:users"
@@ -26,16 +30,16 @@ CHANNEL_PREFIX: Final = "leaderboard:changes:"
 CHANNEL_PATTERN: Final = CHANNEL_PREFIX + "*"
 
 FILLING: Final = "filling:"
-"""Prefix of the epoch's value while a rebuild is writing; the next epoch's name follows."""
+"""Prefix of the epoch's value while a rebuild writes; the name of the next epoch follows it."""
 
 
 def user_key(user_id: int) -> str:
-    """Key of the Hash with what a board shows of a user."""
+    """Key of the Hash with a user's profile: what boards show of the user besides scores."""
     return f"leaderboard:users:{user_id}"
 
 
 def scores_key(board: Board) -> str:
-    """Key of the Sorted-Set, user id -> score."""
+    """Key of the Sorted Set user id -> score."""
     return f"leaderboard:user_scores:{board.id}"
 
 
@@ -45,7 +49,7 @@ def version_key(board: Board) -> str:
 
 
 def versions_key(board: Board) -> str:
-    """Key of the Hash user id -> version of the row last applied."""
+    """Key of the Hash user id -> version of the row that was applied last."""
     return f"leaderboard:versions:{board.id}"
 
 

@@ -1,34 +1,31 @@
-"""The way to the store, and which content it may meet.
+"""Link: leads one process to the store, and decides which content its commands may meet.
 
 Owns the run and the epoch whose content was adopted last, whether commands are let through, and how far the store's
-clock is ahead of the ledger's. Must never send a write twice by itself (who may repeat a command is the caller's to
-know), or hand out redis-py's exceptions: they become `StoreUnavailable` and its kin here.
+clock is ahead of the ledger's. Must never send a write twice by itself: the caller knows which commands may be
+repeated. Assumes that whoever uses `checked` maps errors with `mapped`.
 
-Every new connection compares the store's run with the one whose content we adopted (`adopt`). A store that
-restarted, was replaced or failed over has another; its connections are refused with `StoreChanged` until the content
-is verified or rebuilt. So no command ever meets content it was not meant for. Each look has a connection of its own: it
-meets the store that a new connection leads to, also where those in use still lead to one that was left.
+Every new connection compares the store's run with the run whose content was adopted. A store that restarted, was
+replaced or failed over has another run: its connections are refused with StoreChanged until its content is verified or
+rebuilt. So no command ever meets content that it was not meant for. Each look opens a connection of its own: it meets
+the store to which new connections lead, also where connections in use still lead to a store that was left.
 
-Where `adopt` finds the store away, or answering but of no use, commands are refused at once until it finds it well:
-nobody waits for a time-out twice, and what can no longer be told changes is not shown as if it could.
+Where `adopt` finds the store away, or answering but of no use, commands are refused at once until a look finds it well:
+nobody waits for a time-out twice, and boards that hear of no changes are not shown as if they did.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from collections.abc import Callable
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
-import redis.exceptions as failures
-
-from realtime.boards import board
-from realtime.errors import ForeignContent, StoreChanged, StoreUnavailable, StoreUnfit
+from realtime.errors import ForeignContent, StoreUnavailable, StoreUnfit
 from realtime.store import keys
-from realtime.store.fitness import Content, _parse_info, run_of, unfitness
-from realtime.store.pool import Connection, Pool, Refused
+from realtime.store.fitness import Content, parse_info, run_of, unfitness
+from realtime.store.outages import WrongRun, mapped, meaning_of, words_of
+from realtime.store.pool import Connection, Pool
 from realtime.store.replies import as_text
 
 if TYPE_CHECKING:
@@ -38,9 +35,9 @@ log = logging.getLogger(__name__)
 
 
 CAUSES: Final = ("away", "unfit", "foreign", "superseded", "expired")
-"""Why a store cannot be used: it does not answer; answers, but refuses us, may drop keys, is a replica or takes no
-writes; holds what cannot be ours; another store is the one in use; its clock was set ahead, and keys may have gone with
-that."""
+"""Why a store cannot be used. It does not answer; it answers, but refuses us, may drop keys, is a replica or takes no
+writes; it holds content that cannot be ours; another store is the one in use; its clock was set ahead, and keys may
+have expired with that."""
 
 _DOUBTS: Final = {
     "foreign": (
@@ -56,111 +53,41 @@ _DOUBTS: Final = {
         "the store's clock was set ahead; boards are about to be rebuilt",
     ),
 }
-"""Of content that is there and not to be used: what the log says, and what people are told."""
+"""Why content that is there must not be used: what the log says, and what people are told."""
 
 LEFT: Final = 64
-"""Epochs remembered that were left."""
+"""Epochs of left content that are remembered."""
 
 CLOCK_STEP: Final = 86_400.0
-"""Seconds by which a store's clock may go ahead at once: by more, and keys may have expired that are not due."""
-
-
-@contextmanager
-def mapped() -> Iterator[None]:
-    """redis-py's errors as ours."""
-    try:
-        yield
-    except _WrongRun as error:
-        raise StoreChanged(str(error)) from None
-    except Refused as error:
-        raise StoreUnavailable(str(error)) from error
-    except (failures.RedisError, OSError, TimeoutError) as error:
-        if isinstance(error, failures.ResponseError) and _FOREIGN.search(str(error)):
-            raise ForeignContent(str(error)) from error
-        meaning = _meaning(error)
-        raise (StoreUnfit if meaning.unfit else StoreUnavailable)(_words(error), meaning.reason) from error
-
-
-_FOREIGN: Final = re.compile("WRONGTYPE|not an integer|not a valid float")
-
-
-class _Meaning(NamedTuple):
-    """What an error of redis-py means for people."""
-
-    errors: type[BaseException] | tuple[type[BaseException], ...]
-    says: str
-    """What is in its words, whatever their case."""
-    reason: str
-    unfit: bool = False
-    """Whether the store answers, and waiting does not help."""
-
-
-_CLUSTER: Final = "it runs in cluster mode, which is not supported"
-_REFUSED: Final = "it refuses the user or the password of DRAGONFLY_URL"
-
-_MEANINGS: Final = (
-    _Meaning(failures.AuthenticationError, "", _REFUSED, unfit=True),
-    _Meaning(failures.NoPermissionError, "", "permission denied: the user of DRAGONFLY_URL lacks rights", unfit=True),
-    _Meaning(failures.AskError, "", _CLUSTER, unfit=True),  # also "moved"
-    _Meaning(failures.RedisError, "cluster|same slot|hash slot", _CLUSTER, unfit=True),
-    _Meaning(failures.ReadOnlyError, "", "it is a read-only replica: point DRAGONFLY_URL at its primary", unfit=True),
-    _Meaning(failures.OutOfMemoryError, "", "it has no memory left for writes", unfit=True),
-    _Meaning(failures.ResponseError, "misconf|snapshot", "it takes no writes: it cannot save to its disk", unfit=True),
-    _Meaning(failures.BusyLoadingError, "", "it is loading its content"),
-    _Meaning(failures.RedisError, "max number of clients", "it has no connection left"),
-    _Meaning(failures.RedisError, "protected mode", "it is in protected mode: give it a password", unfit=True),
-    _Meaning(failures.RedisError, "db index", "it has no database of the number in DRAGONFLY_URL", unfit=True),
-    _Meaning(failures.ResponseError, "auth|password", _REFUSED, unfit=True),
-    _Meaning(
-        Exception, "ssl|certificate", "TLS fails: see rediss:// and ssl_... in DRAGONFLY_URL, and its certificate"
-    ),
-    _Meaning((failures.TimeoutError, TimeoutError), "", "it does not answer in time"),
-    _Meaning(failures.ResponseError, "", "it answers with an error"),
-    _Meaning(failures.InvalidResponse, "", "what answers at the address of DRAGONFLY_URL is no store"),
-    _Meaning(Exception, "", "it cannot be reached"),
-)
-"""The first that fits counts."""
-
-
-def _meaning(error: BaseException) -> _Meaning:
-    words = f"{getattr(error, 'status_code', None) or ''} {error}"
-    return next(m for m in _MEANINGS if isinstance(error, m.errors) and re.search(m.says, words, re.IGNORECASE))
-
-
-def _words(error: BaseException) -> str:
-    """The library's words; a store that does not know a command repeats what came with it, be it a password."""
-    return str(error).partition(", with args")[0] or type(error).__name__
-
-
-class _WrongRun(failures.ConnectionError):
-    """This connection leads to another run than the one whose content we adopted."""
+"""Seconds by which a store's clock may jump ahead. With a longer jump keys may have expired that are not due."""
 
 
 class Link:
-    """One process's way to the store. `run` and `epoch` name the content that was adopted last.
+    """One process's connections to the store. `run` and `epoch` name the content that was adopted last.
 
-    `checked` is for commands: it leads only to the store whose content was adopted, and while that may be met.
+    `checked` carries commands: it leads only to the store whose content was adopted, and only while commands may meet
+    that content.
     """
 
     def __init__(self, url: str, *, timeout: float, connections: int) -> None:
         self.run: str | None = None
         self.epoch: str | None = None
         self.distrusted: str | None = None
-        """The epoch whose content must not be used, though it says it is ours; None while there is none such."""
-        self._doubt = "foreign"  # why it must not
-        self._left: dict[str, None] = {}  # epochs of content that others have taken the place of, the last ones
+        """The epoch of content that must not be used, though it says that it is ours; None while there is none."""
+        self._doubt = "foreign"  # why it must not be used: a key of _DOUBTS
+        self._left: dict[str, None] = {}  # the last epochs whose content was replaced
         self.ledger: str | None = None
         """What the store remembered of the ledger at the last look; see `generation`."""
         self.ahead: float | None = None
         """Seconds by which the store's clock is ahead of the ledger's; None before it was measured."""
         self.timestamp: Callable[[], float] | None = None
-        """What time the ledger says it is; None: nothing is measured."""
-        self._failed: StoreUnavailable | None = None  # what the last look met
-        self._looking = asyncio.Lock()  # a look that began later must not be overruled by an earlier one
+        """Tells the ledger's time in Unix seconds; None where clocks are not compared."""
+        self._failed: StoreUnavailable | None = None  # the error that the last look met
+        self._looking = asyncio.Lock()  # an earlier look must not overrule one that began later
         self.complaint: str | None = None
         """Why commands are refused, for people; None while they are not."""
         self.refused_for: str | None = None
-        """The cause of that, one of CAUSES."""
+        """The cause for which commands are refused, one of CAUSES; None while they are not."""
         self.refusals = dict.fromkeys(CAUSES, 0.0)
         """How often commands began to be refused, by cause."""
         self.timeout = timeout  # seconds until the store counts as away
@@ -174,13 +101,13 @@ class Link:
 
     async def _check_run(self, connection: Connection) -> None:
         await connection.send_command("INFO")
-        run = run_of(_parse_info(await connection.read_response()))
+        run = run_of(parse_info(await connection.read_response()))
         if run != self.run:
-            raise _WrongRun(f"the store's run is {run[:8]}, its adopted content is of {(self.run or 'none')[:8]}")
+            raise WrongRun(f"the store's run is {run[:8]}, its adopted content is of {(self.run or 'none')[:8]}")
 
     @contextmanager
     def mapped(self) -> Iterator[None]:
-        """redis-py's errors as ours; foreign content is distrusted."""
+        """Maps redis-py's errors to ours, and distrusts the content where one shows that it is foreign."""
         try:
             with mapped():
                 yield
@@ -189,31 +116,31 @@ class Link:
             raise
 
     async def info(self) -> dict[str, str]:
-        """The store's own account of itself (INFO), section headings left out."""
+        """The fields that the store tells of itself (INFO)."""
         with self.mapped():
-            return _parse_info(await self._free.ask("INFO"))
+            return parse_info(await self._free.ask("INFO"))
 
     async def content(self) -> Content:
-        """Which store answers now, and what it says it holds. Adopts nothing. Raises StoreUnfit.
+        """Reads which store answers now, and which content it says it holds; adopts nothing. Raises StoreUnfit.
 
-        Whether it takes writes is tried with one that changes nothing: an empty text written into the epoch's.
+        A write that changes nothing (an empty text into the epoch) shows whether the store takes writes.
         """
         with self.mapped():
             told, values, written, time = await self._free.exchange(
                 ("INFO",),
-                ("MGET", keys.RUN_KEY, keys.EPOCH_KEY, board.LEDGER_KEY),
+                ("MGET", keys.RUN_KEY, keys.EPOCH_KEY, keys.LEDGER_KEY),
                 ("SETRANGE", keys.EPOCH_KEY, 0, ""),
                 ("TIME",),
             )
             for reply in (told, values):
                 if isinstance(reply, Exception):
                     raise reply
-        info = _parse_info(told)
+        info = parse_info(told)
         run = run_of(info)
         if problem := unfitness(info):
             raise StoreUnfit(problem)
         if isinstance(written, Exception) and "WRONGTYPE" not in str(written):
-            raise StoreUnfit(_words(written), _meaning(written).reason)
+            raise StoreUnfit(words_of(written), meaning_of(written).reason)
         content = Content(run, *map(as_text, values))
         if not isinstance(time, Exception):
             self._compare_clocks(content, int(time[0]) + int(time[1]) / 1e6)
@@ -227,13 +154,13 @@ class Link:
             self.distrust("expired")
 
     async def adopt(self) -> Content:
-        """Looks which content there is, and lets commands through where it was made for the run that holds it.
+        """Looks which content there is, and lets commands through to it where it was made for the run that holds it.
 
-        Raises StoreUnavailable, StoreUnfit: until it succeeds again, every command is refused at once.
+        Raises StoreUnavailable, StoreUnfit: every command is refused at once until a look succeeds again.
         """
         others_look = self._looking.locked()
         async with self._looking:
-            if others_look and self._failed is not None:  # it was found so while we waited
+            if others_look and self._failed is not None:  # another look found it so while this one waited
                 raise self._failed
             return await self._adopt()
 
@@ -251,7 +178,7 @@ class Link:
             self.distrusted, self._doubt = content.epoch, "superseded"
         if self.distrusted is None or content.epoch != self.distrusted:
             self.accept()
-        else:  # it is the same as ever
+        else:  # the distrusted content is still there
             self._refuse(self._doubt, *_DOUBTS[self._doubt])
         if content.is_ours:
             await self.turn_to(content.run)
@@ -261,12 +188,12 @@ class Link:
         return content
 
     def distrust(self, why: str = "foreign") -> None:
-        """What was adopted must not be used: commands are refused until it is made anew, for boards may be wrong."""
+        """Refuses commands until the adopted content is made anew: boards may be wrong. `why` is one of CAUSES."""
         self.distrusted, self._doubt = self.epoch, why
         self._refuse(why, *_DOUBTS[why])
 
     def leave(self, epoch: str) -> None:
-        """Content of that epoch is never current again: whoever still finds it does not take it for that, even once."""
+        """Never takes content of that epoch for current again, wherever it is still found."""
         self._left[epoch] = None
         if len(self._left) > LEFT:
             del self._left[next(iter(self._left))]
@@ -279,13 +206,13 @@ class Link:
         self.checked.refusal, self.complaint, self.refused_for = why, complaint, cause
 
     def accept(self) -> None:
-        """What is held now is trusted: commands are let through again."""
+        """Trusts the content that the store holds now, and lets commands through again."""
         if self.checked.refusal is not None:
             log.warning("the store can be used again", extra={"action": "store"})
         self.checked.refusal = self.complaint = self.refused_for = self.distrusted = None
 
     async def turn_to(self, run: str) -> None:
-        """Lets connections to this run through, and no other any more: one in use may lead to a store that was left."""
+        """Lets connections to this run through and closes all others, which may lead to a store that was left."""
         if run != self.run:
             self.run = run
             with self.mapped():

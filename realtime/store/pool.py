@@ -1,12 +1,12 @@
-"""Connections to the store, each lent for one exchange: commands go out in one write, their replies come in order.
+"""Pool: lends connections to the store, each for one exchange: commands go out in one write, replies come in order.
 
-Owns the connections of one address, who waits for one, and how long a store may be silent. Must never send anything
-twice but what the store says it did not do (a script it does not know), or lend a connection that has unread replies.
-Assumes RESP2. Raises redis-py's exceptions; `store_link` makes them ours.
+Owns the connections to one address, who waits for one, and how long a store may be silent. Must never send a command
+twice, except a script that the store says it does not know; must never lend a connection that has unread replies.
+Assumes RESP2. Raises redis-py's exceptions; `outages.mapped` maps them to ours.
 
-Connections, their handshake and the parsing of replies are redis-py's. Its client is not used: its pool, its pipelines
-and a task for each write take three times as long as the exchange itself (183 us of processor time for a MULTI of two
-commands, where all of it takes 46), and that at every broadcast.
+redis-py makes connections, their handshake and the parsing of replies. This module does not use its client: its pool,
+its pipelines and a task for each write take three times as long as the exchange itself (183 us of processor time for a
+MULTI of two commands, where all of it takes 46), and that at every broadcast.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ Command = tuple[Any, ...]
 Connection = aioredis.Connection
 
 PATIENCE_RENEWED: Final = 16
-"""Replies after which a store is known not to be silent: nothing that is asked of it takes as long as a time-out."""
+"""Replies after which the time-out begins anew: the store is not silent, and no single command takes a time-out."""
 
 
 class Refused(failures.ConnectionError):
-    """No connection is lent."""
+    """The pool lends no connection."""
 
 
 class Script:
@@ -48,18 +48,18 @@ class Script:
         return ("EVALSHA", self._digest, len(keys), *keys, *args)
 
     def introduction(self, call: Command) -> Command:
-        """What runs it where the store does not: it knows it from then on."""
+        """The command that runs it where the store does not know it yet; the store knows it from then on."""
         return ("EVAL", self.text, *call[2:])
 
 
 class Pool:
-    """Up to `limit` connections to `url`. `greet` is awaited with each new one; what it raises, its borrower meets.
+    """Up to `limit` connections to `url`. `greet` is awaited with each new one; its borrower meets what it raises.
 
-    Without `keep` each exchange has a connection of its own: it meets whichever store answers there now.
+    Without `keep` each exchange opens a connection of its own: it meets whichever store answers there now.
     """
 
     refusal: str | None = None
-    """Why no connection is lent; None while they are."""
+    """Why the pool lends no connection; None while it lends them."""
 
     def __init__(
         self,
@@ -130,10 +130,10 @@ class Pool:
         return replies
 
     async def listen(self, pattern: str, silence: float) -> AsyncGenerator[list[bytes], None]:
-        """The messages of channels that match, as [pattern, channel, text]; first an empty one: it is subscribed.
+        """Messages of the channels that match, as [pattern, channel, text]; an empty one first, once it is subscribed.
 
-        Ends with TimeoutError where the store answers neither within the time-out, nor a ping after so many seconds
-        without a message: a connection of which one half is gone is found.
+        Raises TimeoutError where the store does not answer the subscription within the time-out, or a ping after
+        `silence` seconds without a message: so a connection of which one half is gone is found.
         """
         async with self._connection() as connection:
             try:
@@ -152,7 +152,7 @@ class Pool:
                     pinged = message is None
                     if message is not None and message[0] == b"pmessage":
                         yield message[1:]
-            finally:  # nothing else may be asked where messages come
+            finally:  # a connection on which messages arrive is of no use for commands
                 await connection.disconnect(nowait=True)
 
     @asynccontextmanager
@@ -194,17 +194,17 @@ class Pool:
 
 
 def _packed(commands: Iterable[Command]) -> bytes:
-    """What goes out, made in C; redis-py's asynchronous connections make it in Python, six times as slowly."""
+    """The bytes of commands, made in C; redis-py's connections make them in Python, six times as slowly."""
     return b"".join(map(hiredis.pack_command, commands))
 
 
 def transaction(commands: Iterable[Command]) -> tuple[Command, ...]:
-    """These commands, to be run as one."""
+    """These commands as one transaction."""
     return ("MULTI",), *commands, ("EXEC",)
 
 
 def executed(replies: list[Any]) -> list[Any]:
-    """What the commands of a transaction came to, errors as values; raises where it was not run."""
+    """The replies to a transaction's commands, errors as values; raises where the store did not run it."""
     *queued, done = replies
     checked(queued)
     checked([done])

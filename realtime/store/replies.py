@@ -1,22 +1,23 @@
-"""Replies: what the store's answers become.
+"""Replies: turns the store's replies into values.
 
-Owns the values that readings of the store are handed out as, and how these are made of bytes. Must never let a value
-pass that cannot be ours: it raises ForeignContent. Assumes RESP2.
+Owns the values that readings of the store are handed out as, and the parsing that makes them of bytes. Must never let
+a value pass that cannot be ours: it raises ForeignContent. Assumes RESP2.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from realtime.boards.board import Board
+from realtime.boards.standings import Row
 from realtime.errors import ForeignContent
 from realtime.validation import ID_MAX, TOTAL_MAX
 
 
 class Top(NamedTuple):
-    """A board's top as the store had it at one moment."""
+    """A board's top and its version, as the store had them at one moment."""
 
     version: int
     scores: dict[int, int]
@@ -30,7 +31,7 @@ class Look:
     users_version: int
     tops: list[Top]
     names: dict[int, str]
-    """The names asked for, where the store has them."""
+    """The names that were asked for and that the store has, by user id."""
 
 
 class Page(NamedTuple):
@@ -45,14 +46,14 @@ class Page(NamedTuple):
 
 
 class Around(NamedTuple):
-    """A user's place with the rows around it; no scores where the user is not on the board."""
+    """A user's row with the rows around it; no scores where the user is not on the board."""
 
     epoch: str | None
     users_version: int
     version: int
     players: int
     place: int
-    """Of the first row, from 0."""
+    """The place of the first row, from 0."""
     first_rank: int
     next_score: int | None
     """The least score above the user's."""
@@ -60,7 +61,7 @@ class Around(NamedTuple):
 
 
 class Versions(NamedTuple):
-    """What the 2-second poll compares."""
+    """The epoch and the versions of names and boards, which the 2-second poll compares."""
 
     epoch: str | None
     users: int
@@ -68,7 +69,7 @@ class Versions(NamedTuple):
 
 
 class Held(NamedTuple):
-    """What the store holds of a place on a board, or of a profile, as it stands there. None for nothing."""
+    """What the store holds of a member of a board, or of a profile, unparsed; None for what it does not hold."""
 
     version: bytes | None
     value: float | bytes | None
@@ -77,21 +78,28 @@ class Held(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """A reading that is wanted right behind a write."""
+    """A reading that is wanted right behind a write, in the same exchange."""
 
     wanted: Sequence[Board]
     names_of: Collection[int]
     fulfil: Callable[[Look | None], None]
-    """Takes what was read; None where it could not be. Must not raise."""
+    """Takes the look that was read; None where it could not be read. Must not raise."""
+
+
+ReadAfterWrite = Callable[[Mapping[Board, Sequence[Row]]], Expectation | None]
+"""Says, for rows that are about to be written, what is to be read right behind them; None for nothing."""
 
 
 def as_text(value: Any) -> str | None:
-    """A text as it is kept; None for nothing."""
+    """A text of the store; None where there is none."""
     return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
 def as_scores(reply: Sequence[Any]) -> dict[int, int]:
-    """ZREVRANGE WITHSCORES under RESP2, in its order: highest first. Scores are doubles that hold whole numbers."""
+    """The scores in a reply to ZREVRANGE WITHSCORES, by user id, in its order: highest first.
+
+    Scores are doubles that hold whole numbers.
+    """
     try:
         scores = _whole(reply[1::2])
         if scores and max(scores[0], -scores[-1]) > TOTAL_MAX:
@@ -105,10 +113,10 @@ def as_scores(reply: Sequence[Any]) -> dict[int, int]:
 
 
 def _whole(texts: Sequence[Any]) -> list[int]:
-    """Doubles as they are written, which hold whole numbers. Raises ValueError, OverflowError."""
+    """The whole numbers that texts of doubles hold. Raises ValueError, OverflowError."""
     try:
         return list(map(int, texts))
-    except ValueError:  # 1e3 is whole, too, and inf a double
+    except ValueError:  # "1e3" is a whole number too, and "inf" is a double
         numbers = list(map(float, texts))
         scores = list(map(int, numbers))
         if scores != numbers:
@@ -117,7 +125,7 @@ def _whole(texts: Sequence[Any]) -> list[int]:
 
 
 def as_count(counter: Any) -> int:
-    """A counter as it is kept; a missing one is 0."""
+    """A counter of the store; a missing one is 0."""
     try:
         return int(counter or 0)
     except ValueError as error:
@@ -125,7 +133,7 @@ def as_count(counter: Any) -> int:
 
 
 def as_name(kept: bytes) -> str:
-    """A username as it is kept."""
+    """A username of the store."""
     try:
         return kept.decode()
     except UnicodeDecodeError as error:

@@ -1,12 +1,12 @@
 """Snapshots of live boards, read from the store.
 
-Owns the names this process knows, and the newest version of each board it has seen. Must never give out a snapshot
-whose parts were not all true at one moment, one from content that is not complete, or one of an older version than was
-seen before: content that goes back within an epoch cannot be ours. Assumes that a name changes only with
+Owns the names that this process knows, and the newest version that it has seen of each board. Must never give out a
+snapshot whose parts were not all true at one moment, one from content that is not complete, or one of an older version
+than it has seen: content that goes back within an epoch cannot be ours. Assumes that a name changes only together with
 `version:users`.
 
-A reading is one MULTI of epoch, versions, tops, and the names we think we need. Where the top shows somebody else, or
-names moved, it is read again with those asked for as well, until one reading holds everything.
+A look is one MULTI of the epoch, versions, tops, and the names that the snapshot seems to need. Where the top shows
+somebody else, or names moved, the reader looks again and asks for those names too, until one look holds everything.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ BOARDS_A_READING: Final = 50
 
 
 class Store(Protocol):
-    """What reading needs of the store."""
+    """What reading snapshots needs of the store."""
 
     @property
     def epoch(self) -> str | None: ...
@@ -55,32 +55,32 @@ _NEVER: Final = Position(None, -1)
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """A reading that is about to be made."""
+    """A look that is about to be taken."""
 
     wanted: Sequence[Board]
     names_of: Collection[int]
-    """Whose names are to be read as well."""
+    """The users whose names the look reads too."""
     seen: Mapping[Board, Position]
-    """What it must not fall behind. Readings may overtake each other: so it is noted before."""
+    """The positions that the look must not fall behind, noted before it: looks may overtake each other."""
 
 
 class SnapshotReader:
-    """Reads snapshots, and pages beyond the top."""
+    """Reads snapshots of live boards, pages beyond the top, and users' standings."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._names: dict[int, str] = {}
-        self._names_at = Position(None, -1)  # when every name in `_names` was true
+        self._names_at = Position(None, -1)  # the position at which every name in `_names` was true
         self._newest: dict[Board, Position] = {}
 
     async def read(self, wanted: Sequence[Board], shown: Iterable[int] = ()) -> dict[Board, Snapshot]:
-        """Snapshots of `wanted`; `shown` are ids likely to be in them.
+        """Snapshots of `wanted`; `shown` are the ids of users who are likely to be in them.
 
-        Raises StoreUnavailable, StoreChanged where the content is not (yet) complete.
+        Raises StoreUnavailable, and StoreChanged where the content is not (yet) complete.
         """
         result: dict[Board, Snapshot] = {}
-        # Where there are many boards nobody says whose ids these are, and every part would ask for all of them: there
-        # a part asks for what it turns out to show, in a second reading.
+        # With many boards nobody says on which board an id is shown, and every part would ask for all names. There a
+        # part asks for the names that it turns out to need, in a second look.
         guess = list(shown) if len(wanted) <= BOARDS_A_READING else []
         for start in range(0, len(wanted), BOARDS_A_READING):
             part = wanted[start : start + BOARDS_A_READING]
@@ -90,43 +90,43 @@ class SnapshotReader:
     async def _read_part(self, wanted: Sequence[Board], shown: Iterable[int]) -> dict[Board, Snapshot]:
         for _ in range(ATTEMPTS):
             expected = self.expect(wanted, shown)
-            reading = await self._store.read(wanted, expected.names_of)
-            await self._check_epoch(reading.epoch)
-            found = self.take(expected, reading)
+            look = await self._store.read(wanted, expected.names_of)
+            await self._check_epoch(look.epoch)
+            found = self.take(expected, look)
             if found is not None:
                 return found
-            shown = set().union(*(top.scores for top in reading.tops))
+            shown = set().union(*(top.scores for top in look.tops))
         raise StoreUnavailable("names change faster than they can be read")
 
     def expect(self, wanted: Sequence[Board], shown: Iterable[int]) -> Expected:
-        """What to read for snapshots of `wanted`, of which `shown` are likely to be part."""
+        """The look to take for snapshots of `wanted`, in which the users `shown` are likely to be."""
         seen = {board: self._newest.get(board, _NEVER) for board in wanted}
         return Expected(wanted, set(shown).difference(self._names), seen)
 
-    def take(self, expected: Expected, reading: Look) -> dict[Board, Snapshot] | None:
-        """The snapshots that were read; None where it lacks names, or is of content not adopted: then read again.
+    def take(self, expected: Expected, look: Look) -> dict[Board, Snapshot] | None:
+        """The snapshots that a look gives; None where it lacks names or is of content not adopted: then look again.
 
         Raises ForeignContent.
         """
-        if reading.epoch != self._store.epoch or not self._store.is_complete:
+        if look.epoch != self._store.epoch or not self._store.is_complete:
             return None
-        for (board, before), top in zip(expected.seen.items(), reading.tops, strict=True):
-            self._check_version(board, before, Position(reading.epoch, top.version))
-        self._take_names(reading)
-        ids: set[int] = set().union(*(top.scores for top in reading.tops))
+        for (board, before), top in zip(expected.seen.items(), look.tops, strict=True):
+            self._check_version(board, before, Position(look.epoch, top.version))
+        self._take_names(look)
+        ids: set[int] = set().union(*(top.scores for top in look.tops))
         if ids.difference(self._names, expected.names_of):
             return None
-        return self._snapshots(expected.wanted, reading)
+        return self._snapshots(expected.wanted, look)
 
     async def _check_epoch(self, epoch: str | None) -> None:
-        """Raises StoreChanged unless `epoch` is complete content that we adopted, now if need be."""
+        """Raises StoreChanged unless `epoch` is the adopted, complete content; adopts what is there where it is not."""
         if epoch != self._store.epoch:
             await self._store.adopt()
         if not self._store.is_complete:
             raise StoreChanged("the store's content is not complete")
 
     def _check_version(self, board: Board, seen: Position, at: Position) -> None:
-        """Raises ForeignContent where the board went back since it was `seen`: then the content is distrusted."""
+        """Distrusts the content and raises ForeignContent where the board went back behind the position `seen`."""
         if at.epoch == seen.epoch and at.version < seen.version:
             self._store.distrust()
             raise ForeignContent(f"{board.id} went back from version {seen.version} to {at.version}")
@@ -134,35 +134,35 @@ class SnapshotReader:
         if at.epoch != newest.epoch or at.version > newest.version:
             self._newest[board] = at
 
-    def _take_names(self, reading: Look) -> None:
-        at = Position(reading.epoch, reading.users_version)
+    def _take_names(self, look: Look) -> None:
+        at = Position(look.epoch, look.users_version)
         if at != self._names_at or len(self._names) > NAMES_KEPT:
             self._names, self._names_at = {}, at
-        self._names |= reading.names
+        self._names |= look.names
 
-    def _snapshots(self, wanted: Sequence[Board], reading: Look) -> dict[Board, Snapshot]:
-        assert reading.epoch is not None
+    def _snapshots(self, wanted: Sequence[Board], look: Look) -> dict[Board, Snapshot]:
+        assert look.epoch is not None
         return {
-            board: Snapshot(board.id, reading.epoch, top.version, top.scores, self._names_of(top.scores))
-            for board, top in zip(wanted, reading.tops, strict=True)
+            board: Snapshot(board.id, look.epoch, top.version, top.scores, self._names_of(top.scores))
+            for board, top in zip(wanted, look.tops, strict=True)
         }
 
     def _names_of(self, user_ids: Collection[int]) -> dict[int, str]:
         try:
             return dict(zip(user_ids, map(self._names.__getitem__, user_ids), strict=True))
         except KeyError:
-            # A player without a Hash (somebody deleted it) keeps a place, and the drift check restores the name.
+            # A player whose Hash somebody deleted keeps the place; the drift check restores the name.
             return {user_id: self._names.get(user_id) or f"#{user_id}" for user_id in user_ids}
 
     async def page(self, board: Board, offset: int, limit: int) -> tuple[Page, Mapping[int, str]]:
-        """A stretch of a live board and the names in it, of one moment; one round trip where the names are known.
+        """A stretch of a live board and the names in it, of one moment. It takes one round trip where names are known.
 
         Raises StoreUnavailable, StoreChanged.
         """
         return await self._with_names(board, lambda: self._store.page(board, offset, limit))
 
     async def around(self, board: Board, user_id: int, neighbours: int) -> tuple[Around, Mapping[int, str]]:
-        """A user's row with those around it, and the names in it, likewise.
+        """A user's row with the rows around it and the names in them, of one moment, as `page` reads it.
 
         Raises StoreUnavailable, StoreChanged.
         """
@@ -184,7 +184,7 @@ class SnapshotReader:
         raise StoreUnavailable("names change faster than they can be read")
 
     async def standings(self, wanted: Mapping[Board, Sequence[int]]) -> dict[Board, list[Standing]]:
-        """Where users stand on live boards, in the order asked. Raises StoreUnavailable, StoreChanged."""
+        """Where users stand on live boards, in the order of `wanted`. Raises StoreUnavailable, StoreChanged."""
         epoch, found = await self._store.standings(wanted)
         await self._check_epoch(epoch)
         return found

@@ -1,32 +1,28 @@
-"""The store: Dragonfly or anything that speaks its protocol.
+"""The store: writes boards to Dragonfly, or anything that speaks its protocol, and reads them there.
 
-Owns the commands, the Lua scripts and their arguments; connections, and which content these may meet, are its link's.
-Must never use a command that Dragonfly lacks, or repeat a write: whose to repeat it is, is the caller's to know. Every
-method raises StoreUnavailable and its kin (see `realtime.errors`).
+Owns the commands and scripts of writes, consistent readings and caches, and their arguments. Its link owns connections,
+and which content they may meet. Must never use a command that Dragonfly lacks, or repeat a write that may have been
+done: the caller knows whether that is safe. Assumes that rows are absolute and carry versions. Every method raises
+StoreUnavailable and its kin (see `realtime.errors`).
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import Collection, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 import redis.exceptions as failures
 
 from realtime import resources
-from realtime.boards.board import CLOSED_EPOCH, LEDGER_KEY, TOP, Board
+from realtime.boards.board import CLOSED_EPOCH, TOP, Board
 from realtime.boards.standings import Position, Standing, standing
 from realtime.errors import EpochMoved, StoreChanged
-from realtime.store.announcements import Announcement, as_announcement
-from realtime.store.filling import KEYS_A_CALL
 from realtime.store.fitness import Content
 from realtime.store.keys import (
-    CHANNEL_PATTERN,
-    CHANNEL_PREFIX,
     EPOCH_KEY,
     FILLING,
-    RUN_KEY,
+    LEDGER_KEY,
     USERS_VERSION_KEY,
     cache_key,
     channel,
@@ -36,12 +32,12 @@ from realtime.store.keys import (
     version_key,
     versions_key,
 )
-from realtime.store.link import Link, mapped
+from realtime.store.link import Link
+from realtime.store.outages import mapped
 from realtime.store.pool import Command, Script, checked, executed, transaction
 from realtime.store.replies import (
     Around,
     Expectation,
-    Held,
     Look,
     Page,
     Top,
@@ -54,6 +50,7 @@ from realtime.store.replies import (
 
 if TYPE_CHECKING:
     from realtime.boards.standings import Profile, Row
+    from realtime.store.replies import ReadAfterWrite
 
 RANKED_A_CALL: Final = 250
 """Users ranked in one script call: about two milliseconds of the store's time on a board of a million."""
@@ -63,28 +60,22 @@ ROWS_A_CALL: Final = 1_000
 
 
 class Store:
-    """What one process asks of the store and tells it, through its `link`."""
+    """Writes boards and reads them, through one process's `link` to the store."""
 
     def __init__(self, url: str, *, timeout: float = 2.0, connections: int = 8) -> None:
         self.link = Link(url, timeout=timeout, connections=connections)
         self._checked = self.link.checked
-        self.expect: Callable[[Mapping[Board, Sequence[Row]]], Expectation | None] = lambda written: None
-        """Asked before a write to boards what is to be read right behind it, in the same exchange."""
         self._apply = Script(resources.script("apply"))
         self._page = Script(resources.script("page"))
         self._around = Script(resources.script("around"))
         self._ranks = resources.script("ranks")
         self._cache = Script(resources.script("cache_week"))
-        self._forget = Script(resources.script("forget"))
-        self._begin = Script(resources.script("begin_filling"))
-        self._clear = Script(resources.script("clear"))
-        self._end = Script(resources.script("end_filling"))
 
     async def aclose(self) -> None:
         """Closes every connection."""
         await self.link.aclose()
 
-    # Which content? ------------------------------------------------------------------------------------------
+    # Which content it is ------------------------------------------------------------------------------------------
 
     @property
     def run(self) -> str | None:
@@ -98,7 +89,7 @@ class Store:
 
     @property
     def distrusted(self) -> str | None:
-        """The epoch whose content cannot be ours, though it says so."""
+        """The epoch of content that must not be used, though it says that it is ours; None where there is none."""
         return self.link.distrusted
 
     @property
@@ -108,7 +99,7 @@ class Store:
 
     @property
     def is_fit(self) -> bool:
-        """Whether nothing is known that speaks against its use."""
+        """Whether commands are let through: nothing is known that speaks against the store."""
         return self.link.complaint is None
 
     async def info(self) -> dict[str, str]:
@@ -125,8 +116,9 @@ class Store:
 
     @property
     def told(self) -> str | None:
-        """The epoch that the adopted content has, or will have once it is complete: what was told now is part of it."""
-        return None if self.epoch is None else self.epoch.removeprefix(FILLING)
+        """The epoch that the adopted content has, or will have once it is complete: a write now becomes part of it."""
+        epoch = self.link.epoch
+        return None if epoch is None else epoch.removeprefix(FILLING)
 
     def distrust(self, why: str = "foreign") -> None:
         """See `Link.distrust`."""
@@ -138,37 +130,63 @@ class Store:
 
     @property
     def ledger_seen(self) -> str | None:
-        """What the store remembered of the ledger when it was last looked at."""
+        """What the store remembered of the ledger at the last look."""
         return self.link.ledger
 
     async def remember_ledger(self, seen: str) -> None:
-        """Keeps what was seen of the ledger, also through rebuilds."""
+        """Makes the store remember how far the ledger has come, also through rebuilds."""
         with mapped():
             await self._checked.ask("SET", LEDGER_KEY, seen)
 
     # Writing -------------------------------------------------------------------------------------------------
 
-    async def apply(
-        self, rows: Mapping[Board, Sequence[Row]], profiles: Sequence[Profile] = (), *, epoch: str | None = None
-    ) -> int:
-        """Applies absolute rows and profiles, each guarded by its version; announces what boards show of it.
+    async def tell(
+        self,
+        rows: Mapping[Board, Sequence[Row]],
+        profiles: Sequence[Profile] = (),
+        *,
+        read_after_write: ReadAfterWrite | None = None,
+    ) -> str | None:
+        """Applies what the ledger has committed to whichever content is current; returns that content's epoch.
 
-        Boards named with no rows are still looked at: a renamed user may be shown there. Returns how many rows were
-        new to the store. Raises EpochMoved where the content is of another epoch than adopted: nothing was written
-        by that call. Safe to repeat.
+        Raises StoreUnavailable. Safe to repeat.
+        """
+        told = self.told
+        try:
+            await self.apply(rows, profiles, read_after_write=read_after_write)
+        except EpochMoved:
+            await self.adopt()
+            told = self.told
+            await self.apply(rows, profiles, read_after_write=read_after_write)
+        return told
+
+    async def apply(
+        self,
+        rows: Mapping[Board, Sequence[Row]],
+        profiles: Sequence[Profile] = (),
+        *,
+        epoch: str | None = None,
+        read_after_write: ReadAfterWrite | None = None,
+    ) -> int:
+        """Applies absolute rows and profiles, each guarded by its version, and announces the boards whose top changed.
+
+        A board without rows is looked at too: it may show a renamed user. `epoch` names content that is being filled;
+        without it the adopted content is meant. `read_after_write` is asked before each script call what to read in
+        the same exchange, right behind the write. Returns how many rows were new to the store. Raises EpochMoved where
+        the content is of another epoch: then that call wrote nothing. Safe to repeat.
         """
         applied = 0
         chunks = max((len(part) for part in [*rows.values(), profiles]), default=0)
         for start in range(0, chunks, ROWS_A_CALL):
             end = start + ROWS_A_CALL
             part = {board: list(islice(of_board, start, end)) for board, of_board in rows.items()}
-            expected = self.expect(part) if epoch is None else None  # what is being filled nobody reads
-            reading: Look | None = None
+            expected = read_after_write(part) if read_after_write is not None else None
+            look: Look | None = None
             try:
-                done, reading = await self._apply_part(part, profiles[start:end], epoch or self.epoch, expected)
+                done, look = await self._apply_part(part, profiles[start:end], epoch or self.epoch, expected)
             finally:
                 if expected is not None:
-                    expected.fulfil(reading)
+                    expected.fulfil(look)
             applied += done
         return applied
 
@@ -192,23 +210,23 @@ class Store:
             args.append(" ".join([str(profile.user_id) for profile in profiles]))
             args.append(" ".join([str(profile.version) for profile in profiles]))
             args += [profile.username for profile in profiles]
-        reading = transaction(_reading(expected.wanted, expected.names_of)) if expected else ()
+        behind = transaction(_look_commands(expected.wanted, expected.names_of)) if expected else ()
         with self.link.mapped():
-            (verdict, value), *replies = await self._checked.run(self._apply, keys, args, *reading)
+            (verdict, value), *replies = await self._checked.run(self._apply, keys, args, *behind)
             if verdict == b"epoch":
                 raise EpochMoved(as_text(value) or None)
             if expected is None:
                 return int(value), None
-            return int(value), _read(expected.wanted, expected.names_of, executed(replies))
+            return int(value), _look_of(expected.wanted, expected.names_of, executed(replies))
 
     def _expire_at(self, board: Board) -> int:
-        """When a board's keys expire, by the store's clock: not before it is due by that and by the ledger's."""
+        """When a board's keys expire by the store's clock: not before they are due by the ledger's clock either."""
         return expire_at(board) and expire_at(board) + max(0, int(self.link.ahead or 0))
 
     async def count(self, amounts: Mapping[str, int], seconds: int) -> list[int]:
-        """Adds to counters that expire `seconds` after the last addition; what each is then, in order.
+        """Adds amounts to counters, which expire `seconds` after the last addition; returns each new total, in order.
 
-        Raises ForeignContent where one of them is no counter: then they begin anew, and no board is doubted for it.
+        Raises ForeignContent where one of the keys is no counter: then all of them begin anew, and boards stay trusted.
         """
         commands: list[Command] = []
         for key, amount in amounts.items():
@@ -223,13 +241,13 @@ class Store:
     # Reading -------------------------------------------------------------------------------------------------
 
     async def read(self, wanted: Sequence[Board], names_of: Collection[int] = ()) -> Look:
-        """The tops of boards with versions, and the names of some users, all of the same moment (one MULTI)."""
+        """The tops and versions of boards and the names of some users, all of the same moment (one MULTI)."""
         with self.link.mapped():
-            replies = await self._checked.exchange(*transaction(_reading(wanted, names_of)))
-            return _read(wanted, names_of, executed(replies))
+            replies = await self._checked.exchange(*transaction(_look_commands(wanted, names_of)))
+            return _look_of(wanted, names_of, executed(replies))
 
     async def page(self, board: Board, offset: int, limit: int) -> Page:
-        """`limit` rows of a board from place `offset` on, in one call."""
+        """`limit` rows of a board from place `offset` (from 0) on, in one script call."""
         with self.link.mapped():
             keys = [EPOCH_KEY, USERS_VERSION_KEY, version_key(board), scores_key(board)]
             (found,) = await self._checked.run(self._page, keys, [offset, offset + limit - 1])
@@ -238,7 +256,7 @@ class Store:
             return Page(as_text(epoch) or None, *counters, int(players), int(above) + 1, as_scores(reply))
 
     async def around(self, board: Board, user_id: int, neighbours: int) -> Around:
-        """A user's row with `neighbours` on each side, in one call."""
+        """A user's row with `neighbours` rows on each side, in one script call."""
         with self.link.mapped():
             keys = [EPOCH_KEY, USERS_VERSION_KEY, version_key(board), scores_key(board)]
             (found,) = await self._checked.run(self._around, keys, [user_id, neighbours])
@@ -250,8 +268,8 @@ class Store:
     async def standings(self, wanted: Mapping[Board, Sequence[int]]) -> tuple[str | None, dict[Board, list[Standing]]]:
         """Where users stand, board by board, and the epoch that held all the while; in one round trip.
 
-        Each call is of one moment and names one key, that Dragonfly may run it where the key is; so the epoch is asked
-        before and after. Raises StoreChanged where it moved.
+        Each script call is of one moment and names one key, so that Dragonfly runs it where the key is. The epoch is
+        therefore read before and after all of them. Raises StoreChanged where it moved.
         """
         calls = [
             (board, user_ids[start : start + RANKED_A_CALL])
@@ -275,7 +293,7 @@ class Store:
         return as_text(before), found
 
     async def versions(self, of: Sequence[Board]) -> Versions:
-        """Epoch and change counters in one MGET: what the poll compares with what was last shown."""
+        """The epoch and change counters, in one MGET: the poll compares them with what was last shown."""
         with self.link.mapped():
             epoch, users, *versions = await self._checked.ask(
                 "MGET", EPOCH_KEY, USERS_VERSION_KEY, *(version_key(board) for board in of)
@@ -283,74 +301,10 @@ class Store:
             counters = [as_count(version) for version in versions]
             return Versions(as_text(epoch), as_count(users), dict(zip(of, counters, strict=True)))
 
-    # Looking for drift ---------------------------------------------------------------------------------------
-
-    async def held(self, board: Board, members: Sequence[int | bytes]) -> list[Held]:
-        """What is held of members of a live board, all of one moment. Raises EpochMoved."""
-        with self.link.mapped():
-            commands = (
-                ("GET", EPOCH_KEY),
-                ("HMGET", versions_key(board), *members),
-                ("ZMSCORE", scores_key(board), *members),
-            )
-            epoch, versions, scores = checked(executed(await self._checked.exchange(*transaction(commands))))
-        self._check_epoch(epoch)
-        numbers = (None if score is None else float(score) for score in scores)
-        return [Held(version, score) for version, score in zip(versions, numbers, strict=True)]
-
-    async def held_profiles(self, user_ids: Sequence[int]) -> list[Held]:
-        """What is held of users besides scores; where that is no hash, its version is empty. Raises EpochMoved."""
-        with self.link.mapped():
-            commands: list[Command] = [("GET", EPOCH_KEY)]
-            commands += [("HMGET", user_key(user_id), "version", "username") for user_id in user_ids]
-            epoch, *replies = executed(await self._checked.exchange(*transaction(commands)))
-        self._check_epoch(epoch)
-        return [Held(*reply) if isinstance(reply, list) else Held(b"", None) for reply in replies]
-
-    def _check_epoch(self, epoch: bytes | None) -> None:
-        if as_text(epoch) != self.epoch or not self.is_complete:
-            raise EpochMoved(as_text(epoch))
-
-    async def top_members(self, board: Board) -> list[bytes]:
-        """Who is at the top of a live board, whatever they are called."""
-        with self.link.mapped():
-            return list(await self._checked.ask("ZREVRANGE", scores_key(board), 0, TOP - 1))
-
-    async def scan(self, board: Board, cursor: int, count: int) -> tuple[int, set[bytes]]:
-        """Who a live board has scores or versions of, some `count` at a time; begins and ends with cursor 0.
-
-        Both keys are gone through in one: an even cursor goes on in the scores, an odd one in the versions.
-        """
-        position, of_versions = divmod(cursor, 2)
-        scan = ("HSCAN", versions_key(board)) if of_versions else ("ZSCAN", scores_key(board))
-        with self.link.mapped():
-            follows, pairs = await self._checked.ask(*scan, position, "COUNT", count)
-            position = int(follows)
-        return 2 * position + (of_versions if position else 1 - of_versions), set(pairs[::2])
-
-    async def players(self, board: Board) -> int:
-        """How many have a place on a live board."""
-        with self.link.mapped():
-            return int(await self._checked.ask("ZCARD", scores_key(board)))
-
-    async def forget(self, board: Board, members: Mapping[bytes, bytes | None], user_ids: Sequence[int] = ()) -> None:
-        """Drops members of a live board where the version last seen of each still stands, and the hashes of users.
-
-        For what the ledger knows nothing of, and for what is no number. Raises EpochMoved.
-        """
-        keys = [EPOCH_KEY, USERS_VERSION_KEY, scores_key(board), version_key(board), versions_key(board)]
-        keys += map(user_key, user_ids)
-        seen = [version or b"" for version in members.values()]
-        with self.link.mapped():
-            args = [self.epoch or "", board.id, len(seen), *members, *seen]
-            (verdict,) = await self._checked.run(self._forget, keys, args)
-        if verdict != b"ok":
-            raise EpochMoved(None)
-
     # Closed weeks --------------------------------------------------------------------------------------------
 
     async def cached_week(self, board: Board) -> tuple[bytes | None, Position]:
-        """A closed week's cached JSON, and the state of names at the same moment."""
+        """A closed week's cached JSON, None where there is none, and the position of names at the same moment."""
         with self.link.mapped():
             value, users, epoch = await self._checked.ask(
                 "MGET", cache_key(board), USERS_VERSION_KEY, EPOCH_KEY
@@ -358,75 +312,21 @@ class Store:
             return value if isinstance(value, bytes) else None, Position(as_text(epoch), as_count(users))
 
     async def cache_week(self, board: Board, version: int, names_at: Position, value: bytes) -> None:
-        """Keeps a closed week's JSON, unless a newer one is there or names have moved since `names_at`."""
+        """Caches a closed week's JSON, unless a newer one is there or names have moved since `names_at`."""
         with self.link.mapped():
             keys = [cache_key(board), USERS_VERSION_KEY, EPOCH_KEY]
             args = [version, names_at.version, names_at.epoch or "", value]
             await self._checked.run(self._cache, keys, args)
 
     async def announce(self, board: Board, version: int) -> None:
-        """Says that a closed week shows something else."""
+        """Says that a closed week's top has a new version."""
         with self.link.mapped():
             message = f'{{"epoch":"{CLOSED_EPOCH}","version":{version}}}'
             await self._checked.ask("PUBLISH", channel(board), message)
 
-    # Hearing -------------------------------------------------------------------------------------------------
 
-    @asynccontextmanager
-    async def announcements(self) -> AsyncIterator[AsyncIterator[Announcement]]:
-        """Listens to `leaderboard:changes:*`, subscribed before the block is entered.
-
-        The iterator ends with StoreUnavailable when the connection breaks or stays silent against a ping for longer
-        than the time-out: a half-open connection is found.
-        """
-        with self.link.mapped():
-            async with aclosing(self._checked.listen(CHANNEL_PATTERN, self.link.timeout)) as messages:
-                await anext(messages)
-                yield self._heard(messages)
-
-    async def _heard(self, messages: AsyncIterator[list[bytes]]) -> AsyncIterator[Announcement]:
-        with self.link.mapped():
-            async for _, channel, text in messages:
-                yield as_announcement(channel.decode(errors="replace").removeprefix(CHANNEL_PREFIX), text)
-
-    # Rebuilding ----------------------------------------------------------------------------------------------
-
-    async def begin_filling(self, run: str, epoch: str) -> bool:
-        """Marks the content as being filled for `epoch`; False where a later rebuild went ahead."""
-        await self.link.turn_to(run)
-        self.link.accept()  # whatever was there is about to go
-        with self.link.mapped():
-            return await self._checked.run(self._begin, [EPOCH_KEY], [epoch]) == [b"ok"]
-
-    async def clear(self, epoch: str) -> None:
-        """Drops all content but the epoch, what is remembered of the ledger, and the limits' counters, some thousand
-        keys at a time.
-
-        Raises StoreChanged where `epoch` is no longer what is filled: a rebuild that hung must not drop what the one
-        after it has filled.
-        """
-        kept = (EPOCH_KEY.encode(), LEDGER_KEY.encode(), b"leaderboard:limit:")
-        cursor = 0
-        with self.link.mapped():
-            while True:
-                follows, keys = await self._checked.ask("SCAN", cursor, "MATCH", "leaderboard:*", "COUNT", 1_000)
-                cursor, doomed = int(follows), [key for key in keys if not key.startswith(kept)]
-                for start in range(0, len(doomed), KEYS_A_CALL):
-                    part = doomed[start : start + KEYS_A_CALL]
-                    if await self._checked.run(self._clear, [EPOCH_KEY, *part], [epoch]) != [b"ok"]:
-                        raise StoreChanged("another rebuild went ahead")
-                if cursor == 0:
-                    return
-
-    async def end_filling(self, run: str, epoch: str, announced: Sequence[str]) -> bool:
-        """Makes `epoch` current and announces it; False where this rebuild is no longer the one that fills."""
-        with self.link.mapped():
-            keys = [EPOCH_KEY, RUN_KEY]
-            return await self._checked.run(self._end, keys, [epoch, run, *announced]) == [b"ok"]
-
-
-def _reading(wanted: Sequence[Board], names_of: Collection[int]) -> list[Command]:
-    """The commands of a reading, to be run as one."""
+def _look_commands(wanted: Sequence[Board], names_of: Collection[int]) -> list[Command]:
+    """The commands of a look: a transaction runs them as one."""
     return [
         ("MGET", EPOCH_KEY, USERS_VERSION_KEY, *(version_key(board) for board in wanted)),
         *(("ZREVRANGE", scores_key(board), 0, TOP - 1, "WITHSCORES") for board in wanted),
@@ -434,8 +334,8 @@ def _reading(wanted: Sequence[Board], names_of: Collection[int]) -> list[Command
     ]
 
 
-def _read(wanted: Sequence[Board], names_of: Collection[int], replies: list[Any]) -> Look:
-    """What these commands found."""
+def _look_of(wanted: Sequence[Board], names_of: Collection[int], replies: list[Any]) -> Look:
+    """The look that the replies to these commands give."""
     (epoch, users_version, *versions), *found = checked(replies)
     tops = [Top(as_count(version), as_scores(top)) for version, top in zip(versions, found, strict=False)]
     of_users = zip(names_of, found[len(wanted) :], strict=True)

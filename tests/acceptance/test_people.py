@@ -21,7 +21,7 @@ from realtime.boards.board import ALL_TIME, CURRENT_WEEK, Board, live_boards, we
 from realtime.boards.submissions import Rejected, Submission
 from realtime.intake import score_file
 from realtime.intake.importer import Importer
-from realtime.intake.recorder import Recorder, tell
+from realtime.intake.recorder import Recorder
 from realtime.ledger.archive import Archive
 from realtime.ledger.ledger import Ledger
 from realtime.people.accounts import Accounts
@@ -68,8 +68,8 @@ async def lines(server: RunningServer, name: str) -> list[tuple[int, str, int]]:
 
 async def amended(server: RunningServer, ledger: Ledger) -> None:
     """What the worker does in its own time, done now: closed weeks are as the ledger says."""
-    history, replay = server.services.history, server.services.accounts._replay
-    sweeper = Sweeper(ledger, replay)  # type: ignore[arg-type]
+    history, resync = server.services.history, server.services.accounts._resync
+    sweeper = Sweeper(ledger, resync)  # type: ignore[arg-type]
     while await sweeper.sweep(older_than=0.0) or await history.settle():
         pass
 
@@ -497,14 +497,14 @@ async def test_a_late_batch_brings_nobody_back(
     deleted_first: bool, ends_with: str,
 ) -> None:  # fmt: skip
     a, b = await make_users(2)
-    replay = Resync(ledger, store, ledger.clock.now)
+    resync = Resync(ledger, store, ledger.clock.now)
     passwords = Passwords()
-    accounts = Accounts(ledger, replay, passwords)
+    accounts = Accounts(ledger, resync, passwords)
     recorder = Recorder(ledger)
 
     async def record(*users: int) -> Any:
         recorded = await recorder.record([Submission(user, next_id(), 10, None, None) for user in users])
-        await tell(store, recorded, ledger.clock.now())
+        await store.tell(recorded.live_rows(ledger.clock.now()), recorded.profiles)
         return recorded.outcomes
 
     async def end() -> None:
@@ -523,8 +523,8 @@ async def test_a_late_batch_brings_nobody_back(
     assert await keys.zscore(scores_key(ALL_TIME), b) == 20
     week = week_at(ledger.clock.now())
     assert await keys.zscore(scores_key(week), a) is None and await keys.zscore(scores_key(week), b) == 20
-    # Nor does anything that is told again afterwards, in any order: replay, another batch, a rebuild from rows.
-    await replay.users([a, b])
+    # Nor does anything that is told again afterwards, in any order: a resync, another batch, a rebuild from rows.
+    await resync.users([a, b])
     ((_, refused),) = await record(a)
     assert isinstance(refused, Rejected) and refused.code == ("unknown_user" if ends_with == "delete" else "forbidden")
     assert await keys.zrange(scores_key(ALL_TIME), 0, -1) == [str(b)]
@@ -541,7 +541,7 @@ async def test_a_batch_that_reaches_the_store_after_the_deletion_brings_nobody_b
         await accounts.delete(a, actor=f"user:{a}")
     finally:
         passwords.close()
-    await tell(store, recorded, ledger.clock.now())
+    await store.tell(recorded.live_rows(ledger.clock.now()), recorded.profiles)
     for board in live_boards(ledger.clock.now())[:2]:
         assert await keys.zrange(scores_key(board), 0, -1) == [str(b)]
     assert await keys.hget(f"leaderboard:users:{a}", "username") == "deleted"

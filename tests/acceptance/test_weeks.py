@@ -95,8 +95,8 @@ async def amended(server: RunningServer, ledger: Ledger) -> None:
         return (await ledger.outbox_state())[0] == 0
 
     history = server.services.history
-    replay = server.services.accounts._replay
-    sweeper = Sweeper(ledger, replay)  # type: ignore[arg-type]
+    resync = server.services.accounts._resync
+    sweeper = Sweeper(ledger, resync)  # type: ignore[arg-type]
     while await sweeper.sweep(older_than=0.0) or await history.settle():
         pass
     await eventually(empty)

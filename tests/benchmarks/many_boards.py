@@ -29,6 +29,7 @@ from realtime.broadcast.broadcaster import Broadcaster
 from realtime.broadcast.subscribers import Subscriber
 from realtime.dev.store import start_store
 from realtime.store import keys
+from realtime.store.announcements import Announcements
 from realtime.store.fitness import run_of
 from realtime.store.keys import channel, scores_key, version_key
 from realtime.store.snapshots import SnapshotReader
@@ -74,7 +75,7 @@ async def serve(url: str) -> None:
     now = AFTER
     store = Store(url)
     await store.adopt()
-    broadcaster = Broadcaster(SnapshotReader(store), store, lambda: now, interval=0.05)
+    broadcaster = Broadcaster(SnapshotReader(store), Announcements(store.link), store, lambda: now, interval=0.05)
     keeper = Subscriber(_Nobody(), buffer_limit=1, slow_after=1.0)
     places = count()
 

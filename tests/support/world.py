@@ -36,8 +36,12 @@ from realtime.people.passwords import Passwords
 from realtime.repair.rebuild import Rebuilder
 from realtime.repair.resync import Resync
 from realtime.repair.sweeper import Sweeper
+from realtime.store.announcements import Announcements
+from realtime.store.filling import Filling
 from realtime.store.fitness import Content, run_of
 from realtime.store.keys import scores_key, versions_key
+from realtime.store.link import Link
+from realtime.store.replies import ReadAfterWrite
 from realtime.store.snapshots import SnapshotReader
 from realtime.store.store import Store
 from realtime.wire.frames import Frame
@@ -217,7 +221,12 @@ class DelayedStore(Store):
         return cast(Content, await self._post.send("adopt", super().adopt))
 
     async def apply(
-        self, rows: Mapping[Board, Sequence[Row]], profiles: Sequence[Profile] = (), *, epoch: str | None = None
+        self,
+        rows: Mapping[Board, Sequence[Row]],
+        profiles: Sequence[Profile] = (),
+        *,
+        epoch: str | None = None,
+        read_after_write: ReadAfterWrite | None = None,
     ) -> int:
         expected = epoch or self.epoch or "none"
         call = super().apply
@@ -225,22 +234,30 @@ class DelayedStore(Store):
         what = f"apply {expected} {told} {list(profiles)[:5]}"
         return cast(int, await self._post.send(what, lambda: call(rows, profiles, epoch=expected)))
 
-    async def begin_filling(self, run: str, epoch: str) -> bool:
-        call = super().begin_filling
+    async def cache_week(self, board: Board, version: int, names_at: Position, value: bytes) -> None:
+        call = super().cache_week
+        told = f"cache {board.id} {version} of names {names_at.version} of {names_at.epoch}"
+        await self._post.send(told, lambda: call(board, version, names_at, value))
+
+
+class DelayedFilling(Filling):
+    """The filling of a store, its calls sent as letters likewise."""
+
+    def __init__(self, link: Link, post: Post) -> None:
+        super().__init__(link)
+        self._post = post
+
+    async def begin(self, run: str, epoch: str) -> bool:
+        call = super().begin
         return cast(bool, await self._post.send(f"begin {epoch}", lambda: call(run, epoch)))
 
     async def clear(self, epoch: str) -> None:
         call = super().clear
         await self._post.send(f"clear {epoch}", lambda: call(epoch))
 
-    async def end_filling(self, run: str, epoch: str, announced: Sequence[str]) -> bool:
-        call = super().end_filling
+    async def end(self, run: str, epoch: str, announced: Sequence[str]) -> bool:
+        call = super().end
         return cast(bool, await self._post.send(f"end {epoch}", lambda: call(run, epoch, announced)))
-
-    async def cache_week(self, board: Board, version: int, names_at: Position, value: bytes) -> None:
-        call = super().cache_week
-        told = f"cache {board.id} {version} of names {names_at.users_version} of {names_at.epoch}"
-        await self._post.send(told, lambda: call(board, version, names_at, value))
 
 
 # Processes -------------------------------------------------------------------------------------------------------
@@ -290,14 +307,14 @@ class Process:
         store = self.store = DelayedStore(self.world.store_url, self.world.post)
         self.world.stores.append(store)
         self.history = Archive(ledger, store)
-        self.replay = Resync(ledger, store, now)
-        self.rebuilder = Rebuilder(ledger, store, now, chunk=CHUNK, at_once=1)
-        self.sweeper = Sweeper(ledger, self.replay)
-        self.accounts = Accounts(ledger, self.replay, cast(Passwords, None))
+        self.resync = Resync(ledger, store, now)
+        filling = DelayedFilling(store.link, self.world.post)
+        self.rebuilder = Rebuilder(ledger, store, filling, now, chunk=CHUNK, at_once=1)
+        self.sweeper = Sweeper(ledger, self.resync)
+        self.accounts = Accounts(ledger, self.resync, cast(Passwords, None))
         self.intake = Intake(ledger, store, self.history.amend, now, batching=Batching(), limit=100)
         reading = BoardReader(SnapshotReader(store), self.history, now)
-        self.broadcaster = Broadcaster(reading, store, now, interval=0.05)
-        store.expect = self.broadcaster.expect
+        self.broadcaster = Broadcaster(reading, Announcements(store.link), store, now, interval=0.05)
         self.rollover = Rollover(self.broadcaster, now, ledger.pulse.beat)
         self.rollover.step(now())
         self.viewer: Viewer | None = None
@@ -322,7 +339,7 @@ class Process:
         recording = await self.intake._recorder.record(batch)
         self.world.learn(recording.outcomes)
         if recording.outbox_ids:
-            await self.intake._store(recording, 0.0)
+            await self.intake._tell(recording, 0.0)
 
     async def change(self, work: Coroutine[Any, Any, None]) -> None:
         """A rename, ban or deletion; a user who is gone is none."""

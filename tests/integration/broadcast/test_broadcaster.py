@@ -29,7 +29,10 @@ from realtime.ledger.archive import Archive
 from realtime.ledger.ledger import Ledger
 from realtime.people.accounts import Accounts
 from realtime.repair.resync import Resync
+from realtime.store.announcements import Announcements
+from realtime.store.filling import Filling
 from realtime.store.keys import cache_key, scores_key, version_key
+from realtime.store.replies import ReadAfterWrite
 from realtime.store.snapshots import SnapshotReader
 from realtime.store.store import Store
 from realtime.wire.messages import Since
@@ -53,7 +56,7 @@ class Broadcasting:
         self.store = store
         live = SnapshotReader(store)
         snapshots = BoardReader(live, Archive(ledger, store), lambda: self.now) if ledger else live
-        self.it = Broadcaster(snapshots, store, lambda: self.now, interval=0.005)
+        self.it = Broadcaster(snapshots, Announcements(store.link), store, lambda: self.now, interval=0.005)
         self._tasks: list[asyncio.Task[None]] = []
 
     def run(self, *works: Callable[[], object]) -> None:
@@ -101,10 +104,17 @@ async def broadcast(store: Store) -> AsyncIterator[Broadcasting]:
         yield made
 
 
-async def place(store: Store, scores: dict[int, int], version: int = 1, board: Board = ALL_TIME) -> None:
+async def place(
+    store: Store,
+    scores: dict[int, int],
+    version: int = 1,
+    board: Board = ALL_TIME,
+    read_after_write: ReadAfterWrite | None = None,
+) -> None:
     await store.apply(
         {board: [Row(user_id, version, score) for user_id, score in scores.items()]},
         [Profile(user_id, 1, f"p{user_id}") for user_id in scores],
+        read_after_write=read_after_write,
     )
 
 
@@ -196,12 +206,11 @@ async def reads(keys: Redis) -> int:
 
 async def test_the_outcome_of_a_write_of_this_process_is_shown_unannounced(store: Store) -> None:
     async with broadcasting(store, listening=False) as broadcast:
-        store.expect = broadcast.it.expect
-        await place(store, {1: 10})
+        await place(store, {1: 10}, read_after_write=broadcast.it.expect)
         viewer = await broadcast.viewer()
         broadcast.it.mark(ALL_TIME)  # the change before, as announced; it turns out to be known
         await asyncio.sleep(0.02)
-        await place(store, {1: 20}, 2)
+        await place(store, {1: 20}, 2, read_after_write=broadcast.it.expect)
         assert viewer.kinds() == ["subscribed", "snapshot", "diff"]
         assert viewer.follower.boards["all_time"].lines == [(1, "p1", 20)]
 
@@ -209,15 +218,14 @@ async def test_the_outcome_of_a_write_of_this_process_is_shown_unannounced(store
 async def test_what_a_write_has_shown_is_not_read_again_when_it_is_announced(
     broadcast: Broadcasting, store: Store, keys: Redis, store_url: str
 ) -> None:
-    store.expect = broadcast.it.expect
-    await place(store, {1: 10})
+    await place(store, {1: 10}, read_after_write=broadcast.it.expect)
     viewer = await broadcast.viewer()
     other = Store(store_url)
     await other.adopt()
-    async with other.announcements() as heard:
+    async with Announcements(other.link).hearing() as heard:
         await asyncio.sleep(0.02)
         before = await reads(keys)
-        await place(store, {1: 20}, 2)
+        await place(store, {1: 20}, 2, read_after_write=broadcast.it.expect)
         await anext(heard)
     await broadcast.shows(viewer, ALL_TIME, [(1, "p1", 20)])
     await asyncio.sleep(0.03)
@@ -255,15 +263,14 @@ async def test_a_write_below_the_top_has_nothing_read_behind_it(broadcast: Broad
 async def test_a_write_that_fails_leaves_its_boards_to_be_read_as_ever(
     broadcast: Broadcasting, store: Store, keys: Redis
 ) -> None:
-    store.expect = broadcast.it.expect
-    await place(store, {1: 10})
+    await place(store, {1: 10}, read_after_write=broadcast.it.expect)
     viewer = await broadcast.viewer()
     await asyncio.sleep(0.02)
     await keys.zadd(scores_key(ALL_TIME), {"1": 15})
     await keys.incr(version_key(ALL_TIME))
     held, store.link.epoch = store.link.epoch, "another"
     with pytest.raises(EpochMoved):
-        await place(store, {1: 20}, 2)
+        await place(store, {1: 20}, 2, read_after_write=broadcast.it.expect)
     store.link.epoch = held
     await broadcast.shows(viewer, ALL_TIME, [(1, "p1", 15)])
 
@@ -672,11 +679,11 @@ async def fill_anew(store_url: str, scores: dict[int, int]) -> None:
     """What a rebuild in another process does, for one board; its epoch ends in 2."""
     other = Store(store_url)
     run = (await other.adopt()).run
-    await other.begin_filling(run, f"{run[:8]}-2")
+    await Filling(other.link).begin(run, f"{run[:8]}-2")
     await other.adopt()
-    await other.clear(f"{run[:8]}-2")
+    await Filling(other.link).clear(f"{run[:8]}-2")
     await place(other, scores, 9)
-    await other.end_filling(run, f"{run[:8]}-2", ["all_time", "users"])
+    await Filling(other.link).end(run, f"{run[:8]}-2", ["all_time", "users"])
     await other.aclose()
 
 

@@ -28,11 +28,11 @@ from realtime.broadcast.reading import BoardReader
 from realtime.broadcast.subscribers import Subscriber
 from realtime.broadcast.watches import PASS
 from realtime.errors import RealtimeError, StoreChanged
-from realtime.intake import recorder
 from realtime.intake.recorder import Recorder
 from realtime.ledger.archive import Archive
 from realtime.ledger.ledger import Ledger
 from realtime.repair.resync import Resync
+from realtime.store.filling import Filling
 from realtime.store.keys import EPOCH_KEY, scores_key, versions_key
 from realtime.store.snapshots import SnapshotReader
 from realtime.store.store import RANKED_A_CALL, Store
@@ -111,7 +111,7 @@ class World:
         begun = self.ledger.clock.timestamp()
         batch = [Submission(user, f"{begun}-{user}", points, None, moment) for user, points in scores.items()]
         recorded = await Recorder(self.ledger).record(batch)
-        await recorder.tell(self.store, recorded, self.now)
+        await self.store.tell(recorded.live_rows(self.now), recorded.profiles)
         await self.history.amend(recorded.closed)
 
 
@@ -453,7 +453,7 @@ async def test_of_a_store_being_filled_only_this_is_told(world: World, make_user
     await world.turn(0)
     told.take()
     run = (await world.store.content()).run
-    assert await world.store.begin_filling(run, f"{run[:8]}-7")
+    assert await Filling(world.store.link).begin(run, f"{run[:8]}-7")
     await keys.delete(scores_key(ALL_TIME), versions_key(ALL_TIME))
     await world.turn()
     late, told_late = subscriber()
@@ -470,7 +470,7 @@ async def test_of_a_store_being_filled_only_this_is_told(world: World, make_user
     await world.turn()
     assert [m["board"] for m in told_late.take()] == [CURRENT_WEEK]  # asking again is answered again
     await Resync(world.ledger, world.store, lambda: world.now).users([a])
-    assert await world.store.end_filling(run, f"{run[:8]}-7", [])
+    assert await Filling(world.store.link).end(run, f"{run[:8]}-7", [])
     await world.turn()
     await world.turn()
     assert told.take() == []  # the same as before
@@ -618,7 +618,7 @@ async def test_while_the_store_is_away_the_last_top_answers_and_says_so(
     reading = BoardReader(world.live, world.history, lambda: world.now)
     await reading.page(ALL_TIME, 0, 100)
     run = (await store.content()).run
-    assert await store.begin_filling(run, f"{run[:8]}-9")
+    assert await Filling(store.link).begin(run, f"{run[:8]}-9")
     page = await reading.user(ALL_TIME, users[3], 1)
     assert (page.stale, page.rank, page.score, page.to_next) == (True, 4, 10, 20)
     assert [line.rank for line in page.neighbours] == [2, 4]

@@ -24,6 +24,7 @@ from realtime.intake.intake import AMENDED_AT_ONCE, STORING, Intake
 from realtime.ledger.archive import Archive
 from realtime.ledger.ledger import Ledger
 from realtime.repair.rebuild import Rebuilder
+from realtime.store.filling import Filling
 from realtime.store.keys import scores_key
 from realtime.store.store import Store
 from tests.conftest import Databases, MakeUsers, PrivateStore, make_ours
@@ -345,7 +346,7 @@ async def test_a_store_that_is_away_holds_nobody_up_and_gets_it_later(
             assert codes([await outcome_of(send(intake, user, "c", 4))]) == ["accepted"]
             await intake.drain()
             assert not intake.live, "it is another run: nothing is written until its content is ours"
-            await Rebuilder(ledger, store, ledger.clock.now).rebuild()
+            await Rebuilder(ledger, store, Filling(store.link), ledger.clock.now).rebuild()
             await outcome_of(send(intake, user, "d", 8))
             await intake.drain()
             assert intake.live

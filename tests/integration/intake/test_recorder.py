@@ -16,7 +16,7 @@ from realtime.boards.board import ALL_TIME, week_at
 from realtime.boards.standings import Profile
 from realtime.boards.submissions import Accepted, Outcome, Rejected, Submission
 from realtime.errors import LedgerUnavailable, StoreUnavailable, TransactionConflict
-from realtime.intake.recorder import ATTEMPTS, Recorder, tell
+from realtime.intake.recorder import ATTEMPTS, Recorder
 from realtime.ledger.ledger import Ledger, Recorded
 from realtime.store.keys import scores_key
 from realtime.store.store import Store
@@ -165,7 +165,7 @@ async def test_a_user_in_two_halves_ends_on_the_boards_as_in_the_ledger(
     ]
     result = await Recorder(beside).record(batch)
     assert sum(isinstance(outcome, Rejected) for _, outcome in result.outcomes) == 1, "it was cut into halves"
-    await tell(store, result, beside.clock.now())
+    await store.tell(result.live_rows(beside.clock.now()), result.profiles)
     assert await sql.fetchval("SELECT total_score FROM user_total_scores WHERE user_id = $1", steady) == 50
     assert await keys.zscore(scores_key(ALL_TIME), steady) == 50
     assert await keys.zscore(scores_key(week_at(beside.clock.now())), steady) == 50
@@ -321,7 +321,7 @@ async def test_the_store_is_told_what_changed_on_live_boards_alone(
     long_ago = datetime(2020, 12, 31, tzinfo=UTC)
     result = await Recorder(beside).record([submission(user, "now", 5), submission(user, "then", 7, long_ago)])
     now = beside.clock.now()
-    await tell(store, result, now)
+    await store.tell(result.live_rows(now), result.profiles)
     assert await keys.zscore(scores_key(ALL_TIME), user) == 12
     assert await keys.zscore(scores_key(week_at(now)), user) == 5
     assert not await keys.exists(scores_key(week_at(long_ago))), "its view answers for a closed week"
@@ -339,7 +339,7 @@ async def test_a_moved_epoch_is_adopted_and_told_again(
     try:
         await make_ours(other, 2)
         assert store.epoch == old, "this process has not heard of it"
-        await tell(store, result, beside.clock.now())
+        await store.tell(result.live_rows(beside.clock.now()), result.profiles)
     finally:
         await other.aclose()
     assert await keys.zscore(scores_key(ALL_TIME), user) == 5
@@ -356,7 +356,7 @@ async def test_a_store_that_nobody_filled_is_not_told(beside: Beside, store_url:
     store = Store(store_url)
     try:
         with pytest.raises(StoreUnavailable):
-            await tell(store, result, beside.clock.now())
+            await store.tell(result.live_rows(beside.clock.now()), result.profiles)
     finally:
         await store.aclose()
 

@@ -20,7 +20,7 @@ from realtime.boards.submissions import Rejected, Submission
 from realtime.dev import postgres, process
 from realtime.dev.postgres import start_postgres
 from realtime.errors import RealtimeError
-from realtime.intake.recorder import Recorder, tell
+from realtime.intake.recorder import Recorder
 from realtime.ledger import migrations
 from realtime.ledger.ledger import Ledger
 from realtime.people.accounts import Accounts, check_email
@@ -57,7 +57,7 @@ async def refusal(work: object) -> RealtimeError:
 async def record(ledger: Ledger, store: Store, user: int, name: str = "a", score: int = 5) -> str:
     """A submission all the way; gives `accepted` or the code."""
     recording = await Recorder(ledger).record([Submission(user, name, score, None, None)])
-    await tell(store, recording, ledger.clock.now())
+    await store.tell(recording.live_rows(ledger.clock.now()), recording.profiles)
     ((_, outcome),) = recording.outcomes
     return outcome.code if isinstance(outcome, Rejected) else "accepted"
 
@@ -346,10 +346,10 @@ async def test_a_batch_that_read_the_user_before_the_ban_brings_no_ghost(
     recording = await late
     assert [row.score for row in recording.rows[ALL_TIME]] == [None], "it knows by now"
     await Resync(ledger, store, ledger.clock.now).users([user])
-    await tell(store, recording, ledger.clock.now())
+    await store.tell(recording.live_rows(ledger.clock.now()), recording.profiles)
     await ledger.clear_outbox([outbox_id])
     assert await keys.zscore(scores_key(ALL_TIME), user) is None
-    await tell(store, recording, ledger.clock.now())
+    await store.tell(recording.live_rows(ledger.clock.now()), recording.profiles)
     assert await keys.zscore(scores_key(ALL_TIME), user) is None
 
 

@@ -18,7 +18,6 @@ from realtime.boards.board import ALL_TIME, Board, week_at
 from realtime.boards.standings import Row
 from realtime.boards.submissions import Submission
 from realtime.errors import EpochMoved
-from realtime.intake import recorder
 from realtime.intake.recorder import Recorder
 from realtime.ledger.archive import Archive
 from realtime.ledger.ledger import Ledger
@@ -26,6 +25,9 @@ from realtime.repair import comparison, drift
 from realtime.repair.comparison import Comparison, Finding, Kind
 from realtime.repair.drift import SEARCH_AGAIN, SHOWN, Drift, Report, check
 from realtime.repair.resync import Resync
+from realtime.store import audit
+from realtime.store.audit import Audit
+from realtime.store.filling import Filling
 from realtime.store.keys import EPOCH_KEY, cache_key, scores_key, user_key, versions_key
 from realtime.store.store import Store
 from tests.acceptance.commands import environment, running
@@ -62,22 +64,23 @@ class Scored:
             batch.append(Submission(user_id, f"s{self._number}", points, None, None))
         recorded = await self._recorder.record(batch)
         if tell:
-            told = await recorder.tell(self.store, recorded, self.ledger.clock.now())
+            told = await self.store.tell(recorded.live_rows(self.ledger.clock.now()), recorded.profiles)
             self._recorder.stored(recorded.outbox_ids, told)
             await self._recorder.clear()
 
     @property
     def comparison(self) -> Comparison:
-        return Comparison(self.ledger, self.store, self.ledger.clock.now)
+        return Comparison(self.ledger, Audit(self.store.link), self.ledger.clock.now)
 
     def drift(self, sleep: Callable[[float], Awaitable[None]] = no_time) -> Drift:
         now = self.ledger.clock.now
-        return Drift(self.inspection, self.store, Resync(self.ledger, self.store, now), now, sleep)
+        resync = Resync(self.ledger, self.store, now)
+        return Drift(self.comparison, self.store, Audit(self.store.link), resync, now, sleep)
 
     async def check(self) -> dict[str, Report]:
         """Every live board's report, by id."""
         live = boards.live_boards(self.ledger.clock.now())
-        return {board.id: await check(self.inspection, board, sleep=no_time) for board in live}
+        return {board.id: await check(self.comparison, board, sleep=no_time) for board in live}
 
     async def differing(self) -> list[Finding]:
         return [finding for report in (await self.check()).values() for finding in report.shown]
@@ -215,7 +218,7 @@ async def test_a_key_of_another_type_is_rebuilt(scored: Scored, keys: Keys) -> N
 
 async def test_nothing_is_compared_with_a_store_that_is_being_filled(scored: Scored) -> None:
     content = await scored.store.content()
-    assert await scored.store.begin_filling(content.run, content.run[:8] + "-9")
+    assert await Filling(scored.store.link).begin(content.run, content.run[:8] + "-9")
     with pytest.raises(EpochMoved):
         await scored.check()
     await scored.store.adopt()
@@ -260,7 +263,7 @@ async def test_a_user_who_scores_between_the_readings_is_no_difference(scored: S
     async def more(reading: int) -> None:
         await scored.score(scored.ids, 1)
 
-    looking = Comparison(Interrupted(scored.ledger, more), scored.store, scored.ledger.clock.now)
+    looking = Comparison(Interrupted(scored.ledger, more), Audit(scored.store.link), scored.ledger.clock.now)
     suspects = await looking.suspects(ALL_TIME, scored.ids)
     assert suspects == scored.ids, "the first look cannot tell"
     assert await looking.confirmed(ALL_TIME, suspects) == []
@@ -273,7 +276,7 @@ async def test_a_player_who_appears_between_the_readings_is_no_stray(scored: Sco
         if reading == 1:
             await scored.score(newcomers)
 
-    looking = Comparison(Interrupted(scored.ledger, more), scored.store, scored.ledger.clock.now)
+    looking = Comparison(Interrupted(scored.ledger, more), Audit(scored.store.link), scored.ledger.clock.now)
     assert await looking.confirmed(ALL_TIME, newcomers) == []
 
 
@@ -286,7 +289,7 @@ async def test_real_drift_of_a_busy_user_is_found_all_the_same(scored: Scored, k
     async def others(reading: int) -> None:
         await scored.score(scored.ids[1:], 1)
 
-    looking = Comparison(Interrupted(scored.ledger, others), scored.store, scored.ledger.clock.now)
+    looking = Comparison(Interrupted(scored.ledger, others), Audit(scored.store.link), scored.ledger.clock.now)
     assert [finding.user_id for finding in await looking.confirmed(ALL_TIME, scored.ids)] == [scored.ids[0]]
 
 
@@ -304,7 +307,7 @@ async def test_under_load_nothing_is_found(scored: Scored) -> None:
     async with asyncio.timeout(60):
         while rounds < 25:
             for board in boards.live_boards(scored.ledger.clock.now()):
-                report = await check(scored.inspection, board, sleep=soon)
+                report = await check(scored.comparison, board, sleep=soon)
                 assert report.differing == 0, report.shown
                 waiting += report.waiting
             await drift.step()
@@ -337,7 +340,7 @@ async def test_a_check_goes_through_every_page_both_ways(scored: Scored, keys: K
 async def test_the_window_comes_round_to_everybody(
     scored: Scored, keys: Keys, small_pages: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(boards, "TOP", 1)
+    monkeypatch.setattr(audit, "TOP", 1)
     await keys.zadd(SCORES, {str(scored.ids[4]): 1, str(scored.ids[10]): 2})
     drift = scored.drift()
     found = []
@@ -350,7 +353,7 @@ async def test_the_window_comes_round_to_everybody(
 async def test_another_number_of_players_starts_a_search_of_its_own(
     scored: Scored, keys: Keys, small_pages: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(boards, "TOP", 1)
+    monkeypatch.setattr(audit, "TOP", 1)
     drift = scored.drift()
     await drift.step()
     await drift.count(0.0)

@@ -28,6 +28,7 @@ from realtime.people.revocation import Revocations
 from realtime.repair.generation import Generations, Seen
 from realtime.repair.rebuild import Rebuilder
 from realtime.repair.resync import Resync
+from realtime.store.filling import Filling
 from realtime.store.store import Store
 from tests.conftest import MakeUsers
 
@@ -129,7 +130,7 @@ async def test_a_restored_ledger_is_followed_at_once_by_everybody_in_the_store(
     """Also players far from the top, and also where nobody restarts the store."""
     users = await make_users(300)
     await ledger.record_batch([Submission(user, "a", 1000 - n, None, None) for n, user in enumerate(users)], [])
-    rebuilder = Rebuilder(ledger, store, ledger.clock.now)
+    rebuilder = Rebuilder(ledger, store, Filling(store.link), ledger.clock.now)
     await rebuilder.rebuild(force=True)
     generations = await looked(ledger, store)
     epochs = {store.epoch}

@@ -47,7 +47,7 @@ async def test_a_crash_between_the_stores_is_made_good(
     assert await keys.hget(user_key(user), "username") == "Ω"
     assert await ledger.outbox_state() == (0, 0.0)
     assert await sweeper.sweep(older_than=0) == 0
-    assert sweeper.replayed == 1
+    assert sweeper.resynced == 1
 
 
 async def test_what_is_replayed_is_what_is_true_now(
@@ -73,8 +73,8 @@ async def test_every_kind_of_change_is_replayed(
     (user,) = await make_users(names=["before"])
     store = Store(private_store.url, timeout=0.5)
     await make_ours(store)
-    replay = Resync(ledger, store, ledger.clock.now)
-    accounts = Accounts(ledger, replay, None)  # type: ignore[arg-type]
+    resync = Resync(ledger, store, ledger.clock.now)
+    accounts = Accounts(ledger, resync, None)  # type: ignore[arg-type]
     await record(ledger, user, "a", 5)
     if change == "unban":
         await accounts.ban(user, actor="test", reason=None)

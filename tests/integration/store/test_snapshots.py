@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 from realtime.boards.board import ALL_TIME, Board
 from realtime.boards.standings import Profile, Row
 from realtime.errors import ForeignContent, StoreChanged, StoreUnavailable
+from realtime.store.filling import Filling
 from realtime.store.keys import user_key, version_key
 from realtime.store.snapshots import BOARDS_A_READING, SnapshotReader
 from realtime.store.store import Store
@@ -118,15 +119,15 @@ async def test_content_that_is_made_anew_is_adopted_and_nothing_of_before_is_sho
     other = Store(store_url)
     await other.adopt()
     run = str(other.run)
-    await other.begin_filling(run, f"{run[:8]}-2")
+    await Filling(other.link).begin(run, f"{run[:8]}-2")
     with pytest.raises(StoreChanged):
         await reader.read([ALL_TIME])
-    await other.clear(f"{run[:8]}-2")
+    await Filling(other.link).clear(f"{run[:8]}-2")
     await other.adopt()
     await other.apply({ALL_TIME: [Row(7, 1, 6)]}, [Profile(7, 2, "after")])
     with pytest.raises(StoreChanged):
         await reader.page(ALL_TIME, 0, 10)
-    await other.end_filling(run, f"{run[:8]}-2", [])
+    await Filling(other.link).end(run, f"{run[:8]}-2", [])
     found = (await reader.read([ALL_TIME]))[ALL_TIME]
     assert (found.epoch, found.version, found.entries) == (f"{run[:8]}-2", 0, [(7, "after", 6)])
     await other.aclose()

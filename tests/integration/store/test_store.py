@@ -23,6 +23,9 @@ from realtime import resources
 from realtime.boards.board import ALL_TIME, Board
 from realtime.boards.standings import Position, Profile, Row, in_order
 from realtime.errors import EpochMoved, StartupError, StoreChanged, StoreUnavailable
+from realtime.store.announcements import Announcements
+from realtime.store.audit import Audit
+from realtime.store.filling import Filling
 from realtime.store.fitness import Content, check_fitness
 from realtime.store.keys import (
     EPOCH_KEY,
@@ -382,7 +385,7 @@ async def test_a_name_that_comes_after_its_score_is_shown(store: Store, keys: Ke
 async def test_while_it_is_filled_a_board_says_nothing(store: Store, keys: Keys) -> None:
     run = store.run
     assert run is not None
-    assert await store.begin_filling(run, f"{run[:8]}-5")
+    assert await Filling(store.link).begin(run, f"{run[:8]}-5")
     await store.adopt()
     async with hearing(keys) as heard:
         await store.apply({ALL_TIME: [Row(7, 1, 10)], WEEK: [Row(7, 1, 10)]}, [Profile(7, 1, "a")])
@@ -519,7 +522,7 @@ async def test_a_script_that_stops_half_way_leaves_nothing_that_cannot_be_told_a
         for board, was, top in zip((ALL_TIME, WEEK), before.tops, stopped.tops, strict=True):
             shown = was.scores != top.scores or before.names != stopped.names
             assert top.version > was.version or not shown, f"{writes}: two things under one version of {board.id}"
-            held = await store.held(board, [1, 2, 4])
+            held = await Audit(store.link).held(board, [1, 2, 4])
             for row, (version, score) in zip(new, held, strict=True):
                 assert version != b"%d" % row.version or score == row.score, f"{writes}: a version before its score"
         await store.apply({ALL_TIME: new, WEEK: new}, profiles)
@@ -660,23 +663,23 @@ async def test_names_from_a_store_before_this_one_are_not_kept(store: Store, key
 
 async def test_a_later_rebuild_fences_an_earlier_one_out(store: Store, keys: Keys) -> None:
     run = str(store.run)
-    assert await store.begin_filling(run, f"{run[:8]}-9")
-    assert not await store.begin_filling(run, f"{run[:8]}-9"), "the same number cannot begin twice"
-    assert await store.begin_filling(run, f"{run[:8]}-a"), "ten, in base 36"
-    assert not await store.begin_filling(run, f"{run[:8]}-9")
-    assert not await store.end_filling(run, f"{run[:8]}-9", ["all_time"]), "it no longer fills"
+    assert await Filling(store.link).begin(run, f"{run[:8]}-9")
+    assert not await Filling(store.link).begin(run, f"{run[:8]}-9"), "the same number cannot begin twice"
+    assert await Filling(store.link).begin(run, f"{run[:8]}-a"), "ten, in base 36"
+    assert not await Filling(store.link).begin(run, f"{run[:8]}-9")
+    assert not await Filling(store.link).end(run, f"{run[:8]}-9", ["all_time"]), "it no longer fills"
     assert await keys.get("leaderboard:epoch") == f"filling:{run[:8]}-a"
     async with hearing(keys) as heard:
-        assert await store.end_filling(run, f"{run[:8]}-a", ["all_time", "users"])
+        assert await Filling(store.link).end(run, f"{run[:8]}-a", ["all_time", "users"])
         assert [name for name, _ in await heard.take()] == ["all_time", "users"]
     assert await keys.mget("leaderboard:epoch", "leaderboard:run") == [f"{run[:8]}-a", run]
-    assert not await store.begin_filling(run, f"{run[:8]}-9"), "also after the later one has ended"
+    assert not await Filling(store.link).begin(run, f"{run[:8]}-9"), "also after the later one has ended"
 
 
 @pytest.mark.parametrize("there", ["someoneelse-zz", "nonsense", "filling:", "-", ""])
 async def test_an_epoch_of_anybody_else_is_no_fence(store: Store, keys: Keys, there: str) -> None:
     await keys.set("leaderboard:epoch", there)
-    assert await store.begin_filling(str(store.run), f"{str(store.run)[:8]}-2")
+    assert await Filling(store.link).begin(str(store.run), f"{str(store.run)[:8]}-2")
 
 
 @pytest.mark.parametrize("kind", ["list", "hash", "zset"])
@@ -699,8 +702,8 @@ async def test_clearing_leaves_the_epoch_and_the_counters_of_limits(store: Store
     await keys.set("leaderboard:limit:address:10.0.0.1", 5, ex=60)
     await keys.set("somebody:elses", "key")
     run = str(store.run)
-    await store.begin_filling(run, f"{run[:8]}-3")
-    await store.clear(f"{run[:8]}-3")
+    await Filling(store.link).begin(run, f"{run[:8]}-3")
+    await Filling(store.link).clear(f"{run[:8]}-3")
     assert await everything(keys) == {
         "leaderboard:epoch": f"filling:{run[:8]}-3",
         "leaderboard:limit:address:10.0.0.1": "5",
@@ -712,11 +715,11 @@ async def test_clearing_leaves_the_epoch_and_the_counters_of_limits(store: Store
 async def test_a_rebuild_that_was_overtaken_clears_nothing(store: Store, keys: Keys) -> None:
     """It hung while another took over: what that one has filled must stay."""
     run = str(store.run)
-    await store.begin_filling(run, f"{run[:8]}-3")
+    await Filling(store.link).begin(run, f"{run[:8]}-3")
     await make_ours(store, 4)
     await fill(store, 10)
     with pytest.raises(StoreChanged):
-        await store.clear(f"{run[:8]}-3")
+        await Filling(store.link).clear(f"{run[:8]}-3")
     assert await keys.zcard(scores_key(ALL_TIME)) == 10
 
 
@@ -865,7 +868,7 @@ async def test_a_store_that_hangs_costs_one_time_out_and_no_more(private_store: 
 async def test_announcements_are_heard_from_the_moment_the_block_is_entered(store: Store, store_url: str) -> None:
     other = Store(store_url)
     await other.adopt()
-    async with store.announcements() as heard:
+    async with Announcements(store.link).hearing() as heard:
         await other.apply({ALL_TIME: [Row(1, 1, 5)]}, [Profile(1, 1, "a")])
         await other.apply({ALL_TIME: []}, [Profile(1, 2, "b")])
         said = [(await anext(heard)).board for _ in range(3)]
@@ -879,7 +882,7 @@ async def test_a_broken_subscription_is_told(private_store: PrivateStore) -> Non
     try:
         await make_ours(store)
         with pytest.raises(StoreUnavailable):
-            async with store.announcements() as heard:
+            async with Announcements(store.link).hearing() as heard:
                 await asyncio.to_thread(private_store.kill)
                 await anext(heard)
     finally:
@@ -892,7 +895,7 @@ async def test_a_half_open_subscription_is_found(private_store: PrivateStore) ->
     try:
         await make_ours(store)
         with pytest.raises(StoreUnavailable):
-            async with store.announcements() as heard:
+            async with Announcements(store.link).hearing() as heard:
                 os.kill(private_store.running.pid, signal.SIGSTOP)
                 async with asyncio.timeout(60):
                     await anext(heard)
