@@ -136,7 +136,7 @@ LEFT JOIN user_weekly_scores w
 ORDER BY i.ord;
 
 -- name: standings_of
--- The current absolute rows of $1 bigint[] users for all time and for $2 date[] weeks: what the sweeper replays.
+-- The current absolute rows of $1 bigint[] users for all time and for $2 date[] weeks: what a resync tells the store.
 -- week is NULL for the total. score is NULL where the user has no place on that board.
 SELECT t.user_id, NULL::date AS week, t.version, CASE WHEN t.hidden THEN NULL ELSE t.total_score END AS score
 FROM user_total_scores t WHERE t.user_id = ANY ($1::bigint[])

@@ -50,7 +50,7 @@ async def test_a_crash_between_the_stores_is_made_good(
     assert sweeper.resynced == 1
 
 
-async def test_what_is_replayed_is_what_is_true_now(
+async def test_a_resync_tells_what_is_true_now(
     ledger: Ledger, store: Store, keys: Redis, sql: asyncpg.Connection, make_users: MakeUsers
 ) -> None:
     """An old row after newer ones have arrived takes nothing back."""
@@ -66,7 +66,7 @@ async def test_what_is_replayed_is_what_is_true_now(
 
 
 @pytest.mark.parametrize("change", ["rename", "ban", "unban", "delete"])
-async def test_every_kind_of_change_is_replayed(
+async def test_every_kind_of_change_is_resynced(
     ledger: Ledger, private_store: PrivateStore, make_users: MakeUsers, change: str
 ) -> None:
     """The store is away while somebody is renamed, banned, shown again or deleted."""
@@ -100,7 +100,7 @@ async def test_every_kind_of_change_is_replayed(
     await store.aclose()
 
 
-async def test_many_rows_and_users_are_replayed_in_few_calls(
+async def test_many_rows_and_users_are_resynced_in_few_calls(
     ledger: Ledger, store: Store, keys: Redis, make_users: MakeUsers
 ) -> None:
     users = await make_users(USERS + 50)
