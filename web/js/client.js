@@ -1,8 +1,10 @@
 // Owns one connection to a leaderboard server: it comes back for ever, resumes, heals gaps, resends submissions.
 // Never touches the page beyond its network and visibility events; keeps a bounded number of submissions.
 // Assumes wire protocol v1 and a WebSocket class; that class, time and chance can be injected.
-import { apply, GAP } from './model/board.js';
+import { apply, GAP, RIGHTS } from './model/board.js';
 import { now } from './model/clock.js';
+
+export { RIGHTS };
 
 const HELLO_MS = 10_000; // an attempt that is not greeted by then is dropped
 const PING_MS = 15_000; // a ping this often; silence from one to the next means that the line is dead
@@ -13,7 +15,6 @@ const WAIT_MS = 30_000; // the longest wait between attempts
 const KEEP = 100; // submissions waiting at a time
 const PATIENCE = { 1012: 2, 4401: 5, 4429: 5 }; // attempts to count as made when the server closes with this code
 const PASSING = new Set(['overloaded', 'unavailable', 'too_many']); // refusals that time heals
-export const RIGHTS = new Set(['unauthorized', 'forbidden', 'expired']); // refusals for want of rights
 
 const systemTime = {
   now,

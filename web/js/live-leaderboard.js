@@ -1,7 +1,7 @@
 // Owns <live-leaderboard board top user theme heading server>: a live board on anybody's page, by one script tag.
 // Never styles or scripts anything outside itself. Elements that show the same server share one connection.
 // Assumes Chromium 103 or any later browser: no container queries, no nesting.
-import { Beat } from './view/repaint.js';
+import { Repaint } from './view/repaint.js';
 import { ranks } from './model/board.js';
 import { Client } from './client.js';
 import { now } from './model/clock.js';
@@ -41,7 +41,7 @@ const part = (tag, name) => {
 export class LiveLeaderboard extends HTMLElement {
   static observedAttributes = ['board', 'top', 'user', 'theme', 'heading', 'server'];
 
-  #root; #parts; #rows; #pinned; #beat; #watchers;
+  #root; #parts; #rows; #pinned; #repaint; #watchers;
   #client = null; #address = null; #leave = []; #due = false;
   #board = null; #rank = null; #name = null; #trouble = ''; #openedAt = 0;
 
@@ -51,7 +51,7 @@ export class LiveLeaderboard extends HTMLElement {
     this.#root = this.attachShadow({ mode: 'open' });
     this.#root.adoptedStyleSheets = [sheet];
     this.#build();
-    this.#beat = new Beat((still) => this.#paint(still));
+    this.#repaint = new Repaint((still) => this.#paint(still));
   }
 
   get board() { return this.getAttribute('board') || 'current_week'; }
@@ -92,17 +92,17 @@ export class LiveLeaderboard extends HTMLElement {
     this.#pinned.clear();
     this.#address = this.server;
     this.#client = borrow(this.#address);
-    this.#leave.push(this.#client.on('state', () => this.#beat.ask()));
+    this.#leave.push(this.#client.on('state', () => this.#repaint.ask()));
     this.#leave.push(this.#client.subscribe(this.board, (board, message) => {
       if (board && this.#board && board.board !== this.#board.board) { this.#rows.clear(); this.#pinned.clear(); this.#rank = null; }
       const first = board && board.board !== this.#board?.board;
       this.#board = board ?? (message.type === 'error' ? null : this.#board);
       this.#trouble = message.type === 'error' ? message.message : '';
-      if (first) this.#beat.now();
-      else this.#beat.ask();
+      if (first) this.#repaint.now();
+      else this.#repaint.ask();
     }));
     if (this.user !== null) this.#leave.push(this.#client.watch(this.board, this.user, (rank) => this.#onRank(rank)));
-    this.#beat.ask();
+    this.#repaint.ask();
   }
 
   #stop() {
@@ -116,14 +116,14 @@ export class LiveLeaderboard extends HTMLElement {
     this.#rank = rank;
     if (isNew && this.#name === null) {
       getJson(`boards/${encodeURIComponent(this.board)}/users/${rank.user_id}?neighbours=0`, this.#address)
-        .then(({ username }) => { this.#name = username; this.#beat.ask(); }, () => {});
+        .then(({ username }) => { this.#name = username; this.#repaint.ask(); }, () => {});
     }
-    this.#beat.ask();
+    this.#repaint.ask();
   }
 
   #see(inSight) {
     this.inSight = inSight;
-    this.#beat.hide(!inSight || document.hidden);
+    this.#repaint.hide(!inSight || document.hidden);
   }
 
   /** Called once a second and when the page is hidden or shown. */

@@ -1,7 +1,6 @@
 // Owns where this code was served from, and how its server is asked. Never sends a token to another server.
 // Assumes that every script lies below `static/` of its server, with or without a path prefix.
-import { session } from './session.js';
-import { holdSession } from './session.js';
+import { holdSession, session } from './session.js';
 
 /** The server's base address: everything before `static/`. */
 export const base = (scriptUrl) => new URL(scriptUrl.replace(/\/static\/.*$/, '/'));

@@ -2,8 +2,8 @@
 
 const BOARD = /^[A-Za-z0-9_.:~-]{1,64}$/;
 
-/** What the page shows, read from its address: the board, and the user who is followed. */
-export function readView(search = location.search) {
+/** {board, me}: what the page shows, read from its address's query, and the user who is followed there, or null. */
+export function readView(search) {
   const query = new URLSearchParams(search);
   const board = query.get('board');
   const me = query.get('me');
@@ -13,6 +13,7 @@ export function readView(search = location.search) {
   };
 }
 
+/** The shortest query that reads back as {board, me}. */
 export function viewQuery({ board, me }) {
   const query = new URLSearchParams();
   if (board !== 'current_week') query.set('board', board);

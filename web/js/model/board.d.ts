@@ -30,6 +30,9 @@ export interface Diff {
 /** `apply` answers this where only a fresh snapshot can help. */
 export declare const GAP: 'gap';
 
+/** Codes of refusals for want of rights. */
+export declare const RIGHTS: ReadonlySet<string>;
+
 /**
  * The board after `message`. The same object where the message changes nothing (another board, an unknown type, a
  * version already applied); GAP where a version between is missing, the epoch is another, or a newcomer has no name.

@@ -1,8 +1,11 @@
-// Owns what a board looks like after a message. Never touches the DOM, a clock or a socket.
+// Owns what a board looks like after a message, and which refusals bar it. Never touches the DOM, a clock or a socket.
 // Assumes messages of wire protocol v1; fields it does not know are ignored.
 
 /** `apply` answers this where only a fresh snapshot can help. */
 export const GAP = 'gap';
+
+/** Codes of refusals for want of rights. */
+export const RIGHTS = new Set(['unauthorized', 'forbidden', 'expired']);
 
 const byOrder = (a, b) => b.score - a.score || (String(a.user_id) < String(b.user_id) ? 1 : -1);
 

@@ -1,7 +1,7 @@
 // Owns the stream overlay: a board over any picture, for hours, with nobody there to reload it.
 // Never shows an error on stream, never empties what it shows because the line is down.
 // Assumes OBS's browser (Chromium 103 and later) or any newer one.
-import { Beat } from '../view/repaint.js';
+import { Repaint } from '../view/repaint.js';
 import { ranks } from '../model/board.js';
 import { Client } from '../client.js';
 import { now } from '../model/clock.js';
@@ -48,7 +48,7 @@ function chosen({ entries, ranks: all }) {
 
 const outside = () => (rank?.rank && rank.board === board.board && name ? { ...rank, username: name } : null);
 
-const beat = new Beat((still) => {
+const repaint = new Repaint((still) => {
   if (!board) return null;
   if (shown !== board.board) rows.clear();
   shown = board.board;
@@ -83,7 +83,7 @@ function clock() {
 async function learnName() {
   const path = `boards/${encodeURIComponent(options.board)}/users/${options.user}?neighbours=0`;
   name = (await getJson(path, server, token).catch(() => null))?.username ?? name;
-  beat.ask();
+  repaint.ask();
 }
 
 function tick() {
@@ -96,18 +96,18 @@ client.subscribe(options.board, (next, { type }) => {
   if (!next) return; // a new week: what stands stays until its first snapshot is here
   const first = next.board !== board?.board;
   board = next;
-  if (first) beat.now();
-  else beat.ask();
+  if (first) repaint.now();
+  else repaint.ask();
 });
 if (options.user !== null) {
   client.watch(options.board, options.user, (message) => {
     const isNew = rank === null;
     rank = message;
     if (isNew) learnName();
-    beat.ask();
+    repaint.ask();
   });
 }
-addEventListener('obsSourceVisibleChanged', ({ detail }) => beat.hide(detail?.visible === false));
-addEventListener('obsSourceActiveChanged', ({ detail }) => detail?.active && beat.ask(true));
-document.addEventListener('visibilitychange', () => beat.hide(document.hidden));
+addEventListener('obsSourceVisibleChanged', ({ detail }) => repaint.hide(detail?.visible === false));
+addEventListener('obsSourceActiveChanged', ({ detail }) => detail?.active && repaint.ask(true));
+document.addEventListener('visibilitychange', () => repaint.hide(document.hidden));
 tick();

@@ -1,32 +1,29 @@
-// Owns the scoreboard page: puts together the connection, the rows, the podium, the clock and the words.
-// Never keeps a truth of its own: boards come from the client, the view from the address bar.
-import { Beat } from '../view/repaint.js';
-import { ranks } from '../model/board.js';
-import { Client, RIGHTS } from '../client.js';
+// Owns the scoreboard page: hears the client, the clock and the user, tells the view, and paints what the view says.
+// Never keeps a truth of its own: what is shown is one value, and `next` of model/scoreboard-view.js alone makes it.
+import * as model from '../model/scoreboard-view.js';
+import { Client } from '../client.js';
 import { now } from '../model/clock.js';
 import { PlayerCount } from '../view/player-count.js';
 import { Countdown } from '../view/countdown.js';
-import { find, found } from '../view/player-search.js';
-import { FollowedBar, standing } from '../view/own-rank.js';
+import { find } from '../view/player-search.js';
+import { OwnRank } from '../view/own-rank.js';
 import { ENDED, getJson, server } from '../server.js';
 import { holdSession, session } from '../session.js';
 import { readView, viewQuery } from '../model/address.js';
-import { describe } from '../model/connection-status.js';
 import { Voice } from '../view/voice.js';
 import { Podium } from '../view/podium.js';
+import { Repaint } from '../view/repaint.js';
 import { Rows } from '../view/rows.js';
 import { share } from '../view/share.js';
 import { Tabs } from '../view/tabs.js';
-import { Weeks } from '../view/week-picker.js';
-import { boardName, points, weekAt, weekName, weekStart } from '../model/format.js';
+import { WeekPicker } from '../view/week-picker.js';
 
-const DAY_MS = 86_400_000;
 const FOUND_MS = 3_000;
 const $ = (id) => document.getElementById(id);
 const reduced = matchMedia('(prefers-reduced-motion: reduce)');
 const narrow = matchMedia('(max-width: 899px)');
 
-let signedIn = session();
+const signedIn = session();
 const client = new Client(new URL('ws', server), { token: signedIn?.token }); // where boards are private, they need one
 const list = $('list');
 const rows = new Rows(list, { covered: () => (narrow.matches ? 3 : 0) });
@@ -34,129 +31,99 @@ const podium = new Podium($('podium'));
 const countdown = new Countdown($('clock'));
 const playerCount = new PlayerCount($('count'));
 const voice = new Voice($('spoken'));
-const tabs = new Tabs($('tabs'), ({ dataset }) => (dataset.board ? show({ ...view, board: dataset.board }) : openEarlier()));
-const weeks = new Weeks($('picker'), () => client.now(), (chosen) => show({ ...view, board: chosen }));
-const followedBar = new FollowedBar($('me-bar'), () => goTo(view.me));
+const tabs = new Tabs($('tabs'), ({ dataset }) => (dataset.board ? showBoard(dataset.board) : openEarlier()));
+const weeks = new WeekPicker($('picker'), () => client.now(), showBoard);
+const ownRank = new OwnRank($('me-bar'), () => goTo(view.me));
 
-let view = readView();
-let board = null; // what the client holds of the shown board
-let ranked = []; // its ranks
-let trouble = ''; // what the server said about the board, where it refused it
-let rank = null; // last `rank` of the one who is followed
-let followedName = null;
-let openedAt = now() - performance.now(); // when the visitor asked for the page
-let leave = [];
-let leader = null;
-let framedClosed = false; // as what kind of week the frame shows the board
-let result = null; // the player the result line is about
+let view = model.open(readView(location.search), {
+  signedIn, isBare: !location.search, at: client.now(),
+  openedAt: now() - performance.now(), // when the visitor asked for the page
+});
+const leave = []; // ends what the client was asked for
 
-if (view.me === null && signedIn && !location.search) {
-  view.me = signedIn.user_id;
-  history.replaceState(null, '', viewQuery(view));
+function hear(type, event = {}) {
+  view = model.next(view, { ...event, type, at: client.now(), now: now() });
 }
-if (view.me === signedIn?.user_id) followedName = signedIn?.username ?? null;
+
+function say(kind, words, everyMs) {
+  if (words) voice.say(kind, words, now(), everyMs);
+}
 
 // ---- which board
 
-const isClosed = () => weekStart(view.board) !== null && weekStart(view.board) < weekAt(client.now());
-const shownWeek = () => weekStart(board?.board) ?? weekAt(client.now());
+function showBoard(board) { turn('shown', { board, me: view.me }); }
 
-function show(next, push = true) {
-  const moved = next.board !== view.board;
-  view = next;
+/** Hears of another board, or of somebody else to be followed, and asks the client for that. */
+function turn(type, event, push = true) {
+  const { board } = view;
+  hear(type, event);
   if (push) history.pushState(null, '', viewQuery(view) || location.pathname);
   for (const stop of leave.splice(0)) stop();
-  if (moved) blank();
+  if (view.board !== board) wipe();
   leave.push(client.subscribe(view.board, onBoard));
   follow();
-  frame();
+  showFrame();
 }
 
-function blank() {
-  board = rank = leader = null;
-  ranked = [];
-  trouble = '';
-  openedAt = now();
-  showResult(null);
+/** Nothing is known of the board: takes away what was painted. */
+function wipe() {
+  showResult();
   $('count').textContent = '';
+  clearRows();
+}
+
+function clearRows() {
   rows.clear();
   podium.clear();
 }
 
 function follow() {
-  rank = null;
   if (view.me === null) return;
-  if (!isClosed()) leave.push(client.watch(view.board, view.me, onRank));
-  if (isClosed() || followedName === null) askWho(view.me, view.board);
+  const isClosed = model.isClosed(view);
+  if (!isClosed) leave.push(client.watch(view.board, view.me, onRank));
+  if (isClosed || view.followedName === null) askWho(view.me, view.board);
 }
 
 function onRank(message) {
-  rank = message;
+  hear('rank', { message });
   playerCount.learn(message.players);
-  speakRank();
-  beat.ask();
+  say('rank', model.rankWords(view), 10_000);
+  repaint.ask();
 }
 
 /** Name and place of someone outside the top 100 come over HTTP; the name, if need be, from the board of all time. */
-async function askWho(user, name) {
+async function askWho(user, board) {
   const ask = (id) => getJson(`boards/${encodeURIComponent(id)}/users/${user}?neighbours=0`).catch(() => null);
-  const here = await ask(name);
+  const here = await ask(board);
   const person = here ?? (await ask('all_time'));
   if (!person || view.me !== user) return;
-  followedName = person.username;
-  if (here && view.board === name && isClosed()) rank = here;
-  beat.ask();
+  hear('person', { user, board, here, username: person.username });
+  repaint.ask();
 }
 
-/** Everything around the rows that depends on the view alone. */
-function frame() {
-  const closed = framedClosed = isClosed();
-  const current = closed || weekStart(view.board) !== null ? 'tab-earlier' : view.board === 'all_time' ? 'tab-all' : 'tab-week';
-  tabs.select(current);
-  $('panel').setAttribute('aria-labelledby', current);
-  $('clock').hidden = view.board !== 'current_week';
-  $('picker').hidden = current !== 'tab-earlier';
-  if (current === 'tab-earlier') showWeek(view.board);
-  $('sign-in').hidden = Boolean(signedIn) || view.me !== null;
-  document.title = `${boardName(view.board)} · Leaderboard`;
-}
-
-function onBoard(next, message) {
+function onBoard(standings, message) {
+  const before = model.isBarred(message) ? null : view.standings;
+  hear('board', { standings, message });
   if (message.type === 'rollover') {
-    voice.say('week', countdown.rollover(weekStart(message.from), weekStart(message.to), client.now()), now());
-    rank = null;
-    rows.clear();
-    podium.clear();
+    say('week', view.ended.words);
+    clearRows();
   }
-  if (isBarred(message)) {
-    blank();
-    next = null;
-  }
-  trouble = troubleIn(message);
-  const first = next && next.board !== board?.board;
-  board = next;
-  if (first) beat.now();
-  else beat.ask();
-}
-
-/** Whether the board may not be seen, or no longer: it is private. */
-const isBarred = ({ type, code }) => type === 'unsubscribed' || (type === 'error' && RIGHTS.has(code));
-
-function troubleIn(message) {
-  if (isBarred(message) && message.code !== 'forbidden') return 'This board is private. Sign in to see it.';
-  return message.type === 'error' ? message.message || message.code : '';
+  if (model.isBarred(message)) wipe();
+  const isFirst = view.standings && view.standings.board !== before?.board;
+  if (isFirst) repaint.now();
+  else repaint.ask();
 }
 
 // ---- painting
 
-const beat = new Beat((still) => {
-  const entries = board?.entries ?? [];
-  ranked = ranks(entries);
-  const marking = !still && !isClosed();
+const repaint = new Repaint((still) => {
+  hear('clock');
+  const { standings, ranks, me } = view;
+  const marking = !still && !model.isClosed(view);
   const moving = marking && !reduced.matches;
-  const first = board !== null && !list.hasChildNodes();
-  const moved = board ? rows.paint(entries, ranked, { now: now(), me: view.me, moving, marking }) : null;
-  list.classList.toggle('on-podium', entries.length > 0);
+  const first = standings !== null && !list.hasChildNodes();
+  const moved = standings ? rows.paint(standings.entries, ranks, { now: now(), me, moving, marking }) : null;
+  list.classList.toggle('on-podium', Boolean(standings?.entries.length));
   showEmpty();
   if (first) paintAround({ moving, marking });
   else requestAnimationFrame(() => paintAround({ moving, marking })); // a frame of its own: it measures
@@ -165,103 +132,97 @@ const beat = new Beat((still) => {
 
 /** What stands around the list, as the board is by now. */
 function paintAround({ moving, marking }) {
-  const entries = board?.entries ?? [];
-  if (board) podium.paint(entries, { me: view.me, moving, marking });
-  showFollowed(entries);
-  playerCount.show(board, view.board, now());
+  hear('clock');
+  if (view.standings) podium.paint(view.standings.entries, { me: view.me, moving, marking });
+  ownRank.show(model.followedOf(view));
+  playerCount.show(view.standings, view.board, now());
   showLine();
-  announceLeader(entries[0]);
+  say('leader', model.leaderWords(view), 15_000);
+  hear('painted');
 }
 
-function showFollowed(entries) {
-  if (view.me === null || !board) return followedBar.show(null);
-  const closedWords = isClosed() ? `Your final rank in ${weekName(shownWeek()).toLowerCase()}` : '';
-  followedBar.show(standing(view.me, entries, ranked, rank, followedName, closedWords));
+function showFrame() {
+  const { tab, hasClock, hasWeeks, hasSignIn, title } = model.frameOf(view);
+  const { board } = view;
+  tabs.select(`tab-${tab}`);
+  $('panel').setAttribute('aria-labelledby', `tab-${tab}`);
+  $('clock').hidden = !hasClock;
+  $('picker').hidden = !hasWeeks;
+  if (hasWeeks) weeks.show(board, () => view.board === board);
+  $('sign-in').hidden = !hasSignIn;
+  document.title = title;
 }
 
 function showEmpty() {
-  const empty = board !== null && !board.entries.length;
-  $('empty').hidden = !empty && !(view.board === '' || (trouble && !board));
-  list.hidden = !board?.entries.length;
-  if ($('empty').hidden) return;
-  const [title, text] = empty
-    ? [weekStart(board.board) === null ? 'No scores yet' : isClosed() ? 'Nobody scored in this week' : startedWords(),
-      isClosed() ? '' : 'The first score takes rank 1.']
-    : ['There is nothing to show here', trouble];
-  $('empty').firstElementChild.textContent = title;
-  $('empty').lastElementChild.textContent = text;
+  const words = model.emptyOf(view);
+  $('empty').hidden = !words;
+  list.hidden = !view.standings?.entries.length;
+  if (!words) return;
+  $('empty').firstElementChild.textContent = words.title;
+  $('empty').lastElementChild.textContent = words.text;
 }
-
-const startedWords = () =>
-  client.now() - shownWeek() < DAY_MS ? `${weekName(shownWeek())} has just started` : `No scores in ${weekName(shownWeek()).toLowerCase()} yet`;
 
 function showLine() {
-  const said = describe(client, { openedAt, hasBoard: board !== null || trouble !== '' }, now());
-  const final = isClosed() && !trouble;
-  const lamp = final && said.on ? 'Final' : said.lamp;
+  const { lamp, isOn, note, isOld } = model.lineOf(view, client, now());
   const word = $('lamp').lastElementChild;
   if (word.textContent !== lamp) {
-    const was = word.textContent;
+    const before = word.textContent;
     word.textContent = lamp;
-    if (board && was !== 'Connecting') voice.say('line', lamp === 'Live' || lamp === 'Final' ? 'Connected' : lamp, now());
+    say('line', model.lampWords(view, before, lamp));
   }
-  $('lamp').toggleAttribute('data-on', said.on && !final);
-  if ($('note').textContent !== said.note) $('note').textContent = said.note;
-  $('note').hidden = !said.note;
-  list.classList.toggle('old', said.old);
+  $('lamp').toggleAttribute('data-on', isOn);
+  if ($('note').textContent !== note) $('note').textContent = note;
+  $('note').hidden = !note;
+  list.classList.toggle('old', isOld);
 }
 
-function announceLeader(first) {
-  if (!first) return;
-  if (leader !== null && leader !== first.user_id) voice.say('leader', `${first.username} leads with ${points(first.score)}`, now(), 15_000);
-  leader = first.user_id;
+function showResult(player = null, words = '') {
+  hear('result', { player, words });
+  paintResult();
 }
 
-function speakRank() {
-  if (rank?.rank) voice.say('rank', `You are rank ${rank.rank} with ${points(rank.score)}`, now(), 10_000);
+function paintResult() {
+  const { words, canFollow, action } = model.resultOf(view);
+  $('result').hidden = !words;
+  $('result').firstElementChild.textContent = words;
+  const button = $('result').lastElementChild;
+  button.hidden = !canFollow;
+  button.textContent = action;
 }
 
 function tick() {
-  if (!$('clock').hidden && client.heardAt !== null) countdown.tick(shownWeek(), client.now()); // before, only this device's word
+  hear('clock');
+  if (!$('clock').hidden && client.heardAt !== null) countdown.show(model.countdownOf(view)); // before, only this device's word
   rows.settle(now());
   showLine();
   setTimeout(tick, 1000 - (client.now() % 1000));
 }
 
-const showWeek = (week) => weeks.show(week, () => view.board === week);
-
 async function openEarlier() {
   const newest = await weeks.newest();
-  if (newest) show({ ...view, board: newest });
-  else say('No week has been closed yet. The running one becomes the first.');
+  if (newest) showBoard(newest);
+  else answer('No week has been closed yet. The running one becomes the first.');
 }
 
 // ---- finding and following
 
-function showResult(player, words = '') {
-  result = player;
-  $('result').hidden = !words;
-  $('result').firstElementChild.textContent = words;
-  const button = $('result').lastElementChild;
-  button.hidden = !player;
-  button.textContent = player?.user_id === view.me ? 'Stop following' : 'Follow';
+/** Shows what became of a search, and says it aloud. */
+function answer(words, player = null) {
+  showResult(player, words);
+  say('find', words);
 }
 
-function say(words) {
-  showResult(null, words);
-  voice.say('find', words, now());
+function choose(user) {
+  hear('chosen', { user });
+  paintResult();
 }
-
-const placeOf = (user) => board?.entries.findIndex((entry) => entry.user_id === user) ?? -1;
-
-const showPlace = (at) => showResult(board.entries[at], found({ ...board.entries[at], rank: ranked[at] }, true));
 
 function goTo(user) {
-  const at = placeOf(user);
-  if (at < 0) return;
-  showPlace(at);
+  const index = model.indexOf(view, user);
+  if (index < 0) return;
+  choose(user);
   const node = rows.node(user);
-  if (!node || (narrow.matches && at < 3)) return scrollTo({ top: 0, behavior: reduced.matches ? 'auto' : 'smooth' });
+  if (!node || (narrow.matches && index < 3)) return scrollTo({ top: 0, behavior: reduced.matches ? 'auto' : 'smooth' });
   node.scrollIntoView({ block: 'center', behavior: reduced.matches ? 'auto' : 'smooth' });
   node.classList.add('found');
   setTimeout(() => node.classList.remove('found'), FOUND_MS);
@@ -269,30 +230,28 @@ function goTo(user) {
 
 $('find').addEventListener('submit', async (event) => {
   event.preventDefault();
-  const words = $('player').value.trim();
-  if (!words) return showResult(null);
-  const asked = view.board;
-  const answer = await find(words, asked, board?.entries ?? [], ranked);
-  if (asked !== view.board) return;
-  if (answer.player) goTo(answer.player.user_id);
-  showResult(answer.player, answer.words);
-  voice.say('find', answer.words, now());
+  const typed = $('player').value.trim();
+  if (!typed) return showResult();
+  const { board } = view;
+  const { player, words } = await find(typed, board, view.standings?.entries ?? [], view.ranks);
+  if (board !== view.board) return;
+  if (player) goTo(player.user_id);
+  answer(words, player);
 });
 
-$('player').addEventListener('input', () => { if (!$('player').value) showResult(null); });
+$('player').addEventListener('input', () => { if (!$('player').value) showResult(); });
 
 list.addEventListener('click', (event) => {
-  const at = placeOf(Number(event.target.closest('.row')?.dataset.user));
-  if (at >= 0 && !String(getSelection())) showPlace(at);
+  const user = Number(event.target.closest('.row')?.dataset.user);
+  if (model.indexOf(view, user) >= 0 && !String(getSelection())) choose(user);
 });
 
 $('result').lastElementChild.addEventListener('click', () => {
-  if (!result) return;
-  const stop = result.user_id === view.me;
-  followedName = stop ? null : result.username;
-  show({ ...view, me: stop ? null : result.user_id });
-  say(stop ? `You no longer follow ${result?.username ?? 'anyone'}.` : `You follow ${followedName}.`);
-  beat.ask(true);
+  if (!view.result.player) return;
+  turn('follow');
+  paintResult();
+  say('find', view.result.words);
+  repaint.ask(true);
 });
 
 addEventListener('keydown', (event) => {
@@ -304,23 +263,28 @@ addEventListener('keydown', (event) => {
   if (event.key !== 'Escape') return;
   $('share').open = false;
   if (event.target === $('player')) $('player').value = '';
-  showResult(null);
+  showResult();
 });
 
-share($('share'), () => view, (words) => voice.say('copy', words, now()));
+share($('share'), () => view, (words) => say('copy', words));
 
 // ---- start
 
-client.on('state', () => beat.ask());
-client.on('hello', () => { if (isClosed() !== framedClosed) show(view, false); }); // this device's clock was wrong
+client.on('state', () => repaint.ask());
+client.on('hello', () => {
+  hear('clock');
+  if (model.isMisframed(view)) turn('shown', view, false);
+});
 client.on('error', ({ code, board: about }) => {
   if (about || !ENDED.has(code)) return;
-  holdSession(signedIn = null);
-  frame();
+  holdSession(null);
+  hear('left');
+  showFrame();
 });
-addEventListener('popstate', () => show(readView(), false));
-document.addEventListener('visibilitychange', () => beat.hide(document.hidden));
-narrow.addEventListener('change', () => beat.ask(true));
-beat.hide(document.hidden);
-show(view, false);
+addEventListener('popstate', () => turn('shown', readView(location.search), false));
+document.addEventListener('visibilitychange', () => repaint.hide(document.hidden));
+narrow.addEventListener('change', () => repaint.ask(true));
+repaint.hide(document.hidden);
+if (viewQuery(view) !== viewQuery(readView(location.search))) history.replaceState(null, '', viewQuery(view)); // who is signed in
+turn('shown', view, false);
 tick();

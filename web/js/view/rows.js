@@ -13,7 +13,7 @@ const BAR_MS = 420;
 const SEEN = 0.01; // share of a row's width
 const EASING = 'cubic-bezier(.2,.7,.2,1)';
 const REACH = 0.75; // a row never travels further than this share of the viewport
-const MANY = 32; // more changed scores than this in a beat cannot be followed either
+const MANY = 32; // more changed scores than this in one paint cannot be followed either
 
 function part(tag, name, ...children) {
   const node = document.createElement(tag);

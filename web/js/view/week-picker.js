@@ -5,7 +5,7 @@ import { weekAt, weekDays, weekName, weekStart, weekYear } from '../model/format
 
 const PAGE = 1000;
 
-export class Weeks {
+export class WeekPicker {
   #select; #days; #now; #ended = []; #during = null; // ids, newest first; the week during which the server told them
 
   /** `now()`: the server's time, in milliseconds since 1970. */

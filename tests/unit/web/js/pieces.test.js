@@ -3,16 +3,16 @@ import assert from 'node:assert/strict';
 import { readdirSync, readFileSync } from 'node:fs';
 import { test } from 'node:test';
 
-import { Beat } from '../../../../web/js/view/repaint.js';
+import { Repaint } from '../../../../web/js/view/repaint.js';
 import { now } from '../../../../web/js/model/clock.js';
-import { match } from '../../../../web/js/view/player-search.js';
+import { match } from '../../../../web/js/model/player-match.js';
 import { describe as describeLine } from '../../../../web/js/model/connection-status.js';
 import { Movements } from '../../../../web/js/model/movements.js';
 import { stayers } from '../../../../web/js/model/reorder.js';
 import { defaultTop, readOptions, size, writeOptions } from '../../../../web/js/model/overlay-options.js';
 import * as words from '../../../../web/js/model/format.js';
 
-// ---- beat
+// ---- repaint
 
 class Frames {
   clock = 0; waiting = [];
@@ -35,8 +35,8 @@ class Frames {
 test('after a quiet time a change is painted in the next frame, then once a beat', () => {
   const frames = new Frames();
   const paints = [];
-  const beat = new Beat(() => { paints.push(frames.clock); return 1; }, frames);
-  for (let i = 0; i < 100; i += 1) { beat.ask(); frames.pass(10); }
+  const repaint = new Repaint(() => { paints.push(frames.clock); return 1; }, frames);
+  for (let i = 0; i < 100; i += 1) { repaint.ask(); frames.pass(10); }
   assert.equal(paints[0], 16);
   assert.ok(paints.length >= 4 && paints.length <= 5, String(paints));
   for (let i = 1; i < paints.length; i += 1) assert.ok(paints[i] - paints[i - 1] >= 250);
@@ -45,8 +45,8 @@ test('after a quiet time a change is painted in the next frame, then once a beat
 test('a flood of moves slows the beat to a second', () => {
   const frames = new Frames();
   const paints = [];
-  const beat = new Beat(() => { paints.push(frames.clock); return 13; }, frames);
-  for (let i = 0; i < 300; i += 1) { beat.ask(); frames.pass(10); }
+  const repaint = new Repaint(() => { paints.push(frames.clock); return 13; }, frames);
+  for (let i = 0; i < 300; i += 1) { repaint.ask(); frames.pass(10); }
   assert.equal(paints.length, 3);
 });
 
@@ -54,30 +54,30 @@ test('a paint of nothing uses up no beat, and the first board is painted in the 
   const frames = new Frames();
   const paints = [];
   let known = false;
-  const beat = new Beat(() => { paints.push([frames.clock, known]); return known ? 0 : null; }, frames);
-  beat.ask();
+  const repaint = new Repaint(() => { paints.push([frames.clock, known]); return known ? 0 : null; }, frames);
+  repaint.ask();
   frames.pass(20);
   known = true;
-  beat.now();
-  beat.ask();
+  repaint.now();
+  repaint.ask();
   frames.pass(300);
   assert.deepEqual(paints, [[16, false], [20, true], [286, true]]);
-  beat.hide(true);
-  beat.now();
+  repaint.hide(true);
+  repaint.now();
   assert.equal(paints.length, 3, 'not while nobody sees it');
 });
 
 test('hidden it never paints; seen again it paints once, still', () => {
   const frames = new Frames();
   const paints = [];
-  const beat = new Beat((still) => { paints.push(still); }, frames);
-  beat.hide(true);
-  for (let i = 0; i < 50; i += 1) { beat.ask(); frames.pass(50); }
+  const repaint = new Repaint((still) => { paints.push(still); }, frames);
+  repaint.hide(true);
+  for (let i = 0; i < 50; i += 1) { repaint.ask(); frames.pass(50); }
   assert.deepEqual(paints, []);
-  beat.hide(false);
+  repaint.hide(false);
   frames.pass(1000);
   assert.deepEqual(paints, [true]);
-  beat.ask();
+  repaint.ask();
   frames.pass(1000);
   assert.deepEqual(paints, [true, false]);
 });
@@ -85,9 +85,9 @@ test('hidden it never paints; seen again it paints once, still', () => {
 test('hidden between asking and the frame, it does not paint', () => {
   const frames = new Frames();
   let paints = 0;
-  const beat = new Beat(() => { paints += 1; }, frames);
-  beat.ask();
-  beat.hide(true);
+  const repaint = new Repaint(() => { paints += 1; }, frames);
+  repaint.ask();
+  repaint.hide(true);
   frames.pass(1000);
   assert.equal(paints, 0);
 });
