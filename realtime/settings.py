@@ -300,7 +300,7 @@ def _name_of(location: tuple[int | str, ...]) -> str:
 
 
 def variables() -> dict[str, tuple[Any, str]]:
-    """Every variable with its default and meaning, in order: what the README's table and `realtime settings` show."""
+    """Every variable, its default and meaning, in order, as `web/docs/settings.html` and `realtime settings` show."""
     shown: dict[str, tuple[Any, str]] = {}
     for field in Settings.model_fields.values():
         alias = field.validation_alias

@@ -4,7 +4,7 @@ Owns every decision about permission: each is a method that returns, or raises R
 are) or `forbidden` (you may not). Must never look at a token's text, a clock or a store: it judges an identity that was
 verified, at a moment that is given. Assumes an identity that has lapsed is not handed in at all.
 
-The table in README.md is generated from the test that holds these methods to it.
+The table in `web/docs/rights.html` is generated from the test that holds these methods to it.
 """
 
 from __future__ import annotations
