@@ -361,7 +361,7 @@ def test_every_message_type_is_in_the_table_and_nothing_else() -> None:
 
 def as_html() -> str:
     """The table as it stands in the documentation."""
-    head = ["", *GOOD, "bad token"]
+    head = ["asked for", *GOOD, "bad token"]
     lines = ["<table>", "<thead>", "<tr>", *(f"<th>{name}</th>" for name in head), "</tr>", "</thead>", "<tbody>"]
     for row in [*ROUTES, *MESSAGES]:
         about = f"<code>{row.ask}</code>" + (f" {row.note}" if row.note else "")
