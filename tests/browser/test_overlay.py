@@ -362,9 +362,9 @@ def test_it_knows_nothing_newer_than_obs_does() -> None:
     newer = re.compile(
         r"@container|:has\(|color-mix|&[\s.:#]|\bdvh\b|@layer|\.toSorted\(|\.toReversed\(|\.with\(|withResolvers"
     )
-    style = (web / "css/overlay.css").read_text() + (web / "js/live-leaderboard-style.js").read_text()
+    style = (web / "css/overlay.css").read_text() + (web / "js/view/live-leaderboard-style.js").read_text()
     assert not newer.search(style.replace("&&", ""))
-    for name in re.findall(r"static/(js/[\w-]+\.js)", (web / "overlay.html").read_text()):
+    for name in re.findall(r"static/(js/[\w/-]+\.js)", (web / "overlay.html").read_text()):
         code = (web / name).read_text()
         assert not re.search(
             r"\.toSorted\(|\.toReversed\(|\.with\(|withResolvers|\.groupBy\(|AbortSignal\.any", code
