@@ -1,9 +1,7 @@
-"""Serving: uvicorn, set up for many sockets, how it leaves, and logs as one JSON object a line.
+"""Serving: uvicorn, set up for many sockets.
 
-Owns the server's options, how it says that it is ready, and the order in which it leaves: first /readyz says no, so
-that a balancer looks away; then no new connection is taken and each client is asked, at its own moment, to come back
-(which leads it elsewhere); then what is left is closed with 1012. Must never log a token (there is no access log), nor
-take longer to leave than `longest_leave`, whatever clients and stores do.
+Owns the server's options, how it says that it is ready, and what a signal does. Must never log a token (there is no
+access log), nor live longer after a signal than `longest_leave`. Assumes that `draining` knows how clients leave.
 """
 
 from __future__ import annotations
@@ -12,8 +10,6 @@ import asyncio
 import faulthandler
 import gc
 import logging
-import logging.config
-import random
 import resource
 import signal
 import socket
@@ -25,31 +21,21 @@ import uvicorn
 from starlette.applications import Starlette
 from uvicorn.middleware.proxy_headers import _TrustedHosts
 
-from realtime.server.draining import (
-    CLOSE_AFTER,
-    COME_BACK_MS,
-    LEAVING_A_SECOND,
-    SHUTDOWN_SECONDS,
-    SLICE_SECONDS,
-    longest_leave,
-)
+from realtime.server.draining import SHUTDOWN_SECONDS, Draining, longest_leave
 from realtime.server.listeners import address_of, bound
 from realtime.settings import Settings
-from realtime.wire import close_codes, messages
 from realtime.wire.connection import Connection
-from realtime.wire.frames import Frame
 from realtime.wire.http_connection import bounded
 
 log = logging.getLogger(__name__)
-
 
 FILES_BESIDE: Final = 200
 """Open files that are no client's: connections to the stores, logs, what listens."""
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, which tells when it answers, leaves without haste, and leaves ending the process to its
-    caller."""
+    """uvicorn's server. It tells `on_ready` its address when it answers, takes its time to leave, and lets its caller
+    end the process."""
 
     def __init__(
         self, config: uvicorn.Config, app: Starlette, settings: Settings, on_ready: Callable[[str], None]
@@ -59,10 +45,11 @@ class Server(uvicorn.Server):
         self._settings = settings
         self._on_ready = on_ready
         self._asked = False
-        self._hurry = asyncio.Event()
+        self._draining = Draining(settings)
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """uvicorn's; then `on_ready` is told the address."""
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
         if not self.should_exit and self.servers and self.servers[0].sockets:
@@ -70,7 +57,7 @@ class Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """uvicorn's, less raising the signals again at the end: what was started around us must be stopped first."""
+        """uvicorn's, less raising the signals again at the end: what was started around this must be stopped first."""
         kept = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
@@ -84,53 +71,25 @@ class Server(uvicorn.Server):
         self.should_exit = True
         self._app.state.leaving = True
         if self._asked and self._loop is not None:
-            self._loop.call_soon_threadsafe(self._hurry.set)
+            self._loop.call_soon_threadsafe(self._draining.hasten)
         elif not self._asked:
             self._asked = True
             faulthandler.dump_traceback_later(longest_leave(self._settings), exit=True)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """uvicorn's; before it, clients are led elsewhere, where a signal asked for the end."""
         if self._asked:
-            await self._leave()
+            await self._draining.leave(self._clients, self._close_listeners)
         await super().shutdown(sockets)
 
-    async def _leave(self) -> None:
-        log.info("leaving: balancers see it now", extra={"action": "leave"})
-        await self._pause(self._settings.drain_s)
+    def _close_listeners(self) -> None:
         for server in self.servers:
             server.close()
         # An answer on a kept connection is its last: the next request goes elsewhere.
         self.server_state.default_headers = [*self.server_state.default_headers, (b"connection", b"close")]
-        clients = self._clients()
-        random.shuffle(clients)
-        seconds = min(self._settings.reconnect_spread_s, len(clients) / LEAVING_A_SECOND)
-        log.info("asking %d clients to come back", len(clients), extra={"action": "leave", "seconds": seconds})
-        await self._ask(clients, seconds)
-        await self._ask(list(set(self._clients()).difference(clients)), 0.0)  # whose handshakes were still under way
-        until = asyncio.get_running_loop().time() + CLOSE_AFTER
-        while self._clients() and not self._hurry.is_set() and asyncio.get_running_loop().time() < until:
-            await self._pause(SLICE_SECONDS)
-
-    async def _ask(self, clients: list[Connection], seconds: float) -> None:
-        """Asks each client at a moment of its own, and closes it a little later."""
-        loop = asyncio.get_running_loop()
-        frame = Frame(messages.reconnect(COME_BACK_MS))
-        slices = max(1, round(seconds / SLICE_SECONDS))
-        for n in range(slices):
-            for client in clients[n::slices]:
-                if client.write(frame) >= 0:
-                    loop.call_later(CLOSE_AFTER, client.close, close_codes.CloseCode.RESTART)
-            await self._pause(seconds / slices)
 
     def _clients(self) -> list[Connection]:
-        return [c for c in self.server_state.connections if isinstance(c, Connection)]
-
-    async def _pause(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._hurry.wait()
-        except TimeoutError:
-            pass
+        return [client for client in self.server_state.connections if isinstance(client, Connection)]
 
 
 def open_many_files(settings: Settings) -> None:
@@ -200,5 +159,3 @@ def run(
     if failure is not None:
         raise failure
     return serving.started
-
-

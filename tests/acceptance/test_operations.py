@@ -294,8 +294,7 @@ async def test_a_process_whose_loop_hangs_ends_all_the_same(stores: Environment)
     env = stores(REALTIME_RECONNECT_SPREAD_S="0")
     hang = (
         "import sys, time, realtime.server.draining as d; d.FLUSH_SECONDS = d.SHUTDOWN_SECONDS = d.CLOSE_AFTER = 0.5;"
-        "import realtime.server.serving as s;"
-        "s.Server._leave = lambda self: time.sleep(3600); sys.argv[1:] = ['serve'];"
+        "d.Draining.leave = lambda *_: time.sleep(3600); sys.argv[1:] = ['serve'];"
         "from realtime.cli.main import main; main()"
     )
     async with running("-c", hang, program=[sys.executable], env=env) as command:
