@@ -1,7 +1,8 @@
 """A container's health check: `python -m realtime.healthcheck` asks this machine's server whether it is alive.
 
 Owns where that is: address and port of the settings, so that an image need not repeat them. Must never go through a
-proxy, nor import the server: it runs every few seconds. Exit code 0 where the server answers, else 1 and why.
+proxy, nor import the server: it runs every few seconds. Assumes the server's own environment. Exit code 0 where the
+server answers, else 1 and why.
 """
 
 from __future__ import annotations

@@ -21,10 +21,10 @@ from realtime.errors import StartupError
 
 SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 SIZES: Final = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000)
+"""Upper bounds of the buckets of histograms: of times, and of numbers of submissions."""
 
-Reading = tuple[str, str, str, Callable[[], float | dict[str, float]]]
-"""Kind (`gauge` or `counter`), name, meaning, and where the value is; a dictionary is one value a label."""
-
+Figure = tuple[str, str, str, Callable[[], float | dict[str, float]]]
+"""Kind (`gauge` or `counter`), name, meaning, and who tells the value; a dictionary is one value for each label."""
 
 LAG_INTERVAL: Final = 0.5
 """Seconds between two looks at how late the event loop is."""
@@ -47,6 +47,7 @@ def summed(expositions: Iterable[str]) -> list[Metric]:
 
 
 def exposed(metrics: Iterable[Metric]) -> bytes:
+    """These metrics in the text format of Prometheus."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Given(list(metrics)))
     return generate_latest(registry)
@@ -61,7 +62,7 @@ class _Given(Collector):
 
 
 class Metrics:
-    """One process's metrics; `others` brings what the other processes on the same port last showed."""
+    """One process's metrics. `others` brings what the other processes on the same port last showed."""
 
     def __init__(self, others: Callable[[], list[str]] = list) -> None:
         self.registry = CollectorRegistry()
@@ -84,13 +85,13 @@ class Metrics:
         self.limited = counter("limited_total", "Requests and submissions beyond a limit, by limit", "limit")
         self.closes = counter("closes_total", "Sockets that have ended, by close code; 1006: without one", "code")
 
-    def read(self, readings: Iterable[Reading]) -> None:
+    def read(self, figures: Iterable[Figure]) -> None:
         """Adds values that are read when they are scraped."""
-        self.registry.register(_Readings(list(readings)))
+        self.registry.register(_Figures(list(figures)))
 
-    def read_once(self, readings: Iterable[Reading]) -> None:
-        """Adds values that every process would tell alike, such as what waits in the database."""
-        self._deployment.register(_Readings(list(readings)))
+    def read_once(self, figures: Iterable[Figure]) -> None:
+        """Adds values that every process would tell alike, such as how many rows wait in the outbox."""
+        self._deployment.register(_Figures(list(figures)))
 
     def exposition(self) -> bytes:
         """Everything of every process, in the text format of Prometheus."""
@@ -104,7 +105,7 @@ class Metrics:
         return exposed(metric for metric in map(_without_created, self.registry.collect()))
 
     def serve(self, host: str, port: int) -> None:
-        """Shows them at `/metrics` of a port of their own: for a process that serves nothing else.
+        """Shows the metrics at `/metrics` of a port of their own: for a process that serves nothing else.
 
         Raises StartupError.
         """
@@ -128,12 +129,12 @@ def _without_created(metric: Metric) -> Metric:
     return metric
 
 
-class _Readings(Collector):
-    def __init__(self, readings: list[Reading]) -> None:
-        self._readings = readings
+class _Figures(Collector):
+    def __init__(self, figures: list[Figure]) -> None:
+        self._figures = figures
 
     def collect(self) -> Iterable[Metric]:
-        for kind, name, meaning, value_of in self._readings:
+        for kind, name, meaning, value_of in self._figures:
             family = GaugeMetricFamily if kind == "gauge" else CounterMetricFamily
             value = value_of()
             labelled = isinstance(value, dict)

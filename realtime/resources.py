@@ -1,6 +1,7 @@
 """Files that travel with the package: SQL, Lua, web pages.
 
-Owns where they lie: inside the package once installed, at the top level in a checkout. Must never write there.
+Owns where they lie: inside the package once installed, at the top level in a checkout. Must never write there. Assumes
+that they do not change while a process runs.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Settings: every number and address an operator may choose.
 
 Owns names, defaults, bounds and their meaning, and which variables of an environment are meant for them. Must never
-read the environment: a mapping is given. All errors are told at once, each with the name to change, and none with what
-was given: a secret may stand under any name.
+read the environment: a mapping is given. Assumes that a secret may stand under any name: all errors are told at once,
+each with the name to change, and none with what was given.
 """
 
 from __future__ import annotations

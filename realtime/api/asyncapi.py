@@ -1,13 +1,14 @@
 """AsyncAPI 3.0: what this server understands on its socket, for programs.
 
-Owns the list of messages and close codes. Must never describe a shape by itself: those are `schemas`'.
+Owns what each close code means to a client. Must never describe a shape by itself: `schemas` does. Assumes that a test
+compares the messages with the code that parses them.
 """
 
 from __future__ import annotations
 
 from typing import Any, Final
 
-from realtime.api.schemas import _INFO, FROM_CLIENT, FROM_SERVER, Schema
+from realtime.api.schemas import FROM_CLIENT, FROM_SERVER, INFO, Schema
 from realtime.wire.close_codes import CloseCode
 
 CLOSE_CODES: Final[dict[CloseCode, str]] = {
@@ -40,7 +41,7 @@ def asyncapi() -> dict[str, Any]:
 
     return {
         "asyncapi": "3.0.0",
-        "info": _INFO,
+        "info": INFO,
         "defaultContentType": "application/json",
         "channels": {
             "socket": {

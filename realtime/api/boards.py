@@ -1,6 +1,7 @@
 """Routes of boards: which there are, a stretch of one, one user on one.
 
-Owns what they look like over HTTP. Must never hold state or reach a store by itself.
+Owns how boards look over HTTP. Must never hold state or reach a store by itself. Assumes that services raise
+RealtimeError for a board or a user that nobody knows.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ NEIGHBOURS_LIMIT: Final = 50
 
 
 class BoardRoutes:
-    """See the module."""
+    """The routes below `/boards`."""
 
     def __init__(self, services: Services) -> None:
-        self._s = services
+        self._services = services
 
     def routes(self) -> list[BaseRoute]:
-        """Where they are."""
+        """The three routes."""
         return [
             Route("/boards", self.list_boards, methods=["GET"]),
             Route("/boards/{board}", self.read_board, methods=["GET"]),
@@ -40,13 +41,13 @@ class BoardRoutes:
         """Closed weeks, newest first; on the first page all time and the current week before them."""
         limit = number_in_query(request, "limit", 100, 1, PAGE_LIMIT)
         offset = number_in_query(request, "offset", 0, 0, ID_MAX)
-        now = self._s.clock.now()
+        now = self._services.clock.now()
         identity = self._reader(request)
-        self._s.access.rights.list_boards(identity)
-        weeks, total = await self._s.history.listed(now, offset, limit)
+        self._services.authentication.permissions.list_boards(identity)
+        weeks, total = await self._services.archive.listed(now, offset, limit)
         weeks = [week for week in weeks if self._may_read(identity, week.board)]
         current_boards = [board for board in live_boards(now) if not offset and self._may_read(identity, board)]
-        live = [await self._s.reading.page(board, 0, 1) for board in current_boards]
+        live = [await self._services.board_reader.page(board, 0, 1) for board in current_boards]
         current = week_at(now)
         listed = [
             {
@@ -79,26 +80,27 @@ class BoardRoutes:
         board = self._readable(request)
         limit = number_in_query(request, "limit", 100, 1, PAGE_LIMIT)
         offset = number_in_query(request, "offset", 0, 0, ID_MAX)
-        return json_response(await self._s.reading.page(board, offset, limit))
+        return json_response(await self._services.board_reader.page(board, offset, limit))
 
     async def read_user(self, request: Request) -> Response:
         """One user on a board: rank, score, points to the next rank, and neighbours on each side."""
         board = self._readable(request)
         user_id = user_in_path(request)
         neighbours = number_in_query(request, "neighbours", 5, 0, NEIGHBOURS_LIMIT)
-        return json_response(await self._s.reading.user(board, user_id, neighbours))
+        return json_response(await self._services.board_reader.user(board, user_id, neighbours))
 
     def _may_read(self, identity: Identity | None, board: Board) -> bool:
-        return self._s.access.rights.may_read(identity, board.id, board, self._s.clock.now())
+        return self._services.authentication.permissions.may_read(identity, board.id, board, self._services.clock.now())
 
     def _readable(self, request: Request) -> Board:
         """The board that the path names, where whoever asks may read it."""
-        name, now = request.path_params["board"], self._s.clock.now()
+        name, now = request.path_params["board"], self._services.clock.now()
         identity = self._reader(request)
         board = resolve(name, now)
-        self._s.access.rights.read(identity, name, board, now)
+        self._services.authentication.permissions.read(identity, name, board, now)
         return board
 
     def _reader(self, request: Request) -> Identity | None:
         """Who wants to read, where that matters: what everybody may see needs no good token."""
-        return self._s.access.identity(request) if self._s.access.rights.private else None
+        authentication = self._services.authentication
+        return authentication.identity(request) if authentication.permissions.private else None

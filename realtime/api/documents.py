@@ -1,6 +1,7 @@
 """Documents: the routes of `/openapi.json` and `/asyncapi.json`.
 
-Owns nothing but the bytes, which it makes once.
+Owns the bytes of both, which it makes once. Must never ask a service. Assumes that neither document depends on
+settings.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from realtime.api.openapi import openapi
 
 
 def routes() -> list[BaseRoute]:
-    """Where the documents are, made once."""
+    """The two routes, with their documents."""
     return [_route("/openapi.json", orjson.dumps(openapi())), _route("/asyncapi.json", orjson.dumps(asyncapi()))]
 
 

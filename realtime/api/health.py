@@ -1,6 +1,7 @@
 """Routes for those who run this: is it alive, should it get traffic, what does it count.
 
-Must never cost more than a look: balancers and Prometheus ask all the time.
+Owns these three answers over HTTP. Must never ask a store: balancers and Prometheus ask all the time. Assumes that
+readiness and metrics are read from memory.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from realtime.api.services import Services
 
 
 class HealthRoutes:
-    """See the module."""
+    """The routes `/healthz`, `/readyz` and `/metrics`."""
 
     def __init__(self, services: Services) -> None:
-        self._s = services
+        self._services = services
 
     def routes(self) -> list[BaseRoute]:
-        """Where they are."""
+        """The three routes."""
         return [
             Route("/healthz", self.alive, methods=["GET"]),
             Route("/readyz", self.ready, methods=["GET"]),
@@ -35,10 +36,10 @@ class HealthRoutes:
 
     async def ready(self, request: Request) -> Response:
         """Whether this process should get traffic, and if not, why."""
-        seen = await self._s.ready()
-        body = {"ready": not seen.why, **asdict(seen)}
-        return json_response(body, 503 if seen.why else 200)
+        report = self._services.readiness.check()
+        body = {"ready": not report.why, **asdict(report)}
+        return json_response(body, 503 if report.why else 200)
 
     async def exposition(self, request: Request) -> Response:
         """Metrics in the text format of Prometheus."""
-        return Response(self._s.metrics.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        return Response(self._services.metrics.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")

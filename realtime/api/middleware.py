@@ -1,8 +1,9 @@
-"""Security: what every response says to a browser, and which pages may speak for somebody.
+"""Middleware: what every response says to a browser, and which pages may speak for somebody.
 
-Owns response headers, CORS and the judgement of origins. Must never decide what an identity may do (`rights` does), nor
-believe a forwarded header: the server in front of this (uvicorn's ProxyHeadersMiddleware, set up in `serving`) has put
-the client's address and scheme into the scope where a trusted proxy named them, and nowhere else.
+Owns response headers, CORS and the judgement of origins. Must never decide what an identity may do (`permissions`
+does), nor believe a forwarded header. Assumes that the server in front of this (uvicorn's ProxyHeadersMiddleware, set
+up in `server.serving`) has put the client's address and scheme into the scope where a trusted proxy named them, and
+nowhere else.
 
 Plain ASGI: sockets pass through untouched. Tokens are sent in a header or a message, never in a cookie, so no page can
 borrow a visitor's rights; the check of origins is the second lock on that door.

@@ -1,7 +1,7 @@
-"""Documents: what this server understands, for programs: OpenAPI 3.1 of its HTTP, AsyncAPI 3.0 of its socket.
+"""OpenAPI 3.1: what this server understands over HTTP, for programs.
 
-Owns one table of operations. Must never describe a shape by itself: those are `schemas`'. Assumes that a test compares
-the table with the routes, and the schemas with the code that validates.
+Owns one table of operations. Must never describe a shape by itself: `schemas` does. Assumes that a test compares the
+table with the routes, and the schemas with the code that validates.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from realtime.api.schemas import _INFO, BOARD, SHAPES, USER_ID, Schema, listed, named, whole
+from realtime.api.schemas import BOARD, INFO, SHAPES, USER_ID, Schema, listed, named, whole
 from realtime.errors import STATUS
 from realtime.validation import ID_MAX
 
@@ -18,7 +18,7 @@ _AT: Final = {"board": BOARD, "user_id": USER_ID}
 
 _LIMIT: Final = whole(1, 1_000) | {"default": 100}
 _READING: Final = ("unauthorized", "expired", "forbidden")
-"""What who reads boards may be told where these are private."""
+"""Errors that a reader of boards may get where boards are private."""
 
 _OFFSET: Final = whole(0, ID_MAX) | {"default": 0}
 
@@ -139,7 +139,7 @@ def openapi() -> dict[str, Any]:
         paths.setdefault(operation.path, {})[operation.method] = _operation(operation)
     return {
         "openapi": "3.1.0",
-        "info": _INFO,
+        "info": INFO,
         "servers": [{"url": "."}],
         "paths": paths,
         "components": {

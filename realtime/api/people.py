@@ -1,6 +1,7 @@
 """Routes of people: registering, signing in, oneself, bans, a user's log.
 
-Owns what they look like over HTTP, and how often one may try. Must never hold state or reach a store by itself.
+Owns how people look over HTTP, and how often one may try. Must never hold state or reach a store by itself. Assumes
+that `accounts` checks what a name, an address and a password may be.
 """
 
 from __future__ import annotations
@@ -55,14 +56,14 @@ def entry_fields(user_id: int, entry: Entry) -> dict[str, Any]:
 
 
 class PeopleRoutes:
-    """See the module."""
+    """The routes below `/users` and `/sessions`."""
 
     def __init__(self, services: Services) -> None:
-        self._s = services
+        self._services = services
         self._limits = AccountLimits.of(services.settings)
 
     def routes(self) -> list[BaseRoute]:
-        """Where they are."""
+        """The five routes."""
         return [
             Route("/users", self.register, methods=["POST"]),
             Route("/sessions", self.sign_in, methods=["POST"]),
@@ -73,41 +74,41 @@ class PeopleRoutes:
 
     async def register(self, request: Request) -> Response:
         """A new user, where registration is open or an admin asks."""
-        identity = self._s.access.identity(request)
-        self._s.access.rights.register(identity)
-        body = object_of(await json_of(request, self._s.settings.max_message_bytes))
+        identity = self._services.authentication.identity(request)
+        self._services.authentication.permissions.register(identity)
+        body = object_of(await json_of(request, self._services.settings.max_message_bytes))
         if identity is None or not identity.may("admin"):
-            await self._s.throttle.check(self._limits.registrations, client_address(request))
-        user_id = await self._s.accounts.register(body.get("email"), body.get("password"), body.get("username"))
+            await self._services.rate_limits.check(self._limits.registrations, client_address(request))
+        user_id = await self._services.accounts.register(body.get("email"), body.get("password"), body.get("username"))
         return json_response({"user_id": user_id, "username": body["username"]}, 201)
 
     async def sign_in(self, request: Request) -> Response:
         """A token for one's own scores."""
-        body = object_of(await json_of(request, self._s.settings.max_message_bytes))
-        await self._s.throttle.check(self._limits.logins, client_address(request))
-        await self._s.throttle.check(self._limits.logins_of_account, account_key(body.get("email")))
-        user_id = await self._s.accounts.sign_in(body.get("email"), body.get("password"))
+        body = object_of(await json_of(request, self._services.settings.max_message_bytes))
+        await self._services.rate_limits.check(self._limits.logins, client_address(request))
+        await self._services.rate_limits.check(self._limits.logins_of_account, account_key(body.get("email")))
+        user_id = await self._services.accounts.sign_in(body.get("email"), body.get("password"))
         return json_response(self._token(user_id))
 
     def _token(self, user_id: int) -> dict[str, Any]:
-        lifetime = timedelta(seconds=self._s.settings.token_lifetime_s)
-        scopes = ["submit", "read"] if self._s.access.rights.private else ["submit"]
-        generation = self._s.access.revocations.generation
-        token, expires_at = self._s.tokens.mint(
-            user_id, scopes, self._s.clock.now(), lifetime, generation=generation
+        lifetime = timedelta(seconds=self._services.settings.token_lifetime_s)
+        scopes = ["submit", "read"] if self._services.authentication.permissions.private else ["submit"]
+        generation = self._services.authentication.revocations.generation
+        token, expires_at = self._services.tokens.mint(
+            user_id, scopes, self._services.clock.now(), lifetime, generation=generation
         )
         return {"token": token, "expires_at": messages.moment(expires_at), "user_id": user_id}
 
     async def me(self, request: Request) -> Response:
         """Oneself: look, rename, leave for good."""
-        user_id = self._s.access.rights.own_user(self._s.access.identity(request))
+        user_id = self._services.authentication.permissions.own_user(self._services.authentication.identity(request))
         if request.method == "PATCH":
-            body = object_of(await json_of(request, self._s.settings.max_message_bytes))
-            await self._s.accounts.rename(user_id, body.get("username"))
+            body = object_of(await json_of(request, self._services.settings.max_message_bytes))
+            await self._services.accounts.rename(user_id, body.get("username"))
         if request.method == "DELETE":
-            await self._s.accounts.delete(user_id, actor=f"user:{user_id}")
+            await self._services.accounts.delete(user_id, actor=f"user:{user_id}")
             return Response(status_code=204)
-        person = await self._s.accounts.person(user_id)
+        person = await self._services.accounts.person(user_id)
         return json_response(
             {
                 "user_id": person.user_id,
@@ -120,23 +121,23 @@ class PeopleRoutes:
 
     async def ban(self, request: Request) -> Response:
         """Hides a player from every board, or shows them again."""
-        identity = self._s.access.rights.administer(self._s.access.identity(request))
+        identity = self._services.authentication.permissions.administer(self._services.authentication.identity(request))
         user_id = user_in_path(request)
-        raw = await bytes_of(request, self._s.settings.max_message_bytes)
+        raw = await bytes_of(request, self._services.settings.max_message_bytes)
         reason = object_of(messages.loads(raw)).get("reason") if raw else None
-        act = self._s.accounts.ban if request.method == "POST" else self._s.accounts.unban
+        act = self._services.accounts.ban if request.method == "POST" else self._services.accounts.unban
         await act(user_id, actor=identity.actor, reason=reason)
         return json_response({"user_id": user_id, "banned": request.method == "POST"})
 
     async def transactions(self, request: Request) -> Response:
         """A user's log, newest first; `before` pages on."""
-        identity = self._s.access.identity(request)
+        identity = self._services.authentication.identity(request)
         if identity is None:
             raise unknown()
         user_id = user_in_path(request)
-        self._s.access.rights.see_log(identity, user_id)
+        self._services.authentication.permissions.see_log(identity, user_id)
         limit = number_in_query(request, "limit", 100, 1, PAGE_LIMIT)
         before = number_in_query(request, "before", ID_MAX, 1, ID_MAX)
-        entries = await self._s.accounts.entries(user_id, before, limit)
+        entries = await self._services.accounts.entries(user_id, before, limit)
         rows = [entry_fields(user_id, entry) for entry in entries]
         return json_response({"user_id": user_id, "transactions": rows})

@@ -1,7 +1,7 @@
-"""Exchange: what a route takes from a request and gives as a response.
+"""Requests: what a route takes from a request.
 
-Owns their shapes: JSON that no cache keeps, one shape of error, numbers and bodies within bounds. Must never know what
-a route does with them.
+Owns how a body, a number in the query and a user in the path are read, and their bounds. Must never know what a route
+does with them. Assumes that whatever is wrong leaves the route as a RealtimeError.
 """
 
 from __future__ import annotations
@@ -54,5 +54,5 @@ def number_in_query(request: Request, name: str, default: int, low: int, high: i
 
 
 def user_in_path(request: Request) -> int:
-    """The user that the path names."""
+    """The user that the path names. Raises RealtimeError `bad_message`, `out_of_range`."""
     return written_number(request.path_params["user_id"], "user_id", 1, ID_MAX)

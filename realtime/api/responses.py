@@ -1,6 +1,7 @@
 """Responses: what a route answers with.
 
-Owns JSON that no cache keeps, and the one shape of an error. Must never know what a route does.
+Owns JSON that no cache keeps, and the one shape of an error. Must never know what a route does. Assumes that an error's
+message is fit for whoever asked.
 """
 
 from __future__ import annotations

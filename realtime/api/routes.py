@@ -1,7 +1,7 @@
-"""Endpoints: all routes but the pages and the socket's, and what becomes of an exception that leaves one.
+"""Routes: all of HTTP but pages and documents, and what becomes of an exception that leaves a route.
 
-Every route reads, asks a service, writes: the modules `*_routes` own one noun each. Must never hold state or reach a
-store by itself.
+Owns the answer to every exception. Must never hold state or reach a store by itself. Assumes that a route reads, asks a
+service and writes: `boards`, `scores`, `people` and `health` own one noun each.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def routes(services: Services) -> list[BaseRoute]:
 
 
 async def on_error(request: Request, error: Exception) -> Response:
-    """Any exception that leaves a route, in that shape."""
+    """Any exception that leaves a route, in the one shape of an error."""
     if isinstance(error, RealtimeError):
         services: Services = request.app.state.services
         services.refused(error.code)

@@ -39,14 +39,17 @@ def text(shortest: int = 0, longest: int | None = None, about: str = "") -> Sche
 
 
 def constant(value: Any) -> Schema:
+    """This value and no other."""
     return {"const": value}
 
 
 def nullable(schema: Schema) -> Schema:
+    """What `schema` allows, or null."""
     return schema | {"type": [schema["type"], "null"]}
 
 
 def listed(items: Schema, least: int = 0, most: int | None = None) -> Schema:
+    """A list of at least `least` and at most `most` items."""
     return {"type": "array", "items": items, "minItems": least} | ({"maxItems": most} if most else {})
 
 
@@ -241,7 +244,7 @@ SHAPES: Final[dict[str, Schema]] = {
 }  # fmt: skip
 
 
-_INFO: Final = {
+INFO: Final = {
     "title": "realtime",
     "version": __version__,
     "description": "Live leaderboards, pushed. Readers ignore fields and types they do not know.",

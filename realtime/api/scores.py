@@ -1,6 +1,7 @@
 """Route of scores: one submission, or a list.
 
-Owns the order of outcomes in an answer. Must never hold state or reach a store by itself.
+Owns the order of outcomes in an answer. Must never hold state or reach a store by itself. Assumes that admission
+answers every submission.
 """
 
 from __future__ import annotations
@@ -26,30 +27,30 @@ LIST_LIMIT: Final = 1_000
 
 
 class ScoreRoutes:
-    """See the module."""
+    """The route `/scores`."""
 
     def __init__(self, services: Services) -> None:
-        self._s = services
+        self._services = services
 
     def routes(self) -> list[BaseRoute]:
-        """Where they are."""
+        """The one route."""
         return [Route("/scores", self.submit, methods=["POST"])]
 
     async def submit(self, request: Request) -> Response:
         """One submission, or up to 1,000 of them."""
-        identity = self._s.access.identity(request)
+        identity = self._services.authentication.identity(request)
         if identity is None:
             raise unknown()
-        body = await json_of(request, self._s.settings.max_body_bytes)
+        body = await json_of(request, self._services.settings.max_body_bytes)
         if type(body) is dict:
             (outcome,) = await self._record([body], identity)
             if isinstance(outcome, Rejected):
                 return rejection_response(outcome)
-            return json_response(messages.outcome_fields(outcome, self._s.intake.live))
+            return json_response(messages.outcome_fields(outcome, self._services.intake.live))
         if type(body) is not list or not 1 <= len(body) <= LIST_LIMIT:
             raise RealtimeError("bad_message", f"Send one submission, or a list of 1 to {LIST_LIMIT}.")
         outcomes = await self._record(body, identity)
-        live = self._s.intake.live
+        live = self._services.intake.live
         return json_response({"results": [messages.outcome_fields(outcome, live) for outcome in outcomes]})
 
     async def _record(self, rows: list[Any], identity: Identity) -> list[Outcome]:
@@ -62,7 +63,7 @@ class ScoreRoutes:
             nonlocal left
             results[place] = outcome
             if isinstance(outcome, Rejected):
-                self._s.refused(outcome.code)
+                self._services.refused(outcome.code)
             left -= 1
             if left == 0 and not done.done():
                 done.set_result(None)
@@ -71,11 +72,11 @@ class ScoreRoutes:
             try:
                 fields = object_of(row, "A row of the list")
                 submission = parse_submission(fields, identity.user_id)
-                self._s.access.rights.submit(identity, submission)
+                self._services.authentication.permissions.submit(identity, submission)
             except RealtimeError as error:
                 known = submission_id_of(row) if type(row) is dict else None
                 answer(place, Rejected.of(known, error))
                 continue
-            self._s.admission.submit(identity, submission, partial(answer, place))
+            self._services.admission.submit(identity, submission, partial(answer, place))
         await done
         return [outcome for outcome in results if outcome is not None]

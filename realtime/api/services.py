@@ -1,13 +1,13 @@
 """Services: everything that routes may ask, in one value.
 
-Owns nothing: `app` builds what is in it. Must never be reached by anything below the routes.
+Owns the list of services and two counts that routes make, of refusals and of closes. Must never be imported by a lower
+room. Assumes that `server.assembly` builds every service.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from realtime.broadcast.broadcaster import Broadcaster
 from realtime.broadcast.rank_feed import RankFeed
@@ -30,7 +30,7 @@ _CLOSE_CODES: Final = frozenset({1000, 1001, 1005, 1006, *CloseCode})
 
 
 @dataclass(frozen=True, slots=True)
-class Readiness:
+class ReadinessReport:
     """Whether a process should get traffic. What is merely late or being repaired is told, and keeps nobody away: it
     is the same in every process."""
 
@@ -42,24 +42,30 @@ class Readiness:
     """Rows that differed between the stores at the last look; None where no worker is in this process."""
 
 
+class Readiness(Protocol):
+    """Who knows whether this process should get traffic."""
+
+    def check(self) -> ReadinessReport: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What routes ask; built by `app`."""
+    """What routes ask; `server.assembly` builds it."""
 
     settings: Settings
     clock: Clock
     tokens: Tokens
-    access: Authentication
-    throttle: RateLimits
+    authentication: Authentication
+    rate_limits: RateLimits
     admission: Admission
     intake: Intake
     broadcaster: Broadcaster
-    ranks: RankFeed
-    reading: BoardReader
-    history: Archive
+    rank_feed: RankFeed
+    board_reader: BoardReader
+    archive: Archive
     accounts: Accounts
     connections: Connections
-    ready: Callable[[], Awaitable[Readiness]]
+    readiness: Readiness
     metrics: Metrics
 
     def refused(self, code: str) -> None:

@@ -1,7 +1,7 @@
 """Session: one socket's conversation.
 
 Owns what one client may do and has asked for. Must never await in `receive`: what takes time is a task of the session,
-bounded in number, cancelled with it. Assumes `connection` hands over whole, valid text messages one by one.
+bounded in number, cancelled with it. Assumes that the connection hands over whole, valid text messages one by one.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Boards(Protocol):
 
 
 class Watches(Protocol):
-    """What a session needs of ranks."""
+    """What a session needs of the rank feed."""
 
     def watch(self, subscriber: Subscriber, alias: str, user_id: int) -> None: ...
     def unwatch(self, subscriber: Subscriber, alias: str, user_id: int) -> Board | None: ...
@@ -81,7 +81,8 @@ class Limits:
 
 
 class Session:
-    """See the module. `refused` is told the code of everything that was refused."""
+    """Talks with one client: takes its messages, answers through `subscriber`. `refused` is told the code of everything
+    that was refused."""
 
     def __init__(
         self,
@@ -93,7 +94,7 @@ class Session:
         clock: Clock,
         *,
         identity: Identity | None,
-        rights: Permissions,
+        permissions: Permissions,
         holders: Holders,
         limits: Limits,
         refused: Callable[[str], None],
@@ -104,7 +105,7 @@ class Session:
         self._scores = scores
         self._verify = verify
         self._clock = clock
-        self._rights = rights
+        self._permissions = permissions
         self._limits = limits
         self._refused = refused
         self._bucket = Bucket(limits.message_rate, asyncio.get_running_loop().time())
@@ -212,13 +213,13 @@ class Session:
 
     def _check_readable(self, alias: str) -> None:
         """Raises RealtimeError where the client may not see that board now."""
-        if self._rights.private:
+        if self._permissions.private:
             identity, now = self._credentials.required(), self._clock.now()
-            self._rights.read(identity, alias, resolve(alias, now), now)
+            self._permissions.read(identity, alias, resolve(alias, now), now)
 
     def _drop_unreadable(self) -> None:
         """Ends subscriptions and watches of boards that the client may no longer see."""
-        if not self._rights.private:
+        if not self._permissions.private:
             return
         for alias in self._aliases():
             if not self._is_readable(alias):
@@ -288,7 +289,7 @@ class Session:
             if identity is None:
                 raise unknown()
             submission = parse_submission(fields, identity.user_id)
-            self._rights.submit(identity, submission)
+            self._permissions.submit(identity, submission)
         except RealtimeError as error:
             self._refused(error.code)
             self._write(messages.rejected(submission_id_of(fields), error))

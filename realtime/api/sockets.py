@@ -1,6 +1,7 @@
 """Route of the socket: from a handshake to a session.
 
-Owns who gets in. Must never await once a connection counts, nor stay with it: from then on its session is called back.
+Owns who gets in. Must never await once a connection counts, nor stay with it: from then on the connection calls its
+session back. Assumes that `wire.connection` serves the socket.
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ _TO_WEBSOCKET: Final = {"upgrade": "websocket", "connection": "Upgrade"}
 
 
 class SocketRoute:
-    """See the module. An ASGI application for sockets, without the layers that only answers over HTTP need."""
+    """An ASGI application for sockets, without the layers that only answers over HTTP need."""
 
     def __init__(self, services: Services) -> None:
-        self._s = services
+        self._services = services
         self._limits = Limits(services.settings.max_subscriptions, services.settings.message_rate)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -52,37 +53,37 @@ class SocketRoute:
 
     def _enter(self, request: HTTPConnection, connection: Connection) -> None:
         try:
-            identity = self._s.access.at_handshake(request)
+            identity = self._services.authentication.at_handshake(request)
         except RealtimeError as error:
             return self._turn_away(connection, close_codes.CloseCode.AUTHENTICATION, error)
         address = client_address(request)
-        if not self._s.connections.enter(address):
+        if not self._services.connections.enter(address):
             full = RealtimeError("too_many", "Too many connections. Come back later.", retry_after_ms=10_000)
             return self._turn_away(connection, close_codes.CloseCode.LIMITS, full)
-        settings = self._s.settings
+        settings = self._services.settings
         subscriber = Subscriber(
             connection,
             buffer_limit=settings.subscriber_buffer_bytes,
             slow_after=settings.slow_after_s,
-            on_drained=self._s.broadcaster.caught_up,
+            on_drained=self._services.broadcaster.caught_up,
         )
         session = Session(
             subscriber,
-            self._s.broadcaster,
-            self._s.ranks,
-            self._s.admission,
-            self._s.access.verifier(request),
-            self._s.clock,
+            self._services.broadcaster,
+            self._services.rank_feed,
+            self._services.admission,
+            self._services.authentication.verifier(request),
+            self._services.clock,
             identity=identity,
-            rights=self._s.access.rights,
-            holders=self._s.access.revocations,
+            permissions=self._services.authentication.permissions,
+            holders=self._services.authentication.revocations,
             limits=self._limits,
-            refused=self._s.refused,
+            refused=self._services.refused,
         )
 
         def closed() -> None:
-            self._s.connections.leave(address)
-            self._s.closed(connection.close_code)
+            self._services.connections.leave(address)
+            self._services.closed(connection.close_code)
             session.closed()
 
         connection.on_text = session.receive
@@ -93,8 +94,8 @@ class SocketRoute:
         connection.accept(session.greeting())
 
     def _turn_away(self, connection: Connection, code: int, error: RealtimeError) -> None:
-        self._s.refused(error.code)
-        self._s.closed(code)
+        self._services.refused(error.code)
+        self._services.closed(code)
         connection.accept(Frame(messages.error(error)))
         connection.close(code, error.code)
 

@@ -1,6 +1,7 @@
 """The application that every command belongs to, and what all of them do alike.
 
-Owns how settings are resolved: the environment, else the development instance of `--data-dir`.
+Owns how settings are resolved: the environment, else the development instance of `--data-dir`; and how a coroutine is
+run and broken off. Must never start a store or print a secret. Assumes that `settings` says which variables are meant.
 """
 
 from __future__ import annotations

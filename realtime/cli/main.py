@@ -1,7 +1,8 @@
 """The `realtime` command.
 
-Owns options, output and exit codes. Must never do work by itself: each command resolves its settings, builds what it
-needs through `app`, and shows what comes of it.
+Owns the list of modules with commands, and which error becomes one sentence and exit code 1. Must never do work by
+itself: each command resolves its settings, builds what it needs, and shows what comes of it. Assumes that a module adds
+its commands to `cli` when it is imported.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from realtime import __version__
 from realtime.cli import maintenance, scores, serving  # noqa: F401  # each adds its commands to `cli`
 from realtime.cli.application import cli, say
 from realtime.cli.tokens import token_cli
-from realtime.dev.instance import EmbeddedError
+from realtime.dev.instance import InstanceError
 from realtime.errors import LedgerUnavailable, RealtimeError, StartupError, StoreUnavailable, TaskFailed
 
 cli.add_typer(token_cli, name="token")
@@ -28,7 +29,7 @@ def main() -> None:
     """Runs the command; what went wrong is one sentence, and exit code 1."""
     try:
         cli()
-    except (StartupError, TaskFailed, EmbeddedError, LedgerUnavailable, StoreUnavailable, RealtimeError) as error:
+    except (StartupError, TaskFailed, InstanceError, LedgerUnavailable, StoreUnavailable, RealtimeError) as error:
         print(f"realtime: {_sentence(error)}", file=sys.stderr, flush=True)
         raise SystemExit(1) from None
 

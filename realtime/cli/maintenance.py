@@ -1,6 +1,7 @@
-"""The commands that look after the stores: migrate, rebuild, check.
+"""The commands that look after PostgreSQL and the store: migrate, restored, rebuild, check.
 
-Owns their output and exit codes.
+Owns their output and exit codes. Must never repair by itself what differs: `repair` does. Assumes that servers and
+workers may run meanwhile.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from realtime.boards.board import live_boards
 from realtime.cli import progress
 from realtime.cli.application import DEFAULT_DATA_DIR, DataDir, Say, cli, resolve, run, say
 from realtime.errors import ForeignContent, StartupError, StoreUnavailable
-from realtime.ledger import ledger as postgres
 from realtime.ledger import migrations
 from realtime.ledger.archive import Archive
+from realtime.ledger.ledger import Ledger
 from realtime.repair import drift
 from realtime.repair.comparison import Comparison
 from realtime.repair.generation import Generations
@@ -43,7 +44,7 @@ def restored(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
         raise StartupError("Set DATABASE_URL, or name a development instance with --data-dir.")
 
     async def work() -> None:
-        ledger = postgres.Ledger(settings.database_url.reveal(), connections=2)
+        ledger = Ledger(settings.database_url.reveal(), connections=2)
         try:
             await ledger.open()
             await Generations.restored(ledger)
@@ -57,14 +58,12 @@ def restored(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
 @cli.command()
 def rebuild(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     """Make the store's content anew from the ledger, while everything goes on."""
-    from realtime.cli.progress import counting
-
     settings = resolve(data_dir, *STORES)
 
     async def work() -> bool:
-        async with open_backends(settings) as stores:
-            with counting("rows") as show:
-                return await stores.rebuilder.rebuild(force=True, progress=show)
+        async with open_backends(settings) as backends:
+            with progress.counting("rows") as show:
+                return await backends.rebuilder.rebuild(force=True, progress=show)
 
     if not run(work()):
         say("Another process is rebuilding already.")
@@ -80,7 +79,7 @@ def check(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
 
 
 HEALED: Final = "a server or worker that runs makes it anew, or `realtime rebuild`"
-"""Who helps a store whose content cannot be compared."""
+"""What helps a store whose content cannot be compared."""
 
 
 def _counted(number: int, what: str) -> str:
@@ -92,15 +91,15 @@ async def compare(settings: Settings, say: Say) -> bool:
 
     Raises StoreUnavailable where the store cannot be read, or is being filled; LedgerUnavailable.
     """
-    async with open_backends(settings) as stores:
-        now = stores.ledger.clock.now
-        if not (await stores.store.adopt()).is_complete:
+    async with open_backends(settings) as backends:
+        now = backends.ledger.clock.now
+        if not (await backends.store.adopt()).is_complete:
             raise StoreUnavailable(f"its content is not complete; {HEALED}")
-        comparison = Comparison(stores.ledger, Audit(stores.store.link), now)
+        comparison = Comparison(backends.ledger, Audit(backends.store.link), now)
         with progress.counting("users") as show:
             try:
                 reports = [await drift.check(comparison, board, show) for board in live_boards(now())]
-                of_weeks = await _check_weeks(stores.history, show)
+                of_weeks = await _check_weeks(backends.archive, show)
             except ForeignContent:
                 raise StoreUnavailable(f"something else wrote under the leaderboard's keys; {HEALED}") from None
     differing = sum(report.differing for report in reports)
@@ -140,16 +139,16 @@ class _Weeks:
         yield f"log: every user's weeks added up, {_counted(self.log, 'difference')}."
 
 
-async def _check_weeks(history: Archive, show: Callable[[str, int], None]) -> _Weeks:
+async def _check_weeks(archive: Archive, show: Callable[[str, int], None]) -> _Weeks:
     found = _Weeks()
     week = date.min
-    while board := await history.closing.after(week):
+    while board := await archive.closing.after(week):
         week = board.starts.date()
-        differing = await history.differing(board)
+        differing = await archive.differing(board)
         found.compared += 1
         found.waiting += differing is None
         if differing:
             found.wrong[board.id] = differing
         show("closed weeks", found.compared)
-    found.log = await history.closing.differing_from_log()
+    found.log = await archive.closing.differing_from_log()
     return found

@@ -1,7 +1,7 @@
-"""Commands that take a while: importing, simulating, checking, as a person at a terminal sees them.
+"""The commands that bring scores in: import, simulate.
 
 Owns what they print: results on standard output, progress and what went wrong with a row on standard error. Must never
-decide anything about scores. Assumes resolved settings; `cli` turns what comes back into an exit code.
+decide anything about scores. Assumes that `import_scores` and `play` are given resolved settings.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from typing import Annotated, Final
 import typer
 
 from realtime.cli import progress
-from realtime.cli import scores as commands
 from realtime.cli.application import DEFAULT_DATA_DIR, DataDir, Say, cli, resolve, run, say
 from realtime.client.client import Client, connect
 from realtime.client.connection import place_of
@@ -58,9 +57,9 @@ async def import_scores(settings: Settings, path: Path, say: Say) -> bool:
         def show_read() -> None:
             bars.show("reading", file.tell() if file.seekable() else 0, size, f"{importer.summary.read:,} rows")
 
-        async with open_backends(settings) as stores:
-            now = stores.ledger.clock.instant  # nobody asks PostgreSQL here whether a week is over
-            importer = Importer(stores.ledger, stores.store, stores.history, now, show_bad)
+        async with open_backends(settings) as backends:
+            now = backends.ledger.clock.instant  # nobody asks PostgreSQL here whether a week is over
+            importer = Importer(backends.ledger, backends.store, backends.archive, now, show_bad)
             try:
                 await importer.run(score_file.rows(file), show_read)
                 await importer.settle(lambda done, total: bars.show("closed weeks", done, total, f"{done} of {total}"))
@@ -180,7 +179,7 @@ def _played(tally: Tally, bad: int) -> str:
     )
 
 
-# Checking --------------------------------------------------------------------------------------------------------
+# Commands --------------------------------------------------------------------------------------------------------
 
 
 @cli.command("import")
@@ -195,7 +194,7 @@ def import_file(
 
     A bad row is named by its line and left out, the others count; the exit code is then 1.
     """
-    if not run(commands.import_scores(resolve(data_dir, *STORES), file, say)):
+    if not run(import_scores(resolve(data_dir, *STORES), file, say)):
         raise typer.Exit(1)
 
 
@@ -212,6 +211,6 @@ def simulate(
     address = url or instance.address_of(data_dir)
     if address is None:
         raise StartupError("Say which server with --url, or start one with `realtime up`.")
-    plan = commands.Plan(address, file, rate, players, limit)
-    if not run(commands.play(resolve(data_dir, "DATABASE_URL", "REALTIME_SECRET"), plan, say)):
+    plan = Plan(address, file, rate, players, limit)
+    if not run(play(resolve(data_dir, "DATABASE_URL", "REALTIME_SECRET"), plan, say)):
         raise typer.Exit(1)

@@ -1,6 +1,7 @@
 """The commands that serve: up, serve, worker, and the settings they would use.
 
-Owns what they print and how signals end them.
+Owns what they print and how signals end them. Must never print a secret that was given. Assumes that `server` says when
+it is ready.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The commands that make and revoke tokens.
 
-Owns their options and sentences. The token is the last line printed.
+Owns their options and sentences. Must never log a token or put one into an error: it is the last line printed. Assumes
+that whoever may read the secret may make any token.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The development instance behind `realtime up`: real stores, all of it in one data folder.
 
 Owns: the data folder as a whole: who holds it (`lock`, with the owner's pid in it), its `secret`, and the
-records `instance.json` and `address` from which other commands find the running stores and the server. The servers are
-`embedded_postgres`'s and `embedded_store`'s.
+records `instance.json` and `address` from which other commands find the running stores and the server. `postgres` and
+`store` own the servers.
 Must never: start anything for a URL that was given, or tell a secret to other users of the machine (files are
 0600).
 Assumes: a POSIX system; nobody else writes to the folder; a lock (flock) that is held means a living owner.
@@ -18,11 +18,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from realtime.dev.postgres import OPTIONS, start_postgres
-from realtime.dev.process import EmbeddedError, Running, explained, holder_of, locked, read_private, write_private
+from realtime.dev.process import InstanceError, Running, explained, holder_of, locked, read_private, write_private
 from realtime.dev.store import start_store
 
 __all__ = [
-    "EmbeddedError",
+    "InstanceError",
     "Running",
     "Urls",
     "address_of",
@@ -53,7 +53,7 @@ def start(data_dir: Path, *, database_url: str | None = None, dragonfly_url: str
     """Start the stores that have no URL yet, yield when they answer, stop what was started.
 
     They stop as well when this process is killed. Blocks for a second or so (several at the first start), so
-    enter it before the event loop runs. Raises EmbeddedError, also where another process holds `data_dir`.
+    enter it before the event loop runs. Raises InstanceError, also where another process holds `data_dir`.
     """
     folder = data_dir.absolute()
     with contextlib.ExitStack() as stack:
@@ -81,7 +81,7 @@ def start(data_dir: Path, *, database_url: str | None = None, dragonfly_url: str
 def locate(data_dir: Path) -> Urls | None:
     """The running development instance of `data_dir`, for a command in a second terminal.
 
-    None where there never was one. Raises EmbeddedError where there was one that does not run now, or not
+    None where there never was one. Raises InstanceError where there was one that does not run now, or not
     yet.
     """
     folder = data_dir.absolute()
@@ -92,12 +92,12 @@ def locate(data_dir: Path) -> Urls | None:
     if secret is None:  # the first thing a start makes
         return None
     if holder is None:
-        raise EmbeddedError(
+        raise InstanceError(
             f"the development instance of {folder} is not running; "
             f"start it with `realtime up --data-dir {shlex.quote(str(data_dir))}`"
         )
     if text is None:
-        raise EmbeddedError(
+        raise InstanceError(
             f"the development instance of {folder} is still starting (process {holder}); try again in a moment"
         )
     record = json.loads(text)
@@ -121,14 +121,14 @@ def address_of(data_dir: Path) -> str | None:
 
 
 def ensure_free(data_dir: Path) -> None:
-    """Raises EmbeddedError where another process holds `data_dir`; says where its server answers."""
+    """Raises InstanceError where another process holds `data_dir`; says where its server answers."""
     folder = data_dir.absolute()
     with explained(folder):
         holder = holder_of(folder / "lock")
     if holder is None:
         return
     address = address_of(data_dir)
-    raise EmbeddedError(
+    raise InstanceError(
         f"{folder} is in use by process {holder}{f', which answers at {address}' if address else ''}; "
         "stop that one first, or choose another folder with --data-dir and another port with --port"
     )

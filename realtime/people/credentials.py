@@ -32,7 +32,7 @@ class Holders(Protocol):
 
 
 class Credentials:
-    """See the module. `on_lapse` is told why, once, when an identity ends by itself."""
+    """Holds who speaks on one connection. `on_lapse` is told why, once, when an identity ends by itself."""
 
     __slots__ = ("_clock", "_expires", "_holders", "_identity", "_lapsed", "_on_lapse", "_timer", "trusted")
 

@@ -1,4 +1,4 @@
-"""Rights: who may do what here.
+"""Permissions: who may do what here.
 
 Owns every decision about permission: each is a method that returns, or raises RealtimeError `unauthorized` (say who you
 are) or `forbidden` (you may not). Must never look at a token's text, a clock or a store: it judges an identity that was

@@ -1,4 +1,4 @@
-"""Throttle: limits that hold across processes.
+"""Rate limits that hold across processes.
 
 Owns the counters under `leaderboard:limit:*` in the store, the only content of it that PostgreSQL could not rebuild;
 each expires soon after its window. Must never fail a request because the store is away: then this process's own counts
@@ -40,7 +40,8 @@ class Limit:
 
 
 class RateLimits:
-    """See the module. `timestamp` is the ledger's time in seconds; `on_refused` is told a limit's name."""
+    """Counts, and refuses what is beyond a limit. `timestamp` is the ledger's time in seconds; `on_refused` is told a
+    limit's name."""
 
     def __init__(
         self, store: Counters, timestamp: Callable[[], float], on_refused: Callable[[str], None] = lambda name: None

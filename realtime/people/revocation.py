@@ -35,7 +35,7 @@ class Ledger(Protocol):
 
 
 class Revocations:
-    """See the module. `run` keeps the copy current."""
+    """Knows which tokens have ended before they expire. `run` keeps the copy current."""
 
     def __init__(self, ledger: Ledger, generation: Callable[[], Generation] = Generation) -> None:
         self._ledger = ledger

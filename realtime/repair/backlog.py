@@ -10,7 +10,7 @@ import asyncio
 from typing import Final
 
 from realtime.ledger.ledger import Ledger
-from realtime.metrics import Reading as Measured
+from realtime.metrics import Figure
 
 BACKLOG_INTERVAL: Final = 5.0
 """Seconds between two looks at the outbox."""
@@ -31,7 +31,7 @@ class Backlog:
             self._rows, self.age = await self._ledger.outbox_state()
             await asyncio.sleep(BACKLOG_INTERVAL)
 
-    def readings(self) -> list[Measured]:
+    def figures(self) -> list[Figure]:
         """What the metrics show of it."""
         return [
             ("gauge", "outbox_rows", "Changes recorded that the store may not have", lambda: self._rows),

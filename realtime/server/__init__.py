@@ -1,1 +1,1 @@
-"""The process: assembly, serving, draining, supervision, worker, metrics."""
+"""The process: assembly, readiness, serving, draining, supervision, worker, and which figures it shows."""

@@ -1,7 +1,7 @@
-"""Stores: both of them, opened for a process, and what keeps them in order.
+"""Backends: PostgreSQL and the store, opened for one process, and what keeps them in order.
 
-Owns the start: who waits for what, what is refused, what is warned of. Must never serve anything. Assumes a migrated
-database.
+Owns the start: who waits for what, what is refused, what a warning is for. Must never serve anything. Assumes a
+migrated database.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Final
 from realtime.errors import LedgerRefused, LedgerUnavailable, StartupError, StoreUnavailable
 from realtime.ledger.archive import Archive
 from realtime.ledger.ledger import Ledger
-from realtime.metrics import Reading as Measured
+from realtime.metrics import Figure
 from realtime.repair.generation import Generations
 from realtime.repair.rebuild import Rebuilder
 from realtime.server.heap import Heap
@@ -32,23 +32,22 @@ CLOCKS_INTERVAL: Final = 5.0
 """Seconds between two comparisons of clocks."""
 
 CLOCKS_AGREE: Final = 5.0
-"""Seconds by which a clock may be off before somebody is told: expiry has days of grace."""
-
+"""Seconds by which a clock may be off before a warning: expiry has days of grace."""
 
 START_PATIENCE: Final = 30.0
 """Seconds a starting process waits for PostgreSQL."""
 
 Task = tuple[str, Callable[[], Awaitable[None]]]
-"""Something to be kept running, and its name."""
+"""The name of a task, and the coroutine function to be kept running."""
 
 
 @dataclass(frozen=True, slots=True)
 class Backends:
-    """Both stores, open, and what every process needs with them."""
+    """PostgreSQL and the store, open, and what every process needs to keep them in order."""
 
     ledger: Ledger
     store: Store
-    history: Archive
+    archive: Archive
     rebuilder: Rebuilder
     generations: Generations
     clocks: Clocks
@@ -59,12 +58,12 @@ class Backends:
         trouble = self.rebuilder.trouble
         return self.store.link.complaint or (trouble and f"the store cannot be used: {trouble}")
 
-    def readings(self) -> list[Measured]:
-        """For the metrics."""
+    def figures(self) -> list[Figure]:
+        """What the metrics show of it."""
         link, pulse, failures = self.store.link, self.ledger.pulse, self.ledger.failures
         clock, rebuilder = self.ledger.clock, self.rebuilder
         return [
-            *self.clocks.readings(),
+            *self.clocks.figures(),
             ("gauge", "store_refused", "1 while the store is not used, by cause", link.refused),
             ("counter", "store_refusals", "How often that began", lambda: link.refusals),
             ("gauge", "clock_uncertainty_seconds", "How well PostgreSQL's clock is known", lambda: clock.uncertainty),
@@ -77,7 +76,7 @@ class Backends:
 
 @asynccontextmanager
 async def open_backends(settings: Settings, *, lanes: int = 0) -> AsyncIterator[Backends]:
-    """Both stores for the block. Waits for PostgreSQL; goes on without the store, which may come later. `lanes` is how
+    """Opens both for the block. Waits for PostgreSQL; goes on without the store, which may come later. `lanes` is how
     many statements at once record scores here.
 
     Raises StartupError where the store is not fit, LedgerUnavailable where PostgreSQL does not come.
@@ -129,7 +128,7 @@ class Clocks:
         self._warned: frozenset[str] = frozenset()
 
     def ahead(self) -> dict[str, float]:
-        """Seconds, by whose clock it is; only what was measured."""
+        """Seconds, by whose clock it is; only of clocks that were compared."""
         found: dict[str, float] = {}
         if self._ledger.clock.is_set:
             found["host"] = time.time() - self._ledger.clock.timestamp()
@@ -138,7 +137,7 @@ class Clocks:
         return found
 
     async def watch(self) -> None:
-        """Warns where one begins to differ. Never ends by itself."""
+        """Warns where a clock begins to differ. Never ends by itself."""
         while True:
             self.look()
             await asyncio.sleep(CLOCKS_INTERVAL)
@@ -152,20 +151,20 @@ class Clocks:
             log.warning(words, _CLOCK_OF[whose], ahead[whose], extra={"action": "clock"})
         self._warned = wrong
 
-    def readings(self) -> list[Measured]:
-        """For the metrics."""
+    def figures(self) -> list[Figure]:
+        """What the metrics show of it."""
         return [("gauge", "clock_ahead_seconds", "How far a clock is ahead of PostgreSQL's, by whose", self.ahead)]
 
 
 _CLOCK_OF: Final = {"host": "this host", "store": "the store's host"}
 
 
-def common_tasks(stores: Backends) -> list[Task]:
-    """What every process does."""
+def common_tasks(backends: Backends) -> list[Task]:
+    """The tasks that every process runs."""
     return [
-        ("pulse", stores.ledger.pulse.run),
-        ("watch", stores.rebuilder.watch),
+        ("pulse", backends.ledger.pulse.run),
+        ("watch", backends.rebuilder.watch),
         ("heap", Heap().run),
-        ("generation", stores.generations.run),
-        ("clocks", stores.clocks.watch),
+        ("generation", backends.generations.run),
+        ("clocks", backends.clocks.watch),
     ]

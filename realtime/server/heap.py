@@ -30,7 +30,7 @@ class _Figures(ctypes.Structure):
 
 
 class Heap:
-    """See the module. `run` must be running."""
+    """Gives memory back to the system, for as long as `run` runs."""
 
     def __init__(self) -> None:
         libc = ctypes.CDLL(None)

@@ -1,6 +1,7 @@
-"""Measures: the metrics hung on what they measure.
+"""Instrumentation: the metrics hung on what they measure.
 
-Owns which figure is whose. Must never cost the hot path more than an addition.
+Owns which figure is read from which object. Must never cost the hot path more than an addition. Assumes that nobody
+else sets the hooks of intake, broadcaster and delivery.
 """
 
 from __future__ import annotations

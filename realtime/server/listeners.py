@@ -1,6 +1,7 @@
 """Listeners: the sockets that a server takes connections from.
 
-Owns how an address is bound. Must never take a port that another program serves. Raises StartupError.
+Owns how an address is bound. Must never take a port that another program serves. Assumes that whoever binds a socket
+makes it listen.
 """
 
 from __future__ import annotations

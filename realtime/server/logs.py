@@ -1,6 +1,7 @@
 """Logs: one JSON object a line.
 
-Owns the format. Must never log a token: there is no access log.
+Owns the format and the level. Must never log a token: there is no access log. Assumes one call a process, before the
+first line.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Peers: the processes behind one port, and what each shows the others of its metrics.
 
-Owns a folder with a file of figures a process. Must never lose what a process counted that has ended. Assumes that the
-processes share a file system.
+Owns a folder with one file of figures for each process. Must never lose what a process counted that has
+ended. Assumes that the processes share a file system.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SHARE_INTERVAL: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Peers:
-    """The processes behind one port: a folder with a file of figures for each, and the name of this one's."""
+    """A folder with a file of figures for each process behind one port, and the name of this process's file."""
 
     folder: Path
     name: str

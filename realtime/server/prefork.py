@@ -1,4 +1,4 @@
-"""Processes: several servers on one port, one a core.
+"""Prefork: several servers on one port, one a core.
 
 Owns the children: starts them, starts again what dies (after a growing pause), passes signals on, and ends with them.
 Must never serve, log per request, or outlive a deadline: a child that does not end in time is killed. Assumes Linux's
@@ -49,7 +49,7 @@ _SPREADS: Final = sys.platform == "linux" and hasattr(socket, "SO_REUSEPORT")
 
 @dataclass(slots=True)
 class Place:
-    """One of the N: its child, or when the next is due (monotonic seconds)."""
+    """One of the places for a child: the child in it, or when the next is due (monotonic seconds)."""
 
     child: ForkProcess | None = None
     began: float = 0.0
@@ -58,7 +58,7 @@ class Place:
 
 
 class Prefork:
-    """N serving processes. `on_ready` is told the address when all answer for the first time."""
+    """Runs as many servers as the settings say. `on_ready` is told the address when all answer for the first time."""
 
     def __init__(self, settings: Settings, on_ready: Callable[[str], None]) -> None:
         self._settings = settings

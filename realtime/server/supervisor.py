@@ -1,7 +1,8 @@
 """Supervision: no background task ends quietly.
 
-Owns the tasks it was given. A task that raises is logged and started again, after a growing pause; one that cannot keep
-going takes the process down with a clear last line.
+Owns the tasks it was given: it logs a task that raises and starts it again, after a growing pause. Must never let one
+that cannot keep going fall silent: that one takes the process down, with a clear last line. Assumes that a task may be
+cancelled at any moment.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ log = logging.getLogger(__name__)
 
 FIRST_PAUSE: Final = 0.2
 LONGEST_PAUSE: Final = 5.0
+"""Seconds before a failed task is started again: twice as many each time, from the first to the longest."""
+
 HEALTHY_AFTER: Final = 30.0
 """Seconds without an error after which earlier ones are forgotten."""
 
@@ -24,7 +27,7 @@ CANCEL_AGAIN: Final = 0.5
 """Seconds after which a task that goes on is cancelled once more."""
 
 TELL_AGAIN: Final = 60.0
-"""Seconds after which it is told again for what a task waits."""
+"""Seconds after which the log says again what a task waits for."""
 
 TOO_OFTEN: Final = 20
 """Unexpected errors in a row that end the process. A store that is away is expected, for as long as it takes."""

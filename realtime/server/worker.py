@@ -1,7 +1,7 @@
-"""The worker: sweeps the outbox, opens closed weeks, looks for drift; alone, or within a server.
+"""Worker: sweeps the outbox, makes the views of closed weeks, looks for drift; alone, or within a server.
 
 Owns which tasks these are, and how a process without a server keeps them running. Must never decide anything: what to
-do is the services'.
+do is the services'. Assumes open backends; several workers may run at once.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ import asyncio
 from collections.abc import Sequence
 
 from realtime.errors import TaskFailed
-from realtime.metrics import Metrics
-from realtime.metrics import Reading as Measured
+from realtime.metrics import Figure, Metrics
 from realtime.repair.backlog import Backlog
 from realtime.repair.comparison import Comparison
 from realtime.repair.drift import Drift
@@ -25,16 +24,16 @@ from realtime.store.audit import Audit
 
 
 class Worker:
-    """What the worker does, besides keeping clock and store."""
+    """Repairs what servers left undone, on open backends."""
 
-    def __init__(self, stores: Backends, resync: Resync) -> None:
-        self._stores = stores
-        self._now = stores.ledger.clock.now
-        audit = Audit(stores.store.link)
-        comparison = Comparison(stores.ledger, audit, self._now)
-        self._sweeper = Sweeper(stores.ledger, resync)
-        self._keeping = Keeping(stores.history)
-        self._drift = Drift(comparison, stores.store, audit, resync, self._now)
+    def __init__(self, backends: Backends, resync: Resync) -> None:
+        self._backends = backends
+        self._now = backends.ledger.clock.now
+        audit = Audit(backends.store.link)
+        comparison = Comparison(backends.ledger, audit, self._now)
+        self._sweeper = Sweeper(backends.ledger, resync)
+        self._keeping = Keeping(backends.archive)
+        self._drift = Drift(comparison, backends.store, audit, resync, self._now)
 
     @property
     def differing(self) -> int:
@@ -42,34 +41,35 @@ class Worker:
         return self._drift.differing
 
     def tasks(self) -> list[Task]:
-        """To be kept running."""
+        """The tasks to be kept running."""
         return [
             ("sweeper", self._sweeper.run),
             ("weeks", self._keeping.run),
             ("drift", self._drift.run),
         ]
 
-    def readings(self) -> list[Measured]:
-        """For the metrics."""
-        sweeper, drift, history = self._sweeper, self._drift, self._stores.history
+    def figures(self) -> list[Figure]:
+        """What the metrics show of it."""
+        sweeper, drift, archive = self._sweeper, self._drift, self._backends.archive
         return [
             ("counter", "outbox_replayed", "Changes brought to the store again", lambda: sweeper.resynced),
             ("gauge", "drift", "Rows that differed between the stores at the last look", lambda: drift.differing),
             ("counter", "drift_found", "Rows that differed, ever", lambda: drift.found),
-            ("counter", "weeks_wrong", "Users whom closed weeks were wrong about, ever", lambda: history.wrong),
+            ("counter", "weeks_wrong", "Users whom closed weeks were wrong about, ever", lambda: archive.wrong),
             ("counter", "drift_repaired", "Of these, repaired one by one", lambda: drift.repaired),
         ]
 
 
 async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
     """The worker, until `stop`."""
-    async with open_backends(settings) as stores:
-        worker = Worker(stores, Resync(stores.ledger, stores.store, stores.ledger.clock.now))
-        tasks = [*common_tasks(stores), *worker.tasks()]
+    async with open_backends(settings) as backends:
+        ledger = backends.ledger
+        worker = Worker(backends, Resync(ledger, backends.store, ledger.clock.now))
+        tasks = [*common_tasks(backends), *worker.tasks()]
         if settings.worker_metrics_port:
-            backlog = Backlog(stores.ledger)
+            backlog = Backlog(ledger)
             metrics = Metrics()
-            metrics.read([*stores.readings(), *backlog.readings(), *worker.readings()])
+            metrics.read([*backends.figures(), *backlog.figures(), *worker.figures()])
             tasks += [("backlog", backlog.watch), ("lag", metrics.watch_lag)]
             metrics.serve(settings.host, settings.worker_metrics_port)
         await supervised(tasks, stop)

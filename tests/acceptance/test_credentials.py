@@ -317,7 +317,7 @@ async def test_even_a_failure_carries_the_headers(server: RunningServer, monkeyp
     async def broken(*arguments: object) -> None:
         raise ZeroDivisionError("a secret of the inside")
 
-    monkeypatch.setattr(server.services.reading, "page", broken)
+    monkeypatch.setattr(server.services.board_reader, "page", broken)
     answer = await server.http.get("/boards/all_time")
     assert answer.status_code == 500
     assert "inside" not in answer.text

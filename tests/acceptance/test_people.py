@@ -68,7 +68,7 @@ async def lines(server: RunningServer, name: str) -> list[tuple[int, str, int]]:
 
 async def amended(server: RunningServer, ledger: Ledger) -> None:
     """What the worker does in its own time, done now: closed weeks are as the ledger says."""
-    history, resync = server.services.history, server.services.accounts._resync
+    history, resync = server.services.archive, server.services.accounts._resync
     sweeper = Sweeper(ledger, resync)  # type: ignore[arg-type]
     while await sweeper.sweep(older_than=0.0) or await history.settle():
         pass
@@ -179,7 +179,7 @@ async def test_renames_that_race_leave_one_name_everywhere(
     await submit(server, [(a, 5), (b, 4)])
     for week in range(10):
         await submit(server, [(a, 1), (b, 1)], PAST.starts + timedelta(weeks=week))
-    await amended(server, server.services.history._ledger)  # type: ignore[arg-type]
+    await amended(server, server.services.archive._ledger)  # type: ignore[arg-type]
     await server.http.get(f"/boards/{PAST.id}")
     client = await server.client()
     for name in ("all_time", PAST.id):

@@ -249,7 +249,7 @@ async def _arrange(world: World) -> None:
     world.revoked, _ = tokens.mint(1, ["submit", "read", "admin"], datetime.now(UTC), timedelta(hours=1))
     identity = tokens.verify(world.revoked, datetime.now(UTC))
     for server in world.servers.values():
-        await server.services.access.revocations.revoke(identity, actor="admin", reason="lost")
+        await server.services.authentication.revocations.revoke(identity, actor="admin", reason="lost")
 
 
 # The cells ---------------------------------------------------------------------------------------------------------

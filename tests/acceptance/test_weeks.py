@@ -94,7 +94,7 @@ async def amended(server: RunningServer, ledger: Ledger) -> None:
     async def empty() -> bool:
         return (await ledger.outbox_state())[0] == 0
 
-    history = server.services.history
+    history = server.services.archive
     resync = server.services.accounts._resync
     sweeper = Sweeper(ledger, resync)  # type: ignore[arg-type]
     while await sweeper.sweep(older_than=0.0) or await history.settle():
@@ -126,7 +126,7 @@ async def test_a_week_has_its_first_and_last_microsecond(
         assert scores(await page(server, before.id)) == {d: 32}
         # And where the view was there before the score came.
         await submit(server, [(a, 100)], MONDAY - TICK)
-        await amended(server, server.services.history._ledger)  # type: ignore[arg-type]
+        await amended(server, server.services.archive._ledger)  # type: ignore[arg-type]
         assert scores(await page(server, LAST.id)) == {a: 101, d: 24, b: 2}
         assert scores(await page(server, NEXT.id)) == {c: 4}
 
@@ -290,7 +290,7 @@ async def test_who_subscribes_between_a_week_s_end_and_its_view_is_moved_to_the_
         await client.shows(last.id, [(a, "player-1", 1)])
         assert client.follower.boards[last.id].epoch != CLOSED_EPOCH
         # A process that begins in that time knows of the week as well.
-        late = Rollover(Boards(), server.services.clock.now, server.services.ready)
+        late = Rollover(Boards(), server.services.clock.now, server.services.readiness.check)
         late.step(monday + timedelta(seconds=60))
         late.step(monday + timedelta(seconds=119))
         assert marked == []

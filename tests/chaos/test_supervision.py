@@ -89,11 +89,14 @@ async def test_one_that_cannot_be_kept_going_is_given_up(hurried: None) -> None:
 
 
 SABOTAGED = """
-from realtime import broadcaster, cli, supervision, sweeper
+from realtime.broadcast.changes import Changes
+from realtime.cli.main import main
+from realtime.repair.sweeper import Sweeper
+from realtime.server import supervisor
 async def broken(self): raise ValueError("a bug that stays")
-sweeper.Sweeper.run = broadcaster.Broadcaster.poll = broken
-supervision.FIRST_PAUSE = supervision.LONGEST_PAUSE = 0.001
-cli.main()
+Sweeper.run = Changes.poll = broken
+supervisor.FIRST_PAUSE = supervisor.LONGEST_PAUSE = 0.001
+main()
 """
 
 

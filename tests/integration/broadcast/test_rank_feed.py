@@ -583,14 +583,14 @@ async def test_the_connection_s_end_ends_its_watches(server: RunningServer, make
     client = await server.client()
     await client.send("watch", board="all_time", user_id=a)
     await client.until("rank")
-    assert server.services.ranks.watched == 1
+    assert server.services.rank_feed.watched == 1
     assert await client.ask("unwatch", board=CURRENT_WEEK, user_id=a) == {
         "type": "error", "code": "unknown_user", "message": "This user is not watched on that board.",
         "board": CURRENT_WEEK,
     }  # fmt: skip
     await client.aclose()
     async with asyncio.timeout(60):
-        while server.services.ranks.watched:  # noqa: ASYNC110  (there is no event to wait for)
+        while server.services.rank_feed.watched:  # noqa: ASYNC110  (there is no event to wait for)
             await asyncio.sleep(0)
 
 

