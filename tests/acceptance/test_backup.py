@@ -25,8 +25,9 @@ from realtime.ledger.ledger import Ledger
 from realtime.ledger.migrations import migrate
 from realtime.repair.generation import Generations
 from tests.acceptance.commands import asking, environment, running
-from tests.conftest import SECRET, PrivateStore, RunningServer
 from tests.support.clients import Client
+from tests.support.servers import SECRET, RunningServer
+from tests.support.stores import PrivateStore
 from tests.support.waiting import eventually
 
 CLOSED = Board(date(2026, 3, 2))

@@ -12,8 +12,9 @@ from websockets.exceptions import ConnectionClosed
 
 from realtime.errors import STATUS
 from realtime.validation import ID_MAX, INT_MAX, INT_MIN
-from tests.conftest import MakeUsers, RunningServer
 from tests.support.clients import Client
+from tests.support.databases import MakeUsers
+from tests.support.servers import RunningServer
 
 GOOD = {"submission_id": "good", "score_added": 5, "user_id": 1}
 

@@ -23,8 +23,9 @@ from websockets.exceptions import ConnectionClosed
 
 from realtime.people.credentials import Credentials
 from realtime.people.identity import Identity
-from tests.conftest import SECRET, MakeUsers, RunningServer, running_server
 from tests.support.clients import Client
+from tests.support.databases import MakeUsers
+from tests.support.servers import SECRET, RunningServer, running_server
 
 Serve = Callable[..., Any]
 

@@ -25,7 +25,7 @@ from realtime.errors import STATUS, RealtimeError
 from realtime.settings import Settings
 from realtime.validation import INT_MAX
 from realtime.wire import close_codes, messages
-from tests.conftest import RunningServer
+from tests.support.servers import RunningServer
 
 NOW = datetime(2026, 11, 23, 10, tzinfo=UTC)
 WEEK = Board(date(2026, 11, 23))

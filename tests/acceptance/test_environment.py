@@ -21,9 +21,10 @@ import redis.asyncio
 
 from realtime import resources
 from tests.acceptance.commands import Command, asking, environment, free_port, running
-from tests.conftest import PROGRAMS, SECRET, PrivateStore, RunningServer
 from tests.support.clients import Client
 from tests.support.forking import forker
+from tests.support.servers import SECRET, RunningServer
+from tests.support.stores import PROGRAMS, PrivateStore
 from tests.support.waiting import eventually
 
 ROOT = resources.folder("web").parent

@@ -14,8 +14,9 @@ from websockets.exceptions import ConnectionClosed
 
 from realtime.boards.board import week_at
 from realtime.broadcast.conflation import Pace
-from tests.conftest import MakeUsers, RunningServer, running_server
 from tests.support.clients import Client
+from tests.support.databases import MakeUsers
+from tests.support.servers import RunningServer, running_server
 
 
 async def scored(server: RunningServer, client: Client, user: int, score: int) -> None:

@@ -16,7 +16,7 @@ from realtime.errors import STATUS
 from realtime.server.draining import LEAVING_A_SECOND, longest_leave
 from realtime.settings import Settings, variables
 from realtime.wire.close_codes import CloseCode
-from tests.conftest import RunningServer
+from tests.support.servers import RunningServer
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "web/docs"

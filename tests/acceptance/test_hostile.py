@@ -35,8 +35,9 @@ from realtime.wire.deframer import Deframer
 from realtime.wire.http_connection import HttpConnection
 from realtime.wire.http_exchange import HttpExchange
 from realtime.wire.messages import _READERS
-from tests.conftest import MakeUsers, RunningServer, running_server
 from tests.support.clients import Client
+from tests.support.databases import MakeUsers
+from tests.support.servers import RunningServer, running_server
 
 HANDSHAKE = (
     b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

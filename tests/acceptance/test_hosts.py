@@ -24,8 +24,8 @@ from realtime.dev.store import installed
 from realtime.server.draining import LEAVING_A_SECOND
 from tests.acceptance.commands import Command, asking, environment, free_port, metrics, running
 from tests.acceptance.crowd import Crowd, crowd
-from tests.conftest import SECRET
 from tests.support.certificates import certified
+from tests.support.servers import SECRET
 from tests.support.waiting import eventually
 
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")

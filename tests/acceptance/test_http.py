@@ -26,7 +26,8 @@ from realtime.wire.http_connection import HttpConnection
 from realtime.wire.http_exchange import HttpExchange
 from realtime.wire.request_reader import CHUNKS
 from tests.acceptance.test_hostile import GOODBYE, HANDSHAKE, _resident, frame, raw, rest, unnoticed
-from tests.conftest import MakeUsers, RunningServer, running_server
+from tests.support.databases import MakeUsers
+from tests.support.servers import RunningServer, running_server
 
 GET = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 ALIVE = b'{"status":"alive"}'

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import MakeUsers, RunningServer
+from tests.support.databases import MakeUsers
+from tests.support.servers import RunningServer
 
 CHECKS = (
     "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance,"

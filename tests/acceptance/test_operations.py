@@ -24,8 +24,8 @@ from realtime.ledger import migrations
 from realtime.server.draining import longest_leave
 from realtime.settings import Settings, variables
 from tests.acceptance.commands import asking, environment, free_port, metrics, running
-from tests.conftest import SECRET, RunningServer
 from tests.support.clients import Client
+from tests.support.servers import SECRET, RunningServer
 from tests.support.waiting import eventually
 
 Environment = Callable[..., dict[str, str]]

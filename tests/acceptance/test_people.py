@@ -30,7 +30,8 @@ from realtime.repair.resync import Resync
 from realtime.repair.sweeper import Sweeper
 from realtime.store.keys import scores_key
 from realtime.store.store import Store
-from tests.conftest import MakeUsers, RunningServer
+from tests.support.databases import MakeUsers
+from tests.support.servers import RunningServer
 from tests.support.waiting import eventually
 
 PAST = Board(date(2021, 1, 4))

@@ -18,7 +18,7 @@ from realtime.ledger import migrations
 from realtime.ledger.ledger import Ledger
 from tests.acceptance.commands import environment, free_port, running
 from tests.acceptance.crowd import crowd
-from tests.conftest import SECRET
+from tests.support.servers import SECRET
 from tests.support.waiting import eventually
 
 PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")

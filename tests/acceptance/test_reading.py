@@ -11,7 +11,9 @@ import pytest
 from redis.asyncio import Redis
 
 from realtime.boards.board import week_at
-from tests.conftest import MakeUsers, PrivateStore, RunningServer, running_server
+from tests.support.databases import MakeUsers
+from tests.support.servers import RunningServer, running_server
+from tests.support.stores import PrivateStore
 from tests.support.waiting import eventually
 
 

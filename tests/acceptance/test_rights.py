@@ -33,7 +33,9 @@ from realtime.api import documents, pages
 from realtime.api import routes as endpoints
 from realtime.people.tokens import Tokens, secret_keys
 from realtime.wire import close_codes, messages
-from tests.conftest import SECRET, Databases, RunningServer, _empty, running_server
+from tests.support.databases import Databases
+from tests.support.servers import SECRET, RunningServer, running_server
+from tests.support.stores import emptied
 
 PAGE = Path(__file__).parents[2] / "web/docs/rights.html"
 AUDIENCE = "these-boards"
@@ -209,7 +211,7 @@ def world(
     jwks.write_text(json.dumps({"keys": [{**jwk, "kid": "one", "alg": "RS256"}]}))
     name = databases.create()
     store_url = store_servers(program)
-    _empty(store_url)
+    emptied(store_url)
     common = {
         "REALTIME_TOKEN_AUDIENCE": AUDIENCE,
         "REALTIME_JWKS_FILE": str(jwks),

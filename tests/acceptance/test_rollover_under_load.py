@@ -15,8 +15,8 @@ import asyncpg
 import pytest
 
 from realtime.boards.board import parse_board, week_at
-from tests.conftest import RunningServer, running_server
 from tests.support.clients import Client
+from tests.support.servers import RunningServer, running_server
 from tests.support.shifted import ShiftedPostgres
 
 BEFORE = timedelta(seconds=1.5)

@@ -16,7 +16,7 @@ import pytest
 from realtime.client import Snapshot, connect
 from realtime.client import boards as followed
 from tests.acceptance.commands import Command, environment, running
-from tests.conftest import SECRET, RunningServer
+from tests.support.servers import SECRET, RunningServer
 from tests.support.waiting import SECOND
 
 SAMPLE = Path(__file__).parents[1] / "fixtures" / "scores.csv"

@@ -16,7 +16,8 @@ from redis.asyncio import Redis
 from realtime.ledger import migrations
 from realtime.store.keys import EPOCH_KEY, FILLING
 from tests.acceptance.commands import Command, environment, free_port, running
-from tests.conftest import SECRET, MakeUsers, RunningServer
+from tests.support.databases import MakeUsers
+from tests.support.servers import SECRET, RunningServer
 from tests.support.waiting import eventually
 
 HELD = """

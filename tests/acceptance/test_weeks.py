@@ -36,8 +36,9 @@ from realtime.store.keys import scores_key, version_key, versions_key
 from realtime.store.snapshots import SnapshotReader
 from realtime.store.store import Store
 from tests.acceptance.commands import asking, environment, running
-from tests.conftest import SECRET, MakeUsers, RunningServer, running_server
 from tests.support.clients import Client
+from tests.support.databases import MakeUsers
+from tests.support.servers import SECRET, RunningServer, running_server
 from tests.support.waiting import eventually
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "score_events.csv"

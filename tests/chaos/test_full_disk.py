@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from realtime.dev.postgres import start_postgres
 from realtime.ledger import migrations
 from tests.chaos.accounts import difference
-from tests.conftest import running_server
+from tests.support.servers import running_server
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from realtime.errors import LedgerUnavailable, StoreUnavailable
 from realtime.server import supervisor as supervision
 from realtime.server.supervisor import Supervisor
 from tests.acceptance.commands import environment
-from tests.conftest import SECRET
+from tests.support.servers import SECRET
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ from hypothesis.stateful import (
 from realtime.boards.submissions import Submission
 from realtime.dev.store import start_store
 from realtime.ledger.ledger import Ledger
-from tests.conftest import PROGRAMS
+from tests.support.stores import PROGRAMS
 from tests.support.world import ACTIVE, MOMENTS, THIS_WEEK, Process, World
 
 ROUNDS = 5

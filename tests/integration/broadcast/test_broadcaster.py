@@ -36,8 +36,9 @@ from realtime.store.replies import ReadAfterWrite
 from realtime.store.snapshots import SnapshotReader
 from realtime.store.store import Store
 from realtime.wire.messages import Since
-from tests.conftest import MakeUsers, PrivateStore, make_ours, week_ahead
+from tests.support.databases import MakeUsers
 from tests.support.recorder import RecordingConnection
+from tests.support.stores import PrivateStore, make_ours, week_ahead
 from tests.support.waiting import eventually
 
 LAST, WEEK, NEXT = week_ahead(), week_ahead(1), week_ahead(2)

@@ -37,7 +37,9 @@ from realtime.store.keys import EPOCH_KEY, scores_key, versions_key
 from realtime.store.snapshots import SnapshotReader
 from realtime.store.store import RANKED_A_CALL, Store
 from realtime.wire.frames import Frame
-from tests.conftest import MakeUsers, RunningServer, make_ours
+from tests.support.databases import MakeUsers
+from tests.support.servers import RunningServer
+from tests.support.stores import make_ours
 
 NOBODY = {"rank": None, "score": None, "to_next": None}
 

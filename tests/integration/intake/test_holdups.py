@@ -17,7 +17,7 @@ from realtime.intake.intake import Intake
 from realtime.ledger.archive import Archive
 from realtime.ledger.ledger import Ledger
 from realtime.store.store import Store
-from tests.conftest import MakeUsers
+from tests.support.databases import MakeUsers
 
 
 @pytest.fixture

@@ -39,7 +39,8 @@ from realtime.store.keys import scores_key
 from realtime.store.store import Store
 from realtime.validation import INT_MAX, INT_MIN
 from tests.acceptance.commands import Command, environment, running
-from tests.conftest import SECRET, MakeUsers, RunningServer, running_server
+from tests.support.databases import MakeUsers
+from tests.support.servers import SECRET, RunningServer, running_server
 from tests.support.waiting import SECOND, eventually
 
 SAMPLE = Path(__file__).parents[2] / "fixtures" / "scores.csv"

@@ -27,7 +27,8 @@ from realtime.repair.rebuild import Rebuilder
 from realtime.store.filling import Filling
 from realtime.store.keys import scores_key
 from realtime.store.store import Store
-from tests.conftest import Databases, MakeUsers, PrivateStore, make_ours
+from tests.support.databases import Databases, MakeUsers
+from tests.support.stores import PrivateStore, make_ours
 from tests.support.waiting import eventually
 
 

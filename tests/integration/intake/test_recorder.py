@@ -21,7 +21,8 @@ from realtime.ledger.ledger import Ledger, Recorded
 from realtime.store.keys import scores_key
 from realtime.store.store import Store
 from realtime.validation import TOTAL_MAX
-from tests.conftest import MakeUsers, make_ours
+from tests.support.databases import MakeUsers
+from tests.support.stores import make_ours
 
 
 def submission(user_id: int, name: str, score: int = 1, at: datetime | None = None) -> Submission:

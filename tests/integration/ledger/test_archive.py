@@ -23,7 +23,8 @@ from realtime.people.accounts import Accounts
 from realtime.repair.resync import Resync
 from realtime.store.keys import cache_key, channel
 from realtime.store.store import Store
-from tests.conftest import Databases, MakeUsers, PrivateStore, make_ours
+from tests.support.databases import Databases, MakeUsers
+from tests.support.stores import PrivateStore, make_ours
 
 MONDAY = datetime(2026, 3, 2, tzinfo=UTC)
 WEEK = Board(MONDAY.date())

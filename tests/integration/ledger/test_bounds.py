@@ -19,7 +19,7 @@ from realtime.ledger import ledger as postgres
 from realtime.ledger.bounds import Bounds
 from realtime.ledger.ledger import Ledger
 from tests.chaos.proxy import Proxy
-from tests.conftest import MakeUsers
+from tests.support.databases import MakeUsers
 
 HOSTILE = {
     "default_transaction_isolation": "'repeatable read'",

@@ -23,7 +23,7 @@ from realtime.ledger.ledger import Ledger
 from realtime.repair.keeping import Keeping
 from realtime.store.snapshots import SnapshotReader
 from realtime.store.store import Store
-from tests.conftest import MakeUsers
+from tests.support.databases import MakeUsers
 from tests.support.shifting import Shift
 from tests.support.waiting import eventually
 

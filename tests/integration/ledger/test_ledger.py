@@ -23,7 +23,7 @@ from realtime.ledger.clock import Clock
 from realtime.ledger.ledger import Ledger, OutboxRow, Recorded, _columns
 from realtime.store.keys import scores_key
 from realtime.validation import INT_MAX, INT_MIN, TOTAL_MAX
-from tests.conftest import Databases, MakeUsers
+from tests.support.databases import Databases, MakeUsers
 
 MONDAY = datetime(2026, 3, 2, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)

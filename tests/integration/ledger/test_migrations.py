@@ -19,7 +19,7 @@ from realtime.boards.submissions import Submission
 from realtime.errors import LedgerUnavailable, StartupError
 from realtime.ledger import migrations
 from realtime.ledger.ledger import Ledger
-from tests.conftest import Databases
+from tests.support.databases import Databases
 
 SCHEMA = """
     SELECT table_name, column_name, data_type, is_nullable, column_default

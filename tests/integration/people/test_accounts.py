@@ -28,7 +28,7 @@ from realtime.people.passwords import Passwords
 from realtime.repair.resync import Resync
 from realtime.store.keys import scores_key, user_key, version_key
 from realtime.store.store import Store
-from tests.conftest import FAST_POSTGRES, MakeUsers
+from tests.support.databases import FAST_POSTGRES, MakeUsers
 
 PASSWORD = "correct horse"
 

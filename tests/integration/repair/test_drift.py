@@ -31,7 +31,8 @@ from realtime.store.filling import Filling
 from realtime.store.keys import EPOCH_KEY, cache_key, scores_key, user_key, versions_key
 from realtime.store.store import Store
 from tests.acceptance.commands import environment, running
-from tests.conftest import SECRET, MakeUsers, RunningServer
+from tests.support.databases import MakeUsers
+from tests.support.servers import SECRET, RunningServer
 from tests.support.waiting import eventually
 
 Keys = redis.asyncio.Redis

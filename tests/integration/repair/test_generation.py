@@ -30,7 +30,7 @@ from realtime.repair.rebuild import Rebuilder
 from realtime.repair.resync import Resync
 from realtime.store.filling import Filling
 from realtime.store.store import Store
-from tests.conftest import MakeUsers
+from tests.support.databases import MakeUsers
 
 ELSEWHERE = "UPDATE generation SET place = 'another:' || place"
 PROMOTED = "UPDATE generation SET place = regexp_replace(place, '[^:]*$', '00000000')"

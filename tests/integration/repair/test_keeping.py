@@ -16,7 +16,7 @@ from realtime.ledger.ledger import Ledger
 from realtime.repair import keeping as module
 from realtime.repair.keeping import Keeping
 from realtime.store.store import Store
-from tests.conftest import MakeUsers
+from tests.support.databases import MakeUsers
 
 FIRST = datetime(2026, 3, 2, tzinfo=UTC)
 WEEKS = [Board(FIRST.date() + timedelta(weeks=n)) for n in range(8)]

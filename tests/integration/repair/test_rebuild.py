@@ -31,7 +31,8 @@ from realtime.store.filling import Filling
 from realtime.store.keys import scores_key, user_key, version_key, versions_key
 from realtime.store.store import Store
 from tests.chaos.proxy import Proxy
-from tests.conftest import MakeUsers, PrivateStore
+from tests.support.databases import MakeUsers
+from tests.support.stores import PrivateStore
 
 
 class Process:

@@ -19,7 +19,8 @@ from realtime.repair.resync import USERS, Resync
 from realtime.repair.sweeper import ROWS, Sweeper
 from realtime.store.keys import scores_key, user_key, version_key
 from realtime.store.store import Store
-from tests.conftest import MakeUsers, PrivateStore, make_ours
+from tests.support.databases import MakeUsers
+from tests.support.stores import PrivateStore, make_ours
 
 MONDAY = datetime(2026, 3, 2, tzinfo=UTC)
 

@@ -14,7 +14,7 @@ import pytest
 import redis.exceptions as failures
 
 from realtime.store.pool import Connection, Pool, Refused, Script, checked, executed, transaction
-from tests.conftest import PrivateStore
+from tests.support.stores import PrivateStore
 
 pytestmark = pytest.mark.every_store
 

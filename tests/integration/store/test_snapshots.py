@@ -16,7 +16,7 @@ from realtime.store.filling import Filling
 from realtime.store.keys import user_key, version_key
 from realtime.store.snapshots import BOARDS_A_READING, SnapshotReader
 from realtime.store.store import Store
-from tests.conftest import make_ours, week_ahead
+from tests.support.stores import make_ours, week_ahead
 
 WEEK = week_ahead()
 

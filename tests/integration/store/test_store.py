@@ -40,7 +40,7 @@ from realtime.store.keys import (
 )
 from realtime.store.pool import Script
 from realtime.store.store import Store
-from tests.conftest import PrivateStore, make_ours, week_ahead
+from tests.support.stores import PrivateStore, make_ours, week_ahead
 
 pytestmark = pytest.mark.every_store
 

@@ -1,0 +1,100 @@
+"""Databases for tests: each a copy of one that was migrated once, on a real PostgreSQL.
+
+Owns the databases that it made, on the server of `DATABASE_URL` or one of the session's own, and drops them. Must never
+touch another database beside them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+
+from realtime import resources
+from realtime.ledger import migrations
+
+GIVEN_DATABASE = os.environ.get("DATABASE_URL", "")
+
+# Speed for databases that live for one test. Nothing here changes what a statement does.
+FAST_POSTGRES = {
+    "fsync": "off",
+    "full_page_writes": "off",
+    "autovacuum": "off",
+    "max_connections": "200",
+}
+
+MakeUsers = Callable[..., Awaitable[list[int]]]
+"""Makes users without a password: a number of them, or one for each name."""
+
+
+class Databases:
+    """Makes databases, each a copy of one that was migrated once, and empties those that come back."""
+
+    def __init__(self, url: str, runner: asyncio.Runner) -> None:
+        self._url = url
+        self._runner = runner
+        self._connection: asyncpg.Connection = runner.run(asyncpg.connect(url))
+        self._template = f"realtime_template_{os.getpid()}"
+        self._execute(f'DROP DATABASE IF EXISTS "{self._template}" WITH (FORCE)')
+        self._execute(f'CREATE DATABASE "{self._template}"')
+        runner.run(migrations.migrate(self.url_of(self._template)))
+        self._migrations = len(list((resources.folder("sql") / "migrations").glob("*.sql")))
+        self._made = 0
+        self._free: list[str] = []
+
+    def _execute(self, statement: str) -> None:
+        self._runner.run(self._connection.execute(statement))
+
+    def url_of(self, name: str) -> str:
+        return urlunsplit(urlsplit(self._url)._replace(path=f"/{name}"))
+
+    def create(self, *, migrated: bool = True) -> str:
+        """The name of a new database."""
+        self._made += 1
+        name = f"realtime_test_{os.getpid()}_{self._made}"
+        template = self._template if migrated else "template0"
+        # Without fsync a copy of files is quicker than one through the log. A server that was given may not know it.
+        strategy = "" if GIVEN_DATABASE else " STRATEGY FILE_COPY"
+        self._execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"{strategy}')
+        return name
+
+    def take(self) -> str:
+        """The name of a migrated database with nothing in it: one that came back, or a new one."""
+        return self._free.pop() if self._free else self.create()
+
+    def give_back(self, name: str) -> None:
+        """Leaves a database as it was when it was new: quicker than a copy for every test."""
+        self._execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+        self._execute(f'ALTER DATABASE "{name}" RESET ALL')
+        if self._runner.run(self._empty(name)):
+            self._free.append(name)
+        else:
+            self.drop(name)
+
+    async def _empty(self, name: str) -> bool:
+        """Whether it is as it was: a test may have migrated it further."""
+        connection = await asyncpg.connect(self.url_of(name))
+        try:
+            if await connection.fetchval("SELECT count(*) FROM _pogo_migration") != self._migrations:
+                return False
+            for (view,) in await connection.fetch("SELECT matviewname FROM pg_matviews"):
+                await connection.execute(f'DROP MATERIALIZED VIEW "{view}" CASCADE')
+            tables = await connection.fetch(
+                "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename NOT LIKE '%pogo%'"
+            )
+            names = ", ".join(f'"{table}"' for (table,) in tables)
+            await connection.execute(f"TRUNCATE {names} RESTART IDENTITY CASCADE")
+            return True
+        finally:
+            await connection.close()
+
+    def drop(self, name: str) -> None:
+        self._execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+    def close(self) -> None:
+        for name in [*self._free, self._template]:
+            self.drop(name)
+        self._runner.run(self._connection.close())
