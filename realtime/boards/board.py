@@ -1,20 +1,19 @@
-"""Boards: their ids, their time windows, and the names of everything kept for them.
+"""Boards: their ids, and which board a moment belongs to.
 
-Owns the rule which board a moment belongs to and every key, channel and view name. Must never read a clock:
-`now` is an argument. Assumes UTC everywhere; a week is half-open, `[Monday 00:00, next Monday 00:00)`.
+Owns the ids on the wire, and which boards are live. Must never read a clock (`now` is an argument) or do arithmetic of
+weeks, which is that of `windows`. Assumes that a week stands for its Monday.
 
-A board is a value with its own rules (`week`, `ends`, `accepts`), so that further windows or a slug in front of
+A board is a value with its own rules (`starts`, `ends`, `is_closed`), so that further windows or a slug in front of
 the id are further values and not further branches in the callers.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
-from typing import Final
+from datetime import date, datetime
+from typing import Final, NamedTuple
 
-from realtime.boards.windows import _DAY, monday_of
+from realtime.boards.windows import CLOSE_GRACE, WEEK, ends_of, monday_before, monday_of, starts_of
 from realtime.errors import RealtimeError
 
 TOP: Final = 100
@@ -26,15 +25,10 @@ CURRENT_WEEK: Final = "current_week"
 CLOSED_EPOCH: Final = "closed"
 """The epoch of every closed week: its version is kept in PostgreSQL."""
 
-CLOSE_GRACE: Final = timedelta(seconds=120)
-"""From a week's end plus this, its view answers for it: longer than any transaction may last (10 s)."""
-
-
 _WEEK = re.compile(r"week_of_(\d{4})_(\d{2})_(\d{2})\Z", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class Board:
+class Board(NamedTuple):
     """One leaderboard. `week` is its Monday, or None for all time."""
 
     week: date | None
@@ -47,30 +41,20 @@ class Board:
         return f"week_of_{self.week.year:04}_{self.week.month:02}_{self.week.day:02}"
 
     @property
-    def view(self) -> str:
-        """Name of a closed week's materialized view: made of digits, safe as an SQL identifier."""
-        assert self.week is not None
-        return f"leaderboard_{self.id}"
-
-    @property
     def starts(self) -> datetime:
         """The first moment of the week."""
         assert self.week is not None
-        return datetime.combine(self.week, time(), UTC)
+        return starts_of(self.week)
 
     @property
     def ends(self) -> datetime | None:
-        """The first moment no longer in the week; None for all time."""
-        if self.week is None:
-            return None
-        try:
-            return self.starts + 7 * _DAY
-        except OverflowError:
-            return None
+        """The first moment no longer in the week; None for all time, and for the calendar's last week."""
+        return None if self.week is None else ends_of(self.week)
 
     def is_closed(self, now: datetime) -> bool:
         """Whether the view answers for this board: its end plus the grace lies behind `now`."""
-        return self.ends is not None and now >= self.ends + CLOSE_GRACE
+        ends = self.ends
+        return ends is not None and now >= ends + CLOSE_GRACE
 
     def has_started(self, now: datetime) -> bool:
         """Whether the board can have scores at `now`."""
@@ -86,7 +70,7 @@ def week_at(moment: datetime) -> Board:
 
 
 def live_boards(now: datetime) -> list[Board]:
-    """The boards that scripts may write at `now`: all time, this week, and the last one within its grace."""
+    """The boards that scripts may write at `now`: all time, this week, and the last week within its grace."""
     boards = [ALL_TIME, week_at(now)]
     last = week_at(now - CLOSE_GRACE)
     return boards if last == boards[1] else [*boards, last]
@@ -106,7 +90,7 @@ def told_boards(now: datetime) -> list[Board]:
     not. And a call that waits in front of a store at a standstill may arrive when the week has begun, and bring the
     name of somebody who is shown there.
     """
-    return [*live_boards(now), week_at(now + 7 * _DAY)]
+    return [*live_boards(now), week_at(now + WEEK)]
 
 
 def parse_board(text: object) -> Board:
@@ -124,7 +108,7 @@ def parse_board(text: object) -> Board:
     except ValueError:
         raise RealtimeError("unknown_board", "That date is not in the calendar.") from None
     if monday.weekday() != 0:
-        right = Board(monday - monday.weekday() * _DAY)  # the calendar's first day is a Monday
+        right = Board(monday_before(monday))
         raise RealtimeError("unknown_board", f"A week begins on a Monday: use {right.id}.")
     return Board(monday)
 

@@ -38,7 +38,7 @@ class Live(Protocol):
 
 
 class Closed(Protocol):
-    """What ranks need of history."""
+    """What ranks need of the archive."""
 
     async def versions(self, of: Sequence[Board]) -> dict[Board, int]: ...
     async def standings(self, board: Board, user_ids: Sequence[int]) -> tuple[int, list[Standing]]: ...

@@ -1,4 +1,4 @@
-"""Reading boards, whatever they are made of: live ones from the store, closed weeks from history.
+"""Reading boards, whatever they are made of: live ones from the store, closed weeks from the archive.
 
 Owns the decision which of the two answers, and the last state seen of a few boards for when the store is away. Must
 never show an old state as a new one: it says `stale`. Assumes that whatever subscribers are shown is read through it.

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import date
 from typing import Final
 
 import typer
 
-from realtime.boards.board import live_boards
+from realtime.boards.board import Board, live_boards
 from realtime.cli import progress
 from realtime.cli.application import DEFAULT_DATA_DIR, DataDir, Say, cli, resolve, run, say
 from realtime.errors import ForeignContent, StartupError, StoreUnavailable
 from realtime.ledger import migrations
-from realtime.ledger.archive import Archive
 from realtime.ledger.ledger import Ledger
+from realtime.ledger.views import Views
 from realtime.repair import drift
 from realtime.repair.comparison import Comparison
 from realtime.repair.generation import Generations
@@ -99,7 +98,7 @@ async def compare(settings: Settings, say: Say) -> bool:
         with progress.counting("users") as show:
             try:
                 reports = [await drift.check(comparison, board, show) for board in live_boards(now())]
-                of_weeks = await _check_weeks(backends.archive, show)
+                of_weeks = await _check_weeks(backends.views, show)
             except ForeignContent:
                 raise StoreUnavailable(f"something else wrote under the leaderboard's keys; {HEALED}") from None
     differing = sum(report.differing for report in reports)
@@ -139,16 +138,15 @@ class _Weeks:
         yield f"log: every user's weeks added up, {_counted(self.log, 'difference')}."
 
 
-async def _check_weeks(archive: Archive, show: Callable[[str, int], None]) -> _Weeks:
+async def _check_weeks(views: Views, show: Callable[[str, int], None]) -> _Weeks:
     found = _Weeks()
-    week = date.min
-    while board := await archive.closing.after(week):
-        week = board.starts.date()
-        differing = await archive.differing(board)
+    board: Board | None = None
+    while board := await views.closing.after(board):
+        differing = await views.differing(board)
         found.compared += 1
         found.waiting += differing is None
         if differing:
             found.wrong[board.id] = differing
         show("closed weeks", found.compared)
-    found.log = await archive.closing.differing_from_log()
+    found.log = await views.closing.differing_from_log()
     return found

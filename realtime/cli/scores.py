@@ -59,7 +59,7 @@ async def import_scores(settings: Settings, path: Path, say: Say) -> bool:
 
         async with open_backends(settings) as backends:
             now = backends.ledger.clock.instant  # nobody asks PostgreSQL here whether a week is over
-            importer = Importer(backends.ledger, backends.store, backends.archive, now, show_bad)
+            importer = Importer(backends.ledger, backends.store, backends.views, now, show_bad)
             try:
                 await importer.run(score_file.rows(file), show_read)
                 await importer.settle(lambda done, total: bars.show("closed weeks", done, total, f"{done} of {total}"))

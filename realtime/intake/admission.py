@@ -2,8 +2,8 @@
 
 Owns submissions that wait for that: those of people, which are counted against a limit that holds across processes, and
 corrections (points taken back, and an admin's scores of the past), which are written down first: the log of scores does
-not say who took them back. All others go straight to intake. Must never hold more
-than its limit, or leave one unanswered. Assumes rights were checked.
+not say who took them back. All others go straight to intake. Must never hold more submissions than its limit, or leave
+one unanswered. Assumes that the caller checked what the sender may do.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 import orjson
 
-from realtime.boards.submissions import Outcome, Rejected, Submission
+from realtime.boards.submissions import Rejected, Submission
 from realtime.errors import LedgerUnavailable, RealtimeError
+from realtime.intake.duplicates import Reply
 from realtime.people.identity import Identity
 from realtime.people.rate_limits import Limit, RateLimits
 
@@ -25,8 +26,6 @@ log = logging.getLogger(__name__)
 
 AT_ONCE: Final = 1_000
 """Submissions that are counted or written down together."""
-
-Reply = Callable[[Outcome], None]
 
 
 class Intake(Protocol):
@@ -39,13 +38,13 @@ class Intake(Protocol):
 
 
 class Ledger(Protocol):
-    """What this needs of PostgreSQL."""
+    """What admission needs of PostgreSQL."""
 
     async def fetch(self, name: str, *args: Any) -> list[Any]: ...
 
 
-class Waiting(NamedTuple):
-    """One submission, and who asks."""
+class Candidate(NamedTuple):
+    """One submission that waits for its admission, and who asks."""
 
     submission: Submission
     reply: Reply
@@ -54,7 +53,7 @@ class Waiting(NamedTuple):
 
 
 class Admission:
-    """See the module. `run` must be running."""
+    """Admits submissions to intake, once they are counted or written down. `run` must be running."""
 
     def __init__(self, intake: Intake, throttle: RateLimits, ledger: Ledger, *, limit: Limit, room: int) -> None:
         self._intake = intake
@@ -62,7 +61,7 @@ class Admission:
         self._ledger = ledger
         self._limit = limit
         self._room = room
-        self._waiting: deque[Waiting] = deque()  # oldest first; never longer than `room`
+        self._waiting: deque[Candidate] = deque()  # oldest first; never longer than `room`
         self._wake = asyncio.Event()
 
     @property
@@ -79,7 +78,7 @@ class Admission:
         elif len(self._waiting) >= self._room:
             reply(self._intake.overloaded(submission.submission_id))
         else:
-            self._waiting.append(Waiting(submission, reply, identity.actor, corrects))
+            self._waiting.append(Candidate(submission, reply, identity.actor, corrects))
             self._wake.set()
 
     async def run(self) -> None:
@@ -95,7 +94,7 @@ class Admission:
                 _refuse(one, _unavailable())
             self._waiting.clear()
 
-    async def _admit(self, batch: Sequence[Waiting]) -> None:
+    async def _admit(self, batch: Sequence[Candidate]) -> None:
         left = deque(batch)
         try:
             corrections = [one for one in batch if one.corrects]
@@ -111,7 +110,7 @@ class Admission:
             for one in left:
                 _refuse(one, _unavailable())
 
-    def _decide(self, one: Waiting, within: dict[str, int]) -> None:
+    def _decide(self, one: Candidate, within: dict[str, int]) -> None:
         user = str(one.submission.user_id)
         if not one.corrects:
             if within[user] == 0:
@@ -120,7 +119,7 @@ class Admission:
             within[user] -= 1
         self._intake.submit(one.submission, one.reply)
 
-    async def _write_down(self, corrections: Sequence[Waiting]) -> None:
+    async def _write_down(self, corrections: Sequence[Candidate]) -> None:
         """Who hands in what for when, before it counts: a correction without its row must not be."""
         rows = [(one.actor, one.submission.user_id, _told(one.submission)) for one in corrections]
         await self._ledger.fetch("audit_corrections", *map(list, zip(*rows, strict=True)))
@@ -137,7 +136,7 @@ def _told(submission: Submission) -> str:
     ).decode()
 
 
-def _refuse(one: Waiting, error: RealtimeError) -> None:
+def _refuse(one: Candidate, error: RealtimeError) -> None:
     one.reply(Rejected.of(one.submission.submission_id, error))
 
 

@@ -1,4 +1,4 @@
-"""When a batch of submissions starts, and how large it is.
+"""Batching: when a batch of submissions starts, and how large it is.
 
 Owns the rule alone. Must never hold submissions or read a clock. Assumes that every statement costs one durable
 commit, so that few large ones carry more than many small ones, while one alone must not wait.

@@ -1,18 +1,24 @@
 """Duplicates: submissions of one batch that carry the same id.
 
-Owns which of them is recorded, and what the others are answered. Pure.
+Owns which of them is recorded, and what the others are answered. Must never decide what became of the one that is
+recorded. Assumes that a submission waits with its reply.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from realtime.boards.submissions import Accepted, Outcome, Submission
-from realtime.intake import recorder
-from realtime.intake.holdups import Waiting
+from realtime.intake.outcomes import conflict
+
+Reply = Callable[[Outcome], None]
+"""Takes a submission's outcome. Called on the event loop, once, soon after commit; must not block or raise."""
+
+Waiting = tuple[Submission, Reply, float]
+"""A submission, its reply, and when it arrived, in the loop's seconds."""
 
 
-class _First:
+class First:
     """What came first under an id of a user in a batch, with what came under the same id after it."""
 
     __slots__ = ("others", "same", "submission")
@@ -23,19 +29,21 @@ class _First:
         self.others: list[Waiting] = []  # with other content
 
     def answer(self, outcome: Outcome) -> None:
+        """Tells everybody who handed in this content."""
         self.same[0][1](outcome)
         for _, reply, _ in self.same[1:]:
-            reply(_again(outcome))
+            reply(again(outcome))
 
 
-def _grouped(batch: Iterable[Waiting]) -> dict[tuple[int, str], _First]:
-    firsts: dict[tuple[int, str], _First] = {}
+def grouped(batch: Iterable[Waiting]) -> dict[tuple[int, str], First]:
+    """What came first under each user and submission id, in the order of the batch."""
+    firsts: dict[tuple[int, str], First] = {}
     for waiting in batch:
         submission = waiting[0]
         key = submission.user_id, submission.submission_id
         first = firsts.get(key)
         if first is None:
-            firsts[key] = _First(waiting)
+            firsts[key] = First(waiting)
         elif submission == first.submission:
             first.same.append(waiting)
         else:
@@ -43,13 +51,13 @@ def _grouped(batch: Iterable[Waiting]) -> dict[tuple[int, str], _First]:
     return firsts
 
 
-def _again(outcome: Outcome) -> Outcome:
+def again(outcome: Outcome) -> Outcome:
     """What is said of the same once more."""
     return outcome._replace(duplicate=True) if isinstance(outcome, Accepted) else outcome
 
 
-def _beside(other: Submission, first: Submission, outcome: Outcome) -> Outcome:
+def beside(other: Submission, first: Submission, outcome: Outcome) -> Outcome:
     """What is said of other content under an id that is taken; a moment may be left out, as in the ledger's rule."""
     if isinstance(outcome, Accepted) and other == first._replace(created_at=None):
-        return _again(outcome)
-    return recorder.conflict(other)
+        return again(outcome)
+    return conflict(other)

@@ -12,16 +12,10 @@ import logging
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Final
 
-from realtime.boards.submissions import Outcome, Submission
 from realtime.errors import LedgerUnavailable
+from realtime.intake.duplicates import Waiting
 
 log = logging.getLogger(__name__)
-
-Reply = Callable[[Outcome], None]
-"""Takes a submission's outcome. Called on the event loop, once, soon after commit; must not block or raise."""
-
-Waiting = tuple[Submission, Reply, float]
-"""A submission, its reply, and when it arrived, in the loop's seconds."""
 
 PATIENCE: Final = 8.0
 """Seconds from its arrival that a submission waits: longer than PostgreSQL bears a transaction that stands still."""
@@ -31,8 +25,8 @@ LOOK: Final = 0.25
 
 
 class Holdups:
-    """See the module. `locked` says which players still are; `record` takes submissions of those that seem free, and
-    may hand them in here again; `refuse` answers those that have waited long enough."""
+    """Keeps submissions of locked players. `locked` says which players still are; `record` takes submissions of those
+    that seem free, and may hand them in here again; `refuse` answers those that have waited long enough."""
 
     def __init__(
         self,

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from realtime.boards.submissions import CLOCK_GRACE, Accepted, Outcome, Rejected, Submission
 from realtime.errors import LedgerLocked, LedgerUnavailable, StoreUnavailable
-from realtime.intake import recorder
+from realtime.intake.outcomes import conflict
 from realtime.intake.recorder import Recorder, Recording
 from realtime.intake.score_file import BadRow, FileRow
 from realtime.ledger.bounds import AROUND, IMPORT, Bounds
@@ -31,7 +31,7 @@ from realtime.people.imported import ImportedPlayers
 if TYPE_CHECKING:
     from realtime.boards.board import Board
     from realtime.boards.standings import Profile, Row
-    from realtime.ledger.ledger import Recorded, Twin
+    from realtime.ledger.batch import Recorded, Twin
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ Progress = Callable[[int, int], None]
 
 
 class Weeks(Protocol):
-    """What brings closed weeks up to date; see `history`."""
+    """What brings closed weeks up to date; see `Views`."""
 
     async def settle(self, limit: int = ..., progress: Progress = ..., *, importing: bool) -> int: ...
 
@@ -178,7 +178,7 @@ class Importer:
         first: Submission | None = None
         for row, submission in alike:
             if first is not None and submission != first:
-                yield BadRow(row.line, _cause(row, recorder.conflict(submission)))
+                yield BadRow(row.line, _cause(row, conflict(submission)))
             elif not isinstance(outcome, Accepted):
                 yield BadRow(row.line, _cause(row, outcome))
             elif first is None and not outcome.duplicate:

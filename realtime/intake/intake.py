@@ -14,7 +14,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from datetime import date, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Final, Protocol
 
 from realtime.boards.board import Board
@@ -22,8 +22,9 @@ from realtime.boards.submissions import Accepted, Rejected, Submission
 from realtime.errors import LedgerUnavailable, StoreUnavailable
 from realtime.intake import holdups
 from realtime.intake.batching import Batching
-from realtime.intake.duplicates import _beside, _grouped
-from realtime.intake.holdups import Holdups, Reply, Waiting
+from realtime.intake.duplicates import Reply, Waiting, beside, grouped
+from realtime.intake.holdups import Holdups
+from realtime.intake.outcomes import unavailable
 from realtime.intake.recorder import Ledger, Recorder, Recording
 
 if TYPE_CHECKING:
@@ -45,7 +46,6 @@ DOUBT: Final = 3.0
 AMENDED_AT_ONCE: Final = 8
 """Closed weeks in one batch whose views are refreshed at once; where there are more, the worker does it."""
 
-RETRY_UNAVAILABLE_MS: Final = 1_000
 
 
 class Store(Protocol):
@@ -70,7 +70,7 @@ class Intake:
         self,
         ledger: Ledger,
         store: Store,
-        amend: Callable[[Collection[date]], Awaitable[None]],
+        amend: Callable[[Collection[Board]], Awaitable[None]],
         now: Callable[[], datetime],
         *,
         batching: Batching,
@@ -210,7 +210,7 @@ class Intake:
     async def _process(self, batch: Sequence[Waiting], *, again: bool = True, around: bool = False) -> None:
         loop = asyncio.get_running_loop()
         began = loop.time()
-        firsts = _grouped(batch)
+        firsts = grouped(batch)
         try:
             recorded = await self._recorder.record([first.submission for first in firsts.values()], around=around)
         except BaseException as error:
@@ -229,7 +229,7 @@ class Intake:
                 others += first.others  # nothing of this stands under the id: theirs may
             else:
                 for other, reply, _ in first.others:
-                    reply(_beside(other, submission, outcome))
+                    reply(beside(other, submission, outcome))
         for submission in recorded.held:
             first = firsts[submission.user_id, submission.submission_id]
             for waiting in (*first.same, *first.others):
@@ -265,13 +265,13 @@ class Intake:
         self._recorder.stored(recorded.outbox_ids, told)
         await self._amend_closed(recorded.closed)
 
-    async def _amend_closed(self, weeks: Collection[date]) -> None:
+    async def _amend_closed(self, boards: Collection[Board]) -> None:
         """Brings closed weeks that a batch changed to who follows them. Where not at once, the worker sees to it."""
-        if not weeks or self._amending or len(weeks) > AMENDED_AT_ONCE:
+        if not boards or self._amending or len(boards) > AMENDED_AT_ONCE:
             return
         self._amending = True
         try:
-            await self._amend(weeks)
+            await self._amend(boards)
         except (StoreUnavailable, LedgerUnavailable) as error:
             log.warning("an amendment waits: %s", error, extra={"action": "outbox"})
         finally:
@@ -280,5 +280,4 @@ class Intake:
 
 def _refuse(waiting: Waiting) -> None:
     submission, reply, _ = waiting
-    message = "Scores cannot be recorded now. Send this one again, under the same submission_id."
-    reply(Rejected(submission.submission_id, "unavailable", message, RETRY_UNAVAILABLE_MS))
+    reply(unavailable(submission))

@@ -1,4 +1,4 @@
-"""Recording: a batch of submissions -> the ledger -> what each came to, and what the store must hear of it.
+"""The recorder: a batch of submissions -> the ledger -> what each came to, and what the store must hear of it.
 
 Owns how a batch is brought home whatever is in it: a submission that PostgreSQL refuses, for whatever reason, is looked
 for by halving and answered alone, a concurrent twin is looked up, a lost deadlock is tried again, what meets a lock of
@@ -11,17 +11,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterable, Sequence
-from datetime import date, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Final, Protocol
 
 from realtime.boards.board import ALL_TIME, Board, told_boards
 from realtime.boards.standings import Profile, Row
-from realtime.boards.submissions import Accepted, Outcome, Rejected, Submission
+from realtime.boards.submissions import Outcome, Submission
 from realtime.errors import LedgerLocked, LedgerUnavailable, RowRefused, TransactionConflict
 from realtime.intake.batching import halves
+from realtime.intake.outcomes import out_of_range, outcome_of, refused
 
 if TYPE_CHECKING:
-    from realtime.ledger.ledger import Recorded, Twin
+    from realtime.ledger.batch import Recorded, Twin
 
 log = logging.getLogger(__name__)
 
@@ -31,11 +32,9 @@ ATTEMPTS: Final = 5
 LOCKS: Final = 24
 """Statements that may meet a lock until all that is left of a batch counts as locked."""
 
-RETRY_REFUSED_MS: Final = 10_000
-
 
 class Ledger(Protocol):
-    """What recording needs of PostgreSQL."""
+    """What the recorder needs of PostgreSQL."""
 
     async def record_batch(
         self, batch: Sequence[Submission], cleared: Sequence[int], *, told: str | None, around: bool
@@ -59,14 +58,14 @@ class Recording:
         # One row for each user on a board: a batch cut in halves meets a user twice, and a script that is told both
         # would compare both with what it read before either.
         self._totals: dict[int, Row] = {}
-        self._weeks: dict[date, dict[int, Row]] = {}
-        self.closed: list[date] = []
+        self._weeks: dict[Board, dict[int, Row]] = {}
+        self.closed: list[Board] = []
         """Weeks that are over by PostgreSQL's word, and that the batch changed: their views are to follow."""
 
     @property
     def rows(self) -> dict[Board, list[Row]]:
         """By board, the newest row of each user whom the batch changed there."""
-        weeks = {Board(week): list(rows.values()) for week, rows in self._weeks.items()}
+        weeks = {board: list(rows.values()) for board, rows in self._weeks.items()}
         return {ALL_TIME: list(self._totals.values()), **weeks}
 
     def live_rows(self, now: datetime) -> dict[Board, Sequence[Row]]:
@@ -85,7 +84,7 @@ class Recording:
             if row.outcome == "twin":
                 twins.append(submission)
                 continue
-            self.outcomes.append((submission, _outcome(submission, row.outcome, row.total_score, row.week_score)))
+            self.outcomes.append((submission, outcome_of(submission, row.outcome, row.total_score, row.week_score)))
             if row.outcome == "accepted":
                 self._tell(row)
         if outbox_id is not None:
@@ -94,7 +93,7 @@ class Recording:
 
     def _tell(self, row: Recorded) -> None:
         (
-            user_id, _, week, total_score, total_version, hidden, week_score, week_version, username, user_version, _,
+            user_id, _, board, total_score, total_version, hidden, week_score, week_version, username, user_version, _,
             is_closed,
         ) = row  # fmt: skip
         assert total_version is not None and week_version is not None
@@ -103,11 +102,11 @@ class Recording:
             self._totals[user_id] = Row(user_id, total_version, None if hidden else total_score)
             if username is not None:
                 self.profiles.append(Profile(user_id, user_version or 1, username))
-        if is_closed and week not in self.closed:
-            self.closed.append(week)
-        rows = self._weeks.get(week)
+        if is_closed and board not in self.closed:
+            self.closed.append(board)
+        rows = self._weeks.get(board)
         if rows is None:
-            rows = self._weeks[week] = {}
+            rows = self._weeks[board] = {}
         known = rows.get(user_id)
         if known is None or known.version != week_version:
             rows[user_id] = Row(user_id, week_version, None if hidden else week_score)
@@ -118,7 +117,7 @@ class Recording:
             self.outcomes.append((submission, out_of_range(submission)))
             return
         self.refusals.append(error)
-        self.outcomes.append((submission, _refused(submission, for_good=error.for_good)))
+        self.outcomes.append((submission, refused(submission, for_good=error.for_good)))
 
 
 class Recorder:
@@ -136,7 +135,7 @@ class Recorder:
         self._stored += outbox_ids
 
     def _still_stored(self, outbox_ids: Iterable[int], told: str | None) -> None:
-        """They were not removed after all."""
+        """These outbox rows were not removed after all."""
         if told == self._told:
             self._stored += outbox_ids
 
@@ -165,7 +164,8 @@ class Recorder:
     async def _record_into(
         self, result: Recording, batch: Sequence[Submission], attempts: int, locks: int
     ) -> int:
-        """`locks` is how many statements may meet a lock yet, 0 before the first has; returns what is left of them."""
+        """Records a batch, or its parts. `locks` is how many statements may meet a lock yet, 0 before the first has;
+        returns what is left of them."""
         if locks == 1:
             result.held += batch
             return 1
@@ -220,50 +220,10 @@ class Recorder:
                 gone.append(submission)
             else:
                 result.outcomes.append(
-                    (submission, _outcome(submission, twin.outcome, twin.total_score, twin.week_score))
+                    (submission, outcome_of(submission, twin.outcome, twin.total_score, twin.week_score))
                 )
         if gone:
             if attempts == 0:
                 raise LedgerUnavailable("twins vanish again and again")
             return await self._record_into(result, gone, attempts - 1, locks)
         return locks
-
-
-def _outcome(submission: Submission, outcome: str, total: int | None, week: int | None) -> Outcome:
-    if outcome in ("accepted", "duplicate"):
-        return Accepted(
-            submission.submission_id, submission.user_id, total or 0, week or 0, outcome == "duplicate"
-        )
-    if outcome == "conflict":
-        return conflict(submission)
-    if outcome == "range":
-        return out_of_range(submission)
-    code, message = _REFUSALS[outcome]
-    return Rejected(submission.submission_id, code, message)
-
-
-_REFUSALS: Final = {
-    "unknown": ("unknown_user", "There is no such user. Register the player before sending scores."),
-    "hidden": ("forbidden", "This player is banned."),
-    "future": ("out_of_range", "created_at lies in the future."),
-}
-
-
-def conflict(submission: Submission) -> Rejected:
-    """The outcome of an id that stands for something else already."""
-    message = "This submission_id stands for another score of the same user. Use a new id for a new score."
-    return Rejected(submission.submission_id, "submission_conflict", message)
-
-
-def _refused(submission: Submission, *, for_good: bool) -> Rejected:
-    if for_good:
-        message = "The database does not take this score, and will not: its log says why."
-        return Rejected(submission.submission_id, "bad_message", message)
-    message = "The database does not take this score now. Send it again, under the same submission_id."
-    return Rejected(submission.submission_id, "unavailable", message, RETRY_REFUSED_MS)
-
-
-def out_of_range(submission: Submission) -> Rejected:
-    """The outcome of a score that would take the user's total too far."""
-    message = "The user's total would leave the range of plus or minus 2^53."
-    return Rejected(submission.submission_id, "out_of_range", message)

@@ -1,39 +1,35 @@
-"""History: the boards of closed weeks, as they are read.
+"""Archive: the boards of closed weeks, as they are read.
 
-Owns who may have a week closed by reading it, the cached top 100, and what subscribers hear of a closed week. Must
+Owns which weeks were seen to have their view, who may have a week closed by reading it, and the cached top 100. Must
 never touch PostgreSQL for a week whose cache is good, or make anything for a week in which nothing was recorded.
-Assumes that `closing` makes the views, and that a worker is `keeping` them: it does what was left half done.
+Assumes that `closing` makes the views, and that a worker keeps them right: it does what was left half done.
 
 The view holds ids and scores; names, bans and deletions are joined when it is read, so that one rename does not refresh
 a thousand views. What a closed board shows has a version in PostgreSQL that moves with each of those; the cache carries
 it together with the `version:users` and the epoch its names are from, and is good while neither has moved. During a
 rebuild names move without a sign: it is the new epoch that tells.
 
-Our estimate of the clock decides whom to ask for a board, this or the store; where PostgreSQL says that the week is not
-over, NotOver sends the reader back to the store.
+Our estimate of the clock decides whom to ask for a board, the archive or the store; where PostgreSQL says that the week
+is not over, NotOver sends the reader back to the store.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import datetime
 from typing import Any, Final, NamedTuple, Protocol
 
 import orjson
 
-from realtime.boards.board import CLOSE_GRACE, CLOSED_EPOCH, TOP, Board
+from realtime.boards.board import CLOSED_EPOCH, TOP, Board, week_at
 from realtime.boards.standings import Position, Snapshot, Standing, standing
+from realtime.boards.windows import CLOSE_GRACE
 from realtime.errors import LedgerUnavailable, NotOver, RealtimeError, StoreUnavailable
-from realtime.ledger.bounds import Bounds
-from realtime.ledger.closing import Closing
-from realtime.ledger.views import _first_open
+from realtime.ledger.closing import Closing, view_of
 from realtime.validation import ID_MAX, TOTAL_MAX
-
-log = logging.getLogger(__name__)
 
 ATTEMPTS: Final = 3
 """How often a week is opened for one reader."""
@@ -47,20 +43,17 @@ OPENINGS: Final = 8
 READER_PATIENCE: Final = 10.0
 """Seconds that a reader waits for a week to be closed; that goes on."""
 
-ALL: Final = 1_000_000
-
 
 class Ledger(Protocol):
-    """What history needs of PostgreSQL."""
+    """What the archive needs of PostgreSQL."""
 
     def connection(self) -> AbstractAsyncContextManager[Any]: ...
-    def transaction(self, kind: Bounds) -> AbstractAsyncContextManager[Any]: ...
     def query(self, name: str) -> str: ...
     async def fetch(self, name: str, *args: Any) -> list[Any]: ...
 
 
 class Cache(Protocol):
-    """What history needs of the store."""
+    """What the archive needs of the store."""
 
     async def cached_week(self, board: Board) -> tuple[bytes | None, Position]: ...
     async def cache_week(self, board: Board, version: int, names_at: Position, value: bytes) -> None: ...
@@ -95,18 +88,15 @@ class ListedWeek(NamedTuple):
 
 
 class Archive:
-    """Closed weeks, opened at first need."""
+    """Reads closed weeks, and has those closed that nobody has closed yet."""
 
-    def __init__(self, ledger: Ledger, cache: Cache) -> None:
+    def __init__(self, ledger: Ledger, cache: Cache, closing: Closing) -> None:
         self._ledger = ledger
         self._cache = cache
-        self.closing = Closing(ledger)
-        """What makes the views."""
+        self._closing = closing
         self._reading = asyncio.Semaphore(READERS)
-        self._opened: set[date | None] = set()  # weeks whose views were seen to answer
-        self._openings: dict[date | None, asyncio.Task[None]] = {}  # weeks being closed, for all who wait
-        self.wrong = 0
-        """Users of whom closed weeks did not show what was recorded, ever."""
+        self._opened: set[Board] = set()  # weeks whose views were seen to answer
+        self._openings: dict[Board, asyncio.Task[None]] = {}  # weeks being closed, for all who wait
         self._newest: dict[Board, int] = {}  # the newest version given out: an older cache is no answer any more
 
     # Reading -------------------------------------------------------------------------------------------------
@@ -180,22 +170,23 @@ class Archive:
                 return []
             try:
                 async with self._reading, self._ledger.connection() as connection:
-                    query = self._ledger.query(name).format(view=board.view)
+                    query = self._ledger.query(name).format(view=view_of(board))
                     if rows := await connection.fetch(query, board.week, *args):
                         return list(rows)
             except LedgerUnavailable:
-                self._opened.discard(board.week)  # somebody may have dropped the view: whoever asks next looks
+                self._opened.discard(board)  # somebody may have dropped the view: whoever asks next looks
                 raise
-            self._opened.discard(board.week)  # withdrawn
+            self._opened.discard(board)  # withdrawn
         raise LedgerUnavailable(f"{board.id} is withdrawn again and again")
 
     async def listed(self, now: datetime, offset: int, limit: int) -> tuple[list[ListedWeek], int]:
         """Closed weeks with scores, newest first, and how many there are."""
-        rows = await self._ledger.fetch("weeks_listed", _first_open(now), offset, limit)
+        first_open = week_at(now - CLOSE_GRACE).week
+        rows = await self._ledger.fetch("weeks_listed", first_open, offset, limit)
         weeks = [ListedWeek(Board(row["week"]), row["players"]) for row in rows]
         if rows or not offset:
             return weeks, rows[0]["total"] if rows else 0
-        everything = await self._ledger.fetch("weeks_listed", _first_open(now), 0, 1)
+        everything = await self._ledger.fetch("weeks_listed", first_open, 0, 1)
         return [], everything[0]["total"] if everything else 0
 
     # Opening ---------------------------------------------------------------------------------------------------
@@ -206,13 +197,13 @@ class Archive:
 
         Raises RealtimeError `unknown_board` before the first score, NotOver, LedgerUnavailable.
         """
-        if board.week in self._opened:
+        if board in self._opened:
             return True
-        if board.week not in self._openings:
+        if board not in self._openings:
             async with self._reading:
-                state = await self.closing.state(board)
+                state = await self._closing.state(board)
             if state.answers:
-                self._opened.add(board.week)
+                self._opened.add(board)
                 return True
             if state.is_too_old:
                 raise RealtimeError("unknown_board", "There are no scores that old.")
@@ -225,11 +216,11 @@ class Archive:
 
     async def _opening(self, board: Board) -> None:
         """Waits until a week is closed: by one task, which goes on when nobody waits any more."""
-        task = self._openings.get(board.week)
+        task = self._openings.get(board)
         if task is None:
             if len(self._openings) >= OPENINGS:
                 raise LedgerUnavailable("other weeks are being closed")
-            task = self._openings[board.week] = asyncio.create_task(self._close(board))
+            task = self._openings[board] = asyncio.create_task(self._close(board))
             task.add_done_callback(lambda done: done.cancelled() or done.exception())  # it may be that nobody waits
         try:
             async with asyncio.timeout(READER_PATIENCE):
@@ -239,48 +230,12 @@ class Archive:
 
     async def _close(self, board: Board) -> None:
         try:
-            await self.closing.close(board)
-            self._opened.add(board.week)
+            await self._closing.close(board)
+            self._opened.add(board)
         finally:
-            del self._openings[board.week]
+            del self._openings[board]
 
-    async def open_all(self, limit: int) -> int:
-        """Closes up to `limit` weeks that are over and have scores; returns how many. Raises LedgerUnavailable."""
-        rows = await self._ledger.fetch("weeks_unopened", CLOSE_GRACE, limit)
-        await _each([Board(week) for (week,) in rows], self.closing.close)
-        return len(rows)
-
-    # Keeping right ---------------------------------------------------------------------------------------------
-
-    async def amend(self, weeks: Collection[date]) -> None:
-        """Scores of closed weeks changed: views, versions and caches follow, subscribers hear of it.
-
-        Raises LedgerUnavailable, StoreUnavailable: then, as where another process is at it, `settle` does it.
-        """
-        await _each(await self.closing.behind(ALL, weeks=list(weeks), importing=True), self._bring)
-
-    async def settle(
-        self,
-        limit: int = ALL,
-        progress: Callable[[int, int], None] = lambda done, total: None,
-        *,
-        importing: bool = False,
-    ) -> int:
-        """Does the same for up to `limit` weeks of which anything is left to do; returns how many. `progress` is told
-        how many of how many are done. `importing` takes those too that an import is just changing.
-
-        Raises LedgerUnavailable, StoreUnavailable: it can be repeated.
-        """
-        behind = await self.closing.behind(limit, importing=importing)
-        await _each(behind, self._bring, progress)
-        return len(behind)
-
-    async def _bring(self, board: Board) -> None:
-        await self.closing.fill(board)
-        held = await self.closing.held(board)
-        if held is not None:
-            await self.refresh(board)
-            await self.closing.told(board, held)
+    # The cache -------------------------------------------------------------------------------------------------
 
     async def refresh(self, board: Board) -> None:
         """Reads a closed week's top anew and announces it. Raises StoreUnavailable, LedgerUnavailable."""
@@ -288,37 +243,19 @@ class Archive:
         snapshot, _ = await self._read_top(board, names_at)
         await self._cache.announce(board, snapshot.version)
 
-    async def withdraw(self) -> None:
-        """Takes back what is not over, because a clock was wrong. Raises StoreUnavailable, LedgerUnavailable."""
-        for board, version in await self.closing.early():
-            # First of all nothing is cached any more: what readers cached meanwhile is of a version before.
-            _, names_at = await self._cache.cached_week(board)
-            await self._cache.cache_week(board, version + 1, names_at, orjson.dumps({"version": version + 1}))
-            await self.closing.withdraw(board, version)
+    async def outdate(self, board: Board, version: int) -> None:
+        """Caches nothing any more of a week whose `version` is withdrawn: what readers cached is of a version before.
 
-    async def verify(self, after: date) -> date:
-        """Compares the next week after `after` with what was recorded, and has it made anew where it differs.
-
-        Returns it, or the first of days where there is none further. Raises LedgerUnavailable, StoreUnavailable.
+        Raises StoreUnavailable.
         """
-        board = await self.closing.after(after)
-        if board is None or board.week is None:
-            return date.min
-        await self.closing.fill(board)  # somebody may have dropped it
-        if differing := await self.differing(board):
-            log.warning("%s is wrong about %d users", board.id, differing, extra={"action": "week"})
-            self.wrong += differing
-            await self.closing.doubt(board)
-            await self._bring(board)
-        return board.week
+        _, names_at = await self._cache.cached_week(board)
+        await self._cache.cache_week(board, version + 1, names_at, orjson.dumps({"version": version + 1}))
 
     async def differing(self, board: Board) -> int | None:
-        """Users of whom a closed week's view, or its cache, does not say what was recorded; None where changes are on
-        their way. Raises LedgerUnavailable, StoreUnavailable.
+        """Users of whom the cache does not say what the view says; None where changes are on their way.
+
+        Raises LedgerUnavailable, StoreUnavailable.
         """
-        differing = await self.closing.differing(board)
-        if differing != 0:
-            return differing
         value, names_at = await self._cache.cached_week(board)
         cached = None if value is None else _decode(board, value, names_at)
         if cached is None:
@@ -329,26 +266,6 @@ class Archive:
         shown = {(user_id, name, score) for user_id, name, score in cached[0].entries}
         recorded = {(line.user_id, line.username, line.score) for line in page.lines}
         return len({user_id for user_id, _, _ in shown ^ recorded})
-
-
-async def _each(
-    weeks: Sequence[Board],
-    work: Callable[[Board], Awaitable[None]],
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> None:
-    """Does `work` for each of `weeks`; one that PostgreSQL cannot do now does not keep the others from theirs."""
-    failed: LedgerUnavailable | None = None
-    for done, board in enumerate(weeks, 1):
-        try:
-            await work(board)
-        except NotOver:
-            continue  # the clock was set back just now
-        except LedgerUnavailable as error:
-            log.debug("%s waits: %s", board.id, error)
-            failed = error
-        progress(done, len(weeks))
-    if failed is not None:
-        raise failed
 
 
 def _page(rows: Sequence[Any]) -> WeekPage:

@@ -1,4 +1,4 @@
-"""What time it is, by PostgreSQL, whatever the clocks of the hosts say.
+"""The clock: what time it is by PostgreSQL, whatever the clocks of the hosts say.
 
 Owns how that clock is known: between two bounds, from the moments it was asked and it answered (Cristian's algorithm).
 Must never be ahead of it, go back a little, or say that a week has begun before PostgreSQL itself has said so. Assumes
@@ -27,7 +27,7 @@ _TICK: Final = timedelta(microseconds=1)
 
 
 class Clock:
-    """See the module. All methods that tell the time raise LedgerUnavailable before the first answer."""
+    """Estimates PostgreSQL's time. All methods that tell the time raise LedgerUnavailable before the first answer."""
 
     def __init__(self) -> None:
         # PostgreSQL's time less monotonic time lies between these two, as it was found at `_at` (monotonic seconds).

@@ -1,7 +1,7 @@
 """Closing: when a week is over, and its materialized view from then on.
 
-Owns which weeks have ended, how their views are made and brought up to date, and the count by which it is known what a
-view lacks. Must never ask any clock but PostgreSQL's, put input into DDL, or wait for a reader of a view. Assumes that
+Owns which weeks have ended, how their views are named, made and filled, and the count by which it is known what a view
+lacks. Must never ask any clock but PostgreSQL's, put input into DDL, or wait for a reader of a view. Assumes that
 whatever changes scores, names or bans writes to `closed_weeks` in the same statement (see `ledger.sql`, `people.sql`).
 
 A week ends in three steps, none of which trusts a moment:
@@ -21,12 +21,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection
 from contextlib import AbstractAsyncContextManager
 from datetime import date
 from typing import Any, Final, NamedTuple, Protocol
 
-from realtime.boards.board import CLOSE_GRACE, Board
+from realtime.boards.board import Board
+from realtime.boards.windows import CLOSE_GRACE
 from realtime.errors import LedgerUnavailable, NotOver
 from realtime.ledger.bounds import VIEW, Bounds
 
@@ -45,6 +46,7 @@ PATIENCE: Final = 60.0
 """Seconds until a view that others seem to make, or keep from being made, is given up for now."""
 
 LOCK: Final = 0x7765656B << 24
+"""Advisory locks from this number on: one for each week."""
 
 
 class Ledger(Protocol):
@@ -66,8 +68,14 @@ class State(NamedTuple):
     """Its view is there and answers for it."""
 
 
+def view_of(board: Board) -> str:
+    """Name of a closed week's materialized view: made of digits, safe as an SQL identifier."""
+    assert board.week is not None
+    return f"leaderboard_{board.id}"
+
+
 class Closing:
-    """See the module. One view at a time in a process."""
+    """Ends weeks and fills their views, one view at a time in a process."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
@@ -75,7 +83,7 @@ class Closing:
 
     async def state(self, board: Board) -> State:
         """What there is of a week. Raises LedgerUnavailable."""
-        (row,) = await self._ledger.fetch("week_state", board.week, board.view, CLOSE_GRACE)
+        (row,) = await self._ledger.fetch("week_state", board.week, view_of(board), CLOSE_GRACE)
         return State(*row)
 
     async def close(self, board: Board) -> None:
@@ -105,20 +113,20 @@ class Closing:
         async with self._turn, self._ledger.transaction(VIEW) as connection:
             if not await self._is_ours(connection, board):
                 return
-            counted = await connection.fetchrow(self._ledger.query("week_counted"), board.week, board.view)
+            counted = await connection.fetchrow(self._ledger.query("week_counted"), board.week, view_of(board))
             if counted is None or counted["changes"] is None:
                 return
             if counted["holds"] is None:
                 if not await self._writers_ended(connection):
                     return
-                counted = await connection.fetchrow(self._ledger.query("week_counted"), board.week, board.view)
+                counted = await connection.fetchrow(self._ledger.query("week_counted"), board.week, view_of(board))
             if counted["is_whole"] and counted["holds"] == counted["changes"]:
                 return
             if counted["is_whole"] and counted["beside_readers"]:
                 await self._refresh(connection, board)
             else:
                 await self._make(connection, board)
-            filled = self._ledger.query("week_filled").format(view=board.view)
+            filled = self._ledger.query("week_filled").format(view=view_of(board))
             await connection.execute(filled, board.week, counted["changes"], timeout=VIEW.statement)
         log.info("%s is filled", board.id, extra={"action": "week"})
 
@@ -139,35 +147,42 @@ class Closing:
         return True
 
     async def _make(self, connection: Any, board: Board) -> None:
-        ends = board.ends
+        view, ends = view_of(board), board.ends
         assert ends is not None
         await connection.execute(_LEISURELY)
-        await connection.execute(f"DROP MATERIALIZED VIEW IF EXISTS {board.view}")
-        view = self._ledger.query("week_view")
-        await connection.execute(
-            view.format(view=board.view, starts=board.starts.isoformat(), ends=ends.isoformat()), timeout=VIEW.statement
+        await connection.execute(f"DROP MATERIALIZED VIEW IF EXISTS {view}")
+        made = self._ledger.query("week_view").format(
+            view=view, starts=board.starts.isoformat(), ends=ends.isoformat()
         )
+        await connection.execute(made, timeout=VIEW.statement)
         for index in ("UNIQUE INDEX ON {} (user_id)", "UNIQUE INDEX ON {} (place)", "INDEX ON {} (score)"):
-            await connection.execute(f"CREATE {index.format(board.view)}", timeout=VIEW.statement)
+            await connection.execute(f"CREATE {index.format(view)}", timeout=VIEW.statement)
 
     async def _refresh(self, connection: Any, board: Board) -> None:
         """Beside whoever reads the view, in a transaction of any length: they see the rows as they were."""
         await connection.execute(_LEISURELY)
         await connection.execute("SET LOCAL enable_seqscan = on")  # the old and the new rows are compared, all of them
-        await connection.execute(f"REFRESH MATERIALIZED VIEW CONCURRENTLY {board.view}", timeout=VIEW.statement)
+        await connection.execute(f"REFRESH MATERIALIZED VIEW CONCURRENTLY {view_of(board)}", timeout=VIEW.statement)
 
     # What is to be done ----------------------------------------------------------------------------------------
 
-    async def behind(self, limit: int, *, weeks: Sequence[date] | None = None, importing: bool = False) -> list[Board]:
-        """Weeks whose view lacks changes, or of whose content the store has not heard: all, or those among `weeks`.
+    async def unopened(self, limit: int) -> list[Board]:
+        """Up to `limit` weeks that are over, have scores, and have no view yet. Raises LedgerUnavailable."""
+        return [Board(week) for (week,) in await self._ledger.fetch("weeks_unopened", CLOSE_GRACE, limit)]
+
+    async def behind(
+        self, limit: int, *, among: Collection[Board] | None = None, importing: bool = False
+    ) -> list[Board]:
+        """Weeks whose view lacks changes, or of whose content the store has not heard: all, or those `among` some.
 
         With `importing` those as well that an import is just changing. Raises LedgerUnavailable.
         """
+        weeks = None if among is None else [board.week for board in among]
         return [Board(week) for (week,) in await self._ledger.fetch("weeks_behind", weeks, limit, importing)]
 
     async def held(self, board: Board) -> int | None:
         """How many changes the view holds: for `told`, once the store has heard of them. Raises LedgerUnavailable."""
-        rows = await self._ledger.fetch("week_counted", board.week, board.view)
+        rows = await self._ledger.fetch("week_counted", board.week, view_of(board))
         return rows[0]["holds"] if rows else None
 
     async def told(self, board: Board, held: int) -> None:
@@ -188,9 +203,9 @@ class Closing:
 
     # Looking ---------------------------------------------------------------------------------------------------
 
-    async def after(self, week: date) -> Board | None:
-        """The next week whose view answers for it. Raises LedgerUnavailable."""
-        rows = await self._ledger.fetch("week_after", week)
+    async def after(self, board: Board | None) -> Board | None:
+        """The next week whose view answers for it, or the first where `board` is None. Raises LedgerUnavailable."""
+        rows = await self._ledger.fetch("week_after", date.min if board is None else board.week)
         return Board(rows[0]["week"]) if rows else None
 
     async def differing(self, board: Board) -> int | None:
@@ -200,10 +215,10 @@ class Closing:
         """
         async with self._ledger.transaction(VIEW) as connection:
             await connection.execute(_LEISURELY)
-            counted = await connection.fetchrow(self._ledger.query("week_counted"), board.week, board.view)
+            counted = await connection.fetchrow(self._ledger.query("week_counted"), board.week, view_of(board))
             if counted is not None and not counted["is_whole"]:
                 return int(await connection.fetchval(self._ledger.query("week_players"), board.week))
-            query = self._ledger.query("week_compared").format(view=board.view)
+            query = self._ledger.query("week_compared").format(view=view_of(board))
             found: int | None = await connection.fetchval(query, board.week, timeout=VIEW.statement)
             return found
 

@@ -1,11 +1,11 @@
-"""Pulse: whether PostgreSQL answers, known within seconds where its connections hang without an end.
+"""Health: whether PostgreSQL answers, known within seconds where its connections hang without an end.
 
 Owns the verdict `away`, and the list of connections that are lent and of those who wait for one. Must never take a busy
 database for one that is away: it is asked something trivial, twice, on a connection nobody else uses. Assumes that a
 connection that is cut off fails whoever waits on it.
 
-A socket to a host that is gone or frozen says nothing for many minutes. Without a pulse everybody who asks waits for a
-time-out, one after the other; with it they are cut off together, and who comes after them is refused at once.
+A socket to a host that is gone or frozen says nothing for many minutes. Without this check everybody who asks waits for
+a time-out, one after the other; with it they are cut off together, and who comes after them is refused at once.
 """
 
 from __future__ import annotations
@@ -37,7 +37,10 @@ C = TypeVar("C", bound=Connection)
 
 
 class HealthCheck:
-    """See the module. Until `run` runs, nothing is ever away. `ask` raises LedgerUnavailable where nobody answers."""
+    """Asks PostgreSQL whether it answers, and cuts off whoever waits for it where it does not.
+
+    Until `run` runs, nothing is ever away. `ask` raises LedgerUnavailable where nobody answers.
+    """
 
     def __init__(self, ask: Callable[[], Awaitable[None]]) -> None:
         self._ask = ask

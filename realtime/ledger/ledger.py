@@ -1,8 +1,8 @@
 """The ledger: PostgreSQL through asyncpg.
 
-Owns the pools, and the statements under `sql/queries`. Must never hand out asyncpg's exceptions for a database that is
-away (`failures` maps them), nor hold a lock beyond one transaction, nor a transaction beyond its `bounds`. Assumes
-PostgreSQL 14 or later, migrated.
+Owns the pools, and the statements that record submissions, say what is true of users, and keep the outbox. Must never
+hand out asyncpg's exceptions for a database that is away (`outages` maps them), nor hold a lock beyond one transaction,
+nor a transaction beyond its `bounds`. Assumes PostgreSQL 14 or later, migrated.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Collection, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
-from datetime import date
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -20,9 +19,9 @@ import asyncpg
 from realtime import resources
 from realtime.boards.board import ALL_TIME, Board
 from realtime.boards.standings import Profile, Row
-from realtime.boards.windows import monday_of
 from realtime.errors import LedgerLocked, LedgerUnavailable
-from realtime.ledger import bounds
+from realtime.ledger import bounds, lease
+from realtime.ledger.batch import Recorded, Twin, assembled, columns
 from realtime.ledger.bounds import Bounds
 from realtime.ledger.clock import Clock
 from realtime.ledger.health import HealthCheck
@@ -31,8 +30,6 @@ from realtime.ledger.outages import Outages, judged, mapped
 from realtime.ledger.pool import Pool
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from realtime.boards.submissions import Submission
 
 log = logging.getLogger(__name__)
@@ -40,37 +37,7 @@ log = logging.getLogger(__name__)
 PATIENT_TIMEOUT: Final = 3_600.0
 """Seconds after which the client gives up where statement_timeout was raised: imports, views."""
 
-LEASE_BEAT: Final = 1.0
-"""Seconds between two signs of life of a lease's holder."""
-
 _REBUILD_LOCK: Final = MIGRATION_LOCK + 1
-
-
-class Recorded(NamedTuple):
-    """What the ledger says of one submission; see `record_batch` in sql/queries/ledger.sql."""
-
-    user_id: int
-    outcome: str
-    week: date
-    total_score: int | None
-    total_version: int | None
-    hidden: bool
-    week_score: int | None
-    week_version: int | None
-    new_username: str | None
-    user_version: int | None
-    outbox_id: int | None
-    is_closed: bool
-    """Whether the week is over by PostgreSQL's word: its view lacks this now."""
-
-
-class Twin(NamedTuple):
-    """What became of a submission whose id was in an unfinished statement; see `recorded`."""
-
-    user_id: int
-    outcome: str
-    total_score: int | None
-    week_score: int | None
 
 
 class OutboxRow(NamedTuple):
@@ -93,13 +60,16 @@ async def _is_pooled(connection: asyncpg.Connection[Any]) -> bool:
 
 
 class Ledger:
-    """One process's way to PostgreSQL: at most `connections`, besides the one that feels its pulse. One for each of
-    `lanes`, and one more, record scores and do nothing else: whatever the others are busy with, scores come in."""
+    """One process's way to PostgreSQL: at most `connections`, besides the one of the health check.
+
+    One for each of `lanes`, and one more, record scores and do nothing else: whatever the others are busy with, scores
+    come in.
+    """
 
     def __init__(self, dsn: str, *, connections: int = 8, lanes: int = 0) -> None:
         self.clock = Clock()
-        self.failures = Outages()
-        self.pulse = HealthCheck(self._beat)
+        self.outages = Outages()
+        self.health = HealthCheck(self._beat)
         self._sql = resources.queries()
         self._dsn = dsn
         apart = min(lanes + 1, connections - 1) if lanes else 0
@@ -107,36 +77,36 @@ class Ledger:
         self._pooled: bool | None = None  # whether a pooler stands in between; None until that is known
         self._serving: Pool | None = None
         self._intake: Pool | None = None  # the same where there are no lanes
-        self._felt: asyncpg.Connection[Any] | None = None  # the pulse's own connection
-        self._feeling = asyncio.Lock()
+        self._asked: asyncpg.Connection[Any] | None = None  # the health check's own connection
+        self._asking = asyncio.Lock()
 
     async def open(self) -> None:
         """Prepares the pools and reads the clock. Raises LedgerUnavailable, and StartupError for an unfit database."""
         await self._beat()
         assert self._pooled is not None
-        of_both: dict[str, Any] = {"pooled": self._pooled, "pulse": self.pulse, "failures": self.failures}
+        of_both: dict[str, Any] = {"pooled": self._pooled, "health": self.health, "outages": self.outages}
         serving, apart = self._sizes
         self._serving = self._intake = Pool(self._dsn, size=serving, kind=bounds.SERVING, **of_both)
         if apart:
             self._intake = Pool(self._dsn, size=apart, kind=bounds.INTAKE, **of_both)
-        for connections in self._pools():
-            await connections.open()
+        for pool in self._pools():
+            await pool.open()
 
     def _pools(self) -> set[Pool]:
-        return {connections for connections in (self._serving, self._intake) if connections is not None}
+        return {pool for pool in (self._serving, self._intake) if pool is not None}
 
     async def aclose(self) -> None:
         """Closes every connection; one that hangs is cut off after a moment."""
-        if self._felt is not None:
-            self._felt.terminate()
+        if self._asked is not None:
+            self._asked.terminate()
         pools = self._pools()
         self._serving = self._intake = None
         try:
             async with asyncio.timeout(3):
-                await asyncio.gather(*(connections.aclose() for connections in pools))
+                await asyncio.gather(*(pool.aclose() for pool in pools))
         except TimeoutError:
-            for connections in pools:
-                connections.terminate()
+            for pool in pools:
+                pool.terminate()
 
     def connection(self) -> AbstractAsyncContextManager[asyncpg.Connection[Any]]:
         """A connection. Errors that mean "not now" leave as LedgerUnavailable."""
@@ -157,32 +127,32 @@ class Ledger:
 
     async def _beat(self) -> None:
         """Asks PostgreSQL what time it is, on a connection that nobody else uses. Raises LedgerUnavailable."""
-        for connections in self._pools():
-            await connections.give_back()
-        async with self._feeling:
+        for pool in self._pools():
+            await pool.give_back()
+        async with self._asking:
             try:
                 with mapped():
                     await self._read_clock()
             except BaseException:
-                if self._felt is not None:
-                    self._felt.terminate()
-                self._felt = None
-                for connections in self._pools():  # who hung may hang on: those that lie idle are made anew as well
-                    await connections.expire()
+                if self._asked is not None:
+                    self._asked.terminate()
+                self._asked = None
+                for pool in self._pools():  # who hung may hang on: those that lie idle are made anew as well
+                    await pool.expire()
                 raise
 
     async def _read_clock(self) -> None:
-        if self._felt is None:
-            self._felt = await bounds.connect(self._dsn)
+        if self._asked is None:
+            self._asked = await bounds.connect(self._dsn)
             if self._pooled is None:
-                self._pooled = await _is_pooled(self._felt)
+                self._pooled = await _is_pooled(self._asked)
                 if self._pooled:
                     log.info("a pooler stands before PostgreSQL", extra={"action": "pooler"})
             if not self._pooled:
-                await self._felt.execute(bounds.of_session(self._felt, bounds.SERVING))
-        async with self._felt.transaction() if self._pooled else nullcontext():  # else two trips may go two ways
+                await self._asked.execute(bounds.of_session(self._asked, bounds.SERVING))
+        async with self._asked.transaction() if self._pooled else nullcontext():  # else two trips may go two ways
             asked = monotonic()
-            moment = await self._felt.fetchval(self._sql["moment"], timeout=5)
+            moment = await self._asked.fetchval(self._sql["moment"], timeout=5)
             self.clock.take(moment, asked, monotonic())
 
     async def durability_warnings(self) -> list[str]:
@@ -210,7 +180,7 @@ class Ledger:
         somebody's lock is, at once if `around`: then nothing was recorded.
         Where `connection` is given, it happens in the transaction that is open there, under whatever bounds that has.
         """
-        args = (*_columns(batch), cleared, kind, told)
+        args = (*columns(batch), cleared, kind, told)
         if connection is None:
             intake = _opened(self._intake)
             async with intake.transaction(bounds.AROUND) if around else intake.lent() as own:
@@ -219,7 +189,7 @@ class Ledger:
         else:
             with judged():
                 (row,) = await connection.fetch(self._sql["record_batch"], *args, timeout=PATIENT_TIMEOUT)
-        return _assembled(batch, row)
+        return assembled(batch, row)
 
     async def locked(self, user_ids: Collection[int]) -> set[int]:
         """Those whose total somebody else has locked."""
@@ -232,7 +202,7 @@ class Ledger:
 
     async def recorded(self, batch: Sequence[Submission]) -> list[Twin]:
         """What became of submissions that met a concurrent twin."""
-        return [Twin._make(row) for row in await self.fetch("recorded", *_columns(batch))]
+        return [Twin._make(row) for row in await self.fetch("recorded", *columns(batch))]
 
     # What the store is told ------------------------------------------------------------------------------------
 
@@ -253,27 +223,12 @@ class Ledger:
     async def rebuild_lease(self) -> AsyncIterator[bool]:
         """Whether this process alone may rebuild, during the block; False while another does.
 
-        The lock is that of a transaction on a connection of its own, in which something is said every second. Who
-        stands still loses it. What it tells the store when it goes on is refused: the next one has begun a later epoch,
-        and that is the fence.
+        Who stands still loses the lease. What it tells the store when it goes on is refused: the next one has begun a
+        later epoch, and that is the fence. Raises LedgerUnavailable.
         """
-        with self.failures.mapped():
-            connection = await bounds.connect(self._dsn)
-            done = asyncio.Event()
-            try:
-                await connection.execute(f"BEGIN; {bounds.of_transaction(connection, bounds.LEASE, pooled=True)}")
-                held = bool(await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", _REBUILD_LOCK))
-                keeping = asyncio.create_task(_keep(connection, done)) if held else None
-                try:
-                    yield held
-                finally:
-                    done.set()
-                    if keeping is not None:
-                        await asyncio.wait([keeping])
-                with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
-                    await connection.execute("ROLLBACK", timeout=bounds.LEASE.statement)
-            finally:
-                connection.terminate()
+        with self.outages.mapped():
+            async with lease.held(self._dsn, _REBUILD_LOCK) as is_held:
+                yield is_held
 
     async def next_epoch(self, run: str, after: int = 0) -> int:
         """A number for a new generation of the content of `run`, never given out before, and beyond `after`."""
@@ -307,63 +262,7 @@ class Ledger:
         return waiting, age
 
 
-async def _keep(connection: asyncpg.Connection[Any], done: asyncio.Event) -> None:
-    """Says something in the connection's transaction every second, until `done`."""
-    while not done.is_set():
-        with suppress(TimeoutError):
-            async with asyncio.timeout(LEASE_BEAT):
-                await done.wait()
-        try:
-            await connection.execute("SELECT", timeout=bounds.LEASE.statement)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
-            log.warning("a lease is lost: %s", error, extra={"action": "lease"})
-            return
-
-
-def _opened(connections: Pool | None) -> Pool:
-    if connections is None:
+def _opened(pool: Pool | None) -> Pool:
+    if pool is None:
         raise LedgerUnavailable("the ledger is not open")
-    return connections
-
-
-def _assembled(batch: Sequence[Submission], row: asyncpg.Record) -> list[Recorded]:
-    """The lists that `record_batch` gives, as one value for each submission."""
-    this_week, outbox_id = row["week"], row["outbox_id"]
-    closed = row["closed_weeks"] or ()
-    totals = dict(zip(row["users"] or (), _listed(row, "totals", "versions", "hidden"), strict=True))
-    new = dict(zip(row["new_users"] or (), _listed(row, "usernames", "user_versions"), strict=True))
-    keys, scores = _listed(row, "week_users", "weeks"), _listed(row, "week_scores", "week_versions")
-    weeks = dict(zip(keys, scores, strict=True))
-    verdicts = _listed(row, "verdicts", "verdict_weeks", "seen_totals", "seen_weeks")
-    refused = dict(zip(row["ords"] or (), verdicts, strict=True))
-    # Where nobody met a twin, what is not refused is recorded.
-    fresh = None if row["fresh_users"] is None else set(_listed(row, "fresh_users", "fresh_ids"))
-    if fresh is None and not totals:
-        fresh = set()
-    recorded: list[Recorded] = []
-    for place, (user_id, submission_id, _, _, created_at) in enumerate(batch, 1):
-        outcome, week, seen_total, seen_week = refused.get(place) or (
-            "accepted" if fresh is None or (user_id, submission_id) in fresh else "twin",
-            this_week if created_at is None else monday_of(created_at),
-            None,
-            None,
-        )
-        total_score, total_version, hidden = totals.get(user_id, (seen_total, None, False))
-        week_score, week_version = weeks.get((user_id, week), (seen_week, None))
-        username, user_version = new.get(user_id, (None, None))
-        recorded.append(
-            Recorded(
-                user_id, outcome, week, total_score, total_version, hidden, week_score, week_version, username,
-                user_version, outbox_id, week in closed,
-            )
-        )  # fmt: skip
-    return recorded
-
-
-def _listed(row: asyncpg.Record, *names: str) -> Iterator[tuple[Any, ...]]:
-    """What lists of a row say together, thing by thing."""
-    return zip(*(row[name] or () for name in names), strict=True)
-
-
-def _columns(batch: Sequence[Submission]) -> tuple[list[Any], ...]:
-    return tuple(map(list, zip(*batch, strict=True)))
+    return pool

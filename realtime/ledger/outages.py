@@ -1,7 +1,7 @@
-"""Failures: what asyncpg's errors say about PostgreSQL, for all who only need to know that it cannot be used now.
+"""Outages: what asyncpg's errors say about PostgreSQL, for all who only need to know that it cannot be used now.
 
 Owns which errors those are, how often each cause was met, and the one line in the log for it. Must never write that
-line for every statement that fails: one a cause and minute. Assumes that the pulse tells of a PostgreSQL that is away.
+line for every statement that fails: one a cause and minute. Assumes that `health` tells of a PostgreSQL that is away.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ def judged() -> Iterator[None]:
 
 
 class Outages:
-    """Those that one process met."""
+    """Counts the outages that one process met, and tells of them."""
 
     def __init__(self) -> None:
         self.counts = dict.fromkeys(CAUSES, 0.0)

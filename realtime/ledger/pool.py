@@ -1,8 +1,8 @@
-"""Connections: a pool of pinned ones, for one kind of work.
+"""Pool: pinned connections to PostgreSQL, for one kind of work.
 
-Owns how a connection is had and given back, and how many there are. Must never hand one out whose settings are not
-ours, or let one kind of work take another's. Assumes that who has one does not wait for a second: then no number of
-them can wait for each other.
+Owns how a connection is had and given back, and how many there are. Must never hand out a connection whose settings are
+not ours, or let one kind of work take another's. Assumes that whoever has a connection does not wait for a second one:
+then no number of them can wait for each other.
 """
 
 from __future__ import annotations
@@ -22,10 +22,13 @@ from realtime.ledger.outages import Outages
 
 
 class Pool:
-    """At most `size`, bounded as `kind` says where a transaction does not say otherwise. `pooled`: see `bounds`."""
+    """At most `size` connections, bounded as `kind` says where a transaction does not say otherwise.
+
+    `pooled` is whether a pooler stands in between: then no session is pinned (see `bounds`).
+    """
 
     def __init__(
-        self, dsn: str, *, size: int, kind: Bounds, pooled: bool, pulse: HealthCheck, failures: Outages
+        self, dsn: str, *, size: int, kind: Bounds, pooled: bool, health: HealthCheck, outages: Outages
     ) -> None:
         # Behind a pooler a statement prepared in one transaction may be unknown in the next.
         differing: dict[str, Any] = {"statement_cache_size": 0} if pooled else {"init": partial(_pin, kind)}
@@ -42,8 +45,8 @@ class Pool:
         )
         self._kind = kind
         self._pooled = pooled
-        self._pulse = pulse
-        self._failures = failures
+        self._health = health
+        self._outages = outages
         self._warm: list[Any] = []  # connections of the pool at hand, the one used last at the end
         self._waiting = 0  # who waits for one
         self._closing = False  # from then on nobody keeps one at hand
@@ -69,14 +72,14 @@ class Pool:
                 await self._pool.release(self._warm.pop(0))
 
     async def expire(self) -> None:
-        """Those that lie idle are made anew before they are used again."""
+        """Has connections that lie idle made anew before they are used again."""
         await self._pool.expire_connections()
 
     @asynccontextmanager
     async def lent(self) -> AsyncIterator[asyncpg.Connection[Any]]:
-        """One of them. Errors that mean "not now" leave as LedgerUnavailable."""
-        with self._failures.mapped():
-            async with self._pulse.lent(self._acquired, self._kind.statement) as acquired:
+        """Lends a connection. Errors that mean "not now" leave as LedgerUnavailable."""
+        with self._outages.mapped():
+            async with self._health.lent(self._acquired, self._kind.statement) as acquired:
                 try:
                     connection = cast("asyncpg.Connection[Any]", acquired)
                     if self._pooled:
@@ -95,7 +98,7 @@ class Pool:
 
     @asynccontextmanager
     async def transaction(self, kind: Bounds) -> AsyncIterator[asyncpg.Connection[Any]]:
-        """One of them in a transaction that is bounded as `kind` says. Raises LedgerUnavailable."""
+        """Lends a connection in a transaction that is bounded as `kind` says. Raises LedgerUnavailable."""
         async with self.lent() as connection, asyncio.timeout(kind.transaction), connection.transaction():
             if kind is not self._kind:
                 await connection.execute(bounds.of_transaction(connection, kind))

@@ -1,16 +1,16 @@
 """Keeping: closes weeks in time and keeps their views right, as long as one worker runs.
 
 Owns how often it looks. Must never decide what a closed week is, or what its view lacks: `ledger.closing` and
-`ledger.archive` do. Assumes that several workers may do this at once.
+`ledger.views` do. Assumes that several workers may do this at once.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from datetime import date
 from typing import Final, Protocol
 
+from realtime.boards.board import Board
 from realtime.errors import LedgerUnavailable, StoreUnavailable
 
 log = logging.getLogger(__name__)
@@ -25,22 +25,22 @@ VERIFIED_EVERY: Final = 30
 """Looks between two comparisons of one week's whole view with what was recorded; the weeks take turns."""
 
 
-class Weeks(Protocol):
+class Views(Protocol):
     """What can be done for closed weeks."""
 
     async def withdraw(self) -> None: ...
     async def open_all(self, limit: int) -> int: ...
     async def settle(self, limit: int) -> int: ...
-    async def verify(self, after: date) -> date: ...
+    async def verify(self, after: Board | None) -> Board | None: ...
 
 
 class Keeping:
     """Looks again and again for closed weeks that need something done."""
 
-    def __init__(self, weeks: Weeks) -> None:
-        self._weeks = weeks
+    def __init__(self, views: Views) -> None:
+        self._views = views
         self._looks = 0
-        self._verified = date.min
+        self._verified: Board | None = None
 
     async def run(self) -> None:
         """Looks until cancelled."""
@@ -55,8 +55,8 @@ class Keeping:
     async def step(self) -> int:
         """Looks once; returns for how many weeks something was done. Raises LedgerUnavailable, StoreUnavailable."""
         self._looks += 1
-        await self._weeks.withdraw()
-        done = await self._weeks.settle(AT_ONCE) + await self._weeks.open_all(AT_ONCE)
+        await self._views.withdraw()
+        done = await self._views.settle(AT_ONCE) + await self._views.open_all(AT_ONCE)
         if self._looks % VERIFIED_EVERY == 0:
-            self._verified = await self._weeks.verify(self._verified)
+            self._verified = await self._views.verify(self._verified)
         return done

@@ -78,7 +78,7 @@ def assemble(
     intake = Intake(
         ledger,
         store,
-        archive.amend,
+        backends.views.amend,
         now,
         batching=Batching(settings.batch_limit, settings.batch_lanes),
         limit=settings.queue_limit,
@@ -90,7 +90,7 @@ def assemble(
     submissions = Limit("submissions_of_one_user", settings.submission_rate, 1)
     admission = Admission(intake, rate_limits, ledger, limit=submissions, room=settings.queue_limit)
     revocations = Revocations(ledger, lambda: backends.generations.current)
-    rollover = Rollover(broadcaster, now, ledger.pulse.beat)
+    rollover = Rollover(broadcaster, now, ledger.health.beat)
     backlog = Backlog(ledger)
     worker = Worker(backends, resync) if with_worker else None
     supervisor = Supervisor(on_hopeless)

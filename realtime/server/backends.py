@@ -16,7 +16,9 @@ from typing import Final
 
 from realtime.errors import LedgerRefused, LedgerUnavailable, StartupError, StoreUnavailable
 from realtime.ledger.archive import Archive
+from realtime.ledger.closing import Closing
 from realtime.ledger.ledger import Ledger
+from realtime.ledger.views import Views
 from realtime.metrics import Figure
 from realtime.repair.generation import Generations
 from realtime.repair.rebuild import Rebuilder
@@ -48,6 +50,7 @@ class Backends:
     ledger: Ledger
     store: Store
     archive: Archive
+    views: Views
     rebuilder: Rebuilder
     generations: Generations
     clocks: Clocks
@@ -60,15 +63,15 @@ class Backends:
 
     def figures(self) -> list[Figure]:
         """What the metrics show of it."""
-        link, pulse, failures = self.store.link, self.ledger.pulse, self.ledger.failures
+        link, health, outages = self.store.link, self.ledger.health, self.ledger.outages
         clock, rebuilder = self.ledger.clock, self.rebuilder
         return [
             *self.clocks.figures(),
             ("gauge", "store_refused", "1 while the store is not used, by cause", link.refused),
             ("counter", "store_refusals", "How often that began", lambda: link.refusals),
             ("gauge", "clock_uncertainty_seconds", "How well PostgreSQL's clock is known", lambda: clock.uncertainty),
-            ("gauge", "database_away", "1 while PostgreSQL does not answer", lambda: float(bool(pulse.away))),
-            ("counter", "database_failures", "Statements PostgreSQL failed, by cause", lambda: failures.counts),
+            ("gauge", "database_away", "1 while PostgreSQL does not answer", lambda: float(bool(health.away))),
+            ("counter", "database_failures", "Statements PostgreSQL failed, by cause", lambda: outages.counts),
             ("gauge", "stray_stores", "1 while a process reaches another store", lambda: float(bool(rebuilder.stray))),
             ("counter", "rebuilds", "Rebuilds of the store", lambda: self.rebuilder.rebuilds),
         ]
@@ -102,7 +105,10 @@ async def open_backends(settings: Settings, *, lanes: int = 0) -> AsyncIterator[
         rebuilder = Rebuilder(ledger, store, Filling(store.link), now)
         generations = Generations(ledger, store)
         await generations.look()  # before anything is given out
-        yield Backends(ledger, store, Archive(ledger, store), rebuilder, generations, Clocks(ledger, store))
+        closing = Closing(ledger)
+        archive = Archive(ledger, store, closing)
+        views = Views(archive, closing)
+        yield Backends(ledger, store, archive, views, rebuilder, generations, Clocks(ledger, store))
 
 
 async def _patiently(attempt: Callable[[], Awaitable[None]]) -> None:
@@ -162,7 +168,7 @@ _CLOCK_OF: Final = {"host": "this host", "store": "the store's host"}
 def common_tasks(backends: Backends) -> list[Task]:
     """The tasks that every process runs."""
     return [
-        ("pulse", backends.ledger.pulse.run),
+        ("pulse", backends.ledger.health.run),
         ("watch", backends.rebuilder.watch),
         ("heap", Heap().run),
         ("generation", backends.generations.run),

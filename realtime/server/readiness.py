@@ -44,8 +44,8 @@ class Readiness:
         if not self._broadcaster.live or not self._backends.store.is_complete:
             why["store"] = self._backends.trouble or "boards cannot be read, or are being rebuilt"
         ledger = self._backends.ledger
-        if ledger.pulse.away is not None:
-            why["database"] = f"PostgreSQL cannot be used: {ledger.pulse.away}"
+        if ledger.health.away is not None:
+            why["database"] = f"PostgreSQL cannot be used: {ledger.health.away}"
         elif self._rollover.is_late(ledger.clock.instant()):
             why["rollover"] = "the week has changed, and this process has not"
         return ReadinessReport(why, self._backlog.age, self._worker.differing if self._worker else None)

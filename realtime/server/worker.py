@@ -32,7 +32,7 @@ class Worker:
         audit = Audit(backends.store.link)
         comparison = Comparison(backends.ledger, audit, self._now)
         self._sweeper = Sweeper(backends.ledger, resync)
-        self._keeping = Keeping(backends.archive)
+        self._keeping = Keeping(backends.views)
         self._drift = Drift(comparison, backends.store, audit, resync, self._now)
 
     @property
@@ -50,12 +50,12 @@ class Worker:
 
     def figures(self) -> list[Figure]:
         """What the metrics show of it."""
-        sweeper, drift, archive = self._sweeper, self._drift, self._backends.archive
+        sweeper, drift, views = self._sweeper, self._drift, self._backends.views
         return [
             ("counter", "outbox_replayed", "Changes brought to the store again", lambda: sweeper.resynced),
             ("gauge", "drift", "Rows that differed between the stores at the last look", lambda: drift.differing),
             ("counter", "drift_found", "Rows that differed, ever", lambda: drift.found),
-            ("counter", "weeks_wrong", "Users whom closed weeks were wrong about, ever", lambda: archive.wrong),
+            ("counter", "weeks_wrong", "Users whom closed weeks were wrong about, ever", lambda: views.wrong),
             ("counter", "drift_repaired", "Of these, repaired one by one", lambda: drift.repaired),
         ]
 

@@ -22,14 +22,15 @@ from realtime.boards.submissions import Rejected, Submission
 from realtime.intake import score_file
 from realtime.intake.importer import Importer
 from realtime.intake.recorder import Recorder
-from realtime.ledger.archive import Archive
 from realtime.ledger.ledger import Ledger
+from realtime.ledger.views import Views
 from realtime.people.accounts import Accounts
 from realtime.people.passwords import Passwords
 from realtime.repair.resync import Resync
 from realtime.repair.sweeper import Sweeper
 from realtime.store.keys import scores_key
 from realtime.store.store import Store
+from tests.support.closed_weeks import views_of
 from tests.support.databases import MakeUsers
 from tests.support.servers import RunningServer
 from tests.support.waiting import eventually
@@ -69,9 +70,10 @@ async def lines(server: RunningServer, name: str) -> list[tuple[int, str, int]]:
 
 async def amended(server: RunningServer, ledger: Ledger) -> None:
     """What the worker does in its own time, done now: closed weeks are as the ledger says."""
-    history, resync = server.services.archive, server.services.accounts._resync
+    archive, resync = server.services.archive, server.services.accounts._resync
+    views = Views(archive, archive._closing)
     sweeper = Sweeper(ledger, resync)  # type: ignore[arg-type]
-    while await sweeper.sweep(older_than=0.0) or await history.settle():
+    while await sweeper.sweep(older_than=0.0) or await views.settle():
         pass
 
     async def empty() -> bool:
@@ -609,7 +611,7 @@ async def test_who_leaves_during_an_import_stays_away(
         for moment in [datetime(2021, 1, 1, tzinfo=UTC) + timedelta(minutes=7 * number)]
     ]
     text = "\n".join(["submission_id,username,score_added,reason,created_at", *rows, ""])
-    history = Archive(ledger, store)
+    views = views_of(ledger, store)
     passwords = Passwords()
     accounts = Accounts(ledger, Resync(ledger, store, ledger.clock.now), passwords)
     bad: list[Any] = []
@@ -619,7 +621,7 @@ async def test_who_leaves_during_an_import_stays_away(
     async def leave() -> None:
         await accounts.delete(gone, actor=f"user:{gone}")
 
-    importer = Importer(ledger, store, history, ledger.clock.now, bad.append)
+    importer = Importer(ledger, store, views, ledger.clock.now, bad.append)
 
     def after_a_batch() -> None:
         if importer.summary.read == 2_000:
@@ -627,9 +629,9 @@ async def test_who_leaves_during_an_import_stays_away(
 
     try:
         await importer.run(iter([]))
-        await Importer(ledger, store, history, ledger.clock.now, bad.append).run(_file(text, 1_000))
+        await Importer(ledger, store, views, ledger.clock.now, bad.append).run(_file(text, 1_000))
         gone = await sql.fetchval("SELECT id FROM users WHERE username = 'dev-3'")
-        await history.snapshot(Board(date(2021, 1, 4)))
+        await views.archive.snapshot(Board(date(2021, 1, 4)))
         await importer.run(_file(text), after_a_batch)
         await asyncio.gather(*leaving)
         await importer.settle()
@@ -639,12 +641,12 @@ async def test_who_leaves_during_an_import_stays_away(
     assert await keys.zscore(scores_key(ALL_TIME), gone) is None
     assert await keys.zcard(scores_key(ALL_TIME)) == 6
     for (week,) in await sql.fetch("SELECT DISTINCT week FROM user_weekly_scores"):
-        page = await history.page(Board(week), 0, 1_000)
+        page = await views.archive.page(Board(week), 0, 1_000)
         assert page.players == 6 and gone not in [line.user_id for line in page.lines]
     others = await sql.fetchval("SELECT sum(score_added) FROM user_score_transactions WHERE user_id <> $1", gone)
     assert others == sum(1 + number % 5 for number in range(6_000) if number % 7 != 3)
     # Importing all of it again changes nothing, and brings nobody back.
-    again = Importer(ledger, store, history, ledger.clock.now, lambda row: None)
+    again = Importer(ledger, store, views, ledger.clock.now, lambda row: None)
     await again.run(_file(text))
     await again.settle()
     assert again.summary.new == 0 and await keys.zscore(scores_key(ALL_TIME), gone) is None

@@ -31,12 +31,14 @@ from realtime.intake.importer import Importer
 from realtime.intake.recorder import Recorder
 from realtime.ledger.archive import Archive
 from realtime.ledger.ledger import Ledger
+from realtime.ledger.views import Views
 from realtime.repair.sweeper import Sweeper
 from realtime.store.keys import scores_key, version_key, versions_key
 from realtime.store.snapshots import SnapshotReader
 from realtime.store.store import Store
 from tests.acceptance.commands import asking, environment, running
 from tests.support.clients import Client
+from tests.support.closed_weeks import views_of
 from tests.support.databases import MakeUsers
 from tests.support.servers import SECRET, RunningServer, running_server
 from tests.support.waiting import eventually
@@ -95,10 +97,11 @@ async def amended(server: RunningServer, ledger: Ledger) -> None:
     async def empty() -> bool:
         return (await ledger.outbox_state())[0] == 0
 
-    history = server.services.archive
+    archive = server.services.archive
+    views = Views(archive, archive._closing)
     resync = server.services.accounts._resync
     sweeper = Sweeper(ledger, resync)  # type: ignore[arg-type]
-    while await sweeper.sweep(older_than=0.0) or await history.settle():
+    while await sweeper.sweep(older_than=0.0) or await views.settle():
         pass
     await eventually(empty)
 
@@ -291,7 +294,7 @@ async def test_who_subscribes_between_a_week_s_end_and_its_view_is_moved_to_the_
         await client.shows(last.id, [(a, "player-1", 1)])
         assert client.follower.boards[last.id].epoch != CLOSED_EPOCH
         # A process that begins in that time knows of the week as well.
-        late = Rollover(Boards(), server.services.clock.now, server.services.readiness.check)
+        late = Rollover(Boards(), server.services.clock.now, server.services.ready)
         late.step(monday + timedelta(seconds=60))
         late.step(monday + timedelta(seconds=119))
         assert marked == []
@@ -477,10 +480,10 @@ async def test_workers_and_first_requests_at_once_make_each_view_once(
     other = Ledger(dsn)
     await other.open()
     try:
-        histories = [Archive(ledger, store), Archive(other, store)]
+        all_views = [views_of(ledger, store), views_of(other, store)]
         await asyncio.gather(
-            *(history.open_all(100) for history in histories),
-            *(history.snapshot(week) for week in weeks[::5] for history in histories),
+            *(views.open_all(100) for views in all_views),
+            *(views.archive.snapshot(week) for week in weeks[::5] for views in all_views),
         )
     finally:
         await other.aclose()
@@ -536,7 +539,7 @@ def _ranked(of: Mapping[int, int]) -> list[tuple[int, int, int]]:
 class Real:
     """All of the file, imported and its closed weeks opened, beside its own count."""
 
-    history: Archive
+    archive: Archive
     closed: list[date]
     weeks: dict[date, list[tuple[int, int, int]]]
     """Monday to (rank, user id, score) in board order."""
@@ -550,21 +553,21 @@ class Real:
 async def real(ledger: Ledger, store: Store, sql: asyncpg.Connection) -> Real:
     if not REAL.exists():
         pytest.skip(f"{REAL.name} is not here")
-    history, now = Archive(ledger, store), ledger.clock.now()
-    importer = Importer(ledger, store, history, ledger.clock.now, lambda bad: pytest.fail(str(bad)))
+    views, now = views_of(ledger, store), ledger.clock.now()
+    importer = Importer(ledger, store, views, ledger.clock.now, lambda bad: pytest.fail(str(bad)))
     with REAL.open("rb") as file:
         await importer.run(score_file.rows(file))
     await importer.settle()
     assert importer.summary.new == 50_351
     began, opened = time.perf_counter(), 0
-    while count := await history.open_all(100):
+    while count := await views.open_all(100):
         opened += count
     took = time.perf_counter() - began
     ids: dict[str, int] = dict(await sql.fetch("SELECT username, id FROM users"))
     weeks, total = _counted()
     of_weeks = {week: _ranked({ids[name]: score for name, score in of.items()}) for week, of in weeks.items()}
     return Real(
-        history,
+        views,
         sorted(week for week in weeks if Board(week).is_closed(now)),
         of_weeks,
         _ranked({ids[name]: score for name, score in total.items()}),
@@ -587,29 +590,29 @@ async def test_every_week_of_the_real_events_is_as_independent_counts_say(
         await _shows(real, Board(week), real.weeks[week])
     live = await store.page(ALL_TIME, 0, 2_000)
     assert list(live.scores.items()) == [(user, score) for _, user, score in real.total]
-    listed, count = await real.history.listed(NOW, 0, 2_000)
+    listed, count = await real.archive.listed(NOW, 0, 2_000)
     players = {week.board.week: week.players for week in listed}
     assert count == len(real.weeks) and players == {week: len(of) for week, of in real.weeks.items()}
     with pytest.raises(RealtimeError):
-        await real.history.page(Board(min(real.weeks) - timedelta(days=7)), 0, 1)
+        await real.archive.page(Board(min(real.weeks) - timedelta(days=7)), 0, 1)
     await _one_round_trip_each(real, store, keys)
 
 
 async def _shows(real: Real, board: Board, expected: list[tuple[int, int, int]]) -> None:
     """Page, standings and top of a closed week are what was counted; the top is cached from then on."""
-    shown = await real.history.page(board, 0, 1_000)
+    shown = await real.archive.page(board, 0, 1_000)
     assert shown.players == len(expected)
     assert [(line.rank, line.user_id, line.score) for line in shown.lines] == expected
     assert all(line.username == real.names[line.user_id] for line in shown.lines)
-    _, standings = await real.history.standings(board, [user for _, user, _ in expected])
+    _, standings = await real.archive.standings(board, [user for _, user, _ in expected])
     assert [(standing.rank, standing.score) for standing in standings] == [(r, s) for r, _, s in expected]
-    snapshot, players = await real.history.snapshot(board)
+    snapshot, players = await real.archive.snapshot(board)
     assert players == len(expected) and list(snapshot.scores) == [user for _, user, _ in expected[:100]]
 
 
 async def _one_round_trip_each(real: Real, store: Store, keys: Any) -> None:
     """Reading a cached week asks the store once, and the database not at all."""
-    reading = BoardReader(SnapshotReader(store), Archive(Untouchable(), store), lambda: NOW)  # type: ignore[arg-type]
+    reading = BoardReader(SnapshotReader(store), views_of(Untouchable(), store).archive, lambda: NOW)  # type: ignore[arg-type]
     some = real.closed[::50]
     async with keys.monitor() as monitor:
         for week in some[::2]:

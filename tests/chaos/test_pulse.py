@@ -16,16 +16,16 @@ async def test_who_waits_is_cut_off_and_who_comes_is_refused(dsn: str, monkeypat
     async with Proxy(dsn) as wire:
         ledger = Ledger(wire.url, connections=2)
         await ledger.open()
-        await ledger.pulse.beat()
-        assert ledger.pulse.away is None
+        await ledger.health.beat()
+        assert ledger.health.away is None
         monkeypatch.setattr(health, "PATIENCE", 0.2)
         wire.stall()
         asking = [
             asyncio.ensure_future(ledger.fetch("moment")) for _ in range(4)
         ]  # two hang, two wait for a connection
         await asyncio.sleep(0)
-        await ledger.pulse.beat()
-        assert ledger.pulse.away is not None
+        await ledger.health.beat()
+        assert ledger.health.away is not None
         answers = await asyncio.gather(*asking, return_exceptions=True)
         assert [type(answer) for answer in answers] == [LedgerUnavailable] * 4
         with pytest.raises(LedgerUnavailable):
@@ -33,7 +33,7 @@ async def test_who_waits_is_cut_off_and_who_comes_is_refused(dsn: str, monkeypat
         monkeypatch.undo()
         wire.cut()
         wire.flow()
-        await ledger.pulse.beat()
+        await ledger.health.beat()
         assert await ledger.fetch("moment")
         await ledger.aclose()
 
@@ -42,9 +42,9 @@ async def test_a_lost_connection_alone_is_no_database_that_is_away(dsn: str) -> 
     async with Proxy(dsn) as wire:
         ledger = Ledger(wire.url)
         await ledger.open()
-        await ledger.pulse.beat()
+        await ledger.health.beat()
         wire.cut()
-        await ledger.pulse.beat()
-        assert ledger.pulse.away is None
+        await ledger.health.beat()
+        assert ledger.health.away is None
         assert await ledger.fetch("moment")
         await ledger.aclose()

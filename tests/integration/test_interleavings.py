@@ -268,7 +268,7 @@ class Simulation(RuleBasedStateMachine):
             for process in world.processes:
                 await finish(process, "watch", process.rebuilder.look())
             await finish(sweeping, "sweep", sweeping.sweeper.sweep(older_than=0))
-            await finish(sweeping, "settle", sweeping.history.settle())
+            await finish(sweeping, "settle", sweeping.views.settle())
             if await world.is_settled():
                 break
         else:

@@ -29,7 +29,7 @@ from realtime.broadcast.subscribers import Subscriber
 from realtime.errors import LedgerUnavailable, RealtimeError, StoreUnavailable
 from realtime.intake.batching import Batching
 from realtime.intake.intake import Intake
-from realtime.ledger.archive import Archive
+from realtime.ledger.closing import view_of
 from realtime.ledger.ledger import Ledger
 from realtime.people.accounts import Accounts
 from realtime.people.passwords import Passwords
@@ -46,6 +46,7 @@ from realtime.store.snapshots import SnapshotReader
 from realtime.store.store import Store
 from realtime.wire.frames import Frame
 from realtime.wire.messages import Since
+from tests.support.closed_weeks import views_of
 from tests.support.following import Follower, Message
 from tests.support.recorder import parts
 
@@ -306,16 +307,16 @@ class Process:
         ledger, now = self.world.ledger, self.world.now
         store = self.store = DelayedStore(self.world.store_url, self.world.post)
         self.world.stores.append(store)
-        self.history = Archive(ledger, store)
+        self.views = views_of(ledger, store)
         self.resync = Resync(ledger, store, now)
         filling = DelayedFilling(store.link, self.world.post)
         self.rebuilder = Rebuilder(ledger, store, filling, now, chunk=CHUNK, at_once=1)
         self.sweeper = Sweeper(ledger, self.resync)
         self.accounts = Accounts(ledger, self.resync, cast(Passwords, None))
-        self.intake = Intake(ledger, store, self.history.amend, now, batching=Batching(), limit=100)
-        reading = BoardReader(SnapshotReader(store), self.history, now)
+        self.intake = Intake(ledger, store, self.views.amend, now, batching=Batching(), limit=100)
+        reading = BoardReader(SnapshotReader(store), self.views.archive, now)
         self.broadcaster = Broadcaster(reading, Announcements(store.link), store, now, interval=0.05)
-        self.rollover = Rollover(self.broadcaster, now, ledger.pulse.beat)
+        self.rollover = Rollover(self.broadcaster, now, ledger.health.beat)
         self.rollover.step(now())
         self.viewer: Viewer | None = None
         self.subscriber: Subscriber | None = None
@@ -450,7 +451,7 @@ class World:
         for closed in (self.recorded, self.seen, self.newest):
             closed.clear()
         for board in (LAST_WEEK, THIS_WEEK):
-            await self.sql.execute(f"DROP MATERIALIZED VIEW IF EXISTS {board.view}")
+            await self.sql.execute(f"DROP MATERIALIZED VIEW IF EXISTS {view_of(board)}")
         active = ",".join(map(str, ACTIVE))
         moment = LAST_WEEK.starts.isoformat()
         await self.sql.execute(_RESET.format(moment=moment, active=active, week=LAST_WEEK.week))
@@ -552,7 +553,7 @@ class World:
             wrong = {user: name for user, name in fresh[board].names.items() if names[user] != name}
             assert not wrong, f"{board.id} shows {wrong}"
         if LAST_WEEK not in fresh:
-            fresh[LAST_WEEK], _ = await Archive(self.ledger, self.observer).snapshot(LAST_WEEK)
+            fresh[LAST_WEEK], _ = await views_of(self.ledger, self.observer).archive.snapshot(LAST_WEEK)
             truth = [tuple(row) for row in await self.sql.fetch(_TOP, LAST_WEEK.starts, LAST_WEEK.ends)]
             assert [tuple(entry) for entry in fresh[LAST_WEEK].entries] == truth, "the closed week"
         assert await self.sql.fetchval(_SUMS) == 0, "totals are not the sums of the transactions"

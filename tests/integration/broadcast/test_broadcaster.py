@@ -25,7 +25,6 @@ from realtime.broadcast.reading import BoardReader
 from realtime.broadcast.rollover import Rollover
 from realtime.broadcast.subscribers import Subscriber
 from realtime.errors import EpochMoved, LedgerUnavailable, RealtimeError, StoreUnavailable
-from realtime.ledger.archive import Archive
 from realtime.ledger.ledger import Ledger
 from realtime.people.accounts import Accounts
 from realtime.repair.resync import Resync
@@ -36,6 +35,7 @@ from realtime.store.replies import ReadAfterWrite
 from realtime.store.snapshots import SnapshotReader
 from realtime.store.store import Store
 from realtime.wire.messages import Since
+from tests.support.closed_weeks import views_of
 from tests.support.databases import MakeUsers
 from tests.support.recorder import RecordingConnection
 from tests.support.stores import PrivateStore, make_ours, week_ahead
@@ -56,7 +56,7 @@ class Broadcasting:
         self.now = WEEK.starts + timedelta(days=2)
         self.store = store
         live = SnapshotReader(store)
-        snapshots = BoardReader(live, Archive(ledger, store), lambda: self.now) if ledger else live
+        snapshots = BoardReader(live, views_of(ledger, store).archive, lambda: self.now) if ledger else live
         self.it = Broadcaster(snapshots, Announcements(store.link), store, lambda: self.now, interval=0.005)
         self._tasks: list[asyncio.Task[None]] = []
 

@@ -29,14 +29,15 @@ from realtime.broadcast.subscribers import Subscriber
 from realtime.broadcast.watches import PASS
 from realtime.errors import RealtimeError, StoreChanged
 from realtime.intake.recorder import Recorder
-from realtime.ledger.archive import Archive
 from realtime.ledger.ledger import Ledger
+from realtime.ledger.views import Views
 from realtime.repair.resync import Resync
 from realtime.store.filling import Filling
 from realtime.store.keys import EPOCH_KEY, scores_key, versions_key
 from realtime.store.snapshots import SnapshotReader
 from realtime.store.store import RANKED_A_CALL, Store
 from realtime.wire.frames import Frame
+from tests.support.closed_weeks import views_of
 from tests.support.databases import MakeUsers
 from tests.support.servers import RunningServer
 from tests.support.stores import make_ours
@@ -92,14 +93,14 @@ class World:
     store: Store
     now: datetime
     live: Counted = field(init=False)
-    history: Archive = field(init=False)
+    views: Views = field(init=False)
     ranks: RankFeed = field(init=False)
     at: float = 0.0
 
     def __post_init__(self) -> None:
         self.live = Counted(self.store)
-        self.history = Archive(self.ledger, self.store)
-        self.ranks = RankFeed(self.live, self.history, lambda: self.now, most=16, monotonic=lambda: self.at)
+        self.views = views_of(self.ledger, self.store)
+        self.ranks = RankFeed(self.live, self.views.archive, lambda: self.now, most=16, monotonic=lambda: self.at)
 
     async def turn(self, seconds: float = 1.0) -> None:
         """All turns that are due after so many seconds."""
@@ -114,7 +115,7 @@ class World:
         batch = [Submission(user, f"{begun}-{user}", points, None, moment) for user, points in scores.items()]
         recorded = await Recorder(self.ledger).record(batch)
         await self.store.tell(recorded.live_rows(self.now), recorded.profiles)
-        await self.history.amend(recorded.closed)
+        await self.views.amend(recorded.closed)
 
 
 @pytest.fixture
@@ -617,7 +618,7 @@ async def test_while_the_store_is_away_the_last_top_answers_and_says_so(
     world = World(ledger, store, ledger.clock.now())
     users = await make_users(4)
     await world.score(dict(zip(users, (40, 30, 30, 10), strict=True)))
-    reading = BoardReader(world.live, world.history, lambda: world.now)
+    reading = BoardReader(world.live, world.views.archive, lambda: world.now)
     await reading.page(ALL_TIME, 0, 100)
     run = (await store.content()).run
     assert await Filling(store.link).begin(run, f"{run[:8]}-9")
@@ -638,7 +639,7 @@ async def test_what_is_remembered_is_the_newest_reading_not_the_last_to_arrive(
     world = World(ledger, store, ledger.clock.now())
     (user,) = await make_users(1)
     await world.score({user: 40})
-    reading = BoardReader(world.live, world.history, lambda: world.now)
+    reading = BoardReader(world.live, world.views.archive, lambda: world.now)
     await reading.page(ALL_TIME, 0, 100)
     expected = reading.expect([ALL_TIME], [user])
     readings = []

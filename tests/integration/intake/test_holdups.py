@@ -14,9 +14,9 @@ from realtime.intake import holdups
 from realtime.intake.batching import Batching
 from realtime.intake.holdups import Holdups, Waiting
 from realtime.intake.intake import Intake
-from realtime.ledger.archive import Archive
 from realtime.ledger.ledger import Ledger
 from realtime.store.store import Store
+from tests.support.closed_weeks import views_of
 from tests.support.databases import MakeUsers
 
 
@@ -31,7 +31,7 @@ async def lanes(dsn: str) -> AsyncIterator[Ledger]:
 
 @pytest.fixture
 async def intake(lanes: Ledger, store: Store) -> AsyncIterator[Intake]:
-    amend = Archive(lanes, store).amend
+    amend = views_of(lanes, store).amend
     made = Intake(lanes, store, amend, lanes.clock.now, batching=Batching(lanes=2), limit=1_000)
     task = asyncio.create_task(made.run())
     yield made
@@ -140,7 +140,7 @@ async def test_no_more_wait_for_a_lock_than_the_queue_holds(
     lanes: Ledger, store: Store, dsn: str, make_users: MakeUsers
 ) -> None:
     (locked,) = await make_users(1)
-    small = Intake(lanes, store, Archive(lanes, store).amend, lanes.clock.now, batching=Batching(), limit=10)
+    small = Intake(lanes, store, views_of(lanes, store).amend, lanes.clock.now, batching=Batching(), limit=10)
     task = asyncio.create_task(small.run())
     await accepted(send(small, locked, "first"))
     async with lock(dsn, LOCKS["a total"], locked):
@@ -162,7 +162,7 @@ async def test_reads_that_take_every_connection_leave_intake_its_own(
         reading = [group.create_task(_read(lanes)) for _ in range(20)]
         await asyncio.sleep(0)
         await accepted(*(send(intake, user, str(number)) for number in range(10)))
-        await lanes.pulse.beat()
+        await lanes.health.beat()
         assert lanes.clock.uncertainty < 5, "nor does what time it is wait for one"
         assert not any(task.done() for task in reading)
         for task in reading:

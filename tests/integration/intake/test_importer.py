@@ -28,7 +28,7 @@ from realtime.boards.submissions import CLOCK_GRACE, Submission, parse_submissio
 from realtime.intake import score_file
 from realtime.intake.importer import Importer, Summary
 from realtime.intake.score_file import BadRow
-from realtime.ledger.archive import Archive
+from realtime.ledger import closing
 from realtime.ledger.closing import LOCK
 from realtime.ledger.ledger import Ledger
 from realtime.people.accounts import Accounts
@@ -39,6 +39,7 @@ from realtime.store.keys import scores_key
 from realtime.store.store import Store
 from realtime.validation import INT_MAX, INT_MIN
 from tests.acceptance.commands import Command, environment, running
+from tests.support.closed_weeks import views_of
 from tests.support.databases import MakeUsers
 from tests.support.servers import SECRET, RunningServer, running_server
 from tests.support.waiting import SECOND, eventually
@@ -79,7 +80,7 @@ def reading(text: str | bytes) -> Iterator[Any]:
 async def bring(ledger: Ledger, store: Store, text: str | bytes) -> tuple[Summary, dict[int, str]]:
     """Imports a file; gives the summary and what was wrong, by line."""
     bad: list[BadRow] = []
-    importer = Importer(ledger, store, Archive(ledger, store), ledger.clock.now, bad.append)
+    importer = Importer(ledger, store, views_of(ledger, store), ledger.clock.now, bad.append)
     with reading(text) as rows:
         await importer.run(rows)
     await importer.settle()
@@ -111,7 +112,8 @@ async def ledger_says(sql: asyncpg.Connection) -> Counted:
 
 
 async def view_of(sql: asyncpg.Connection, week: date) -> dict[str, int]:
-    return dict(await sql.fetch(f"SELECT username, score FROM {Board(week).view} v JOIN users u ON u.id = v.user_id"))
+    view = closing.view_of(Board(week))
+    return dict(await sql.fetch(f"SELECT username, score FROM {view} v JOIN users u ON u.id = v.user_id"))
 
 
 EVERYTHING = """SELECT 'total' AS what, user_id::text AS a, ''::text AS b, total_score::text AS c, version
@@ -153,7 +155,7 @@ async def test_again_changes_nothing_at_all(
 ) -> None:
     text = SAMPLE.read_text(encoding="utf-8") + row("now", at=now_text(ledger))
     await bring(ledger, store, text)
-    await Archive(ledger, store).open_all(100)
+    await views_of(ledger, store).open_all(100)
     before = await everything(sql, keys)
     summary, bad = await bring(ledger, store, text)
     assert (summary.new, summary.known, summary.players, bad) == (0, 45, 0, {})
@@ -416,8 +418,8 @@ async def test_a_closed_week_that_has_its_view_is_refreshed_once(
 ) -> None:
     text = SAMPLE.read_text(encoding="utf-8")
     await bring(ledger, store, text)
-    history = Archive(ledger, store)
-    assert await history.open_all(100) == 4
+    views = views_of(ledger, store)
+    assert await views.open_all(100) == 4
     more = "".join(row(f"m{n}", f"p{n % 9}", 3, f"2024-03-{n % 28 + 1:02}T00:00:00Z") for n in range(3_500))
     await bring(ledger, store, HEADER + more)
     versions = dict(await sql.fetch("SELECT week, version FROM closed_weeks"))
@@ -427,7 +429,7 @@ async def test_a_closed_week_that_has_its_view_is_refreshed_once(
     both = Counted.of(text + more)
     for week in versions:
         assert await view_of(sql, week) == both.weeks[week]
-    snapshot, players = await history.snapshot(Board(date(2024, 3, 18)))
+    snapshot, players = await views.archive.snapshot(Board(date(2024, 3, 18)))
     assert players == len(both.weeks[date(2024, 3, 18)])
     shown = {snapshot.names[user_id]: score for user_id, score in snapshot.scores.items()}
     assert shown == both.weeks[date(2024, 3, 18)]
@@ -437,8 +439,8 @@ async def test_an_import_waits_for_nobody_who_makes_a_view_and_nothing_is_lost(
     ledger: Ledger, store: Store, dsn: str, sql: asyncpg.Connection
 ) -> None:
     await bring(ledger, store, HEADER + row())
-    history = Archive(ledger, store)
-    await history.open_all(100)
+    views = views_of(ledger, store)
+    await views.open_all(100)
     board = Board(date(2024, 2, 26))
     assert board.week is not None
     other = await asyncpg.connect(dsn)
@@ -457,16 +459,16 @@ async def test_a_living_import_s_weeks_are_left_alone_and_a_dead_one_s_are_the_w
     ledger: Ledger, store: Store, sql: asyncpg.Connection
 ) -> None:
     await bring(ledger, store, HEADER + row())
-    history, week = Archive(ledger, store), date(2024, 2, 26)
-    await history.open_all(100)
-    importer = Importer(ledger, store, history, ledger.clock.now, lambda row: None)
+    views, week = views_of(ledger, store), date(2024, 2, 26)
+    await views.open_all(100)
+    importer = Importer(ledger, store, views, ledger.clock.now, lambda row: None)
     with reading(HEADER + row("b", "Bo") + "".join(row(f"f{n}", "Cy") for n in range(1_500))) as rows:
         await importer.run(rows)  # and then it dies
-    assert await history.settle() == 0
+    assert await views.settle() == 0
     assert await view_of(sql, week) == {"Ann": 5}
     # A clock that was ahead must not leave them alone for long: only two minutes count, from whichever clock there is.
     await sql.execute("UPDATE closed_weeks SET quiet_until = quiet_until + interval '1 year'")
-    assert await history.settle() == 1
+    assert await views.settle() == 1
     assert await view_of(sql, week) == {"Ann": 5, "Bo": 5, "Cy": 7_500}
 
 
@@ -474,22 +476,22 @@ async def test_a_correction_during_an_import_is_shown_at_once(
     ledger: Ledger, store: Store, sql: asyncpg.Connection
 ) -> None:
     await bring(ledger, store, HEADER + row())
-    history, week = Archive(ledger, store), date(2024, 2, 26)
-    await history.open_all(100)
-    importer = Importer(ledger, store, history, ledger.clock.now, lambda row: None)
+    views, week = views_of(ledger, store), date(2024, 2, 26)
+    await views.open_all(100)
+    importer = Importer(ledger, store, views, ledger.clock.now, lambda row: None)
     with reading(HEADER + row("b", "Bo")) as rows:
         await importer.run(rows)
     user = await sql.fetchval("SELECT id FROM users WHERE username = 'Ann'")
     await ledger.record_batch([Submission(user, "c", 2, None, datetime(2024, 2, 28, tzinfo=UTC))], [])
-    assert await history.settle() == 1
+    assert await views.settle() == 1
     assert await view_of(sql, week) == {"Ann": 7, "Bo": 5}
 
 
 async def test_what_a_dead_import_owed_the_next_one_pays(ledger: Ledger, store: Store, sql: asyncpg.Connection) -> None:
     await bring(ledger, store, HEADER + row())
-    history = Archive(ledger, store)
-    await history.open_all(100)
-    dead = Importer(ledger, store, history, ledger.clock.now, lambda row: None)
+    views = views_of(ledger, store)
+    await views.open_all(100)
+    dead = Importer(ledger, store, views, ledger.clock.now, lambda row: None)
     text = HEADER + "".join(row(f"f{n}", "Cy") for n in range(2_500))
     with reading(text) as rows:
         await dead.run(rows)
@@ -499,7 +501,7 @@ async def test_what_a_dead_import_owed_the_next_one_pays(ledger: Ledger, store: 
 
 async def test_without_a_store_the_rows_wait_for_a_worker(ledger: Ledger, sql: asyncpg.Connection) -> None:
     away = Store("redis://127.0.0.1:1/0", timeout=0.2)
-    importer = Importer(ledger, away, Archive(ledger, away), ledger.clock.now, lambda row: None)
+    importer = Importer(ledger, away, views_of(ledger, away), ledger.clock.now, lambda row: None)
     with reading(HEADER + row()) as rows:
         await importer.run(rows)
     await importer.settle()

@@ -15,18 +15,18 @@ import asyncpg
 import pytest
 from redis.asyncio import Redis
 
-from realtime.boards.board import ALL_TIME, week_at
+from realtime.boards.board import ALL_TIME, Board, week_at
 from realtime.boards.submissions import Accepted, Outcome, Rejected, Submission
 from realtime.errors import StoreUnavailable
 from realtime.intake import intake as module
 from realtime.intake.batching import Batching
 from realtime.intake.intake import AMENDED_AT_ONCE, STORING, Intake
-from realtime.ledger.archive import Archive
 from realtime.ledger.ledger import Ledger
 from realtime.repair.rebuild import Rebuilder
 from realtime.store.filling import Filling
 from realtime.store.keys import scores_key
 from realtime.store.store import Store
+from tests.support.closed_weeks import views_of
 from tests.support.databases import Databases, MakeUsers
 from tests.support.stores import PrivateStore, make_ours
 from tests.support.waiting import eventually
@@ -45,12 +45,12 @@ class Counter:
 def made(
     ledger: Ledger,
     store: Store,
-    amend: Callable[[Collection[date]], Awaitable[None]] | None = None,
+    amend: Callable[[Collection[Board]], Awaitable[None]] | None = None,
     *,
     limit: int = 20_000,
     batching: Batching | None = None,
 ) -> Intake:
-    amend = amend or Archive(ledger, store).amend
+    amend = amend or views_of(ledger, store).amend
     return Intake(ledger, store, amend, ledger.clock.now, batching=batching or Batching(), limit=limit)
 
 
@@ -400,12 +400,12 @@ async def test_what_changes_closed_weeks_is_amended_at_once_and_else_left_to_the
     ledger: Ledger, store: Store, sql: asyncpg.Connection, make_users: MakeUsers
 ) -> None:
     (user,) = await make_users(1)
-    amended: list[Collection[date]] = []
+    amended: list[Collection[date | None]] = []
     trouble: list[Exception] = []
     go_on = asyncio.Event()
 
-    async def amend(weeks: Collection[date]) -> None:
-        amended.append(list(weeks))
+    async def amend(boards: Collection[Board]) -> None:
+        amended.append([board.week for board in boards])
         await go_on.wait()
         if trouble:
             raise trouble.pop()

@@ -17,7 +17,8 @@ from realtime.boards.standings import Profile
 from realtime.boards.submissions import Accepted, Outcome, Rejected, Submission
 from realtime.errors import LedgerUnavailable, StoreUnavailable, TransactionConflict
 from realtime.intake.recorder import ATTEMPTS, Recorder
-from realtime.ledger.ledger import Ledger, Recorded
+from realtime.ledger.batch import Recorded
+from realtime.ledger.ledger import Ledger
 from realtime.store.keys import scores_key
 from realtime.store.store import Store
 from realtime.validation import TOTAL_MAX
@@ -370,6 +371,7 @@ async def test_a_week_is_closed_by_what_postgresql_says_and_by_no_clock(
     await sql.execute("INSERT INTO closed_weeks (week) VALUES ($1)", counting.date())
     await sql.execute("INSERT INTO closed_weeks (week, changes) VALUES ($1, NULL)", withdrawn.date())
     batch = [submission(user, f"{at}", 1, at) for at in (counting, withdrawn, unheard)]
-    assert (await Recorder(beside).record(batch)).closed == [counting.date()]
+    closed = (await Recorder(beside).record(batch)).closed
+    assert [board.week for board in closed] == [counting.date()]
     assert await sql.fetch("SELECT changes FROM closed_weeks ORDER BY week") == [(1,), (None,)]
     assert (await Recorder(beside).record(batch)).closed == [], "what is there already changes nothing"

@@ -13,16 +13,19 @@ import orjson
 import pytest
 from redis.asyncio import Redis
 
-from realtime.boards.board import ALL_TIME, Board
+from realtime.boards.board import ALL_TIME, Board, week_at
 from realtime.boards.standings import Profile, Row
 from realtime.boards.submissions import Submission
 from realtime.errors import LedgerUnavailable, RealtimeError
 from realtime.ledger.archive import Archive
+from realtime.ledger.closing import view_of
 from realtime.ledger.ledger import Ledger
+from realtime.ledger.views import Views
 from realtime.people.accounts import Accounts
 from realtime.repair.resync import Resync
 from realtime.store.keys import cache_key, channel
 from realtime.store.store import Store
+from tests.support.closed_weeks import views_of
 from tests.support.databases import Databases, MakeUsers
 from tests.support.stores import PrivateStore, make_ours
 
@@ -42,8 +45,13 @@ async def has_ended(ledger: Ledger) -> bool:
 
 
 @pytest.fixture
-def history(ledger: Ledger, store: Store) -> Archive:
-    return Archive(ledger, store)
+def views(ledger: Ledger, store: Store) -> Views:
+    return views_of(ledger, store)
+
+
+@pytest.fixture
+def archive(views: Views) -> Archive:
+    return views.archive
 
 
 @pytest.fixture
@@ -52,32 +60,32 @@ def accounts(ledger: Ledger, store: Store) -> Accounts:
 
 
 async def test_a_week_is_from_its_first_microsecond_to_before_the_next(
-    ledger: Ledger, history: Archive, make_users: MakeUsers
+    ledger: Ledger, archive: Archive, make_users: MakeUsers
 ) -> None:
     a, b = await make_users(2)
     end = MONDAY + timedelta(days=7)
     for at, points in ((MONDAY - MICROSECOND, 1), (MONDAY, 10), (end - MICROSECOND, 100), (end, 1000)):
         await score(ledger, a, points, at)
     await score(ledger, b, 50, MONDAY + timedelta(days=3))
-    snapshot, players = await history.snapshot(WEEK)
+    snapshot, players = await archive.snapshot(WEEK)
     assert snapshot.entries == [(a, "player-1", 110), (b, "player-2", 50)]
     assert (snapshot.epoch, snapshot.board, players) == ("closed", WEEK.id, 2)
 
 
 async def test_a_view_is_indexed_by_user_place_and_score(
-    ledger: Ledger, history: Archive, sql: asyncpg.Connection, make_users: MakeUsers
+    ledger: Ledger, archive: Archive, sql: asyncpg.Connection, make_users: MakeUsers
 ) -> None:
     (a,) = await make_users(1)
     await score(ledger, a, 5, MONDAY)
-    await history.open(WEEK)
-    rows = await sql.fetch("SELECT indexdef FROM pg_indexes WHERE tablename = $1", WEEK.view)
+    await archive.open(WEEK)
+    rows = await sql.fetch("SELECT indexdef FROM pg_indexes WHERE tablename = $1", view_of(WEEK))
     indexes = [row["indexdef"].partition(" ON ")[::2] for row in rows]
     assert sorted(columns.partition("btree ")[2] for _, columns in indexes) == ["(place)", "(score)", "(user_id)"]
     assert [made.split()[1] for made, columns in indexes if "(score)" not in columns] == ["UNIQUE", "UNIQUE"]
 
 
 async def test_places_and_ranks_are_as_an_independent_count_has_them(
-    ledger: Ledger, history: Archive, make_users: MakeUsers
+    ledger: Ledger, archive: Archive, make_users: MakeUsers
 ) -> None:
     users = await make_users(130)
     chance = random.Random(6)
@@ -92,47 +100,47 @@ async def test_places_and_ranks_are_as_an_independent_count_has_them(
     order = sorted(expected, key=lambda user: (expected[user], str(user)), reverse=True)
     lines = []
     for offset in range(0, 140, 37):
-        page = await history.page(WEEK, offset, 37)
+        page = await archive.page(WEEK, offset, 37)
         assert page.players == len(expected)
         lines += page.lines
     assert [(line.user_id, line.score) for line in lines] == [(user, expected[user]) for user in order]
     assert [line.rank for line in lines] == [
         1 + sum(other > expected[user] for other in expected.values()) for user in order
     ]
-    snapshot, _ = await history.snapshot(WEEK)
+    snapshot, _ = await archive.snapshot(WEEK)
     assert list(snapshot.scores) == order[:100]
     middle = order[60]
-    around = await history.around(WEEK, middle, 3)
+    around = await archive.around(WEEK, middle, 3)
     assert [line.user_id for line in around.lines] == order[57:64]
     better = [points for points in expected.values() if points > expected[middle]]
     assert around.next_score == min(better)
-    assert (await history.around(WEEK, order[0], 2)).next_score is None
-    assert (await history.around(WEEK, 10**9, 2)).lines == []
+    assert (await archive.around(WEEK, order[0], 2)).next_score is None
+    assert (await archive.around(WEEK, 10**9, 2)).lines == []
 
 
 async def test_a_cached_week_touches_no_database(
-    ledger: Ledger, store: Store, history: Archive, keys: Redis, make_users: MakeUsers
+    ledger: Ledger, store: Store, archive: Archive, keys: Redis, make_users: MakeUsers
 ) -> None:
     (user,) = await make_users(1)
     await score(ledger, user, 5, MONDAY)
-    first = await history.snapshot(WEEK)
+    first = await archive.snapshot(WEEK)
     kept = orjson.loads(str(await keys.get(cache_key(WEEK))))
     assert kept["entries"] == [{"user_id": user, "username": "player-1", "score": 5}]
     assert (kept["version"], kept["users_version"], kept["epoch"]) == (first[0].version, 0, store.epoch)
     await ledger.aclose()
-    assert await history.snapshot(WEEK) == first
-    assert await Archive(ledger, store).snapshot(WEEK) == first, "in any process"
+    assert await archive.snapshot(WEEK) == first
+    assert await views_of(ledger, store).archive.snapshot(WEEK) == first, "in any process"
 
 
 @pytest.mark.parametrize("spoilt", ["", "nonsense", "[]", '{"version":1}', '{"users_version":0,"entries":5}'])
 async def test_a_spoilt_cache_is_read_anew(
-    ledger: Ledger, history: Archive, keys: Redis, make_users: MakeUsers, spoilt: str
+    ledger: Ledger, archive: Archive, keys: Redis, make_users: MakeUsers, spoilt: str
 ) -> None:
     (user,) = await make_users(1)
     await score(ledger, user, 5, MONDAY)
-    first = await history.snapshot(WEEK)
+    first = await archive.snapshot(WEEK)
     await keys.set(cache_key(WEEK), spoilt)
-    assert await history.snapshot(WEEK) == first
+    assert await archive.snapshot(WEEK) == first
     assert orjson.loads(str(await keys.get(cache_key(WEEK))))["players"] == 1
 
 
@@ -146,62 +154,62 @@ async def test_a_spoilt_cache_is_read_anew(
     ],
 )
 async def test_a_cache_with_numbers_that_cannot_be_ours_is_read_anew(
-    ledger: Ledger, history: Archive, keys: Redis, make_users: MakeUsers, spoilt: dict[str, Any]
+    ledger: Ledger, archive: Archive, keys: Redis, make_users: MakeUsers, spoilt: dict[str, Any]
 ) -> None:
     (user,) = await make_users(1)
     await score(ledger, user, 5, MONDAY)
-    first = await history.snapshot(WEEK)
+    first = await archive.snapshot(WEEK)
     kept = json.loads(str(await keys.get(cache_key(WEEK))))
     await keys.set(cache_key(WEEK), json.dumps(kept | spoilt))
-    assert await history.snapshot(WEEK) == first
+    assert await archive.snapshot(WEEK) == first
     assert json.loads(str(await keys.get(cache_key(WEEK)))) == kept
 
 
 async def test_a_rename_reaches_every_closed_week_without_touching_its_view(
-    ledger: Ledger, store: Store, history: Archive, accounts: Accounts, sql: asyncpg.Connection, make_users: MakeUsers
+    ledger: Ledger, store: Store, archive: Archive, accounts: Accounts, sql: asyncpg.Connection, make_users: MakeUsers
 ) -> None:
     (user,) = await make_users(names=["before"])
     await score(ledger, user, 5, MONDAY)
     await store.apply({ALL_TIME: [Row(user, 1, 5)]}, [Profile(user, 1, "before")])
-    before, _ = await history.snapshot(WEEK)
-    made = await sql.fetchval("SELECT relfilenode FROM pg_class WHERE relname = $1", WEEK.view)
+    before, _ = await archive.snapshot(WEEK)
+    made = await sql.fetchval("SELECT relfilenode FROM pg_class WHERE relname = $1", view_of(WEEK))
     await accounts.rename(user, "after")
-    after, _ = await history.snapshot(WEEK)
+    after, _ = await archive.snapshot(WEEK)
     assert (before.names, after.names) == ({user: "before"}, {user: "after"})
     assert after.version > before.version
-    assert await sql.fetchval("SELECT relfilenode FROM pg_class WHERE relname = $1", WEEK.view) == made
+    assert await sql.fetchval("SELECT relfilenode FROM pg_class WHERE relname = $1", view_of(WEEK)) == made
 
 
 async def test_who_is_banned_is_not_counted_and_ranks_close_up(
-    ledger: Ledger, store: Store, history: Archive, accounts: Accounts, make_users: MakeUsers
+    ledger: Ledger, store: Store, archive: Archive, accounts: Accounts, make_users: MakeUsers
 ) -> None:
     users = await make_users(4)
     for user, points in zip(users, (40, 30, 20, 10), strict=True):
         await score(ledger, user, points, MONDAY)
     await store.apply(await ledger.standings_of(users, [ALL_TIME]), await ledger.profiles_of(users))
     await accounts.ban(users[1], actor="test", reason=None)
-    snapshot, players = await history.snapshot(WEEK)
+    snapshot, players = await archive.snapshot(WEEK)
     assert list(snapshot.scores) == [users[0], users[2], users[3]]
     assert players == 3
-    assert [line.rank for line in (await history.page(WEEK, 0, 10)).lines] == [1, 2, 3]
-    assert [line.user_id for line in (await history.page(WEEK, 1, 1)).lines] == [users[2]]
+    assert [line.rank for line in (await archive.page(WEEK, 0, 10)).lines] == [1, 2, 3]
+    assert [line.user_id for line in (await archive.page(WEEK, 1, 1)).lines] == [users[2]]
     await accounts.unban(users[1], actor="test", reason=None)
-    snapshot, players = await history.snapshot(WEEK)
+    snapshot, players = await archive.snapshot(WEEK)
     assert list(snapshot.scores) == users and players == 4
 
 
 async def test_weeks_before_the_first_score_and_weeks_without_any(
-    ledger: Ledger, history: Archive, make_users: MakeUsers
+    ledger: Ledger, archive: Archive, make_users: MakeUsers
 ) -> None:
     with pytest.raises(RealtimeError, match="that old"):
-        await history.snapshot(WEEK)
+        await archive.snapshot(WEEK)
     (user,) = await make_users(1)
     await score(ledger, user, 5, MONDAY)
     with pytest.raises(RealtimeError, match="that old") as caught:
-        await history.page(Board((MONDAY - timedelta(days=7)).date()), 0, 10)
+        await archive.page(Board((MONDAY - timedelta(days=7)).date()), 0, 10)
     assert caught.value.code == "unknown_board"
     quiet = Board((MONDAY + timedelta(days=7)).date())
-    snapshot, players = await history.snapshot(quiet)
+    snapshot, players = await archive.snapshot(quiet)
     assert (snapshot.entries, players) == ([], 0)
 
 
@@ -213,9 +221,10 @@ async def test_many_at_once_make_one_view(
     ledgers = [Ledger(dsn) for _ in range(3)]
     for other in ledgers:
         await other.open()
-    found = await asyncio.gather(*(Archive(other, store).snapshot(WEEK) for other in ledgers for _ in range(3)))
+    archives = [views_of(other, store).archive for other in ledgers for _ in range(3)]
+    found = await asyncio.gather(*(archive.snapshot(WEEK) for archive in archives))
     assert len({snapshot.version for snapshot, _ in found}) == 1
-    assert await sql.fetchval("SELECT count(*) FROM pg_matviews WHERE matviewname = $1", WEEK.view) == 1
+    assert await sql.fetchval("SELECT count(*) FROM pg_matviews WHERE matviewname = $1", view_of(WEEK)) == 1
     assert await sql.fetchval("SELECT count(*) FROM closed_weeks") == 1
     for other in ledgers:
         await other.aclose()
@@ -229,7 +238,7 @@ async def test_the_session_s_time_zone_moves_no_week(
         await score(ledger, user, 5, at)
     async with ledger.connection() as connection:
         await connection.execute("SET timezone = 'Pacific/Kiritimati'")
-    snapshot, _ = await Archive(ledger, store).snapshot(WEEK)
+    snapshot, _ = await views_of(ledger, store).archive.snapshot(WEEK)
     assert snapshot.scores == {user: 5}
 
 
@@ -240,77 +249,77 @@ async def test_without_the_store_the_view_answers(
     await score(ledger, user, 5, MONDAY)
     store = Store(private_store.url, timeout=0.3)
     await make_ours(store)
-    history = Archive(ledger, store)
-    first = await history.snapshot(WEEK)
+    archive = views_of(ledger, store).archive
+    first = await archive.snapshot(WEEK)
     await asyncio.to_thread(private_store.kill)
-    assert await history.snapshot(WEEK) == first
+    assert await archive.snapshot(WEEK) == first
     await asyncio.to_thread(private_store.start)
     await store.aclose()
 
 
 async def test_an_amendment_moves_the_version_the_cache_and_the_subscribers(
-    ledger: Ledger, store: Store, history: Archive, keys: Redis, make_users: MakeUsers
+    ledger: Ledger, store: Store, views: Views, keys: Redis, make_users: MakeUsers
 ) -> None:
     (user,) = await make_users(1)
     await score(ledger, user, 5, MONDAY)
-    before, _ = await history.snapshot(WEEK)
+    before, _ = await views.archive.snapshot(WEEK)
     await score(ledger, user, -2, MONDAY, "correction")
     async with keys.pubsub() as pubsub:
         await pubsub.psubscribe("leaderboard:changes:*")
         await pubsub.get_message(timeout=5)
-        await history.amend([WEEK.starts.date(), (MONDAY + timedelta(days=70)).date()])
+        await views.amend([WEEK, week_at(MONDAY + timedelta(days=70))])
         message = await pubsub.get_message(timeout=5)
         assert message is not None and message["channel"] == channel(WEEK)
         said = orjson.loads(message["data"])
-    after, _ = await history.snapshot(WEEK)
+    after, _ = await views.archive.snapshot(WEEK)
     assert after.scores == {user: 3}
     assert after.version > before.version
     assert said == {"epoch": "closed", "version": after.version}
-    await history.amend([WEEK.starts.date()])
-    again, _ = await history.snapshot(WEEK)
+    await views.amend([WEEK])
+    again, _ = await views.archive.snapshot(WEEK)
     assert again == after, "what was in the view already moves no version: nobody is sent an empty diff"
 
 
 async def test_the_list_has_weeks_with_scores_newest_first(
-    ledger: Ledger, history: Archive, make_users: MakeUsers
+    ledger: Ledger, views: Views, make_users: MakeUsers
 ) -> None:
     a, b = await make_users(2)
     for week in (0, 2, 3):
         await score(ledger, a, 5, MONDAY + timedelta(weeks=week))
     await score(ledger, b, 5, MONDAY + timedelta(weeks=2))
     await score(ledger, a, 5, ledger.clock.now() - timedelta(seconds=1), "now")
-    weeks, total = await history.listed(ledger.clock.now(), 0, 10)
+    weeks, total = await views.archive.listed(ledger.clock.now(), 0, 10)
     assert [(week.board.starts, week.players) for week in weeks] == [
         (MONDAY + timedelta(weeks=3), 1),
         (MONDAY + timedelta(weeks=2), 2),
         (MONDAY, 1),
     ]
     assert total == 3
-    assert ([week.board.starts for week in (await history.listed(ledger.clock.now(), 1, 1))[0]], total) == (
+    assert ([week.board.starts for week in (await views.archive.listed(ledger.clock.now(), 1, 1))[0]], total) == (
         [MONDAY + timedelta(weeks=2)],
         3,
     )
-    assert await history.listed(ledger.clock.now(), 5, 1) == ([], 3)
-    assert await history.open_all(2) == 2
-    assert await history.open_all(2) == 1
-    assert await history.open_all(2) == 0
+    assert await views.archive.listed(ledger.clock.now(), 5, 1) == ([], 3)
+    assert await views.open_all(2) == 2
+    assert await views.open_all(2) == 1
+    assert await views.open_all(2) == 0
 
 
 # While a view is made --------------------------------------------------------------------------------------------
 
 
 async def test_a_rename_under_way_while_the_view_is_made_is_in_its_first_version_or_moves_it(
-    ledger: Ledger, history: Archive, sql: asyncpg.Connection, make_users: MakeUsers
+    ledger: Ledger, archive: Archive, sql: asyncpg.Connection, make_users: MakeUsers
 ) -> None:
     """A version stands for one thing: it must not be shown with the old name, and then again with the new one."""
     (user,) = await make_users(names=["before"])
     await score(ledger, user, 5, MONDAY)
     async with sql.transaction():
         await sql.fetch(ledger.query("rename"), user, "after")
-        opening = asyncio.ensure_future(history.page(WEEK, 0, 10))
+        opening = asyncio.ensure_future(archive.page(WEEK, 0, 10))
         while not opening.done() and not await has_ended(ledger):  # noqa: ASYNC110 - PostgreSQL tells nobody
             await asyncio.sleep(0.005)
-    first, later = await opening, await history.page(WEEK, 0, 10)
+    first, later = await opening, await archive.page(WEEK, 0, 10)
     assert later.lines[0].username == "after"
     assert first == later or first.version < later.version
 
@@ -324,13 +333,13 @@ async def test_a_view_without_its_version_and_a_version_without_its_view_are_mad
     """A backup may have the one without the other, and whoever looks for room may drop a view."""
     (user,) = await make_users(1)
     await score(ledger, user, 5, MONDAY)
-    first = await Archive(ledger, store).page(WEEK, 0, 10)
+    first = await views_of(ledger, store).archive.page(WEEK, 0, 10)
     await sql.execute("DELETE FROM closed_weeks")
     await score(ledger, user, 2, MONDAY, "later")
-    anew = await Archive(ledger, store).page(WEEK, 0, 10)
+    anew = await views_of(ledger, store).archive.page(WEEK, 0, 10)
     assert (first.lines[0].score, anew.lines[0].score) == (5, 7)
-    await sql.execute(f"DROP MATERIALIZED VIEW {WEEK.view}")
-    again = await Archive(ledger, store).page(WEEK, 0, 10)
+    await sql.execute(f"DROP MATERIALIZED VIEW {view_of(WEEK)}")
+    again = await views_of(ledger, store).archive.page(WEEK, 0, 10)
     assert again.lines == anew.lines and again.version > anew.version
 
 
@@ -339,10 +348,10 @@ async def test_a_view_that_is_dropped_under_a_living_process_is_made_again(
 ) -> None:
     (user,) = await make_users(1)
     await score(ledger, user, 5, MONDAY)
-    history = Archive(ledger, store)
-    before = await history.page(WEEK, 0, 10)
-    await sql.execute(f"DROP MATERIALIZED VIEW {WEEK.view}")
-    with pytest.raises(LedgerUnavailable, match=WEEK.view):
-        await history.page(WEEK, 0, 10)
-    assert ledger.failures.counts["schema"] == 1
-    assert (await history.page(WEEK, 0, 10)).lines == before.lines
+    archive = views_of(ledger, store).archive
+    before = await archive.page(WEEK, 0, 10)
+    await sql.execute(f"DROP MATERIALIZED VIEW {view_of(WEEK)}")
+    with pytest.raises(LedgerUnavailable, match=view_of(WEEK)):
+        await archive.page(WEEK, 0, 10)
+    assert ledger.outages.counts["schema"] == 1
+    assert (await archive.page(WEEK, 0, 10)).lines == before.lines

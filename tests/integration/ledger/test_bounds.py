@@ -14,8 +14,7 @@ import pytest
 
 from realtime.boards.submissions import Submission
 from realtime.errors import LedgerLocked, LedgerUnavailable
-from realtime.ledger import bounds
-from realtime.ledger import ledger as postgres
+from realtime.ledger import bounds, lease
 from realtime.ledger.bounds import Bounds
 from realtime.ledger.ledger import Ledger
 from tests.chaos.proxy import Proxy
@@ -155,7 +154,7 @@ async def test_who_waits_for_a_lock_is_told_and_has_done_nothing(
             await ledger.record_batch([Submission(user, "b", 1, None, None)], [], around=True)
         assert await ledger.locked([user, user + 1]) == {user}
     assert await ledger.locked([user]) == set()
-    assert ledger.failures.counts["locked"] == 1
+    assert ledger.outages.counts["locked"] == 1
     assert (await ledger.record_batch([Submission(user, "b", 1, None, None)], []))[0].total_score == 2
 
 
@@ -176,14 +175,14 @@ async def test_a_lease_lives_by_its_beat(
     dsn: str, monkeypatch: pytest.MonkeyPatch, sql: asyncpg.Connection
 ) -> None:
     monkeypatch.setitem(bounds._PINNED, "idle_in_transaction_session_timeout", "1000")
-    monkeypatch.setattr(postgres, "LEASE_BEAT", 0.05)
+    monkeypatch.setattr(lease, "LEASE_BEAT", 0.05)
     async with opened(dsn) as ledger, opened(dsn) as other:
         async with ledger.rebuild_lease() as held:
             assert held
             await sql.execute("SELECT pg_sleep(2)")
             async with other.rebuild_lease() as second:
                 assert not second, "longer than an idle transaction is borne"
-        monkeypatch.setattr(postgres, "LEASE_BEAT", 3600)
+        monkeypatch.setattr(lease, "LEASE_BEAT", 3600)
         async with ledger.rebuild_lease() as held:
             assert held
             async with asyncio.timeout(60):

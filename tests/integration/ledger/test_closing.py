@@ -18,11 +18,13 @@ from realtime.broadcast.reading import BoardReader
 from realtime.errors import LedgerUnavailable, NotOver
 from realtime.ledger import closing as module
 from realtime.ledger.archive import Archive
-from realtime.ledger.closing import LOCK
+from realtime.ledger.closing import LOCK, view_of
 from realtime.ledger.ledger import Ledger
+from realtime.ledger.views import Views
 from realtime.repair.keeping import Keeping
 from realtime.store.snapshots import SnapshotReader
 from realtime.store.store import Store
+from tests.support.closed_weeks import views_of
 from tests.support.databases import MakeUsers
 from tests.support.shifting import Shift
 from tests.support.waiting import eventually
@@ -54,13 +56,18 @@ async def ledger(dsn: str, shift: Shift) -> AsyncIterator[Ledger]:
 
 
 @pytest.fixture
-def history(ledger: Ledger, store: Store) -> Archive:
-    return Archive(ledger, store)
+def views(ledger: Ledger, store: Store) -> Views:
+    return views_of(ledger, store)
 
 
 @pytest.fixture
-def keeping(history: Archive) -> Keeping:
-    return Keeping(history)
+def archive(views: Views) -> Archive:
+    return views.archive
+
+
+@pytest.fixture
+def keeping(views: Views) -> Keeping:
+    return Keeping(views)
 
 
 _sent = 0
@@ -90,48 +97,48 @@ async def relations(sql: asyncpg.Connection) -> int:
 
 
 async def test_a_clock_that_was_ahead_makes_no_week_final(
-    ledger: Ledger, history: Archive, keeping: Keeping, shift: Shift, sql: asyncpg.Connection, make_users: MakeUsers
+    ledger: Ledger, views: Views, keeping: Keeping, shift: Shift, sql: asyncpg.Connection, make_users: MakeUsers
 ) -> None:
     a, b = await make_users(2)
     await play(ledger, a, 10)
     await shift.to(CLOSED + timedelta(days=1))
     await keeping.step()
-    assert (await history.snapshot(WEEK))[0].scores == {a: 10}, "by that clock the week is over"
+    assert (await views.archive.snapshot(WEEK))[0].scores == {a: 10}, "by that clock the week is over"
     await shift.to(FRIDAY)
     assert await play(ledger, a, 90), "until somebody looks it counts as over"
     await keeping.step()
     assert not await play(ledger, b, 500), "nobody counts: batches of the running week do not meet"
     with pytest.raises(NotOver):
-        await history.snapshot(WEEK)
+        await views.archive.snapshot(WEEK)
     await shift.to(CLOSED)
-    first, players = await Archive(ledger, history._cache).snapshot(WEEK)  # before any worker
+    first, players = await views_of(ledger, views.archive._cache).archive.snapshot(WEEK)  # before any worker
     assert (first.scores, players) == ({b: 500, a: 100}, 2)
-    assert (await history.snapshot(WEEK))[0] == first, "not what was cached while the clock was wrong"
+    assert (await views.archive.snapshot(WEEK))[0] == first, "not what was cached while the clock was wrong"
     await keeping.step()
-    assert await history.differing(WEEK) == 0 and await right(sql) == first.scores
+    assert await views.differing(WEEK) == 0 and await right(sql) == first.scores
 
 
 async def test_a_step_back_after_closing_loses_nothing(
-    ledger: Ledger, history: Archive, keeping: Keeping, shift: Shift, sql: asyncpg.Connection, make_users: MakeUsers
+    ledger: Ledger, archive: Archive, keeping: Keeping, shift: Shift, sql: asyncpg.Connection, make_users: MakeUsers
 ) -> None:
     a, b = await make_users(2)
     await play(ledger, a, 10)
     await shift.to(CLOSED)
     await keeping.step()
-    first = (await history.snapshot(WEEK))[0]
+    first = (await archive.snapshot(WEEK))[0]
     await shift.by(timedelta(minutes=-4))
     assert await play(ledger, b, 700), "it is Sunday again"
     await keeping.step()
     assert not await play(ledger, b, 1)
     await shift.by(timedelta(minutes=5))
     await keeping.step()
-    later, _ = await history.snapshot(WEEK)
+    later, _ = await archive.snapshot(WEEK)
     assert later.scores == await right(sql) == {b: 701, a: 10}
     assert later.version > first.version
 
 
 async def test_a_score_that_nobody_looked_for_is_found_whatever_the_clocks_said(
-    ledger: Ledger, history: Archive, keeping: Keeping, shift: Shift, make_users: MakeUsers
+    ledger: Ledger, archive: Archive, keeping: Keeping, shift: Shift, make_users: MakeUsers
 ) -> None:
     """Back and forth again between two looks."""
     (a,) = await make_users(1)
@@ -142,17 +149,17 @@ async def test_a_score_that_nobody_looked_for_is_found_whatever_the_clocks_said(
     assert await play(ledger, a, 5)
     await shift.to(CLOSED)
     assert await keeping.step() == 1
-    assert (await history.snapshot(WEEK))[0].scores == {a: 15}
+    assert (await archive.snapshot(WEEK))[0].scores == {a: 15}
 
 
 async def test_who_believes_too_early_that_a_week_is_over_is_shown_the_live_board(
-    ledger: Ledger, history: Archive, store: Store, shift: Shift, sql: asyncpg.Connection, make_users: MakeUsers
+    ledger: Ledger, archive: Archive, store: Store, shift: Shift, sql: asyncpg.Connection, make_users: MakeUsers
 ) -> None:
     (a,) = await make_users(1)
     await shift.to(CLOSED - timedelta(seconds=5))
     await play(ledger, a, 10, FRIDAY)
     await store.apply(await ledger.standings_of([a], [ALL_TIME, WEEK]), await ledger.profiles_of([a]))
-    reading = BoardReader(SnapshotReader(store), history, lambda: CLOSED)
+    reading = BoardReader(SnapshotReader(store), archive, lambda: CLOSED)
     snapshot = (await reading.read([WEEK]))[WEEK]
     page = await reading.page(WEEK, 0, 10)
     assert snapshot.epoch == page.epoch == store.epoch and snapshot.scores == {a: 10}
@@ -166,7 +173,7 @@ async def test_who_believes_too_early_that_a_week_is_over_is_shown_the_live_boar
 
 
 async def test_a_batch_that_began_before_the_week_ended_is_waited_for(
-    ledger: Ledger, history: Archive, shift: Shift, dsn: str, sql: asyncpg.Connection, make_users: MakeUsers
+    ledger: Ledger, archive: Archive, shift: Shift, dsn: str, sql: asyncpg.Connection, make_users: MakeUsers
 ) -> None:
     a, b = await make_users(2)
     await play(ledger, a, 10)
@@ -180,7 +187,7 @@ async def test_a_batch_that_began_before_the_week_ended_is_waited_for(
 
     await eventually(waits)
     await shift.to(CLOSED)
-    opening = asyncio.ensure_future(history.snapshot(WEEK))
+    opening = asyncio.ensure_future(archive.snapshot(WEEK))
 
     async def waits_for_writers() -> bool:
         asking = "FROM pg_stat_activity WHERE query LIKE '%virtualtransaction%' AND pid <> pg_backend_pid()"
@@ -197,7 +204,7 @@ async def test_a_batch_that_began_before_the_week_ended_is_waited_for(
 
 async def test_one_that_does_not_end_keeps_the_week_open_and_nobody_from_scoring(
     ledger: Ledger,
-    history: Archive,
+    archive: Archive,
     shift: Shift,
     dsn: str,
     sql: asyncpg.Connection,
@@ -212,10 +219,10 @@ async def test_one_that_does_not_end_keeps_the_week_open_and_nobody_from_scoring
     async with sql.transaction():
         await sql.fetch(ledger.query("rename"), b, "slow")
         with pytest.raises(LedgerUnavailable, match="by others"):
-            await history.snapshot(WEEK)
+            await archive.snapshot(WEEK)
         await play(ledger, a, 5, FRIDAY)
         await play(ledger, a, 1)
-    assert (await history.snapshot(WEEK))[0].scores == {a: 15}
+    assert (await archive.snapshot(WEEK))[0].scores == {a: 15}
 
 
 @pytest.mark.parametrize("isolation", ["read committed", "repeatable read", "serializable"])
@@ -244,17 +251,17 @@ async def test_whatever_happens_at_once_every_score_is_in_the_end(
             await asyncio.sleep(chance.random() / 100)
             await play(ledger, chance.choice(users), chance.randint(-9, 9), chance.choice((None, WEEK.starts)))
 
-    async def keep(history: Archive) -> None:
-        keeping = Keeping(history)
+    async def keep(views: Views) -> None:
+        keeping = Keeping(views)
         for _ in range(25):
             await asyncio.sleep(chance.random() / 50)
             await keeping.step()
 
-    async def read(history: Archive) -> None:
+    async def read(views: Views) -> None:
         for _ in range(40):
             await asyncio.sleep(chance.random() / 100)
             try:
-                await history.snapshot(WEEK)
+                await views.archive.snapshot(WEEK)
             except NotOver:
                 continue
 
@@ -267,39 +274,39 @@ async def test_whatever_happens_at_once_every_score_is_in_the_end(
         finally:
             await connection.close()
 
-    histories = [Archive(one, store) for one in ledgers]
+    all_views = [views_of(one, store) for one in ledgers]
     async with asyncio.timeout(120), asyncio.TaskGroup() as group:
         group.create_task(step())
-        for ledger, history in zip(ledgers, histories, strict=True):
-            for work in (record(ledger), record(ledger), keep(history), read(history)):
+        for ledger, views in zip(ledgers, all_views, strict=True):
+            for work in (record(ledger), record(ledger), keep(views), read(views)):
                 group.create_task(work)
     await shift.to(MONDAY + timedelta(hours=1))
-    for history in histories:
-        await Keeping(history).step()
+    for views in all_views:
+        await Keeping(views).step()
     expected = await right(sql)
-    for history in histories:
-        assert (await history.snapshot(WEEK))[0].scores == expected
-        assert await history.differing(WEEK) == 0 == await history.closing.differing_from_log()
+    for views in all_views:
+        assert (await views.archive.snapshot(WEEK))[0].scores == expected
+        assert await views.differing(WEEK) == 0 == await views.closing.differing_from_log()
     for one in ledgers:
         await one.aclose()
 
 
 @pytest.mark.parametrize("change", [2**32 + 1, 2**33, -(2**32) - 1])
 async def test_a_change_of_any_size_moves_the_version(
-    ledger: Ledger, history: Archive, shift: Shift, make_users: MakeUsers, change: int
+    ledger: Ledger, views: Views, shift: Shift, make_users: MakeUsers, change: int
 ) -> None:
     a, b = await make_users(2)
     await play(ledger, a, 0)
     await play(ledger, b, 100)
     await shift.to(CLOSED)
-    before, _ = await history.snapshot(WEEK)
+    before, _ = await views.archive.snapshot(WEEK)
     left = change
     while left:
         points = max(min(left, 2**31 - 1), -(2**31))
         await play(ledger, a, points, FRIDAY)
         left -= points
-    await history.amend([WEEK.starts.date()])
-    after, _ = await history.snapshot(WEEK)
+    await views.amend([WEEK])
+    after, _ = await views.archive.snapshot(WEEK)
     assert after.version > before.version and after.scores[a] == change
 
 
@@ -307,22 +314,22 @@ async def test_a_change_of_any_size_moves_the_version(
 
 
 async def test_an_open_reader_of_a_view_keeps_nobody_waiting(
-    ledger: Ledger, history: Archive, shift: Shift, sql: asyncpg.Connection, make_users: MakeUsers
+    ledger: Ledger, views: Views, shift: Shift, sql: asyncpg.Connection, make_users: MakeUsers
 ) -> None:
     (a,) = await make_users(1)
     await play(ledger, a, 10)
     await shift.to(CLOSED)
-    await history.snapshot(WEEK)
+    await views.archive.snapshot(WEEK)
     async with sql.transaction():
-        await sql.fetch(f"SELECT * FROM {WEEK.view}")
+        await sql.fetch(f"SELECT * FROM {view_of(WEEK)}")
         await play(ledger, a, 5, FRIDAY)
         async with asyncio.timeout(20):
-            await history.amend([WEEK.starts.date()])
-        assert (await history.page(WEEK, 0, 10)).lines[0].score == 15
+            await views.amend([WEEK])
+        assert (await views.archive.page(WEEK, 0, 10)).lines[0].score == 15
 
 
 async def test_a_maker_that_stands_still_is_passed_by(
-    ledger: Ledger, history: Archive, shift: Shift, dsn: str, sql: asyncpg.Connection, make_users: MakeUsers
+    ledger: Ledger, archive: Archive, shift: Shift, dsn: str, sql: asyncpg.Connection, make_users: MakeUsers
 ) -> None:
     """Who waits for it holds no connection, and goes on once PostgreSQL has ended its transaction."""
     (a,) = await make_users(1)
@@ -332,7 +339,7 @@ async def test_a_maker_that_stands_still_is_passed_by(
     await frozen.execute("SET idle_in_transaction_session_timeout = 1500; BEGIN")
     assert WEEK.week is not None
     await frozen.execute("SELECT pg_advisory_xact_lock($1)", LOCK + WEEK.week.toordinal())
-    readers = [asyncio.ensure_future(history.page(WEEK, 0, 10)) for _ in range(20)]
+    readers = [asyncio.ensure_future(archive.page(WEEK, 0, 10)) for _ in range(20)]
     await asyncio.sleep(0)
     for _ in range(5):
         await play(ledger, a, 1)  # of another week by now
@@ -348,16 +355,16 @@ async def test_many_readers_have_a_week_closed_once_and_it_goes_on_without_them(
     (a,) = await make_users(1)
     await play(ledger, a, 10)
     await shift.to(CLOSED)
-    history = Archive(ledger, store)
+    views = views_of(ledger, store)
     closed: list[Board] = []
-    close = history.closing.close
+    close = views.closing.close
 
     async def counted(board: Board) -> None:
         closed.append(board)
         await close(board)
 
-    history.closing.close = counted  # type: ignore[method-assign]
-    readers = [asyncio.ensure_future(history.page(WEEK, 0, 10)) for _ in range(30)]
+    views.closing.close = counted  # type: ignore[method-assign]
+    readers = [asyncio.ensure_future(views.archive.page(WEEK, 0, 10)) for _ in range(30)]
 
     async def begun() -> bool:
         return bool(closed)
@@ -370,20 +377,20 @@ async def test_many_readers_have_a_week_closed_once_and_it_goes_on_without_them(
 
 
 async def test_weeks_in_which_nothing_was_recorded_leave_no_trace(
-    ledger: Ledger, history: Archive, shift: Shift, sql: asyncpg.Connection, keys: Redis, make_users: MakeUsers
+    ledger: Ledger, archive: Archive, shift: Shift, sql: asyncpg.Connection, keys: Redis, make_users: MakeUsers
 ) -> None:
     (a,) = await make_users(1)
     await play(ledger, a, 10, datetime(1970, 1, 1, tzinfo=UTC))
     before: Any = await keys.keys("*")
     for number in range(1, 60):
         board = Board((datetime(1969, 12, 29) + timedelta(weeks=number)).date())
-        snapshot, players = await history.snapshot(board)
+        snapshot, players = await archive.snapshot(board)
         assert (snapshot.entries, snapshot.version, players) == ([], 0, 0)
-        assert (await history.page(board, 100, 10)).lines == (await history.around(board, a, 3)).lines == []
-        version, standings = await history.standings(board, [a])
+        assert (await archive.page(board, 100, 10)).lines == (await archive.around(board, a, 3)).lines == []
+        version, standings = await archive.standings(board, [a])
         assert (version, [standing.rank for standing in standings]) == (0, [None])
     assert await relations(sql) == 0 and await keys.keys("*") == before
     assert await sql.fetchval("SELECT count(*) FROM closed_weeks") == 0
     await play(ledger, a, 3, datetime(1970, 2, 3, tzinfo=UTC))
     first = Board(datetime(1970, 2, 2).date())
-    assert (await history.snapshot(first))[0].version == 1, "and what comes later is seen"
+    assert (await archive.snapshot(first))[0].version == 1, "and what comes later is seen"

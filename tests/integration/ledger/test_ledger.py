@@ -19,8 +19,9 @@ from realtime.boards.board import ALL_TIME, Board, week_at
 from realtime.boards.standings import Profile, Row, in_order
 from realtime.boards.submissions import CLOCK_GRACE, Submission
 from realtime.errors import LedgerUnavailable
+from realtime.ledger.batch import Recorded, columns
 from realtime.ledger.clock import Clock
-from realtime.ledger.ledger import Ledger, OutboxRow, Recorded, _columns
+from realtime.ledger.ledger import Ledger, OutboxRow
 from realtime.store.keys import scores_key
 from realtime.validation import INT_MAX, INT_MIN, TOTAL_MAX
 from tests.support.databases import Databases, MakeUsers
@@ -60,11 +61,11 @@ async def agrees(sql: asyncpg.Connection) -> None:
 async def test_a_first_score_gives_totals_versions_and_what_boards_show(ledger: Ledger, make_users: MakeUsers) -> None:
     (user,) = await make_users(names=["Ω"])
     (row,) = await ledger.record_batch([submission(user, "a", 100, "win")], [])
-    week = week_at(ledger.clock.now()).week
+    week = week_at(ledger.clock.now())
     assert row == Recorded(
         user_id=user,
         outcome="accepted",
-        week=week,
+        board=week,
         total_score=100,
         total_version=1,
         hidden=False,
@@ -284,10 +285,10 @@ async def test_a_score_counts_for_the_week_of_its_moment_in_utc_wherever_postgre
             "week 53": (datetime(2021, 1, 1, 12, tzinfo=UTC), datetime(2020, 12, 28, tzinfo=UTC)),
         }
         rows = await ledger.record_batch([submission(user, name, 1, None, at) for name, (at, _) in moments.items()], [])
-        assert [row.week for row in rows] == [monday.date() for _, monday in moments.values()]
+        assert [row.board.week for row in rows] == [monday.date() for _, monday in moments.values()]
         assert [row.week_score for row in rows] == [2, 2, 1, 1, 1]
         (now,) = await ledger.record_batch([submission(user, "now")], [])
-        assert now.week == week_at(ledger.clock.now()).week
+        assert now.board == week_at(ledger.clock.now())
         stored = await sql.fetch("SELECT created_at FROM user_score_transactions ORDER BY id")
         assert {row[0] for row in stored} >= {at for at, _ in moments.values()}, "to the microsecond"
         await agrees(sql)
@@ -305,7 +306,7 @@ async def test_the_ledger_and_the_boards_agree_on_the_week_of_any_moment(
     (user,) = await make_users(1)
     batch = [submission(user, str(number), 1, None, at) for number, at in enumerate(moments)]
     rows = await ledger.record_batch(batch, [])
-    assert [Board(row.week) for row in rows] == [week_at(at) for at in moments]
+    assert [row.board for row in rows] == [week_at(at) for at in moments]
 
 
 async def test_one_batch_may_be_of_many_weeks(ledger: Ledger, sql: asyncpg.Connection, make_users: MakeUsers) -> None:
@@ -324,7 +325,7 @@ async def test_one_batch_may_be_of_many_weeks(ledger: Ledger, sql: asyncpg.Conne
     rows = await ledger.record_batch(batch, [])
     assert {row.outcome for row in rows} == {"accepted"}
     await agrees(sql)
-    weeks = {(row.week, row.user_id): row for row in rows}
+    weeks = {(row.board.week, row.user_id): row for row in rows}
     for record in await sql.fetch("SELECT week, user_id, score, version FROM user_weekly_scores"):
         row = weeks[record["week"], record["user_id"]]
         assert (row.week_score, row.week_version) == (record["score"], record["version"])
@@ -347,7 +348,7 @@ async def test_a_twin_in_an_unfinished_transaction_is_waited_for_and_looked_up(
     await sql.execute("BEGIN")
     mine = submission(user, "a", 5, "r")
     theirs = submission(user, "a", 5 if same else 6, "r")
-    await sql.fetch(ledger.query("record_batch"), *_columns([theirs]), [], "scores", None)
+    await sql.fetch(ledger.query("record_batch"), *columns([theirs]), [], "scores", None)
     recording = asyncio.ensure_future(ledger.record_batch([submission(user, "b", 10), mine], []))
     watcher = await asyncpg.connect(dsn)
     while not await watcher.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):

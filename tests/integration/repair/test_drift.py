@@ -19,7 +19,7 @@ from realtime.boards.standings import Row
 from realtime.boards.submissions import Submission
 from realtime.errors import EpochMoved
 from realtime.intake.recorder import Recorder
-from realtime.ledger.archive import Archive
+from realtime.ledger.closing import view_of
 from realtime.ledger.ledger import Ledger
 from realtime.repair import comparison, drift
 from realtime.repair.comparison import Comparison, Finding, Kind
@@ -31,6 +31,7 @@ from realtime.store.filling import Filling
 from realtime.store.keys import EPOCH_KEY, cache_key, scores_key, user_key, versions_key
 from realtime.store.store import Store
 from tests.acceptance.commands import environment, running
+from tests.support.closed_weeks import views_of
 from tests.support.databases import MakeUsers
 from tests.support.servers import SECRET, RunningServer
 from tests.support.waiting import eventually
@@ -383,14 +384,14 @@ async def test_the_command_compares_closed_weeks_with_what_was_recorded(
     weeks = [Board((monday + timedelta(weeks=n)).date()) for n in range(5)]
     batch = [Submission(user, week.id, 5, None, week.starts) for user in users for week in weeks]
     await ledger.record_batch(batch, [])
-    history = Archive(ledger, store)
+    archive = views_of(ledger, store).archive
     for week in weeks:
-        await history.snapshot(week)
+        await archive.snapshot(week)
     await sql.execute("DELETE FROM outbox")
     # Everything by the hands of others, but for the last, which is on its way.
     changed = "UPDATE user_weekly_scores SET score = 6 WHERE week = $1 AND user_id <> $2"
     await sql.execute(changed, weeks[1].week, users[0])
-    await sql.execute(f"DROP MATERIALIZED VIEW {weeks[2].view}")
+    await sql.execute(f"DROP MATERIALIZED VIEW {view_of(weeks[2])}")
     cached = str(await keys.get(cache_key(weeks[3])))
     await keys.set(cache_key(weeks[3]), cached.replace('"score":5', '"score":4', 1))
     await ledger.record_batch([Submission(users[0], "late", 1, None, weeks[4].starts)], [])

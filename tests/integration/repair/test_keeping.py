@@ -11,11 +11,13 @@ import pytest
 from realtime.boards.board import Board
 from realtime.boards.submissions import Submission
 from realtime.errors import LedgerUnavailable
-from realtime.ledger.archive import Archive
+from realtime.ledger.closing import view_of
 from realtime.ledger.ledger import Ledger
+from realtime.ledger.views import Views
 from realtime.repair import keeping as module
 from realtime.repair.keeping import Keeping
 from realtime.store.store import Store
+from tests.support.closed_weeks import views_of
 from tests.support.databases import MakeUsers
 
 FIRST = datetime(2026, 3, 2, tzinfo=UTC)
@@ -37,7 +39,7 @@ async def test_the_worker_opens_what_closed_while_nobody_looked(
     (user,) = await make_users(1)
     await play(ledger, user)
 
-    class Failing(Archive):
+    class Failing(Views):
         """Twice, at first."""
 
         failures = 2
@@ -47,13 +49,14 @@ async def test_the_worker_opens_what_closed_while_nobody_looked(
                 self.failures -= 1
                 raise LedgerUnavailable("away")
 
-    running = asyncio.ensure_future(Keeping(Failing(ledger, store)).run())
+    views = views_of(ledger, store)
+    running = asyncio.ensure_future(Keeping(Failing(views.archive, views.closing)).run())
     async with asyncio.timeout(20):
         while await sql.fetchval("SELECT count(*) FROM closed_weeks WHERE holds = changes") < 8:
             await sql.execute("SELECT pg_sleep(0.01)")
     running.cancel()
     await asyncio.wait([running])
-    assert {name for (name,) in await sql.fetch("SELECT matviewname FROM pg_matviews")} == {w.view for w in WEEKS}
+    assert {name for (name,) in await sql.fetch("SELECT matviewname FROM pg_matviews")} == {view_of(w) for w in WEEKS}
 
 
 async def test_it_compares_one_week_after_the_other_and_makes_anew_what_is_wrong(
@@ -62,18 +65,18 @@ async def test_it_compares_one_week_after_the_other_and_makes_anew_what_is_wrong
     monkeypatch.setattr(module, "VERIFIED_EVERY", 1)
     (user,) = await make_users(1)
     await play(ledger, user)
-    history = Archive(ledger, store)
-    keeping = Keeping(history)
+    views = views_of(ledger, store)
+    keeping = Keeping(views)
     assert await keeping.step() == len(WEEKS)
-    assert (await history.snapshot(WEEKS[5]))[0].scores == {user: 1}
+    assert (await views.archive.snapshot(WEEKS[5]))[0].scores == {user: 1}
     # What came in behind everybody's back, and a view that is gone.
     await sql.execute("UPDATE user_score_transactions SET score_added = 7 WHERE created_at = $1", WEEKS[5].starts)
     await sql.execute("UPDATE user_weekly_scores SET score = 7 WHERE week = $1", WEEKS[5].week)
-    await sql.execute(f"DROP MATERIALIZED VIEW {WEEKS[6].view}")
+    await sql.execute(f"DROP MATERIALIZED VIEW {view_of(WEEKS[6])}")
     for _ in range(2 * len(WEEKS)):
         await keeping.step()
-    assert (await history.snapshot(WEEKS[5]))[0].scores == {user: 7}, "and its cache as well"
-    assert (history.wrong, await sql.fetchval(f"SELECT score FROM {WEEKS[6].view}")) == (1, 1)
+    assert (await views.archive.snapshot(WEEKS[5]))[0].scores == {user: 7}, "and its cache as well"
+    assert (views.wrong, await sql.fetchval(f"SELECT score FROM {view_of(WEEKS[6])}")) == (1, 1)
 
 
 async def test_one_week_that_cannot_be_brought_up_to_date_keeps_no_other_from_it(
@@ -81,11 +84,11 @@ async def test_one_week_that_cannot_be_brought_up_to_date_keeps_no_other_from_it
 ) -> None:
     (user,) = await make_users(1)
     await play(ledger, user)
-    keeping = Keeping(Archive(ledger, store))
+    keeping = Keeping(views_of(ledger, store))
     await keeping.step()
     await play(ledger, user, "more")
     async with sql.transaction():
-        await sql.execute(f"REFRESH MATERIALIZED VIEW {WEEKS[0].view}")  # nobody else can, until this ends
+        await sql.execute(f"REFRESH MATERIALIZED VIEW {view_of(WEEKS[0])}")  # nobody else can, until this ends
         with pytest.raises(LedgerUnavailable, match="lock timeout"):
             await keeping.step()
     right = await sql.fetch("SELECT week FROM closed_weeks WHERE told = changes ORDER BY week")
@@ -98,13 +101,13 @@ async def test_a_role_that_may_make_no_temporary_table_makes_views_anew(
 ) -> None:
     (user,) = await make_users(1)
     await play(ledger, user)
-    history, board = Archive(ledger, store), WEEKS[0]
-    first = (await history.snapshot(board))[0]
+    views, board = views_of(ledger, store), WEEKS[0]
+    first = (await views.archive.snapshot(board))[0]
     await play(ledger, user, "more")
     refused = ledger.query("week_counted").replace("has_database_privilege(current_database(), 'TEMP')", "false")
     monkeypatch.setitem(ledger._sql, "week_counted", refused)
-    await history.amend([board.starts.date()])
-    later = (await history.snapshot(board))[0]
+    await views.amend([board])
+    later = (await views.archive.snapshot(board))[0]
     assert (later.scores, later.version) == ({user: 2}, first.version + 1)
 
 
@@ -114,11 +117,11 @@ async def test_what_the_store_did_not_hear_of_it_hears_later(
     """Who fills a view may die before the cache follows."""
     (user,) = await make_users(1)
     await play(ledger, user)
-    history, board = Archive(ledger, store), WEEKS[0]
-    await history.snapshot(board)
+    views, board = views_of(ledger, store), WEEKS[0]
+    await views.archive.snapshot(board)
     await play(ledger, user, "more")
-    await history.closing.fill(board)
-    assert (await history.snapshot(board))[0].scores == {user: 1}
-    assert await Keeping(Archive(ledger, store)).step() == len(WEEKS)
-    assert (await history.snapshot(board))[0].scores == {user: 2}
+    await views.closing.fill(board)
+    assert (await views.archive.snapshot(board))[0].scores == {user: 1}
+    assert await Keeping(views_of(ledger, store)).step() == len(WEEKS)
+    assert (await views.archive.snapshot(board))[0].scores == {user: 2}
     assert await sql.fetchval("SELECT count(*) FROM closed_weeks WHERE told = holds") == len(WEEKS)

@@ -20,7 +20,6 @@ from realtime.boards.submissions import Accepted, Outcome, Submission
 from realtime.errors import LedgerUnavailable, StoreChanged, StoreUnavailable
 from realtime.intake.batching import Batching
 from realtime.intake.intake import Intake
-from realtime.ledger.archive import Archive
 from realtime.ledger.ledger import Ledger
 from realtime.people.accounts import Accounts
 from realtime.repair import rebuild as module
@@ -31,6 +30,7 @@ from realtime.store.filling import Filling
 from realtime.store.keys import scores_key, user_key, version_key, versions_key
 from realtime.store.store import Store
 from tests.chaos.proxy import Proxy
+from tests.support.closed_weeks import views_of
 from tests.support.databases import MakeUsers
 from tests.support.stores import PrivateStore
 
@@ -43,7 +43,7 @@ class Process:
         self.store = store
         self.filling = Filling(store.link)
         self.rebuilder = Rebuilder(ledger, store, self.filling, ledger.clock.now, chunk=40)
-        amend = Archive(ledger, store).amend
+        amend = views_of(ledger, store).amend
         self.intake = Intake(ledger, store, amend, ledger.clock.now, batching=Batching(60, 2, 10), limit=20_000)
 
 
@@ -287,21 +287,21 @@ async def test_a_closed_week_kept_during_a_rebuild_does_not_outlive_a_rename(
     async with processes(dsn, store_url, 2) as (rebuilding, other):
         (user,) = await make_users(names=["before"])
         await rebuilding.ledger.record_batch([Submission(user, "a", 5, None, week.starts)], [])
-        history = Archive(other.ledger, other.store)
+        archive = views_of(other.ledger, other.store).archive
         accounts = Accounts(other.ledger, Resync(other.ledger, other.store, other.ledger.clock.now), None)  # type: ignore[arg-type]
         original = rebuilding.store.apply
 
         async def apply(*args: Any, **options: Any) -> int:
             if not await other.ledger.fetch("weeks_versions", [week.week]):
                 await other.store.adopt()
-                before, _ = await history.snapshot(week)
+                before, _ = await archive.snapshot(week)
                 assert before.names == {user: "before"}
                 await accounts.rename(user, "after")
             return await original(*args, **options)
 
         rebuilding.store.apply = apply  # type: ignore[method-assign]
         assert await rebuilding.rebuilder.look()
-        for reading in (history, Archive(other.ledger, other.store)):
+        for reading in (archive, views_of(other.ledger, other.store).archive):
             after, _ = await reading.snapshot(week)
             assert after.names == {user: "after"}
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from realtime.boards.board import ALL_TIME, Board, live_boards, parse_board, resolve, told_boards, week_at
 from realtime.errors import RealtimeError
+from realtime.ledger.closing import view_of
 from realtime.store import keys
 from realtime.store.keys import cache_key, channel, expire_at, scores_key, version_key, versions_key
 
@@ -159,7 +160,7 @@ def test_the_keys_are_those_people_look_for() -> None:
     assert version_key(week) == "leaderboard:version:week_of_2026_11_23"
     assert versions_key(week) == "leaderboard:versions:week_of_2026_11_23"
     assert channel(week) == "leaderboard:changes:week_of_2026_11_23"
-    assert week.view == "leaderboard_week_of_2026_11_23"
+    assert view_of(week) == "leaderboard_week_of_2026_11_23"
     assert keys.user_key(7) == "leaderboard:users:7"
     assert keys.EPOCH_KEY == "leaderboard:epoch" and keys.RUN_KEY == "leaderboard:run"
 
