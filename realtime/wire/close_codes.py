@@ -1,6 +1,7 @@
 """Close codes: why the server ended a connection (RFC 6455, section 7.4).
 
-Owns their numbers. Clients decide by them whether to come back.
+Owns their numbers. Must never give a published number another meaning. Assumes that clients decide by the code whether
+to come back.
 """
 
 from __future__ import annotations

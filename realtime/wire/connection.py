@@ -1,14 +1,15 @@
 """A WebSocket connection that a broadcaster can write to, within uvicorn.
 
-Owns one client's connection from the upgrade on: the order of everything written to it, what is read
-from it, its pings and its end.
-Must never block, await or raise in `write`, nor hold more for a client than its limits allow, nor log a
-query string (it may carry a token).
-Assumes uvicorn's HTTP protocols before the upgrade, one event loop (asyncio's or uvloop's) whose
-transports try to send at once where their buffer is empty, and that only this class writes to its transport.
+Owns one client's connection from the upgrade on: the order of everything written to it, what is read from it, and its
+end. Must never block, await or raise in `write`, nor hold more for a client than its limits allow, nor log a query
+string (it may carry a token).
+Assumes uvicorn's HTTP protocols or ours before the upgrade, one event loop (asyncio's or uvloop's) whose transports try
+to send at once where their buffer is empty, and that only this class writes to its transport.
 
-Works alone, with every ASGI application: `uvicorn --ws realtime.wire.connection:Connection any:app`. An
-application that knows it finds it as `scope["extensions"]["realtime.connection"]`.
+Its states stand in `lifecycle`, the application's side of it in `asgi`, its pings in `keepalive`.
+
+It works alone, with every ASGI application: `uvicorn --ws realtime.wire.connection:Connection any:app`. An application
+that knows it finds it as `scope["extensions"]["realtime.connection"]`.
 """
 
 from __future__ import annotations
@@ -16,22 +17,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import random
 import socket
 from collections.abc import Callable
 from typing import Any, cast
 
-from uvicorn._types import ASGIReceiveEvent, ASGISendEvent, WebSocketScope
 from uvicorn.config import Config
-from uvicorn.protocols.utils import ClientDisconnected, get_local_addr, get_remote_addr, is_ssl
+from uvicorn.protocols.utils import ClientDisconnected, get_remote_addr, is_ssl
 from uvicorn.server import ServerState
 from websockets.frames import Close
 
+from realtime.wire.asgi import AsgiCall
 from realtime.wire.deframer import Deframer, Farewell, Incoming, ViolationError
-from realtime.wire.event_queue import EventQueue, Gate
+from realtime.wire.event_queue import Gate
 from realtime.wire.frames import BINARY, CLOSE, PING, PONG, TEXT, Frame
 from realtime.wire.handshake import Opening, RawHeaders, RefusedError, read, response
 from realtime.wire.heads import Request
+from realtime.wire.keepalive import Keepalive
+from realtime.wire.lifecycle import CLOSING, CONNECTING, LOST, OPEN, REFUSED, TABLE, Event
 
 __all__ = ["Connection"]
 
@@ -40,14 +42,13 @@ _log = logging.getLogger("uvicorn.error")
 # In place of a file descriptor: nothing may be written; only the transport may write.
 _CLOSED, _THROUGH = -1, -2
 
-# Why reading is stopped: the application asked for it, the ASGI queue is full, too much waits to be
+# Why reading is stopped: the application asked for it, too many events wait for the application, too much waits to be
 # written, the loop's other connections have their turn, the application has not accepted yet, enough was read
 # after the end.
 _BY_APP, _BY_QUEUE, _BY_OUTPUT, _BY_TURN, _BY_HANDSHAKE, _BY_END = 1, 2, 4, 8, 16, 32
 
-# Bytes: what may wait to be written before nothing more is read, and in the ASGI queue.
+# Bytes that may wait to be written before nothing more is read.
 _OUTPUT_BYTES = 64 * 1024
-_QUEUE_BYTES = 64 * 1024
 
 # Bytes that may wait in the kernel until the client's window opens. Without a limit these are megabytes of
 # news long outdated, and nobody would know that the client is behind.
@@ -70,9 +71,6 @@ _LATE_BYTES = 4 * 1024 * 1024
 # Seconds a client gets to read the last bytes after it broke the protocol, left, or the server stops.
 _LINGER_S = 1.0
 
-# Seconds more for a pong that may wait in the socket when the loop itself was late.
-_LATE_PONG_S = 1.0
-
 _MAX_REASON_BYTES = 123  # RFC 6455, section 5.5
 
 
@@ -93,11 +91,10 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_app_closed", "_app_state", "_deframer", "_detached", "_direct", "_farewell", "_idle_bytes", "_idle_since",
-        "_message_timer", "_opening", "_ping_due", "_pong_late", "_refusal", "_server_state", "_stops", "_writable",
-        "close_code", "close_sent", "close_timeout", "close_timer", "config", "descriptor", "disconnected",
-        "handshake_complete", "last_ping_rtt", "loop", "on_closed", "on_descriptor", "on_drain", "on_text",
-        "on_violation", "pending_ping_payload", "ping_sent_at", "ping_timer", "queue", "transport", "window",
+        "_app_state", "_deframer", "_direct", "_farewell", "_idle_bytes", "_idle_since", "_message_timer", "_opening",
+        "_server_state", "_stops", "_writable", "call", "close_code", "close_timeout", "close_timer", "config",
+        "descriptor", "keepalive", "loop", "on_closed", "on_descriptor", "on_drain", "on_text", "on_violation", "state",
+        "transport", "window",
     )  # fmt: skip
 
     def __init__(
@@ -117,24 +114,21 @@ class Connection(asyncio.Protocol):
         self.on_closed: Callable[[], None] | None = None
         self.on_descriptor: Callable[[int], None] | None = None
         self.on_violation: Callable[[int, str], None] | None = None
-        # The request, until it is answered.
+        self.state = CONNECTING
+        # The request, until it is accepted.
         self._opening: Opening | None = None
-        self.handshake_complete = False
-        # What the application answers in its own words: status, headers, and of the body what there is.
-        self._refusal: tuple[int, RawHeaders, bytes] | None = None
+        # The application's side, from the request until the connection is lost.
+        self.call: AsgiCall | None = None
         # Why it ended: the code of the first close frame, of either side; 1006 while there was none.
         self.close_code = 1006
-        self.close_sent = False
         self.close_timeout = 10.0
         self.close_timer: asyncio.TimerHandle | None = None
-        self.disconnected = False
         # Bits of the negotiated compression window, 9 to 15; 0 without compression.
         self.window = 0
         # Where `write` writes: the socket while the transport's buffer is empty, else _THROUGH or _CLOSED.
         self.descriptor = _CLOSED
         # What `descriptor` is while the buffer is empty: the socket, or _THROUGH for TLS.
         self._direct = _THROUGH
-        self.queue = EventQueue[ASGIReceiveEvent]()
         self._writable = Gate()
         self._deframer = Deframer(config.ws_max_size, inflating=False)
         self._stops = 0
@@ -144,14 +138,13 @@ class Connection(asyncio.Protocol):
         self._message_timer: asyncio.TimerHandle | None = None
         # From the end on.
         self._farewell: Farewell | None = None
-        self.ping_timer: asyncio.TimerHandle | None = None
-        self.pending_ping_payload: bytes | None = None
-        self.ping_sent_at = 0.0
-        self.last_ping_rtt = 0.0
-        self._ping_due = 0.0
-        self._pong_late = False
-        self._detached = False
-        self._app_closed = False
+        # While it is open, where pings are wanted.
+        self.keepalive: Keepalive | None = None
+
+    @property
+    def disconnected(self) -> bool:
+        """Whether the connection is gone."""
+        return self.state is LOST
 
     # Writing
 
@@ -193,7 +186,7 @@ class Connection(asyncio.Protocol):
 
         With TLS, bytes already encrypted (up to 64 KiB) are not counted.
         """
-        if self.disconnected or self.transport is None:
+        if self.state is LOST or self.transport is None:
             return 0
         return self.transport.get_write_buffer_size()
 
@@ -209,7 +202,7 @@ class Connection(asyncio.Protocol):
         if self.descriptor != _CLOSED:
             self._point(self._direct)
             if self.on_drain is not None:
-                self._call(self.on_drain)
+                self._call_back(self.on_drain)
         self._start_reading(_BY_OUTPUT)
 
     # Reading
@@ -234,7 +227,7 @@ class Connection(asyncio.Protocol):
                 self.loop.call_soon(self._read_on)
 
     def _read_on(self) -> None:
-        if not self._stops and not self.disconnected:
+        if not self._stops and self.state is not LOST:
             self._take()
             if not self._stops:
                 self.transport.resume_reading()
@@ -245,7 +238,7 @@ class Connection(asyncio.Protocol):
             self._deframer.feed(data)
             if not self._stops:
                 self._take()
-        elif self.handshake_complete:
+        elif self.state is not CONNECTING:
             self._take_leave(data)
         elif self._opening is None:
             self._read_request(data)
@@ -255,7 +248,16 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> None:
         """The client sends nothing more, so no closing handshake can follow."""
-        self._hang_up()
+        self.hang_up()
+
+    @property
+    def is_deaf(self) -> bool:
+        """Whether reading is stopped, other than for what waits to be written: a pong may have come unread."""
+        return bool(self._stops & ~_BY_OUTPUT)
+
+    def read_on(self) -> None:
+        """The application has fetched all its events."""
+        self._start_reading(_BY_QUEUE)
 
     def _take(self) -> None:
         """Act on what arrived, until it ends, reading is stopped, or others have their turn."""
@@ -282,16 +284,22 @@ class Connection(asyncio.Protocol):
     def _act(self, incoming: Incoming) -> None:
         opcode, payload = incoming
         if opcode == TEXT and self.on_text is not None:
-            self._call(self.on_text, payload)
+            self._call_back(self.on_text, payload)
         elif opcode == TEXT or opcode == BINARY:
-            self._enqueue(opcode, payload)
+            self._hand_over(opcode, payload)
         elif opcode == CLOSE:
             self._closed_by_client(payload)
         elif opcode == PING:
             self.write(Frame(payload, PONG))
-        elif opcode == PONG and payload == self.pending_ping_payload:
-            self.pending_ping_payload = None
-            self.last_ping_rtt = self.loop.time() - self.ping_sent_at
+        elif opcode == PONG and self.keepalive is not None:
+            self.keepalive.pong(payload)
+
+    def _hand_over(self, opcode: int, payload: bytes) -> None:
+        """Give a message to the application through ASGI."""
+        if self.on_text is not None:
+            raise ViolationError(1003, "text messages only")
+        if self.call is not None and self.call.put(opcode, payload):
+            self._stop_reading(_BY_QUEUE)
 
     def _count_idle(self) -> None:
         """Put an end to a flood of what brings nothing."""
@@ -325,87 +333,31 @@ class Connection(asyncio.Protocol):
         if self._farewell is None:
             self._farewell = Farewell(is_listening=False)
         if self._farewell.feed(rest + data, _LATE_BYTES):
-            self._hang_up()
+            self.hang_up()
         elif self._farewell.spent_bytes > _LATE_BYTES:
             self._stop_reading(_BY_END)
             self._abort_after(_LINGER_S)
 
-    def _call(self, callback: Callable[..., None], *arguments: object) -> None:
+    def _call_back(self, callback: Callable[..., None], *arguments: object) -> None:
         try:
             callback(*arguments)
         except Exception:
             _log.exception("Exception in a connection's callback")
             self.close(1011)
 
-    # ASGI
-
-    def _enqueue(self, opcode: int, payload: bytes) -> None:
-        if self.on_text is not None:
-            raise ViolationError(1003, "text messages only")
-        if opcode == TEXT:
-            event: ASGIReceiveEvent = {"type": "websocket.receive", "text": payload.decode()}
-        else:
-            event = {"type": "websocket.receive", "bytes": payload}
-        self.queue.put_nowait(event, len(payload))
-        if len(self.queue) >= self.config.ws_max_queue or self.queue.size_bytes >= _QUEUE_BYTES:
-            self._stop_reading(_BY_QUEUE)
-
-    async def receive(self) -> ASGIReceiveEvent:
-        """ASGI: the next event."""
-        event = await self.queue.get()
-        if not len(self.queue):
-            self._start_reading(_BY_QUEUE)
-        return event
-
-    async def send(self, message: ASGISendEvent) -> None:
-        """ASGI: returns when everything before this message has gone to the kernel."""
-        await self._writable.wait()
-        if self.disconnected:
-            raise ClientDisconnected()
-        if not self.handshake_complete:
-            return self._answer(message)
-        if self._app_closed:
-            raise _unexpected(message)
-        if self.descriptor == _CLOSED:
-            raise ClientDisconnected()
-        if message["type"] == "websocket.close":
-            self._app_closed = True
-            self.close(message.get("code", 1000), message.get("reason") or "")
-        elif message["type"] == "websocket.send":
-            data, text = message.get("bytes"), message.get("text")
-            if data is not None:
-                self.write(Frame(data, BINARY))
-            elif text is not None:
-                self.write(Frame(text.encode()))
-        else:
-            raise _unexpected(message)
-
-    async def run_asgi(self, scope: WebSocketScope) -> None:
-        """Run the application, and close the connection when it ends, unless it detached itself."""
-        code = 1000
-        try:
-            await self.config.loaded_app(scope, self.receive, self.send)
-        except ClientDisconnected:
-            return
-        except Exception:
-            code = 1011
-            _log.exception("Exception in ASGI application\n")
-        except BaseException:
-            self._hang_up()
-            raise
-        if not self.handshake_complete:
-            if code == 1000 and self._refusal is None:
-                _log.error("ASGI callable returned without completing handshake.")
-            self._turn_away(response(500, b"Internal Server Error"))
-        elif not self._detached or code != 1000:
-            self.close(code)
+    # The application's side
 
     def detach(self) -> None:
         """From now on the callbacks alone drive the connection: it outlives the ASGI call.
 
         An idle connection then needs no task, scope or coroutine.
         """
-        self._detached = True
+        if self.call is not None:
+            self.call.is_detached = True
+
+    def _tell_application(self, code: int, reason: str | None = None) -> None:
+        if self.call is not None:
+            self.call.disconnected(code, reason)
 
     # The handshake
 
@@ -418,7 +370,7 @@ class Connection(asyncio.Protocol):
         try:
             request = read(data)
         except RefusedError as refused:
-            return self._turn_away(refused.response)
+            return self.turn_away(refused.response)
         self.open(request, get_remote_addr(self.transport))
 
     def open(self, request: Request, client: tuple[str, int] | None) -> None:
@@ -426,43 +378,12 @@ class Connection(asyncio.Protocol):
         try:
             self._opening = Opening(request, deflate=self.config.ws_per_message_deflate)
         except RefusedError as refused:
-            return self._turn_away(refused.response)
-        scope = {
-            "type": "websocket",
-            "asgi": {"version": self.config.asgi_version, "spec_version": "2.4"},
-            "http_version": "1.1",
-            "scheme": "wss" if is_ssl(self.transport) else "ws",
-            "server": get_local_addr(self.transport),
-            "client": client,
-            "state": self._app_state.copy(),
-            "extensions": {"websocket.http.response": {}, "realtime.connection": self},
-            **self._opening.scope(self.config.root_path),
-        }
-        self.queue.put_nowait({"type": "websocket.connect"})
-        task = self.loop.create_task(self.run_asgi(cast(WebSocketScope, scope)))
+            return self.turn_away(refused.response)
+        self.call = AsgiCall(self, self._writable)
+        scope = self.call.scope(self._opening, client, self._app_state)
+        task = self.loop.create_task(self.call.run(scope))
         task.add_done_callback(self._server_state.tasks.discard)
         self._server_state.tasks.add(task)
-
-    def _answer(self, message: ASGISendEvent) -> None:
-        """What the application decided."""
-        if self._refusal is not None and message["type"] == "websocket.http.response.body":
-            status, headers, body = self._refusal
-            body += message.get("body", b"")
-            self._refusal = status, headers, body
-            if not message.get("more_body", False):
-                self._app_closed = True
-                self._turn_away(response(status, body, headers))
-        elif self._refusal is not None:
-            raise _unexpected(message)
-        elif message["type"] == "websocket.accept":
-            self.accept(headers=message.get("headers", ()), subprotocol=message.get("subprotocol"))
-        elif message["type"] == "websocket.close":
-            self._app_closed = True
-            self._turn_away(response(403))
-        elif message["type"] == "websocket.http.response.start" and 100 <= message["status"] < 600:
-            self._refusal = message["status"], message.get("headers", ()), b""
-        else:
-            raise _unexpected(message)
 
     def accept(self, first: Frame | None = None, *, headers: RawHeaders = (), subprotocol: str | None = None) -> None:
         """As `websocket.accept`, but at once, and with the `first` frame in the same write as the response.
@@ -473,8 +394,10 @@ class Connection(asyncio.Protocol):
         if opening is None or self.transport.is_closing():
             raise ClientDisconnected()
         data = opening.accepted(self._server_state.default_headers, headers, subprotocol)
+        self.state = TABLE[self.state, Event.ACCEPT]
         self._opening = None
-        self.handshake_complete = True
+        if self.call is not None:
+            self.call.accepted()
         self.window = opening.window
         self._deframer.inflating = bool(self.window)
         if first is not None:
@@ -490,64 +413,17 @@ class Connection(asyncio.Protocol):
         self._point(self._direct)
         self.transport.set_write_buffer_limits(high=1 if secure else 0, low=0)
         self.transport.write(data)
-        self.start_keepalive()
+        if self.config.ws_ping_interval:
+            self.keepalive = Keepalive(self)
         self._start_reading(_BY_HANDSHAKE)
 
-    def _turn_away(self, answer: bytes) -> None:
+    def turn_away(self, answer: bytes) -> None:
         """Answer that the request becomes no WebSocket, and end."""
-        self.handshake_complete = True
-        self.queue.put_nowait({"type": "websocket.disconnect", "code": 1006})
+        self.state = TABLE[self.state, Event.REFUSE]
+        self._tell_application(1006)
         if not self.transport.is_closing():
             self.transport.write(answer)
-        self._hang_up()
-
-    # Keeping alive
-
-    def start_keepalive(self) -> None:
-        """Begin at a random phase: clients that came together must not all be pinged together."""
-        if self.config.ws_ping_interval:
-            self._next_tick(random.random() * self.config.ws_ping_interval)  # noqa: S311
-
-    def _next_tick(self, delay: float) -> None:
-        self.ping_timer = self.loop.call_later(delay, self.keepalive_tick)
-
-    def keepalive_tick(self) -> None:
-        """Send a ping, or judge the last one: one timer at a time, never cancelled while all is well."""
-        self.ping_timer = None
-        now = self.loop.time()
-        if self.descriptor == _CLOSED:
-            return
-        if self.pending_ping_payload is None or self.config.ws_ping_timeout is None:
-            self._pong_late = False
-            if now < self._ping_due:
-                self._next_tick(self._ping_due - now)
-            else:
-                self.send_keepalive_ping()
-        elif self._stops & ~_BY_OUTPUT:  # its pong waits where nobody reads
-            self._next_tick(self.config.ws_ping_timeout)
-        elif not self._pong_late:  # perhaps it is the loop that was late
-            self._pong_late = True
-            self._next_tick(_LATE_PONG_S)
-        else:
-            self.keepalive_timeout()
-
-    def send_keepalive_ping(self) -> None:
-        """Send a ping and see to it that its pong is waited for."""
-        interval, timeout = cast(float, self.config.ws_ping_interval), self.config.ws_ping_timeout
-        self.ping_sent_at = self.loop.time()
-        self._ping_due = self.ping_sent_at + interval
-        self.pending_ping_payload = random.getrandbits(32).to_bytes(4, "big")
-        self.write(Frame(self.pending_ping_payload, PING))
-        self._next_tick(interval if timeout is None else timeout)
-
-    def _stop_keepalive(self) -> None:
-        if self.ping_timer is not None:
-            self.ping_timer.cancel()
-            self.ping_timer = None
-
-    def keepalive_timeout(self) -> None:
-        """No pong came: nobody is there to read a close frame."""
-        self.abort()
+        self.hang_up()
 
     # The end
 
@@ -557,35 +433,35 @@ class Connection(asyncio.Protocol):
         The connection is gone at the latest after `close_timeout` seconds. Does nothing where it is
         closing already; a connection that is not yet accepted is aborted.
         """
-        if not self.handshake_complete:
+        if self.state is CONNECTING:
             self.abort()
-        elif self.descriptor != _CLOSED:
+        elif self.state is OPEN:
             self._send_close(code, reason)
             self._abort_after(self.close_timeout)
 
     def abort(self) -> None:
         """End the connection at once; what waits to be written is lost."""
-        self._point(_CLOSED)
-        self._deframer.end()
-        if self.transport is not None and not self.disconnected:
+        self._leave(Event.END)
+        if self.transport is not None and self.state is not LOST:
             self.transport.abort()
 
     def shutdown(self) -> None:
         """Called by uvicorn when the server stops: ends within a second, whatever the client does."""
-        if self.handshake_complete:
+        if self.state is CONNECTING:
+            self.turn_away(response(500, b"Internal Server Error"))
+        else:
             self._send_close(1012)
             self._abort_after(_LINGER_S)
-        else:
-            self._turn_away(response(500, b"Internal Server Error"))
 
     def _send_close(self, code: int, reason: str = "") -> None:
-        if self.descriptor == _CLOSED:
+        if self.state is not OPEN:
             return
         reason = reason.encode()[:_MAX_REASON_BYTES].decode(errors="ignore")
+        self.state = TABLE[self.state, Event.CLOSE]
         self.write(Frame(Close(code, reason).serialize(), CLOSE))
-        self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
+        self._tell_application(code, reason)
         self._point(_CLOSED)
-        self.close_code, self.close_sent = code, True
+        self.close_code = code
         self._stop_keepalive()
         self._farewell = Farewell()
         self._stops = _BY_TURN
@@ -594,7 +470,7 @@ class Connection(asyncio.Protocol):
     def _await_close(self) -> None:
         """The client's answer is still to come; what it said before is dropped."""
         self._stops = 0
-        if self.disconnected or self.transport.is_closing():
+        if self.state is not CLOSING or self.transport.is_closing():
             return
         self._take_leave(b"")
         if not self._stops:
@@ -603,7 +479,7 @@ class Connection(asyncio.Protocol):
     def _fail(self, code: int, reason: str) -> None:
         """RFC 6455, section 7.1.7; listens for another moment, so that the close frame is not lost."""
         if self.on_violation is not None:
-            self._call(self.on_violation, code, reason)
+            self._call_back(self.on_violation, code, reason)
         self._send_close(code, reason)
         self._abort_after(_LINGER_S)
         self._deframer.end()
@@ -617,44 +493,49 @@ class Connection(asyncio.Protocol):
     def _closed_by_client(self, payload: bytes) -> None:
         close = Close.parse(payload)
         self.close_code = int(close.code)
-        self.queue.put_nowait({"type": "websocket.disconnect", "code": int(close.code), "reason": close.reason})
+        self._tell_application(int(close.code), close.reason)
         self.write(Frame(payload, CLOSE))
-        self._hang_up()
+        self.hang_up()
 
-    def _hang_up(self, grace_s: float = _LINGER_S) -> None:
+    def hang_up(self) -> None:
         """Close the transport, and abort it where it cannot flush in time."""
+        self._leave(Event.END)
+        if not self.transport.is_closing():
+            self.transport.close()
+        self._abort_after(_LINGER_S)
+
+    def _leave(self, event: Event) -> None:
+        """Write and read nothing more. The descriptor is let go before it can be another's."""
+        self.state = TABLE[self.state, event]
         self._point(_CLOSED)
         self._stop_keepalive()
         self._deframer.end()
-        if not self.transport.is_closing():
-            self.transport.close()
-        self._abort_after(grace_s)
+
+    def _stop_keepalive(self) -> None:
+        if self.keepalive is not None:
+            self.keepalive.stop()
+            self.keepalive = None
 
     def _abort_after(self, delay_s: float) -> None:
         if self.close_timer is not None:
             self.close_timer.cancel()
-        if not self.disconnected:
+        if self.state is not LOST:
             self.close_timer = self.loop.call_later(delay_s, self.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the transport, once."""
-        self._point(_CLOSED)
-        self._stop_keepalive()
-        self.queue.put_nowait({"type": "websocket.disconnect", "code": 1005 if self.handshake_complete else 1006})
+        was_websocket = self.state not in (CONNECTING, REFUSED)
+        self._leave(Event.LOSE)
+        self._tell_application(1005 if was_websocket else 1006)
+        self.call = None
         self._server_state.connections.remove(self)  # type: ignore[arg-type]
-        self.handshake_complete = self.disconnected = True
         self._writable.set()  # nobody will tell any more that the buffer is empty
         if self.close_timer is not None:
             self.close_timer.cancel()
             self.close_timer = None
         if self._message_timer is not None:
             self._message_timer.cancel()
-        self._deframer.end()
         on_closed = self.on_closed
         self.on_text = self.on_drain = self.on_closed = self.on_descriptor = self.on_violation = None
         if on_closed is not None:
-            self._call(on_closed)
-
-
-def _unexpected(message: ASGISendEvent) -> RuntimeError:
-    return RuntimeError(f"Unexpected ASGI message '{message['type']}'.")
+            self._call_back(on_closed)

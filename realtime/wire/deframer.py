@@ -1,7 +1,13 @@
 """Incoming WebSocket frames, as pure bytes.
 
-Owns a client's bytes that are not yet a whole message. Must never know a socket or a clock, or hold more of a client
-than one message of the largest size.
+Owns a client's bytes that are not yet a whole message. Must never know a socket or a clock, hold more of a client than
+one message of the largest size (compressed, an eighth more), or work at it for longer than what is held is long.
+Assumes that every compressed message stands for itself: compression without context takeover (RFC 7692).
+
+What is right and wrong about a client's frames is as the `websockets` library has it, which tests hold this to, but for
+three things. The library's parser keeps all that follows the end of a DEFLATE stream, outside every limit, and reads it
+again with every fragment: here that is a violation. The library takes a ping or a close beside a large message in
+fragments, and a message of the largest size that compressing made larger, for too large: here they are not.
 """
 
 from __future__ import annotations

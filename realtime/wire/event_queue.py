@@ -1,8 +1,9 @@
 """What waits between a connection and the coroutine of an ASGI application.
 
-Owns the events an application has not fetched yet and the wish to be woken.
-Must never grow into a queue with rules: the connection decides how much may wait here.
-Assumes one event loop. asyncio.Event and asyncio.Queue would do, for 3 KiB more with every idle connection.
+Owns the events that an application has not fetched yet, and who waits for the next one. Must never grow into a queue
+with rules: the connection decides how much may wait here. Assumes one event loop.
+
+asyncio.Event and asyncio.Queue would do the same, and cost 3 KiB more with every idle connection.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class EventQueue(Generic[T]):
     def __init__(self) -> None:
         self._events: list[T] = []
         self._filled = Gate()
-        # What `put_nowait` was told of events added since the inbox was last empty.
+        # Bytes, as `put_nowait` was told, of the events that were added since the queue was last empty.
         self.size_bytes = 0
 
     def __len__(self) -> int:

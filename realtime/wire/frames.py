@@ -1,16 +1,9 @@
-"""WebSocket frames, outgoing and incoming, as pure bytes.
+"""Outgoing WebSocket frames, as pure bytes.
 
-Owns the bytes of a server's frames (RFC 6455, section 5.2) and their compressed twins (RFC 7692), made once
-for a payload and shared by every connection; and a client's bytes that are not yet a whole message.
-Must never know a socket, a clock or a connection; never holds more of a client than one message of the
-largest size (compressed, an eighth more), nor work at it for longer than what is held is long.
-Assumes that compression is negotiated without context takeover in either direction: only then does a
-message not depend on the one before, so that one compressed frame suits everybody.
-
-What is right and wrong about a client's frames is as the `websockets` library has it, which tests hold this to, but
-for three things. Its parser keeps all that follows the end of a DEFLATE stream, outside every limit, and reads it
-again with every fragment: here that is a violation. It takes a ping or a close beside a large message in fragments,
-and a message of the largest size that compressing made larger, for too large: here they are not.
+Owns the bytes of a server's frames (RFC 6455, section 5.2) and their compressed twins (RFC 7692), made once for a
+payload and shared by every connection. Must never know a socket, a clock or a connection.
+Assumes that compression is negotiated without context takeover in either direction: only then does a message not depend
+on the one before, so that one compressed frame suits everybody.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The opening handshake of a WebSocket (RFC 6455, section 4), as pure bytes.
 
 Owns what an application is told of the request, and what is answered to it. Must never know a socket or a connection.
-Whether a request may become a WebSocket is left to the `websockets` library, whose judgement stands; it is shown the
-fields that it judges, and of several protocols to which a client would change the one that we take.
+Assumes that the `websockets` library judges rightly whether a request may become a WebSocket. The library is shown the
+fields that it judges; where a client would change to several protocols, it is shown the one that we take.
 """
 
 from __future__ import annotations

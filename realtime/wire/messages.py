@@ -1,7 +1,7 @@
 """Wire protocol v1: JSON text messages over a WebSocket.
 
-Owns parsing of what clients send and encoding of what they get, and the close codes. Must never do I/O, read a
-clock, or raise anything but RealtimeError on any input. Assumes UTF-8 already checked (RFC 6455, section 8.1).
+Owns parsing of what clients send and encoding of what they get. Must never do I/O, read a clock, or raise anything but
+RealtimeError on any input. Assumes that the UTF-8 of a message was checked already (RFC 6455, section 8.1).
 
 Encoders give payload bytes; `frames.Frame` makes them ready for the socket once for all receivers.
 """
@@ -41,42 +41,52 @@ class Since:
 
 @dataclass(frozen=True, slots=True)
 class Subscribe:
+    """A client wants to follow a board."""
+
     board: str
     since: Since | None
 
 
 @dataclass(frozen=True, slots=True)
 class Unsubscribe:
+    """A client no longer wants to follow a board."""
+
     board: str
 
 
 @dataclass(frozen=True, slots=True)
 class Auth:
+    """A client says who it is."""
+
     token: str
 
 
 @dataclass(frozen=True, slots=True)
 class Submit:
-    """Fields as they came: who sent them decides what they may mean (`submissions.parse_submission`)."""
+    """A client hands in a score. Who it is decides what the fields may mean (`submissions.parse_submission`)."""
 
     fields: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Watch:
+    """A client wants to hear of a user's rank on a board."""
+
     board: str
     user_id: int
 
 
 @dataclass(frozen=True, slots=True)
 class Unwatch:
+    """A client no longer wants to hear of a user's rank on a board."""
+
     board: str
     user_id: int
 
 
 @dataclass(frozen=True, slots=True)
 class Ping:
-    pass
+    """A client asks whether anybody is there."""
 
 
 Message = Subscribe | Unsubscribe | Auth | Submit | Watch | Unwatch | Ping

@@ -38,7 +38,7 @@ ONLY = {"client": {"boards", *GROUND}, "dev": {"boards", "intake.score_file", *G
 PURE = {
     "validation", "boards",
     "wire.messages", "wire.heads", "wire.request_reader", "wire.answers", "wire.close_codes",
-    "wire.frames", "wire.deframer", "wire.handshake", "wire.sse",
+    "wire.frames", "wire.deframer", "wire.handshake", "wire.lifecycle", "wire.sse",
     "broadcast.coalescing", "broadcast.conflation", "broadcast.frame_cache",
     "intake.batching", "intake.duplicates", "intake.score_file",
     "people.limits", "people.permissions", "people.identity", "people.usernames",

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from realtime.wire import connection as module
+from realtime.wire import connection, keepalive
 from tests.support.certificates import certified
 from tests.support.connections import RawClient, Run
 
@@ -29,8 +29,8 @@ def run(request: pytest.FixtureRequest) -> Run:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Graces of a tenth of their length, where a test waits for one."""
-    monkeypatch.setattr(module, "_LINGER_S", 0.1)
-    monkeypatch.setattr(module, "_LATE_PONG_S", 0.1)
+    monkeypatch.setattr(connection, "_LINGER_S", 0.1)
+    monkeypatch.setattr(keepalive, "_LATE_PONG_S", 0.1)
 
 
 @pytest.fixture(autouse=True)

@@ -13,6 +13,7 @@ from websockets.frames import Close, Opcode
 from realtime.wire import connection as module
 from realtime.wire.connection import Connection
 from realtime.wire.frames import BINARY, CLOSE, CONT, EMPTY_BLOCK, PING, PONG, TEXT, Frame
+from realtime.wire.lifecycle import CLOSING
 from tests.support.connections import (
     CRUMB,
     EMPTY_FRAGMENT,
@@ -204,10 +205,10 @@ def test_what_an_asgi_application_has_not_fetched_is_bounded(run: Run) -> None:
             flood = b"".join(client_frame(TEXT, b"%d" % number) for number in range(50_000))
             sending = asyncio.create_task(client.send(flood + client_frame(CLOSE, b"\x03\xe8")))
             held = 0
-            await eventually(lambda: connections and len(connections[0].queue) == 16)  # type: ignore[arg-type]
+            await eventually(lambda: connections and len(connections[0].call.queue) == 16)  # type: ignore[union-attr]
             for _ in range(200):
                 await asyncio.sleep(0)
-                held = max(held, len(connections[0].queue))  # type: ignore[arg-type]
+                held = max(held, len(connections[0].call.queue))  # type: ignore[union-attr]
             assert held == 16
             assert connections[0]._deframer.waiting_bytes <= 256 * 1024
             fetch.set()
@@ -288,7 +289,7 @@ def test_a_frame_in_pieces_of_a_byte_ends_in_1008(run: Run) -> None:
     async def main() -> None:
         async with connected() as (connection, client, _):
             for byte in client_frame(TEXT, b"x" * 2000):
-                if connection.close_sent:
+                if connection.state is CLOSING:
                     break
                 connection.data_received(bytes((byte,)))  # as a transport that is told each
             assert await client.close_code() == 1008
