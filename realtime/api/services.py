@@ -19,7 +19,7 @@ from realtime.ledger.clock import Clock
 from realtime.metrics import Metrics
 from realtime.people.accounts import Accounts
 from realtime.people.authentication import Authentication
-from realtime.people.limits import Connections
+from realtime.people.limits import AddressCounter
 from realtime.people.rate_limits import RateLimits
 from realtime.people.tokens import Tokens
 from realtime.settings import Settings
@@ -64,7 +64,7 @@ class Services:
     board_reader: BoardReader
     archive: Archive
     accounts: Accounts
-    connections: Connections
+    connections: AddressCounter
     readiness: Readiness
     metrics: Metrics
 

@@ -7,6 +7,8 @@ beyond one entry for each address that is connected, or a fixed number of names.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
+from math import inf
 
 
 class Bucket:
@@ -64,27 +66,36 @@ class Windows:
         return self._counts[name]
 
 
-class Connections:
-    """Open connections, of the process and of each address. A limit of 0 allows any number of an address."""
+class AddressCounter:
+    """Open connections, of all addresses and of each.
 
-    def __init__(self, most: int, most_an_address: int) -> None:
-        self._most = most
+    Args:
+        most_an_address: connections of one address; 0 allows any number.
+        most: connections of all addresses together.
+        is_proxy: says which addresses are of trusted proxies, through which everybody comes.
+    """
+
+    def __init__(
+        self, most_an_address: int, most: float = inf, is_proxy: Callable[[str], bool] = lambda address: False
+    ) -> None:
         self._most_an_address = most_an_address
+        self._most = most
+        self._is_proxy = is_proxy
         self._by_address: Counter[str] = Counter()
         self.open = 0
 
     def enter(self, address: str) -> bool:
         """Whether one more connection of `address` is within the limits; it is counted then."""
-        if self.open >= self._most or 0 < self._most_an_address <= self._by_address[address]:
-            if not self._by_address[address]:
-                del self._by_address[address]
+        if self.open >= self._most:
+            return False
+        if 0 < self._most_an_address <= self._by_address[address] and not self._is_proxy(address):
             return False
         self.open += 1
         self._by_address[address] += 1
         return True
 
     def leave(self, address: str) -> None:
-        """One connection of `address` is gone."""
+        """One connection of `address` is gone, or no longer counted here."""
         self.open -= 1
         self._by_address[address] -= 1
         if not self._by_address[address]:

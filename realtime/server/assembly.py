@@ -22,7 +22,7 @@ from realtime.metrics import Metrics
 from realtime.origins import Origins
 from realtime.people.accounts import Accounts
 from realtime.people.authentication import Authentication
-from realtime.people.limits import Connections
+from realtime.people.limits import AddressCounter
 from realtime.people.passwords import Passwords
 from realtime.people.permissions import Permissions
 from realtime.people.rate_limits import Limit, RateLimits
@@ -94,7 +94,7 @@ def assemble(
     backlog = Backlog(ledger)
     worker = Worker(backends, resync) if with_worker else None
     supervisor = Supervisor(on_hopeless)
-    connections = Connections(settings.max_connections, settings.max_connections_per_address)
+    connections = AddressCounter(settings.max_connections_per_address, settings.max_connections)
 
     tasks: list[Task] = [
         *common_tasks(backends),

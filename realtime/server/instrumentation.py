@@ -13,7 +13,7 @@ from realtime.boards.board import Board
 from realtime.broadcast.broadcaster import Broadcaster
 from realtime.intake.intake import Intake
 from realtime.metrics import Metrics
-from realtime.people.limits import Connections
+from realtime.people.limits import AddressCounter
 from realtime.server.supervisor import Supervisor
 
 
@@ -22,7 +22,7 @@ def measure(
     intake: Intake,
     broadcaster: Broadcaster,
     supervisor: Supervisor,
-    connections: Connections,
+    connections: AddressCounter,
 ) -> None:
     """Hangs the metrics on what they measure."""
 

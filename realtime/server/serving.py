@@ -21,6 +21,7 @@ import uvicorn
 from starlette.applications import Starlette
 from uvicorn.middleware.proxy_headers import _TrustedHosts
 
+from realtime.people.limits import AddressCounter
 from realtime.server.draining import SHUTDOWN_SECONDS, Draining, longest_leave
 from realtime.server.listeners import address_of, bound
 from realtime.settings import Settings
@@ -110,6 +111,7 @@ def open_many_files(settings: Settings) -> None:
 
 def server(app: Starlette, settings: Settings, on_ready: Callable[[str], None]) -> Server:
     """A server for `app`; `on_ready` is told its address when it answers."""
+    trusted = _TrustedHosts(settings.trusted_proxies)
     config = uvicorn.Config(
         app,
         host=settings.host,
@@ -119,7 +121,7 @@ def server(app: Starlette, settings: Settings, on_ready: Callable[[str], None]) 
         ws_max_size=settings.max_message_bytes,
         ws_ping_interval=settings.ping_interval_s,
         ws_ping_timeout=settings.ping_interval_s,
-        http=bounded(settings.max_connections_per_address, _TrustedHosts(settings.trusted_proxies).__contains__),
+        http=bounded(AddressCounter(settings.max_connections_per_address, is_proxy=trusted.__contains__)),
         loop="uvloop",
         lifespan="on",
         access_log=False,

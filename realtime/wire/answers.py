@@ -7,14 +7,15 @@ is marked. Pure.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Final
 
-from realtime.wire.heads import Request
+from realtime.wire.heads import BadRequestError, Request
 
-__all__ = ["Answer"]
+__all__ = ["Answer", "refusal"]
 
 _STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 _FIELDS: Final = re.compile(rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+: [^\x00-\x08\n-\x1f\x7f]*\r\n)*+")
@@ -99,3 +100,13 @@ class Answer:
         if options:
             head += b"connection: %b\r\n" % b", ".join(options)
         return head + b"\r\n"
+
+
+def refusal(refused: BadRequestError, defaults: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """The whole answer to a request that is refused before any application sees it; the connection ends with it."""
+    code = "too_large" if refused.status in (413, 431) else "bad_message"
+    body = json.dumps({"error": {"code": code, "message": str(refused)}}).encode()
+    fields = [(b"content-type", b"application/json"), (b"x-content-type-options", b"nosniff")]
+    answer = Answer(Request("GET", b"", "1.1", [], 0, False, False, False), defaults)
+    answer.start(refused.status, fields)
+    return b"".join(answer.part(body, more=False))

@@ -1,8 +1,8 @@
-"""ASGI: what an application is told of a WebSocket, and what it may say at which moment.
+"""ASGI: what an application is told of a request, and what it may say to a WebSocket at which moment.
 
-Owns the call of the application for one connection: its scope, the events it has not fetched, and how far its answer
-is. Must never write to a transport. Assumes that its connection tells it when the request was accepted and when the
-connection ended, stops reading while too many events wait, and forgets the call when it is lost.
+Owns the scopes of requests, and the call of the application for one WebSocket: the events it has not fetched, and how
+far its answer is. Must never write to a transport. Assumes that its connection tells it when the request was accepted
+and when the connection ended, stops reading while too many events wait, and forgets the call when it is lost.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import logging
 from collections.abc import MutableMapping
 from enum import Enum, auto
 from typing import Any, Final, Protocol
+from urllib.parse import unquote
 
 from uvicorn.config import Config
 from uvicorn.protocols.utils import ClientDisconnected, get_local_addr, is_ssl
@@ -19,9 +20,10 @@ from uvicorn.protocols.utils import ClientDisconnected, get_local_addr, is_ssl
 from realtime.wire.event_queue import EventQueue, Gate
 from realtime.wire.frames import BINARY, TEXT, Frame
 from realtime.wire.handshake import Opening, RawHeaders, response
+from realtime.wire.heads import Request
 from realtime.wire.lifecycle import CONNECTING, LOST, OPEN, State
 
-__all__ = ["AsgiCall"]
+__all__ = ["EXTENSION", "AsgiCall", "http_scope"]
 
 Message = MutableMapping[str, Any]
 
@@ -210,6 +212,35 @@ class AsgiCall:
         if not message.get("more_body", False):
             self._phase = Phase.OVER
             self._connection.turn_away(response(status, body, headers))
+
+
+def http_scope(
+    request: Request,
+    config: Config,
+    *,
+    server: tuple[str, int | None] | None,
+    client: tuple[str, int] | None,
+    is_secure: bool,
+    state: dict[str, Any],
+) -> dict[str, Any]:
+    """What the application is told of a request: ASGI's scope."""
+    raw_path, _, query = request.target.partition(b"?")
+    path = raw_path.decode("ascii")
+    return {
+        "type": "http",
+        "asgi": {"version": config.asgi_version, "spec_version": "2.3"},
+        "http_version": request.version,
+        "server": server,
+        "client": client,
+        "scheme": "https" if is_secure else "http",
+        "method": request.method,
+        "root_path": config.root_path,
+        "path": config.root_path + (unquote(path) if "%" in path else path),
+        "raw_path": config.root_path.encode("ascii") + raw_path,
+        "query_string": query,
+        "headers": request.fields,
+        "state": state,
+    }
 
 
 def _unexpected(message: Message) -> RuntimeError:

@@ -1,35 +1,33 @@
 """An HTTP connection: requests in, answers out, one at a time, in order, until it ends or becomes a WebSocket.
 
-Owns how long a client may take for each step, how much of what it sends is kept, and how many such connections one
-address may have. Must never hold more than one read of the socket and one answer, do more than one client's share of
-work in a turn of the loop, or touch a connection that has become a WebSocket. Assumes uvicorn's server around it, whose
-own protocols it stands in for, and `Connection` as its WebSocket.
+Owns how long a client may take for each step, and how much of what it sends is kept. Must never hold more than one read
+of the socket and one answer, do more than one client's share of work in a turn of the loop, or touch a connection that
+has become a WebSocket. Assumes uvicorn's server around it, whose own protocols it stands in for, and
+`wire.connection.Connection` as its WebSocket.
 
-Bounds, each with its row in SECURITY.md. What a request is, is not decided here (`heads`, `request_reader`).
+SECURITY.md has a row for each bound. `heads` and `request_reader` decide what a request is, `http_exchange` runs the
+application for it, and an AddressCounter decides how many connections an address may have.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import socket
 import struct
-from collections import Counter
-from collections.abc import Callable
-from typing import Any, ClassVar, Final, cast
-from urllib.parse import unquote
+from typing import Any, ClassVar, Final, Protocol, cast
 
 from uvicorn.config import Config
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 from uvicorn.server import ServerState
 
-from realtime.wire.answers import Answer
+from realtime.wire.answers import refusal
+from realtime.wire.asgi import http_scope
 from realtime.wire.connection import Connection
 from realtime.wire.heads import BadRequestError, Request
-from realtime.wire.http_exchange import HttpExchange
+from realtime.wire.http_exchange import HttpExchange, whole_server
 from realtime.wire.request_reader import END, RequestReader
 
-__all__ = ["Doors", "HttpConnection", "bounded"]
+__all__ = ["HttpConnection", "bounded"]
 
 HEAD_SECONDS: Final = 10.0
 """From the connection, or a request's first byte, to the end of its head."""
@@ -63,35 +61,21 @@ _AT_ONCE: Final = struct.pack("ii", 1, 0)
 # What a client is waited for.
 HEAD, BODY, NEXT, LINGER = "head", "body", "next request", "end"
 
-_METHODS: Final = b"GET, HEAD, POST, PATCH, DELETE, OPTIONS"
 
-
-class Doors:
-    """Counts connections that have not become a WebSocket, by address."""
-
-    def __init__(self, most_an_address: int, is_proxy: Callable[[str], bool]) -> None:
-        self._most_an_address = most_an_address
-        self._is_proxy = is_proxy
-        self._open: Counter[str] = Counter()
+class AddressCounter(Protocol):
+    """What counts the connections that have not become a WebSocket, by address."""
 
     def enter(self, address: str) -> bool:
         """Whether one more of `address` may come in; it is counted then."""
-        if 0 < self._most_an_address <= self._open[address] and not self._is_proxy(address):
-            return False
-        self._open[address] += 1
-        return True
 
     def leave(self, address: str) -> None:
         """One of `address` is gone, or a WebSocket."""
-        self._open[address] -= 1
-        if not self._open[address]:
-            del self._open[address]
 
 
 class HttpConnection(asyncio.Protocol):
-    """See the module. `bounded` makes one for a server."""
+    """One client's connection, and the request that is under way on it. `bounded` makes a class of it for a server."""
 
-    doors: ClassVar[Doors]
+    addresses: ClassVar[AddressCounter]
 
     __slots__ = (
         "_address", "_app_state", "_at_end", "_awaited", "_client", "_config", "_deadline", "_drained", "_exchange",
@@ -138,7 +122,7 @@ class HttpConnection(asyncio.Protocol):
         self._client = get_remote_addr(self.transport)
         address = self._client[0] if self._client else ""
         self._server_state.connections.add(self)  # type: ignore[arg-type]  # uvicorn names its own alone
-        if not self.doors.enter(address):
+        if not self.addresses.enter(address):
             return self.abort()
         self._address = address
         # It tells when its buffer is no longer empty, and when it is empty again: one answer at a time waits, no more.
@@ -270,24 +254,15 @@ class HttpConnection(asyncio.Protocol):
             sock = self.transport.get_extra_info("socket")
             if sock.family in _INTERNET:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
-        raw_path, _, query = request.target.partition(b"?")
-        path = raw_path.decode("ascii")
-        scope = {
-            "type": "http",
-            "asgi": {"version": config.asgi_version, "spec_version": "2.3"},
-            "http_version": request.version,
-            "server": self._server,
-            "client": self._client,
-            "scheme": "https" if self._is_secure else "http",
-            "method": request.method,
-            "root_path": config.root_path,
-            "path": config.root_path + (unquote(path) if "%" in path else path),
-            "raw_path": config.root_path.encode("ascii") + raw_path,
-            "query_string": query,
-            "headers": request.fields,
-            "state": self._app_state.copy(),
-        }
-        application = _whole_server if raw_path == b"*" else config.loaded_app
+        scope = http_scope(
+            request,
+            config,
+            server=self._server,
+            client=self._client,
+            is_secure=self._is_secure,
+            state=self._app_state.copy(),
+        )
+        application = whole_server if request.target == b"*" else config.loaded_app
         task = self.loop.create_task(exchange.run(cast(Any, application), scope))
         self._server_state.tasks.add(task)
         task.add_done_callback(self._server_state.tasks.discard)
@@ -354,7 +329,7 @@ class HttpConnection(asyncio.Protocol):
         """Answers what is no request, or comes no further, and ends. One request has one answer."""
         exchange = self._exchange
         if exchange is None or not exchange.answer.started:
-            self.write([_refusal(refused, self._server_state.default_headers)])
+            self.write([refusal(refused, self._server_state.default_headers)])
         elif not exchange.answer.complete:
             return self.abort()
         self._end()
@@ -418,7 +393,7 @@ class HttpConnection(asyncio.Protocol):
         self._await(None)
         self._server_state.connections.discard(self)
         if self._address is not None:
-            self.doors.leave(self._address)
+            self.addresses.leave(self._address)
             self._address = None
 
     def abort(self) -> None:
@@ -429,24 +404,6 @@ class HttpConnection(asyncio.Protocol):
         self.transport.abort()
 
 
-def bounded(most_an_address: int, is_proxy: Callable[[str], bool]) -> type[HttpConnection]:
-    """A protocol class that keeps at most so many connections of one address in this state (0: any number).
-
-    `is_proxy` says which addresses are of trusted proxies, through which everybody comes.
-    """
-    return type("HttpConnection", (HttpConnection,), {"doors": Doors(most_an_address, is_proxy)})
-
-
-def _refusal(refused: BadRequestError, defaults: list[tuple[bytes, bytes]]) -> bytes:
-    code = "too_large" if refused.status in (413, 431) else "bad_message"
-    body = json.dumps({"error": {"code": code, "message": str(refused)}}).encode()
-    fields = [(b"content-type", b"application/json"), (b"x-content-type-options", b"nosniff")]
-    answer = Answer(Request("GET", b"", "1.1", [], 0, False, False, False), defaults)
-    answer.start(refused.status, fields)
-    return b"".join(answer.part(body, more=False))
-
-
-async def _whole_server(scope: Any, receive: Any, send: Any) -> None:
-    """`OPTIONS *` (RFC 9110, section 9.3.7)."""
-    await send({"type": "http.response.start", "status": 204, "headers": [(b"allow", _METHODS)]})
-    await send({"type": "http.response.body"})
+def bounded(addresses: AddressCounter) -> type[HttpConnection]:
+    """A protocol class whose connections are let in, and counted, by `addresses`."""
+    return type("HttpConnection", (HttpConnection,), {"addresses": addresses})

@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 from realtime.wire.answers import Answer
 from realtime.wire.heads import Request
 
-__all__ = ["BODY_AHEAD", "HttpExchange"]
+__all__ = ["BODY_AHEAD", "HttpExchange", "whole_server"]
 
 Message = MutableMapping[str, Any]
 Application = Callable[[Any, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[Any]]
@@ -23,6 +23,7 @@ BODY_AHEAD: Final = 64 * 1024
 """Bytes of a body that may wait for the application."""
 
 _log = logging.getLogger("uvicorn.error")
+_METHODS: Final = b"GET, HEAD, POST, PATCH, DELETE, OPTIONS"
 _DISCONNECT: Final = {"type": "http.disconnect"}
 _BROKEN: Final = (b"Internal Server Error", [(b"content-type", b"text/plain; charset=utf-8")])
 
@@ -50,7 +51,7 @@ class Line(Protocol):
 
 
 class HttpExchange:
-    """See the module."""
+    """One request, the application's run for it, and the answer."""
 
     __slots__ = ("_body", "_hesitates", "_line", "_told", "_waiter", "answer", "gone", "request", "whole")
 
@@ -98,7 +99,7 @@ class HttpExchange:
             self._waiter.set()
 
     async def run(self, application: Application, scope: dict[str, Any]) -> None:
-        """Lets the application answer; what it leaves undone ends the connection."""
+        """Runs the application. An answer that it leaves unfinished ends the connection."""
         try:
             await application(scope, self.receive, self.send)
         except Exception:
@@ -157,3 +158,9 @@ class HttpExchange:
             self._body.clear()
             self._wake()
             self._line.answered()
+
+
+async def whole_server(scope: Any, receive: Any, send: Any) -> None:
+    """The application that answers `OPTIONS *` (RFC 9110, section 9.3.7)."""
+    await send({"type": "http.response.start", "status": 204, "headers": [(b"allow", _METHODS)]})
+    await send({"type": "http.response.body"})

@@ -17,7 +17,7 @@ from realtime.wire import connection as module
 from realtime.wire.connection import Connection
 from realtime.wire.deframer import Deframer
 from realtime.wire.frames import BINARY, CLOSE, CONT, PONG, TEXT, Frame
-from realtime.wire.lifecycle import CLOSING
+from realtime.wire.lifecycle import OPEN
 from tests.support.connections import (
     CRUMB,
     GOODBYE,
@@ -240,7 +240,7 @@ def test_what_attackers_held_is_free_when_they_are_gone_and_no_collector_ran(run
         client = await RawClient.connect(port, offer="permessage-deflate")
         connection = await hub.arrived.get()
         await client.send(held[number % 5])
-        await eventually(lambda: connection.state is CLOSING or not connection._deframer.is_between)
+        await eventually(lambda: connection.state is not OPEN or not connection._deframer.is_between)
         if number < 5:
             client.vanish()
         else:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from realtime.people.limits import AddressCounter
 from realtime.wire.connection import Connection
 from realtime.wire.frames import BINARY, CLOSE, CONT, PING, TEXT
 from realtime.wire.http_connection import TURN_EVENTS, bounded
@@ -214,7 +215,7 @@ def test_what_was_due_of_http_is_not_done_to_a_websocket(run: Run) -> None:
             await receive()
 
     async def main() -> None:
-        async with serving(app, http=bounded(0, lambda _: False), timeout_keep_alive=1) as (port, _):
+        async with serving(app, http=bounded(AddressCounter(0)), timeout_keep_alive=1) as (port, _):
             # The last part of a turn fills what waits for the application, which takes it before the next turn.
             parts = b"1\r\na\r\n" * (TURN_EVENTS - 2) + b"%x\r\n%b\r\n" % (BODY_AHEAD, b"b" * BODY_AHEAD)
             begin = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + parts

@@ -13,7 +13,7 @@ from websockets.frames import Close, Opcode
 from realtime.wire import connection as module
 from realtime.wire.connection import Connection
 from realtime.wire.frames import BINARY, CLOSE, CONT, EMPTY_BLOCK, PING, PONG, TEXT, Frame
-from realtime.wire.lifecycle import CLOSING
+from realtime.wire.lifecycle import OPEN
 from tests.support.connections import (
     CRUMB,
     EMPTY_FRAGMENT,
@@ -289,7 +289,7 @@ def test_a_frame_in_pieces_of_a_byte_ends_in_1008(run: Run) -> None:
     async def main() -> None:
         async with connected() as (connection, client, _):
             for byte in client_frame(TEXT, b"x" * 2000):
-                if connection.state is CLOSING:
+                if connection.state is not OPEN:
                     break
                 connection.data_received(bytes((byte,)))  # as a transport that is told each
             assert await client.close_code() == 1008

@@ -11,9 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from realtime.errors import RealtimeError, StoreUnavailable
-from realtime.people.limits import Bucket, Connections, Windows
+from realtime.people.limits import AddressCounter, Bucket, Windows
 from realtime.people.rate_limits import Limit, RateLimits, account_key
-from realtime.wire.http_connection import Doors
 
 # One socket --------------------------------------------------------------------------------------------------------
 
@@ -61,7 +60,7 @@ def test_a_bucket_never_gives_more_than_its_rate(moments: list[float]) -> None:
 
 
 def test_connections_are_counted_by_address_and_forgotten_with_it() -> None:
-    connections = Connections(3, 2)
+    connections = AddressCounter(2, 3)
     assert [connections.enter("a") for _ in range(3)] == [True, True, False]
     assert [connections.enter("b"), connections.enter("b")] == [True, False], "the process is full"
     connections.leave("a")
@@ -75,12 +74,12 @@ def test_connections_are_counted_by_address_and_forgotten_with_it() -> None:
 
 
 def test_doors_close_for_one_address_and_never_for_a_proxy() -> None:
-    doors = Doors(2, {"10.0.0.1"}.__contains__)
+    doors = AddressCounter(2, is_proxy={"10.0.0.1"}.__contains__)
     assert [doors.enter("a") for _ in range(3)] == [True, True, False]
     assert all(doors.enter("10.0.0.1") for _ in range(100))
     doors.leave("a")
     assert doors.enter("a")
-    assert all(Doors(0, lambda address: False).enter("a") for _ in range(100))
+    assert all(AddressCounter(0).enter("a") for _ in range(100))
 
 
 # Windows -----------------------------------------------------------------------------------------------------------
