@@ -40,6 +40,10 @@ READERS: Final = 3
 OPENINGS: Final = 8
 """Weeks that readers of one process may be having closed at a time."""
 
+OPENINGS_A_SECOND: Final = 4.0
+"""Weeks that they may begin to have closed; twice as many at once. Whoever wants more of them is not waited for: the
+worker closes all there are."""
+
 READER_PATIENCE: Final = 10.0
 """Seconds that a reader waits for a week to be closed; that goes on."""
 
@@ -55,6 +59,8 @@ class Ledger(Protocol):
 class Cache(Protocol):
     """What the archive needs of the store."""
 
+    @property
+    def told(self) -> str | None: ...
     async def cached_week(self, board: Board) -> tuple[bytes | None, Position]: ...
     async def cache_week(self, board: Board, version: int, names_at: Position, value: bytes) -> None: ...
     async def announce(self, board: Board, version: int) -> None: ...
@@ -97,6 +103,7 @@ class Archive:
         self._reading = asyncio.Semaphore(READERS)
         self._opened: set[Board] = set()  # weeks whose views were seen to answer
         self._openings: dict[Board, asyncio.Task[None]] = {}  # weeks being closed, for all who wait
+        self._paced = 0.0  # the loop's time at which openings so far are made up for
         self._newest: dict[Board, int] = {}  # the newest version given out: an older cache is no answer any more
 
     # Reading -------------------------------------------------------------------------------------------------
@@ -218,7 +225,7 @@ class Archive:
         """Waits until a week is closed: by one task, which goes on when nobody waits any more."""
         task = self._openings.get(board)
         if task is None:
-            if len(self._openings) >= OPENINGS:
+            if len(self._openings) >= OPENINGS or not self._may_open(asyncio.get_running_loop().time()):
                 raise LedgerUnavailable("other weeks are being closed")
             task = self._openings[board] = asyncio.create_task(self._close(board))
             task.add_done_callback(lambda done: done.cancelled() or done.exception())  # it may be that nobody waits
@@ -228,12 +235,24 @@ class Archive:
         except TimeoutError:
             raise LedgerUnavailable(f"{board.id} is still being made") from None
 
+    def _may_open(self, now: float) -> bool:
+        """Whether readers may have one more week closed; it is counted then."""
+        if self._paced - now > (OPENINGS - 1) / OPENINGS_A_SECOND:
+            return False
+        self._paced = max(self._paced, now) + 1 / OPENINGS_A_SECOND
+        return True
+
     async def _close(self, board: Board) -> None:
         try:
             await self._closing.close(board)
             self._opened.add(board)
         finally:
             del self._openings[board]
+
+    @property
+    def told(self) -> str | None:
+        """The epoch of the store's content that hears of closed weeks now."""
+        return self._cache.told
 
     # The cache -------------------------------------------------------------------------------------------------
 

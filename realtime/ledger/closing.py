@@ -185,9 +185,10 @@ class Closing:
         rows = await self._ledger.fetch("week_counted", board.week, view_of(board))
         return rows[0]["holds"] if rows else None
 
-    async def told(self, board: Board, held: int) -> None:
-        """The store heard what the view had when it held so many changes. Raises LedgerUnavailable."""
-        await self._ledger.fetch("week_told", board.week, held)
+    async def told(self, board: Board, held: int, content: str | None) -> None:
+        """The store's content of that epoch heard what the view had when it held so many changes; nothing where other
+        content is current. Raises LedgerUnavailable."""
+        await self._ledger.fetch("week_told", board.week, held, content)
 
     async def early(self) -> list[tuple[Board, int]]:
         """Weeks that count as over and are not, with their versions. Raises LedgerUnavailable."""

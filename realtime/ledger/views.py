@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Final
 
 from realtime.boards.board import Board
-from realtime.errors import LedgerUnavailable, NotOver
+from realtime.errors import LedgerUnavailable, NotOver, StoreUnavailable
 from realtime.ledger.archive import Archive
 from realtime.ledger.closing import Closing
 
@@ -65,8 +65,9 @@ class Views:
         await self.closing.fill(board)
         held = await self.closing.held(board)
         if held is not None:
+            content = self.archive.told
             await self.archive.refresh(board)
-            await self.closing.told(board, held)
+            await self.closing.told(board, held, content)
 
     async def withdraw(self) -> None:
         """Takes back what is not over, because a clock was wrong. Raises StoreUnavailable, LedgerUnavailable."""
@@ -78,18 +79,28 @@ class Views:
         """Compares the next week after `after` (the first, where that is None) with what was recorded, and has its view
         made anew where it differs.
 
-        Returns the week, or None where there is none further. Raises LedgerUnavailable, StoreUnavailable.
+        Returns the week, or None where there is none further. Raises LedgerUnavailable. Where a week cannot be compared
+        now, the others have their turn first.
         """
         board = await self.closing.after(after)
         if board is None:
             return None
+        try:
+            await self._verify(board)
+        except (LedgerUnavailable, StoreUnavailable) as error:
+            log.info("%s cannot be compared: %s", board.id, error, extra={"action": "week"})
+        return board
+
+    async def _verify(self, board: Board) -> None:
         await self.closing.fill(board)  # somebody may have dropped it
-        if differing := await self.differing(board):
+        differing = await self.differing(board)
+        if differing is None:  # on its way; or on the way it was lost: then the cache is of before for good
+            await self.archive.refresh(board)
+        elif differing:
             log.warning("%s is wrong about %d users", board.id, differing, extra={"action": "week"})
             self.wrong += differing
             await self.closing.doubt(board)
             await self._bring(board)
-        return board
 
     async def differing(self, board: Board) -> int | None:
         """Users of whom a closed week's view, or its cache, does not say what was recorded; None where changes are on

@@ -55,8 +55,10 @@ UPDATE closed_weeks SET version = version + 1, holds = $2, told = CASE WHEN hold
 WHERE week = $1
 
 -- name: week_told
--- The store was told what the view of week $1 holds, $2 changes.
-UPDATE closed_weeks SET told = $2 WHERE week = $1 AND holds = $2
+-- The store was told what the view of week $1 holds, $2 changes: its content of epoch $3, NULL for whichever is current. Where
+-- another is, that one may keep what was read before, and is told once more.
+UPDATE closed_weeks SET told = $2
+WHERE week = $1 AND holds = $2 AND NOT EXISTS (SELECT FROM generation WHERE epoch <> $3)
 
 -- name: weeks_behind
 -- Weeks whose view lacks changes, or of whose content the store has not heard: those of $1 date[], NULL for all, up to $2. With

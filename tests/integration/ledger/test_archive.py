@@ -17,6 +17,7 @@ from realtime.boards.board import ALL_TIME, Board, week_at
 from realtime.boards.standings import Profile, Row
 from realtime.boards.submissions import Submission
 from realtime.errors import LedgerUnavailable, RealtimeError
+from realtime.ledger import archive as module
 from realtime.ledger.archive import Archive
 from realtime.ledger.closing import view_of
 from realtime.ledger.ledger import Ledger
@@ -228,6 +229,26 @@ async def test_many_at_once_make_one_view(
     assert await sql.fetchval("SELECT count(*) FROM closed_weeks") == 1
     for other in ledgers:
         await other.aclose()
+
+
+async def test_readers_have_weeks_closed_only_so_many_a_second(
+    ledger: Ledger, store: Store, sql: asyncpg.Connection, make_users: MakeUsers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A crowd that walks through all weeks there are makes relations no faster than that."""
+    monkeypatch.setattr(module, "OPENINGS", 1)
+    monkeypatch.setattr(module, "OPENINGS_A_SECOND", 0.01)
+    (user,) = await make_users(1)
+    weeks = [Board((MONDAY + timedelta(weeks=n)).date()) for n in range(3)]
+    for board in weeks:
+        await score(ledger, user, 5, board.starts)
+    views = views_of(ledger, store)
+    await views.archive.open(weeks[0])
+    for board in weeks[1:]:
+        with pytest.raises(LedgerUnavailable):
+            await views.archive.open(board)
+    assert await sql.fetchval("SELECT count(*) FROM closed_weeks") == 1
+    assert await views.open_all(100) == 2, "the worker waits for nobody"
+    assert (await views.archive.snapshot(weeks[2]))[0].scores == {user: 5}
 
 
 async def test_the_session_s_time_zone_moves_no_week(

@@ -125,3 +125,38 @@ async def test_what_the_store_did_not_hear_of_it_hears_later(
     assert await Keeping(views_of(ledger, store)).step() == len(WEEKS)
     assert (await views.archive.snapshot(board))[0].scores == {user: 2}
     assert await sql.fetchval("SELECT count(*) FROM closed_weeks WHERE told = holds") == len(WEEKS)
+
+
+async def test_a_week_is_not_told_by_what_was_told_to_content_that_is_no_longer_current(
+    ledger: Ledger, store: Store, sql: asyncpg.Connection, make_users: MakeUsers
+) -> None:
+    """The store that took over may have cached the week as it was before."""
+    (user,) = await make_users(1)
+    await play(ledger, user)
+    views, board = views_of(ledger, store), WEEKS[0]
+    assert await Keeping(views).step() == len(WEEKS)
+    await sql.execute("UPDATE generation SET epoch = 'another-1'")
+    await play(ledger, user, "more")
+    await views.amend([board])
+    assert await views.closing.behind(100, weeks=[board]) == [board], "for whoever reaches the other"
+    await sql.execute("UPDATE generation SET epoch = $1", store.told)
+    await views.amend([board])
+    assert await views.closing.behind(100, weeks=[board]) == []
+
+
+async def test_a_cache_that_was_never_told_is_found_by_comparing(
+    ledger: Ledger, store: Store, sql: asyncpg.Connection, make_users: MakeUsers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "VERIFIED_EVERY", 1)
+    (user,) = await make_users(1)
+    await play(ledger, user)
+    views, board = views_of(ledger, store), WEEKS[0]
+    assert await Keeping(views).step() == len(WEEKS)
+    await views.archive.snapshot(board)
+    await play(ledger, user, "more")
+    await views.closing.fill(board)
+    await sql.execute("UPDATE closed_weeks SET told = holds")
+    later = views_of(ledger, store)
+    assert (await later.archive.snapshot(board))[0].scores == {user: 1}, "an old cache, of which nobody thinks any more"
+    await Keeping(later).step()
+    assert (await later.archive.snapshot(board))[0].scores == {user: 2}
