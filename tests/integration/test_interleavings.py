@@ -84,6 +84,7 @@ class Simulation(RuleBasedStateMachine):
     def begin(self) -> None:
         self.do(self.world.reset())
         self.do(self.settled())
+        self.do(self.world.back_up())
 
     def running(self, of: int) -> Process:
         """One of the processes that go on."""
@@ -213,10 +214,16 @@ class Simulation(RuleBasedStateMachine):
     def back_up(self) -> None:
         self.do(self.world.back_up())
 
-    @precondition(lambda self: self.world.backup is not None)
     @rule()
     def restore(self) -> None:
-        self.do(self.world.restore())
+        """As the guide has it: nothing runs meanwhile. What was sent before may still arrive."""
+
+        async def restore() -> None:
+            for process in self.world.processes:
+                await self.killed(process)
+            await self.world.restore()
+
+        self.do(restore())
 
     @rule()
     def lose_lease(self) -> None:

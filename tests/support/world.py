@@ -470,7 +470,7 @@ class World:
         self.observers = [Store(url) for url in self.store_urls]
         self.readers = [SnapshotReader(observer) for observer in self.observers]
         self.raws = [redis.asyncio.Redis.from_url(url, decode_responses=True) for url in self.store_urls]
-        self.backup: dict[tuple[int, str], Submission] | None = None  # what was recorded when it was made
+        self.backup: dict[tuple[int, str], Submission] = {}  # what was recorded when it was made
         self.had_view = False  # whether there was a view of last week then
         self.was_set_back = False  # PostgreSQL's clock: what came in until that was noticed may have to be found
         self.processes = [Process(self, name) for name in ("A", "B", "C")]
@@ -483,7 +483,7 @@ class World:
         """Everything as at the beginning: a hundred players, and an empty store."""
         await self.post.clear()
         await self.to(MOMENTS[0])
-        self.backup, self.was_set_back = None, False
+        self.was_set_back = False
         for closed in (self.recorded, self.seen, self.newest):
             closed.clear()
         for board in (LAST_WEEK, THIS_WEEK):
@@ -537,9 +537,7 @@ class World:
         self.had_view = bool(await self.sql.fetchval(view, LAST_WEEK.view))
 
     async def restore(self) -> None:
-        """PostgreSQL is what it was at the backup, and the operator says so. Processes live on: what they sent may be of
-        a time that never was."""
-        assert self.backup is not None
+        """PostgreSQL is what it was at the backup, and the operator says so."""
         await self.lose_lease()
         rows = [f"INSERT INTO public.{table} SELECT * FROM backup.{table}" for table in _TABLES]
         ids = [
