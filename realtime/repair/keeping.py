@@ -53,10 +53,33 @@ class Keeping:
             await asyncio.sleep(0.05 if done >= AT_ONCE else INTERVAL)
 
     async def step(self) -> int:
-        """Looks once; returns for how many weeks something was done. Raises LedgerUnavailable, StoreUnavailable."""
+        """Looks once; returns for how many weeks something was done.
+
+        Raises LedgerUnavailable, StoreUnavailable, once all was tried: one week keeps no other from its turn.
+        """
         self._looks += 1
+        done = 0
+        failed: LedgerUnavailable | StoreUnavailable | None = None
+        for work in (self._withdrawn, self._settled, self._opened, self._compared):
+            try:
+                done += await work()
+            except (LedgerUnavailable, StoreUnavailable) as error:
+                failed = error
+        if failed is not None:
+            raise failed
+        return done
+
+    async def _withdrawn(self) -> int:
         await self._views.withdraw()
-        done = await self._views.settle(AT_ONCE) + await self._views.open_all(AT_ONCE)
+        return 0
+
+    async def _settled(self) -> int:
+        return await self._views.settle(AT_ONCE)
+
+    async def _opened(self) -> int:
+        return await self._views.open_all(AT_ONCE)
+
+    async def _compared(self) -> int:
         if self._looks % VERIFIED_EVERY == 0:
             self._verified = await self._views.verify(self._verified)
-        return done
+        return 0

@@ -96,6 +96,36 @@ async def test_one_week_that_cannot_be_brought_up_to_date_keeps_no_other_from_it
     assert await keeping.step() == 1
 
 
+async def test_a_week_that_is_never_brought_up_to_date_keeps_no_other_from_being_closed_or_compared(
+    ledger: Ledger, store: Store, sql: asyncpg.Connection, make_users: MakeUsers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its view may be somebody else's since a restore."""
+    monkeypatch.setattr(module, "VERIFIED_EVERY", 1)
+    (user,) = await make_users(1)
+    stuck, wrong, late = WEEKS[0], WEEKS[1], WEEKS[2]
+    views = views_of(ledger, store)
+    keeping = Keeping(views)
+    await ledger.record_batch([Submission(user, w.id, 1, None, w.starts) for w in (stuck, wrong)], [])
+    await keeping.step()
+    keeping._verified = None
+    fill = views.closing.fill
+
+    async def failing(board: Board) -> None:
+        if board == stuck:
+            raise LedgerUnavailable("permission denied")
+        await fill(board)
+
+    monkeypatch.setattr(views.closing, "fill", failing)
+    await ledger.record_batch([Submission(user, w.id + "more", 1, None, w.starts) for w in (stuck, late)], [])
+    await sql.execute("UPDATE user_score_transactions SET score_added = 7 WHERE created_at = $1", wrong.starts)
+    await sql.execute("UPDATE user_weekly_scores SET score = 7 WHERE week = $1", wrong.week)
+    for _ in range(2):
+        with pytest.raises(LedgerUnavailable, match="denied"):
+            await keeping.step()
+    assert await sql.fetchval("SELECT holds = changes FROM closed_weeks WHERE week = $1", late.week)
+    assert (await views.archive.snapshot(wrong))[0].scores == {user: 7}
+
+
 async def test_a_role_that_may_make_no_temporary_table_makes_views_anew(
     ledger: Ledger, store: Store, sql: asyncpg.Connection, make_users: MakeUsers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -135,11 +165,12 @@ async def test_a_week_is_not_told_by_what_was_told_to_content_that_is_no_longer_
     await play(ledger, user)
     views, board = views_of(ledger, store), WEEKS[0]
     assert await Keeping(views).step() == len(WEEKS)
-    await sql.execute("UPDATE generation SET epoch = 'another-1'")
+    named = "INSERT INTO generation (epoch) VALUES ($1) ON CONFLICT (one) DO UPDATE SET epoch = excluded.epoch"
+    await sql.execute(named, "another-1")
     await play(ledger, user, "more")
     await views.amend([board])
     assert await views.closing.behind(100, weeks=[board]) == [board], "for whoever reaches the other"
-    await sql.execute("UPDATE generation SET epoch = $1", store.told)
+    await sql.execute(named, store.told)
     await views.amend([board])
     assert await views.closing.behind(100, weeks=[board]) == []
 
