@@ -627,7 +627,7 @@ class World:
             wrong = {user: name for user, name in fresh[board].names.items() if names[user] != name}
             assert not wrong, f"{board.id} shows {wrong}"
         if LAST_WEEK not in fresh:
-            fresh[LAST_WEEK], _ = await History(self.ledger, self.observers[at]).snapshot(LAST_WEEK)
+            fresh[LAST_WEEK], _ = await views_of(self.ledger, self.observers[at]).archive.snapshot(LAST_WEEK)
             truth = [tuple(row) for row in await self.sql.fetch(_TOP, LAST_WEEK.starts, LAST_WEEK.ends)]
             assert [tuple(entry) for entry in fresh[LAST_WEEK].entries] == truth, "the closed week"
         assert await self.sql.fetchval(_SUMS) == 0, "totals are not the sums of the transactions"

@@ -169,10 +169,10 @@ async def test_a_week_is_not_told_by_what_was_told_to_content_that_is_no_longer_
     await sql.execute(named, "another-1")
     await play(ledger, user, "more")
     await views.amend([board])
-    assert await views.closing.behind(100, weeks=[board]) == [board], "for whoever reaches the other"
+    assert await views.closing.behind(100, among=[board]) == [board], "for whoever reaches the other"
     await sql.execute(named, store.told)
     await views.amend([board])
-    assert await views.closing.behind(100, weeks=[board]) == []
+    assert await views.closing.behind(100, among=[board]) == []
 
 
 async def test_a_cache_that_was_never_told_is_found_by_comparing(
