@@ -534,7 +534,7 @@ class World:
         await self.sql.execute(";".join(["DROP SCHEMA IF EXISTS backup CASCADE; CREATE SCHEMA backup", *tables]))
         self.backup = dict(self.recorded)
         view = "SELECT count(*) FROM pg_matviews WHERE matviewname = $1"
-        self.had_view = bool(await self.sql.fetchval(view, LAST_WEEK.view))
+        self.had_view = bool(await self.sql.fetchval(view, view_of(LAST_WEEK)))
 
     async def restore(self) -> None:
         """PostgreSQL is what it was at the backup, and the operator says so."""
@@ -545,7 +545,7 @@ class World:
         ]
         kept = "REFRESH MATERIALIZED VIEW" if self.had_view else "DROP MATERIALIZED VIEW IF EXISTS"
         await self.sql.execute(
-            ";".join([f"BEGIN; TRUNCATE {', '.join(_TABLES)}", *rows, *ids, f"{kept} {LAST_WEEK.view}", "COMMIT"])
+            ";".join([f"BEGIN; TRUNCATE {', '.join(_TABLES)}", *rows, *ids, f"{kept} {view_of(LAST_WEEK)}", "COMMIT"])
         )
         await Generations.restored(self.ledger)
         self.recorded = dict(self.backup)
