@@ -104,7 +104,7 @@ async def open_backends(settings: Settings, *, lanes: int = 0) -> AsyncIterator[
         now = ledger.clock.now
         rebuilder = Rebuilder(ledger, store, Filling(store.link), now)
         generations = Generations(ledger, store)
-        await generations.look()  # before anything is given out
+        await _patiently(generations.look)  # before anything is given out
         closing = Closing(ledger)
         archive = Archive(ledger, store, closing)
         views = Views(archive, closing)

@@ -41,8 +41,8 @@ from realtime.repair.rebuild import Rebuilder
 from realtime.repair.resync import Resync
 from realtime.repair.sweeper import Sweeper
 from realtime.store.announcements import Announcements
-from realtime.store.filling import Filling
 from realtime.store.audit import Audit
+from realtime.store.filling import Filling
 from realtime.store.fitness import Content, run_of
 from realtime.store.keys import scores_key, versions_key
 from realtime.store.link import Link
