@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from realtime.boards.board import Board
     from realtime.boards.standings import Profile, Row
     from realtime.ledger.batch import Recorded, Twin
+    from realtime.store.replies import Anew
 
 log = logging.getLogger(__name__)
 
@@ -56,12 +57,16 @@ class Ledger(Protocol):
     async def locked(self, user_ids: Collection[int]) -> set[int]: ...
     async def recorded(self, batch: Sequence[Submission]) -> list[Twin]: ...
     async def clear_outbox(self, ids: Sequence[int], told: str | None) -> None: ...
+    async def standings_of(self, user_ids: Collection[int], live: Sequence[Board]) -> dict[Board, list[Row]]: ...
+    async def profiles_of(self, user_ids: Collection[int]) -> list[Profile]: ...
 
 
 class Store(Protocol):
     """What an import needs of the store."""
 
-    async def tell(self, rows: Mapping[Board, Sequence[Row]], profiles: Sequence[Profile] = ()) -> str | None: ...
+    async def tell(
+        self, rows: Mapping[Board, Sequence[Row]], profiles: Sequence[Profile] = (), *, anew: Anew | None
+    ) -> str | None: ...
 
 
 Progress = Callable[[int, int], None]
@@ -192,8 +197,11 @@ class Importer:
         if not recorded.outbox_ids:
             return
         try:
-            told = await self._store.tell(recorded.live_rows(self._now()), recorded.profiles)
-        except StoreUnavailable as error:
+            now = self._now()
+            told = await self._store.tell(
+                recorded.live_rows(now), recorded.profiles, anew=lambda: self._recorder.anew(recorded, now)
+            )
+        except (StoreUnavailable, LedgerUnavailable) as error:
             self.summary.untold += 1
             log.debug("the store has not heard of a batch: %s", error)
             return
@@ -220,6 +228,12 @@ class _Patient:
 
     async def clear_outbox(self, ids: Sequence[int], told: str | None) -> None:
         await self._ledger.clear_outbox(ids, told)
+
+    async def standings_of(self, user_ids: Collection[int], live: Sequence[Board]) -> dict[Board, list[Row]]:
+        return await self._ledger.standings_of(user_ids, live)
+
+    async def profiles_of(self, user_ids: Collection[int]) -> list[Profile]:
+        return await self._ledger.profiles_of(user_ids)
 
 
 def _cause(row: FileRow, outcome: Rejected) -> str:

@@ -29,7 +29,7 @@ from realtime.intake.recorder import Ledger, Recorder, Recording
 
 if TYPE_CHECKING:
     from realtime.boards.standings import Profile, Row
-    from realtime.store.replies import ReadAfterWrite
+    from realtime.store.replies import Anew, ReadAfterWrite
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +58,7 @@ class Store(Protocol):
         rows: Mapping[Board, Sequence[Row]],
         profiles: Sequence[Profile] = (),
         *,
+        anew: Anew | None,
         read_after_write: ReadAfterWrite | None,
     ) -> str | None: ...
 
@@ -253,9 +254,12 @@ class Intake:
         self.on_storing(recorded.rows, arrived)
         try:
             told = await self._store.tell(
-                recorded.live_rows(now), recorded.profiles, read_after_write=self._read_after_write
+                recorded.live_rows(now),
+                recorded.profiles,
+                anew=lambda: self._recorder.anew(recorded, now),
+                read_after_write=self._read_after_write,
             )
-        except StoreUnavailable as error:
+        except (StoreUnavailable, LedgerUnavailable) as error:
             if loop.time() >= self._doubted_until:
                 log.warning("scores are recorded but not shown: %s", error, extra={"action": "store"})
             self._doubted_until = loop.time() + DOUBT

@@ -10,7 +10,7 @@ Assumes that no (user, submission id) pair is twice in a batch.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -42,6 +42,8 @@ class Ledger(Protocol):
     async def locked(self, user_ids: Collection[int]) -> set[int]: ...
     async def recorded(self, batch: Sequence[Submission]) -> list[Twin]: ...
     async def clear_outbox(self, ids: Sequence[int], told: str | None) -> None: ...
+    async def standings_of(self, user_ids: Collection[int], live: Sequence[Board]) -> dict[Board, list[Row]]: ...
+    async def profiles_of(self, user_ids: Collection[int]) -> list[Profile]: ...
 
 
 class Recording:
@@ -67,6 +69,11 @@ class Recording:
         """By board, the newest row of each user whom the batch changed there."""
         weeks = {board: list(rows.values()) for board, rows in self._weeks.items()}
         return {ALL_TIME: list(self._totals.values()), **weeks}
+
+    @property
+    def user_ids(self) -> list[int]:
+        """Users whom the batch changed anywhere."""
+        return list(self._totals)
 
     def live_rows(self, now: datetime) -> dict[Board, Sequence[Row]]:
         """What the store must hear: the rows of boards that are live."""
@@ -156,6 +163,13 @@ class Recorder:
             words = "PostgreSQL refused %d of %d submissions, the last one with: %s"
             log.error(words, len(result.refusals), len(batch), result.refusals[-1], extra={"action": "batch"})
         return result
+
+    async def anew(
+        self, recording: Recording, now: datetime
+    ) -> tuple[Mapping[Board, Sequence[Row]], Sequence[Profile]]:
+        """The same users' rows on live boards, and their profiles, as they are now. Raises LedgerUnavailable."""
+        user_ids = recording.user_ids
+        return await self._ledger.standings_of(user_ids, told_boards(now)), await self._ledger.profiles_of(user_ids)
 
     async def locked(self, user_ids: Collection[int]) -> set[int]:
         """Those of whom somebody else holds what a score of theirs would change. Raises LedgerUnavailable."""

@@ -16,7 +16,7 @@ from realtime.boards.board import Board
 from realtime.boards.standings import Profile, Row
 
 if TYPE_CHECKING:
-    from realtime.store.replies import ReadAfterWrite
+    from realtime.store.replies import Anew, ReadAfterWrite
 
 USERS: Final = 500
 """Users told in one script call."""
@@ -39,6 +39,7 @@ class Store(Protocol):
         rows: Mapping[Board, Sequence[Row]],
         profiles: Sequence[Profile] = (),
         *,
+        anew: Anew | None,
         read_after_write: ReadAfterWrite | None,
     ) -> str | None: ...
 
@@ -72,6 +73,9 @@ class Resync:
         return told
 
     async def _part(self, user_ids: Sequence[int]) -> str | None:
-        rows = await self._ledger.standings_of(user_ids, board.told_boards(self._now()))
-        profiles = await self._ledger.profiles_of(user_ids)
-        return await self._store.tell(rows, profiles, read_after_write=self._read_after_write)
+        async def read() -> tuple[Mapping[Board, Sequence[Row]], Sequence[Profile]]:
+            rows = await self._ledger.standings_of(user_ids, board.told_boards(self._now()))
+            return rows, await self._ledger.profiles_of(user_ids)
+
+        rows, profiles = await read()
+        return await self._store.tell(rows, profiles, anew=read, read_after_write=self._read_after_write)

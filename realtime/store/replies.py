@@ -6,12 +6,12 @@ a value pass that cannot be ours: it raises ForeignContent. Assumes RESP2.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from realtime.boards.board import Board
-from realtime.boards.standings import Row
+from realtime.boards.standings import Profile, Row
 from realtime.errors import ForeignContent
 from realtime.validation import ID_MAX, TOTAL_MAX
 
@@ -85,6 +85,9 @@ class Expectation:
     fulfil: Callable[[Look | None], None]
     """Takes the look that was read; None where it could not be read. Must not raise."""
 
+
+Anew = Callable[[], Awaitable[tuple[Mapping[Board, Sequence[Row]], Sequence[Profile]]]]
+"""Reads from the ledger, once more, what the store is to be told."""
 
 ReadAfterWrite = Callable[[Mapping[Board, Sequence[Row]]], Expectation | None]
 """Says, for rows that are about to be written, what is to be read right behind them; None for nothing."""

@@ -50,7 +50,7 @@ from realtime.store.replies import (
 
 if TYPE_CHECKING:
     from realtime.boards.standings import Profile, Row
-    from realtime.store.replies import ReadAfterWrite
+    from realtime.store.replies import Anew, ReadAfterWrite
 
 RANKED_A_CALL: Final = 250
 """Users ranked in one script call: about two milliseconds of the store's time on a board of a million."""
@@ -145,18 +145,24 @@ class Store:
         rows: Mapping[Board, Sequence[Row]],
         profiles: Sequence[Profile] = (),
         *,
+        anew: Anew | None = None,
         read_after_write: ReadAfterWrite | None = None,
     ) -> str | None:
         """Applies what the ledger has committed to whichever content is current; returns that content's epoch.
 
-        Raises StoreUnavailable. Safe to repeat.
+        Where that is other content by now, `anew` reads rows and profiles once more: the ledger may have been restored
+        meanwhile, and what was read before that would count as newer. Raises StoreUnavailable (EpochMoved without an
+        `anew`), and LedgerUnavailable from it. Safe to repeat.
         """
         told = self.told
         try:
             await self.apply(rows, profiles, read_after_write=read_after_write)
         except EpochMoved:
             await self.adopt()
+            if anew is None:
+                raise
             told = self.told
+            rows, profiles = await anew()
             await self.apply(rows, profiles, read_after_write=read_after_write)
         return told
 

@@ -259,6 +259,24 @@ async def test_content_of_another_epoch_is_not_touched(store: Store, keys: Keys,
     assert await everything(keys) == before
 
 
+async def test_other_content_is_told_what_the_ledger_says_by_then(store: Store, keys: Keys) -> None:
+    """The ledger may have been restored in between: rows that were read before would count as newer for ever."""
+    lost = {ALL_TIME: [Row(7, 9, 900)]}
+    assert store.epoch is not None
+
+    async def anew() -> tuple[dict[Board, list[Row]], list[Profile]]:
+        return {ALL_TIME: [Row(7, 2, 20)]}, []
+
+    await keys.set("leaderboard:epoch", f"{store.epoch.rpartition('-')[0]}-zz")
+    with pytest.raises(EpochMoved):
+        await store.tell(lost)
+    await keys.set("leaderboard:epoch", f"{store.epoch.rpartition('-')[0]}-zy")
+    told = await store.tell(lost, anew=anew)
+    assert told == store.epoch and told.endswith("-zy")
+    assert await keys.zscore(scores_key(ALL_TIME), 7) == 20
+    assert await keys.hget(versions_key(ALL_TIME), "7") in (b"2", "2")
+
+
 async def test_a_store_that_nobody_adopted_is_not_written(store_url: str, keys: Keys) -> None:
     stranger = Store(store_url)
     try:
