@@ -290,7 +290,7 @@ def test_a_stream_keeps_the_order_at_slow_and_quick_readers(run: Run, offer: str
 def test_a_full_socket_among_many_alike_misses_nothing_and_costs_no_other_a_byte(run: Run, place: int) -> None:
     async def main() -> None:
         hub = Hub()
-        async with serving(hub) as (port, _):
+        async with serving(hub, ws_ping_interval=None) as (port, _):
             stream = Stream(ALL_TIME)
             stream.advance(of_version(1))
             clients, connections = [], []
