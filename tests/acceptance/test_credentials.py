@@ -308,8 +308,11 @@ async def test_every_response_tells_a_browser_what_it_may_do(server: RunningServ
     assert answer.headers["referrer-policy"] == "no-referrer"
     policy = answer.headers["content-security-policy"]
     assert "default-src 'none'" in policy
-    framed = {"/overlay": "* file:", "/": "'self'"}.get(path, "'none'")
-    assert policy.endswith(f"frame-ancestors {framed}")
+    if path == "/overlay":  # framed by whom it may be: streaming software has pages of schemes of its own
+        assert "frame-ancestors" not in policy
+    else:
+        framed = {"/": "'self'"}.get(path, "'none'")
+        assert policy.endswith(f"frame-ancestors {framed}")
     assert "strict-transport-security" not in answer.headers, "this is not TLS"
     assert "server" not in answer.headers
 
@@ -516,7 +519,7 @@ def test_serve_refuses_to_start_without_a_proper_secret(dsn: str, store_url: str
         )  # fmt: skip
         assert done.returncode == 1
         assert "REALTIME_SECRET" in done.stderr
-        assert done.stderr.count("\n") == 1, "one sentence, no traceback"
+        assert done.stderr.count("\n") == 2, "that settings are wrong, and in one sentence which: no traceback"
         assert not secret or secret not in done.stderr
 
 

@@ -284,8 +284,11 @@ async def test_who_subscribes_between_a_week_s_end_and_its_view_is_moved_to_the_
             def roll_over(self, before: Board, after: Board) -> None:
                 raise AssertionError("no week ends here")
 
-            def mark(self, board_id: str) -> None:
-                marked.append(board_id)
+            def mark(self, board: Board) -> None:
+                marked.append(board.id)
+
+        async def ask() -> None:
+            raise AssertionError("nobody is to be asked")
 
         server.travel(monday + timedelta(seconds=60))
         await submit(server, [(a, 1)], monday - TICK)
@@ -294,7 +297,7 @@ async def test_who_subscribes_between_a_week_s_end_and_its_view_is_moved_to_the_
         await client.shows(last.id, [(a, "player-1", 1)])
         assert client.follower.boards[last.id].epoch != CLOSED_EPOCH
         # A process that begins in that time knows of the week as well.
-        late = Rollover(Boards(), server.services.clock.now, server.services.ready)
+        late = Rollover(Boards(), server.services.clock.now, ask)
         late.step(monday + timedelta(seconds=60))
         late.step(monday + timedelta(seconds=119))
         assert marked == []

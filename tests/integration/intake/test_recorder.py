@@ -335,13 +335,15 @@ async def test_a_moved_epoch_is_adopted_and_told_again(
     beside: Beside, store: Store, keys: Redis, make_users: MakeUsers
 ) -> None:
     (user,) = await make_users(1)
-    result = await Recorder(beside).record([submission(user, "a", 5)])
+    recorder = Recorder(beside)
+    result = await recorder.record([submission(user, "a", 5)])
     old = store.epoch
     other = Store(str(keys_url(keys)))
     try:
         await make_ours(other, 2)
         assert store.epoch == old, "this process has not heard of it"
-        await store.tell(result.live_rows(beside.clock.now()), result.profiles)
+        now = beside.clock.now()
+        await store.tell(result.live_rows(now), result.profiles, anew=lambda: recorder.anew(result, now))
     finally:
         await other.aclose()
     assert await keys.zscore(scores_key(ALL_TIME), user) == 5

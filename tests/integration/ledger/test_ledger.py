@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from realtime.boards.board import ALL_TIME, Board, week_at
 from realtime.boards.standings import Profile, Row, in_order
 from realtime.boards.submissions import CLOCK_GRACE, Submission
-from realtime.errors import LedgerUnavailable
+from realtime.errors import LedgerUnavailable, RowRefused
 from realtime.ledger.batch import Recorded, columns
 from realtime.ledger.clock import Clock
 from realtime.ledger.ledger import Ledger, OutboxRow
@@ -245,7 +245,7 @@ async def test_rows_that_leave_the_range_together_fail_together_and_leave_nothin
     (user,) = await make_users(1)
     await ledger.record_batch([submission(user, "a", 1)], [])
     await sql.execute("UPDATE user_total_scores SET total_score = $1", TOTAL_MAX - 5)
-    with pytest.raises(asyncpg.CheckViolationError):
+    with pytest.raises(RowRefused):
         await ledger.record_batch([submission(user, "b", 4), submission(user, "c", 4)], [])
     assert await sql.fetchval("SELECT count(*) FROM user_score_transactions") == 1
     assert await totals(sql) == {user: TOTAL_MAX - 5}
@@ -257,7 +257,7 @@ async def test_a_weeks_score_is_bounded_as_the_total_is(
     (user,) = await make_users(1)
     await ledger.record_batch([submission(user, "a", 1, None, MONDAY)], [])
     await sql.execute("UPDATE user_weekly_scores SET score = $1", TOTAL_MAX)
-    with pytest.raises(asyncpg.CheckViolationError):
+    with pytest.raises(RowRefused):
         await ledger.record_batch([submission(user, "b", 1, None, MONDAY)], [])
     assert await outcomes(ledger, submission(user, "b", 1)) == ["accepted"], "another week has room"
 

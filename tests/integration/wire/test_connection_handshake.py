@@ -215,7 +215,8 @@ def test_what_was_due_of_http_is_not_done_to_a_websocket(run: Run) -> None:
             await receive()
 
     async def main() -> None:
-        async with serving(app, http=bounded(AddressCounter(0)), timeout_keep_alive=1, ws_ping_interval=None) as (port, _):
+        http = bounded(AddressCounter(0))
+        async with serving(app, http=http, timeout_keep_alive=1, ws_ping_interval=None) as (port, _):
             # The last part of a turn fills what waits for the application, which takes it before the next turn.
             parts = b"1\r\na\r\n" * (TURN_EVENTS - 2) + b"%x\r\n%b\r\n" % (BODY_AHEAD, b"b" * BODY_AHEAD)
             begin = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + parts
