@@ -41,8 +41,8 @@ OPENINGS: Final = 8
 """Weeks that readers of one process may be having closed at a time."""
 
 OPENINGS_A_SECOND: Final = 4.0
-"""Weeks that they may begin to have closed; twice as many at once. Whoever wants more of them is not waited for: the
-worker closes all there are."""
+"""Weeks that they may begin to have closed, beyond as many at once: whoever comes sooner waits for the turn, or is told
+to come again."""
 
 READER_PATIENCE: Final = 10.0
 """Seconds that a reader waits for a week to be closed; that goes on."""
@@ -225,7 +225,7 @@ class Archive:
         """Waits until a week is closed: by one task, which goes on when nobody waits any more."""
         task = self._openings.get(board)
         if task is None:
-            if len(self._openings) >= OPENINGS or not self._may_open(asyncio.get_running_loop().time()):
+            if len(self._openings) >= OPENINGS:
                 raise LedgerUnavailable("other weeks are being closed")
             task = self._openings[board] = asyncio.create_task(self._close(board))
             task.add_done_callback(lambda done: done.cancelled() or done.exception())  # it may be that nobody waits
@@ -235,15 +235,14 @@ class Archive:
         except TimeoutError:
             raise LedgerUnavailable(f"{board.id} is still being made") from None
 
-    def _may_open(self, now: float) -> bool:
-        """Whether readers may have one more week closed; it is counted then."""
-        if self._paced - now > (OPENINGS - 1) / OPENINGS_A_SECOND:
-            return False
+    def _pause(self, now: float) -> float:
+        """Seconds until readers may have one more week closed; it is counted now."""
         self._paced = max(self._paced, now) + 1 / OPENINGS_A_SECOND
-        return True
+        return max(0.0, self._paced - OPENINGS / OPENINGS_A_SECOND - now)
 
     async def _close(self, board: Board) -> None:
         try:
+            await asyncio.sleep(self._pause(asyncio.get_running_loop().time()))
             await self._closing.close(board)
             self._opened.add(board)
         finally:

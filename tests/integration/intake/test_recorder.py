@@ -217,9 +217,10 @@ async def test_a_twin_that_is_gone_when_it_is_looked_up_is_recorded_after_all(
     (user,) = await make_users(1)
     await sql.execute("BEGIN")
     await sql.fetch(beside.query("record_batch"), [user], ["a"], [5], [None], [None], [], "scores", None)
-    original = beside.recorded
+    original, committed = beside.recorded, asyncio.Event()
 
     async def after_it_went(batch: Sequence[Submission]) -> Any:
+        await committed.wait()  # here too: one connection does one thing at a time
         await sql.execute("DELETE FROM user_score_transactions")
         return await original(batch)
 
@@ -227,6 +228,7 @@ async def test_a_twin_that_is_gone_when_it_is_looked_up_is_recorded_after_all(
     recording_it = asyncio.ensure_future(Recorder(beside).record([submission(user, "a", 5)]))
     await until_somebody_waits(dsn)
     await sql.execute("COMMIT")
+    committed.set()
     ((_, outcome),) = (await recording_it).outcomes
     assert isinstance(outcome, Accepted) and not outcome.duplicate
     assert await sql.fetchval("SELECT count(*) FROM user_score_transactions") == 1

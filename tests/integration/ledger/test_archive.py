@@ -237,6 +237,7 @@ async def test_readers_have_weeks_closed_only_so_many_a_second(
     """A crowd that walks through all weeks there are makes relations no faster than that."""
     monkeypatch.setattr(module, "OPENINGS", 1)
     monkeypatch.setattr(module, "OPENINGS_A_SECOND", 0.01)
+    monkeypatch.setattr(module, "READER_PATIENCE", 0.1)
     (user,) = await make_users(1)
     weeks = [Board((MONDAY + timedelta(weeks=n)).date()) for n in range(3)]
     for board in weeks:
@@ -248,6 +249,8 @@ async def test_readers_have_weeks_closed_only_so_many_a_second(
             await views.archive.open(board)
     assert await sql.fetchval("SELECT count(*) FROM closed_weeks") == 1
     assert await views.open_all(100) == 2, "the worker waits for nobody"
+    for waiting in views.archive._openings.values():
+        waiting.cancel()
     assert (await views.archive.snapshot(weeks[2]))[0].scores == {user: 5}
 
 
