@@ -570,7 +570,7 @@ async def real(ledger: Ledger, store: Store, sql: asyncpg.Connection) -> Real:
     weeks, total = _counted()
     of_weeks = {week: _ranked({ids[name]: score for name, score in of.items()}) for week, of in weeks.items()}
     return Real(
-        views,
+        views.archive,
         sorted(week for week in weeks if Board(week).is_closed(now)),
         of_weeks,
         _ranked({ids[name]: score for name, score in total.items()}),
