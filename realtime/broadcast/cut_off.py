@@ -1,4 +1,4 @@
-"""Estrangement: a process that has lost the store while others may still have it.
+"""Cut off: a process that has lost the store while others may still have it.
 
 Owns the rule: after so long its clients are asked, once for each time it happens, to come back, which leads them to
 another process where a balancer reads /readyz. Must never ask while boards move, nor everybody for the same moment.
@@ -29,7 +29,10 @@ class Boards(Protocol):
 
 
 class CutOff:
-    """See the module. `after` is in seconds; `step` is told the time, in seconds of any clock that only goes on."""
+    """Asks this process's clients to come back elsewhere.
+
+    `after` is in seconds; `step` is told the time, in seconds of any clock that only goes on.
+    """
 
     def __init__(self, boards: Boards, after: float, *, come_back_ms: int = COME_BACK_MS) -> None:
         self._boards = boards

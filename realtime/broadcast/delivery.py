@@ -38,11 +38,6 @@ class Delivery:
         """Diffs not written to subscribers that were behind, ever."""
         self.on_pass: Callable[[int, float], None] = lambda deliveries, seconds: None
 
-    @property
-    def is_done(self) -> bool:
-        """Whether every subscription that can be written to is at its stream's newest state."""
-        return not self._pending
-
     def schedule(self, stream: Stream) -> None:
         """Adds a stream whose pass has places left."""
         if stream.remaining:

@@ -45,7 +45,7 @@ class Closed(Protocol):
 
 
 class RankFeed:
-    """See the module."""
+    """Reads the ranks of watched users, and writes each to its watchers where it changed."""
 
     def __init__(
         self,

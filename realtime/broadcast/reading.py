@@ -27,7 +27,7 @@ REMEMBERED: Final = 64
 
 
 class BoardReader:
-    """See the module."""
+    """Reads a board from the store, or from the archive once it is closed."""
 
     def __init__(self, live: SnapshotReader, closed: Archive, now: Callable[[], datetime]) -> None:
         self._live = live

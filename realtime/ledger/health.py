@@ -49,11 +49,6 @@ class HealthCheck:
         self.away: str | None = None
         """Why PostgreSQL counts as away; None while it does not."""
 
-    @property
-    def is_awaited(self) -> bool:
-        """Whether somebody waits for a connection."""
-        return bool(self._waits)
-
     async def run(self) -> None:
         """Asks every second. Never ends by itself."""
         while True:
