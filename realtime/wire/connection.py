@@ -6,7 +6,8 @@ string (it may carry a token).
 Assumes uvicorn's HTTP protocols or ours before the upgrade, one event loop (asyncio's or uvloop's) whose transports try
 to send at once where their buffer is empty, and that only this class writes to its transport.
 
-Its states stand in `lifecycle`, the application's side of it in `asgi`, its pings in `keepalive`.
+Its states stand in `lifecycle`, the application's side of it in `asgi`, its reading in `frame_reader`, its pings in
+`keepalive`. What is left is long because it is one: writing, the handshake and the end share one state and one socket.
 
 It works alone, with every ASGI application: `uvicorn --ws realtime.wire.connection:Connection any:app`. An application
 that knows it finds it as `scope["extensions"]["realtime.connection"]`.
@@ -17,7 +18,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import socket
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -27,13 +27,15 @@ from uvicorn.server import ServerState
 from websockets.frames import Close
 
 from realtime.wire.asgi import AsgiCall
-from realtime.wire.deframer import Deframer, Farewell, Incoming, ViolationError
+from realtime.wire.deframer import Incoming, ViolationError
 from realtime.wire.event_queue import Gate
+from realtime.wire.frame_reader import BY_APP, BY_HANDSHAKE, BY_OUTPUT, BY_QUEUE, FrameReader
 from realtime.wire.frames import BINARY, CLOSE, PING, PONG, TEXT, Frame
 from realtime.wire.handshake import Opening, RawHeaders, RefusedError, read, response
 from realtime.wire.heads import Request
 from realtime.wire.keepalive import Keepalive
-from realtime.wire.lifecycle import CLOSING, CONNECTING, LOST, OPEN, REFUSED, TABLE, Event
+from realtime.wire.lifecycle import CONNECTING, LOST, OPEN, REFUSED, TABLE, Event
+from realtime.wire.unsent import bound_unsent
 
 __all__ = ["Connection"]
 
@@ -42,31 +44,8 @@ _log = logging.getLogger("uvicorn.error")
 # In place of a file descriptor: nothing may be written; only the transport may write.
 _CLOSED, _THROUGH = -1, -2
 
-# Why reading is stopped: the application asked for it, too many events wait for the application, too much waits to be
-# written, the loop's other connections have their turn, the application has not accepted yet, enough was read
-# after the end.
-_BY_APP, _BY_QUEUE, _BY_OUTPUT, _BY_TURN, _BY_HANDSHAKE, _BY_END = 1, 2, 4, 8, 16, 32
-
-# Bytes that may wait to be written before nothing more is read.
-_OUTPUT_BYTES = 64 * 1024
-
-# Bytes that may wait in the kernel until the client's window opens. Without a limit these are megabytes of
-# news long outdated, and nobody would know that the client is behind.
+# Bytes that may wait in the kernel until the client's window opens.
 _UNSENT_BYTES = 32 * 1024
-_INTERNET = (socket.AF_INET, socket.AF_INET6) if hasattr(socket, "TCP_NOTSENT_LOWAT") else ()
-
-# Events taken from one connection before others have their turn.
-_TURN_EVENTS = 128
-
-# What a client may send within so many seconds that brings no message nearer, as `Deframer.idle_bytes` counts it:
-# 1,000 pings, say, or fragments of a byte.
-_IDLE_BYTES, _IDLE_S = 64_000, 10.0
-
-# Seconds the largest message may take to come: at least so many, or what this many bytes a second make of it.
-_MESSAGE_S, _MESSAGE_BYTES_S = 30.0, 2048
-
-# Bytes read after the end, in which a client's close frame may come behind what it sent before it heard of ours.
-_LATE_BYTES = 4 * 1024 * 1024
 
 # Seconds a client gets to read the last bytes after it broke the protocol, left, or the server stops.
 _LINGER_S = 1.0
@@ -91,10 +70,9 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_app_state", "_deframer", "_direct", "_farewell", "_idle_bytes", "_idle_since", "_message_timer", "_opening",
-        "_server_state", "_stops", "_writable", "call", "close_code", "close_timeout", "close_timer", "config",
-        "descriptor", "keepalive", "loop", "on_closed", "on_descriptor", "on_drain", "on_text", "on_violation", "state",
-        "transport", "window",
+        "_app_state", "_direct", "_opening", "_server_state", "_writable", "call", "close_code", "close_timeout",
+        "close_timer", "config", "descriptor", "keepalive", "loop", "on_closed", "on_descriptor", "on_drain", "on_text",
+        "on_violation", "reader", "state", "transport", "window",
     )  # fmt: skip
 
     def __init__(
@@ -130,14 +108,8 @@ class Connection(asyncio.Protocol):
         # What `descriptor` is while the buffer is empty: the socket, or _THROUGH for TLS.
         self._direct = _THROUGH
         self._writable = Gate()
-        self._deframer = Deframer(config.ws_max_size, inflating=False)
-        self._stops = 0
-        self._idle_bytes = 0
-        self._idle_since = 0.0
-        # While a message comes that did not come in one read.
-        self._message_timer: asyncio.TimerHandle | None = None
-        # From the end on.
-        self._farewell: Farewell | None = None
+        # What the client sends, until the connection is lost.
+        self.reader = FrameReader(self)
         # While it is open, where pings are wanted.
         self.keepalive: Keepalive | None = None
 
@@ -203,48 +175,32 @@ class Connection(asyncio.Protocol):
             self._point(self._direct)
             if self.on_drain is not None:
                 self._call_back(self.on_drain)
-        self._start_reading(_BY_OUTPUT)
+        self.reader.start(BY_OUTPUT)
 
     # Reading
 
     def pause_reading(self) -> None:
         """Hand over nothing more and, soon, take nothing more from the client."""
-        self._stop_reading(_BY_APP)
+        self.reader.stop(BY_APP)
 
     def resume_reading(self) -> None:
         """Undo `pause_reading`; what already arrived is handed over in the loop's next turn."""
-        self._start_reading(_BY_APP)
-
-    def _stop_reading(self, cause: int) -> None:
-        if not self._stops:
-            self.transport.pause_reading()
-        self._stops |= cause
-
-    def _start_reading(self, cause: int) -> None:
-        if self._stops & cause:
-            self._stops &= ~cause
-            if not self._stops:
-                self.loop.call_soon(self._read_on)
-
-    def _read_on(self) -> None:
-        if not self._stops and self.state is not LOST:
-            self._take()
-            if not self._stops:
-                self.transport.resume_reading()
+        self.reader.start(BY_APP)
 
     def data_received(self, data: bytes) -> None:
         """Called by the transport, and by uvicorn with the request that asked for the upgrade."""
         if self.descriptor != _CLOSED:
-            self._deframer.feed(data)
-            if not self._stops:
-                self._take()
+            reader = self.reader
+            reader.deframer.feed(data)
+            if not reader.stops:
+                reader.take()
         elif self.state is not CONNECTING:
-            self._take_leave(data)
+            self.reader.take_leave(data)
         elif self._opening is None:
             self._read_request(data)
         else:
-            self._deframer.feed(data)
-            self._stop_reading(_BY_HANDSHAKE)
+            self.reader.deframer.feed(data)
+            self.reader.stop(BY_HANDSHAKE)
 
     def eof_received(self) -> None:
         """The client sends nothing more, so no closing handshake can follow."""
@@ -253,35 +209,14 @@ class Connection(asyncio.Protocol):
     @property
     def is_deaf(self) -> bool:
         """Whether reading is stopped, other than for what waits to be written: a pong may have come unread."""
-        return bool(self._stops & ~_BY_OUTPUT)
+        return self.reader.is_deaf
 
     def read_on(self) -> None:
         """The application has fetched all its events."""
-        self._start_reading(_BY_QUEUE)
+        self.reader.start(BY_QUEUE)
 
-    def _take(self) -> None:
-        """Act on what arrived, until it ends, reading is stopped, or others have their turn."""
-        try:
-            for _ in range(_TURN_EVENTS):
-                incoming = self._deframer.next()
-                if incoming is None:
-                    break
-                self._act(incoming)
-                if self._stops:
-                    break
-            else:
-                self._stop_reading(_BY_TURN)
-                self.loop.call_soon(self._start_reading, _BY_TURN)
-            if self._deframer.idle_bytes:
-                self._count_idle()
-        except ViolationError as violation:
-            self._fail(violation.code, violation.reason)
-        if self.buffered_bytes > _OUTPUT_BYTES:
-            self._stop_reading(_BY_OUTPUT)
-        if self._message_timer is None and not self._deframer.is_between:
-            self._time_message()
-
-    def _act(self, incoming: Incoming) -> None:
+    def act(self, incoming: Incoming) -> None:
+        """Act on what the client said. Raises ViolationError."""
         opcode, payload = incoming
         if opcode == TEXT and self.on_text is not None:
             self._call_back(self.on_text, payload)
@@ -299,44 +234,7 @@ class Connection(asyncio.Protocol):
         if self.on_text is not None:
             raise ViolationError(1003, "text messages only")
         if self.call is not None and self.call.put(opcode, payload):
-            self._stop_reading(_BY_QUEUE)
-
-    def _count_idle(self) -> None:
-        """Put an end to a flood of what brings nothing."""
-        now = self.loop.time()
-        if now - self._idle_since > _IDLE_S:
-            self._idle_bytes, self._idle_since = 0, now
-        self._idle_bytes += self._deframer.idle_bytes
-        self._deframer.idle_bytes = 0
-        if self._idle_bytes > _IDLE_BYTES:
-            raise ViolationError(1008, "too many frames that bring nothing")
-
-    def _time_message(self) -> None:
-        """See to it that a message, of which there is a part, does not take for ever."""
-        if self.config.ws_max_size is not None:
-            seconds = max(_MESSAGE_S, self.config.ws_max_size / _MESSAGE_BYTES_S)
-            self._message_timer = self.loop.call_later(seconds, self._judge_message, self._deframer.messages)
-
-    def _judge_message(self, messages: int) -> None:
-        """Whether it is still the same: so many were whole when it was looked at last."""
-        self._message_timer = None
-        if self.descriptor == _CLOSED or self._deframer.is_between:
-            return
-        if self._deframer.messages == messages and not self._stops:
-            self._fail(1008, "a message takes too long")
-        else:
-            self._time_message()
-
-    def _take_leave(self, data: bytes) -> None:
-        """Read on after the end, so that neither the client's close frame nor ours is lost; but not for ever."""
-        rest = self._deframer.end()
-        if self._farewell is None:
-            self._farewell = Farewell(is_listening=False)
-        if self._farewell.feed(rest + data, _LATE_BYTES):
-            self.hang_up()
-        elif self._farewell.spent_bytes > _LATE_BYTES:
-            self._stop_reading(_BY_END)
-            self._abort_after(_LINGER_S)
+            self.reader.stop(BY_QUEUE)
 
     def _call_back(self, callback: Callable[..., None], *arguments: object) -> None:
         try:
@@ -399,15 +297,13 @@ class Connection(asyncio.Protocol):
         if self.call is not None:
             self.call.accepted()
         self.window = opening.window
-        self._deframer.inflating = bool(self.window)
+        self.reader.deframer.inflating = bool(self.window)
         if first is not None:
             data += first.deflated(self.window)
         secure = is_ssl(self.transport)
-        sock = self.transport.get_extra_info("socket")
-        if sock.family in _INTERNET:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
+        bound_unsent(self.transport, _UNSENT_BYTES)
         if not secure:
-            self._direct = sock.fileno()
+            self._direct = self.transport.get_extra_info("socket").fileno()
         # The transport tells when its buffer is no longer empty and when it is empty again. (A TLS
         # transport compares with "at least", so that 0 would mean "always".)
         self._point(self._direct)
@@ -415,7 +311,7 @@ class Connection(asyncio.Protocol):
         self.transport.write(data)
         if self.config.ws_ping_interval:
             self.keepalive = Keepalive(self)
-        self._start_reading(_BY_HANDSHAKE)
+        self.reader.start(BY_HANDSHAKE)
 
     def turn_away(self, answer: bytes) -> None:
         """Answer that the request becomes no WebSocket, and end."""
@@ -451,7 +347,7 @@ class Connection(asyncio.Protocol):
             self.turn_away(response(500, b"Internal Server Error"))
         else:
             self._send_close(1012)
-            self._abort_after(_LINGER_S)
+            self.linger()
 
     def _send_close(self, code: int, reason: str = "") -> None:
         if self.state is not OPEN:
@@ -463,27 +359,15 @@ class Connection(asyncio.Protocol):
         self._point(_CLOSED)
         self.close_code = code
         self._stop_keepalive()
-        self._farewell = Farewell()
-        self._stops = _BY_TURN
-        self.loop.call_soon(self._await_close)
+        self.reader.closing()
 
-    def _await_close(self) -> None:
-        """The client's answer is still to come; what it said before is dropped."""
-        self._stops = 0
-        if self.state is not CLOSING or self.transport.is_closing():
-            return
-        self._take_leave(b"")
-        if not self._stops:
-            self.transport.resume_reading()
-
-    def _fail(self, code: int, reason: str) -> None:
+    def fail(self, code: int, reason: str) -> None:
         """RFC 6455, section 7.1.7; listens for another moment, so that the close frame is not lost."""
         if self.on_violation is not None:
             self._call_back(self.on_violation, code, reason)
         self._send_close(code, reason)
-        self._abort_after(_LINGER_S)
-        self._deframer.end()
-        self._farewell = Farewell(is_listening=False)
+        self.linger()
+        self.reader.violated()
         if self.transport.can_write_eof() and not self.transport.is_closing():
             try:
                 self.transport.write_eof()
@@ -502,19 +386,23 @@ class Connection(asyncio.Protocol):
         self._leave(Event.END)
         if not self.transport.is_closing():
             self.transport.close()
-        self._abort_after(_LINGER_S)
+        self.linger()
 
     def _leave(self, event: Event) -> None:
         """Write and read nothing more. The descriptor is let go before it can be another's."""
         self.state = TABLE[self.state, event]
         self._point(_CLOSED)
         self._stop_keepalive()
-        self._deframer.end()
+        self.reader.deframer.end()
 
     def _stop_keepalive(self) -> None:
         if self.keepalive is not None:
             self.keepalive.stop()
             self.keepalive = None
+
+    def linger(self) -> None:
+        """Let the client read the last bytes, but not for ever."""
+        self._abort_after(_LINGER_S)
 
     def _abort_after(self, delay_s: float) -> None:
         if self.close_timer is not None:
@@ -533,8 +421,7 @@ class Connection(asyncio.Protocol):
         if self.close_timer is not None:
             self.close_timer.cancel()
             self.close_timer = None
-        if self._message_timer is not None:
-            self._message_timer.cancel()
+        self.reader.lost()
         on_closed = self.on_closed
         self.on_text = self.on_drain = self.on_closed = self.on_descriptor = self.on_violation = None
         if on_closed is not None:

@@ -26,6 +26,7 @@ from realtime.wire.connection import Connection
 from realtime.wire.heads import BadRequestError, Request
 from realtime.wire.http_exchange import HttpExchange, whole_server
 from realtime.wire.request_reader import END, RequestReader
+from realtime.wire.unsent import bound_unsent
 
 __all__ = ["HttpConnection", "bounded"]
 
@@ -46,8 +47,7 @@ LINGER_BYTES: Final = 16 * 1024 * 1024
 """What it takes in meanwhile, and forgets."""
 
 UNSENT_BYTES: Final = 64 * 1024
-"""Bytes that may wait in the kernel until the client's window opens; without a limit these are megabytes, and nobody
-would know that the client does not read."""
+"""Bytes that may wait in the kernel until the client's window opens."""
 
 JOINED_BYTES: Final = 32 * 1024
 """Up to which an answer's parts are copied together: cheaper than handing them over one by one."""
@@ -55,7 +55,6 @@ JOINED_BYTES: Final = 32 * 1024
 TURN_EVENTS: Final = 64
 """Requests and parts of bodies taken from one connection before others have their turn."""
 
-_INTERNET: Final = (socket.AF_INET, socket.AF_INET6) if hasattr(socket, "TCP_NOTSENT_LOWAT") else ()
 _AT_ONCE: Final = struct.pack("ii", 1, 0)
 
 # What a client is waited for.
@@ -251,9 +250,7 @@ class HttpConnection(asyncio.Protocol):
         exchange = self._exchange = HttpExchange(self, request, self._server_state.default_headers)
         if self._server is None:
             self._server = get_local_addr(self.transport)
-            sock = self.transport.get_extra_info("socket")
-            if sock.family in _INTERNET:
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
+            bound_unsent(self.transport, UNSENT_BYTES)
         scope = http_scope(
             request,
             config,

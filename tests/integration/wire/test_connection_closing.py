@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from websockets.frames import Close, Opcode
 
-from realtime.wire import connection as module
+from realtime.wire import frame_reader as module
 from realtime.wire.connection import Connection
 from realtime.wire.deframer import Deframer
 from realtime.wire.frames import BINARY, CLOSE, CONT, PONG, TEXT, Frame
@@ -121,8 +121,8 @@ def test_who_sends_on_after_our_close_is_read_no_further_than_so_far(
             spent: list[int] = []
 
             def ended() -> None:
-                assert connection._farewell is not None
-                spent.append(connection._farewell.spent_bytes)
+                assert connection.reader.farewell is not None
+                spent.append(connection.reader.farewell.spent_bytes)
                 hub.closed.set()
 
             connection.on_closed = ended
@@ -240,7 +240,7 @@ def test_what_attackers_held_is_free_when_they_are_gone_and_no_collector_ran(run
         client = await RawClient.connect(port, offer="permessage-deflate")
         connection = await hub.arrived.get()
         await client.send(held[number % 5])
-        await eventually(lambda: connection.state is not OPEN or not connection._deframer.is_between)
+        await eventually(lambda: connection.state is not OPEN or not connection.reader.deframer.is_between)
         if number < 5:
             client.vanish()
         else:

@@ -10,7 +10,7 @@ import tracemalloc
 import pytest
 from websockets.frames import Close, Opcode
 
-from realtime.wire import connection as module
+from realtime.wire import frame_reader as module
 from realtime.wire.connection import Connection
 from realtime.wire.frames import BINARY, CLOSE, CONT, EMPTY_BLOCK, PING, PONG, TEXT, Frame
 from realtime.wire.lifecycle import OPEN
@@ -90,7 +90,7 @@ def test_a_client_still_sending_hears_why_it_was_refused(run: Run) -> None:
         async with connected(ws_max_size=1000) as (connection, client, hub):
             await client.send(client_frame(TEXT, b"x" * 5_000_000)[:3_000_000])
             while await client.read():  # a reset, which may overtake the close frame, would raise
-                assert connection._deframer.waiting_bytes == 0
+                assert connection.reader.deframer.waiting_bytes == 0
             (close,) = client.frames
             assert Close.parse(close.data).code == 1009
             client.sock.close()
@@ -173,7 +173,7 @@ def test_a_paused_connection_hands_over_nothing_and_loses_nothing(run: Run) -> N
             messages = [b"%d" % number for number in range(30)]
             await client.send(b"".join(client_frame(TEXT, message) for message in messages))
             while len(heard) < 30:
-                if len(heard) % 3 == 0 and connection._stops:
+                if len(heard) % 3 == 0 and connection.reader.stops:
                     before = len(heard)
                     await asyncio.sleep(0.001)
                     assert len(heard) == before
@@ -210,7 +210,7 @@ def test_what_an_asgi_application_has_not_fetched_is_bounded(run: Run) -> None:
                 await asyncio.sleep(0)
                 held = max(held, len(connections[0].call.queue))  # type: ignore[union-attr]
             assert held == 16
-            assert connections[0]._deframer.waiting_bytes <= 256 * 1024
+            assert connections[0].reader.deframer.waiting_bytes <= 256 * 1024
             fetch.set()
             await sending
             await client.close_code()
@@ -280,7 +280,7 @@ def test_what_brings_nothing_is_allowed_again_later(run: Run, monkeypatch: pytes
             for _ in range(5):
                 await client.send(client_frame(PONG, b"") * 900 + client_frame(PING, b"all read"))
                 assert bytes((await client.next()).data) == b"all read"
-                connection._idle_since -= module._IDLE_S + 1  # as after so many seconds
+                connection.reader._idle_since -= module._IDLE_S + 1  # as after so many seconds
 
     run(main())
 
@@ -335,16 +335,16 @@ def test_messages_that_come_in_parts_may_go_on_for_ever(run: Run) -> None:
             frame = client_frame(TEXT, b"part")
             await client.send(frame[:3])
             for number in range(1, 20):
-                await eventually(lambda: not connection._deframer.is_between)
-                timer, connection._message_timer = connection._message_timer, None
+                await eventually(lambda: not connection.reader.deframer.is_between)
+                timer, connection.reader._message_timer = connection.reader._message_timer, None
                 assert timer is not None
                 timer.cancel()
-                messages = connection._deframer.messages
+                messages = connection.reader.deframer.messages
                 await client.send(frame[3:] + frame[:3])
                 await eventually(lambda: len(hub.heard) == number)  # noqa: B023
-                connection._judge_message(messages)  # as when the time is over: it is another one now
-                assert connection._message_timer is not None
-            connection._judge_message(connection._deframer.messages)
+                connection.reader._judge_message(messages)  # as when the time is over: it is another one now
+                assert connection.reader._message_timer is not None
+            connection.reader._judge_message(connection.reader.deframer.messages)
             assert await client.close_code() == 1008
 
     run(main())
