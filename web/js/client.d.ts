@@ -1,22 +1,23 @@
-import type { Board, Diff, Snapshot } from './model/board.js';
+import type { Board, Description, Diff, Snapshot } from './model/board.js';
 
 export type State = 'connecting' | 'live' | 'reconnecting' | 'closed';
 
-export interface Subscribed { type: 'subscribed'; board: string; as?: string; resumed: boolean }
-/** The token ended, and the board needs one: it stands still until `auth` brings another. */
+export interface Subscribed extends Description { type: 'subscribed'; board: string; as?: string; resumed: boolean }
+/** The token ended, and the board needs one: it stands still until `auth` brings another. Or there is no such board any more. */
 export interface Unsubscribed { type: 'unsubscribed'; board: string; as: string }
-export interface Rollover { type: 'rollover'; as: string; from: string; to: string }
+/** The name stands for the next window; `to` is null between seasons. */
+export interface Rollover { type: 'rollover'; as: string; from: string | null; to: string | null }
 export interface ServerError { type: 'error'; code: string; message: string; board?: string }
 export interface Authenticated { type: 'authenticated'; user_id: number | null; expires_at: string }
 export interface Rank {
   type: 'rank';
   board: string;
   user_id: number;
-  /** Standard competition rank; null where the user has no score on this board. */
+  /** One more than there are players with a better score; null where the user has no score on this board. */
   rank: number | null;
   score: number | null;
   players: number;
-  /** Points to the next rank; null for the leader. */
+  /** How far the next better score is, a positive number; null where there is none. */
   to_next: number | null;
 }
 export interface Accepted {
@@ -25,9 +26,15 @@ export interface Accepted {
   user_id: number;
   total_score: number;
   week_score: number;
+  /** By board: of the leaderboard's own windows, with `with: 'all'` also of those that rank its submissions. */
+  scores?: Record<string, number>;
+  /** Whether this submission is now one that counts. */
+  improved?: boolean;
   duplicate: boolean;
   live?: boolean;
 }
+/** What other leaderboards than `default` answer. */
+export type AcceptedElsewhere = Omit<Accepted, 'total_score' | 'week_score'>;
 export interface Rejected {
   type: 'rejected';
   submission_id: string;
@@ -36,8 +43,18 @@ export interface Rejected {
   retry_after_ms: number | null;
 }
 export interface Submission {
-  /** Points, a 32-bit integer; negative ones need the scope `submit:any` or `admin`. */
-  score_added: number;
+  /** The slug; left out: `default`. */
+  leaderboard?: string;
+  /** To be added, where scores are summed: for `default` a 32-bit integer; negative ones need the scope `submit:any` or `admin`. */
+  score_added?: number;
+  /** Where the best or the last submission counts. */
+  score?: number;
+  /** At most 256 bytes as JSON. */
+  metadata?: Record<string, unknown>;
+  /** Counts only if it is recorded in this board's window. */
+  board?: string;
+  /** Answer also with the scores of the leaderboards that rank these submissions. */
+  with?: 'all';
   /** At most 255 characters. */
   reason?: string;
   /** Left out: the token's own user. */
@@ -78,17 +95,20 @@ export declare class Client {
   /** When the next attempt starts and when the server was last heard: milliseconds since 1970, by a clock that nobody can set. */
   readonly retryAt: number | null;
   readonly heardAt: number | null;
-  readonly waiting: Array<{ type: 'submit'; submission_id: string; score_added: number; reason?: string; user_id?: number }>;
+  readonly waiting: Array<Submission & { type: 'submit'; submission_id: string }>;
   /** The server's time, in milliseconds since 1970. */
   now(): number;
   on(type: 'state', listener: (client: Client) => void): () => void;
   on(type: string, listener: (message: any) => void): () => void;
+  /** A board's id, or an alias: `current_week`, `sprint:current_day`, `sprint:previous_month`. `describe`: of `default` too. */
   subscribe(
     board: string,
     listener: (board: Board | null, message: Snapshot | Diff | Subscribed | Unsubscribed | Rollover | ServerError) => void,
+    options?: { describe?: boolean },
   ): () => void;
   watch(board: string, userId: number, listener: (rank: Rank) => void): () => void;
-  submit(submission: Submission): Promise<Accepted | Rejected>;
+  submit(submission: Submission & { leaderboard?: undefined }): Promise<Accepted | Rejected>;
+  submit(submission: Submission): Promise<AcceptedElsewhere | Rejected>;
   auth(token: string): Promise<Authenticated | ServerError>;
   close(): void;
 }

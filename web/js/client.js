@@ -1,7 +1,7 @@
 // Owns one connection to a leaderboard server: it comes back for ever, resumes, heals gaps, resends submissions.
 // Never touches the page beyond its network and visibility events; keeps a bounded number of submissions.
 // Assumes wire protocol v1 and a WebSocket class; that class, time and chance can be injected.
-import { apply, GAP, RIGHTS } from './model/board.js';
+import { apply, described, GAP, RIGHTS } from './model/board.js';
 import { now } from './model/clock.js';
 
 export { RIGHTS };
@@ -14,6 +14,7 @@ const OFF_MS = 500; // by less than this the server's time is as good as known: 
 const WAIT_MS = 30_000; // the longest wait between attempts
 const KEEP = 100; // submissions waiting at a time
 const PATIENCE = { 1012: 2, 4401: 5, 4429: 5 }; // attempts to count as made when the server closes with this code
+const ALIAS = /^(.+:)?(?:current|previous)_(.+)$/; // stands for one window after the other
 const PASSING = new Set(['overloaded', 'unavailable', 'too_many']); // refusals that time heals
 
 const systemTime = {
@@ -21,6 +22,15 @@ const systemTime = {
   set: (call, ms) => setTimeout(call, ms),
   clear: (timer) => clearTimeout(timer),
 };
+
+/** `default`'s boards go without a slug. */
+const named = (board) => board.replace(/^default:/, '');
+
+/** Whether `alias` may stand for the board `id`. */
+function mayStandFor(alias, id) {
+  const [, slug = '', kind] = ALIAS.exec(alias) ?? [];
+  return kind !== undefined && id.startsWith(`${slug}${kind}_`);
+}
 
 /** Not to be guessed where the engine can make such a thing; where it cannot, unlike any other all the same. */
 function freshId() {
@@ -68,18 +78,22 @@ export class Client {
   }
 
   /** Calls `listener(board, message)` at every change of a board; board is null until its first snapshot. */
-  subscribe(asked, listener) {
+  subscribe(board, listener, { describe = false } = {}) {
+    const asked = named(board);
     let sub = this.#subs.get(asked);
-    if (!sub) {
-      this.#subs.set(asked, sub = { asked, id: null, board: null, asking: false, listeners: new Set() });
+    if (!sub || (describe && !sub.describe)) {
+      this.#subs.set(asked, sub ??= { asked, id: null, board: null, asking: false, listeners: new Set() });
+      sub.describe = describe || undefined;
       this.#ask(sub);
-    } else if (sub.board) this.#call(listener, sub.board, { type: 'snapshot', ...sub.board });
+    }
+    if (sub.board) this.#call(listener, sub.board, { type: 'snapshot', ...sub.board });
     sub.listeners.add(listener);
     return () => this.#leave(this.#subs, asked, sub, listener, { type: 'unsubscribe', board: asked });
   }
 
   /** Calls `listener` with one user's `rank` messages, wherever on the board that user is. */
-  watch(board, user_id, listener) {
+  watch(asked, user_id, listener) {
+    const board = named(asked);
     const key = `${board} ${user_id}`;
     let watch = this.#watches.get(key);
     if (!watch) {
@@ -91,14 +105,16 @@ export class Client {
   }
 
   /** Resolves with `accepted` or `rejected`, however often the line breaks until then. */
-  submit({ score_added, reason, user_id, submission_id = freshId() }) {
+  submit({ submission_id = freshId(), leaderboard, score, score_added, metadata, board, with: all, reason, user_id }) {
+    const message = { type: 'submit', submission_id, leaderboard, score, score_added, metadata, board, with: all, reason, user_id };
     const known = this.#pending.get(submission_id);
-    if (known) return known.outcome;
+    if (known && known.message.leaderboard === leaderboard) return known.outcome;
+    if (known) return known.outcome.then(() => this.submit(message)); // answers name no leaderboard
     if (this.state === 'closed' || this.#pending.size >= this.#keep) {
-      const message = 'Too many submissions are waiting, or the client is closed.';
-      return Promise.resolve({ type: 'rejected', submission_id, code: 'overloaded', message, retry_after_ms: null });
+      const why = 'Too many submissions are waiting, or the client is closed.';
+      return Promise.resolve({ type: 'rejected', submission_id, code: 'overloaded', message: why, retry_after_ms: null });
     }
-    const entry = { message: { type: 'submit', submission_id, score_added, reason, user_id } };
+    const entry = { message };
     entry.outcome = new Promise((resolve) => { entry.resolve = resolve; });
     this.#pending.set(submission_id, entry);
     this.#sendPending(entry);
@@ -219,11 +235,14 @@ export class Client {
     subscribed: (message) => {
       const sub = this.#subs.get(message.as ?? message.board);
       if (!sub) return;
-      sub.id = message.board;
+      const { leaderboard, window } = message;
+      if (sub.missing) this.#rewatch(sub.asked);
+      Object.assign(sub, { id: message.board, missing: false, description: leaderboard && { leaderboard, window } });
       if (sub.board?.board !== sub.id) sub.board = null; // the alias moved on while we were away
       if (!message.resumed) return;
       if (!sub.board) return this.#ask(sub); // two boards may stand at the same version
       sub.asking = false;
+      if (sub.description) sub.board = described(sub.board, sub.description);
       this.#tell(sub, message);
     },
     unsubscribed: (message) => {
@@ -237,21 +256,18 @@ export class Client {
     diff: (message) => this.#reduce(message),
     rollover: (message) => {
       const sub = this.#subs.get(message.as);
+      const isOver = message.to === null; // nothing follows yet: the next season has not begun
       if (sub && sub.id !== message.to) {
-        Object.assign(sub, { id: message.to, board: null, asking: true });
+        const description = sub.description && { leaderboard: sub.description.leaderboard }; // the next window is not known
+        Object.assign(sub, { id: message.to, board: null, asking: !isOver, missing: isOver, description });
         this.#tell(sub, message);
       }
-      for (const watch of this.#watches.values()) {
-        if (watch.board !== message.as) continue;
-        watch.last = null;
-        this.#send({ type: 'watch', board: watch.board, user_id: watch.user_id });
-      }
+      this.#rewatch(message.as, isOver);
     },
     rank: (message) => {
       for (const watch of this.#watches.values()) {
         const real = this.#subs.get(watch.board)?.id ?? watch.board;
-        const unknownAlias = real.endsWith('current_week') && message.board.includes('week_of_');
-        if (watch.user_id !== message.user_id || (real !== message.board && !unknownAlias)) continue;
+        if (watch.user_id !== message.user_id || (real !== message.board && !mayStandFor(real, message.board))) continue;
         watch.last = message;
         for (const listener of watch.listeners) this.#call(listener, message);
       }
@@ -273,7 +289,9 @@ export class Client {
         if (message.board !== sub.asked && message.board !== sub.id) continue;
         sub.asking = false;
         this.#tell(sub, message);
-        if (PASSING.has(message.code)) this.#after(1000 + 9000 * this.#random(), () => this.#ask(sub, sub.board));
+        sub.missing = message.code === 'unknown_board' && ALIAS.test(sub.asked); // a season may begin
+        const wait = PASSING.has(message.code) ? 1000 : sub.missing ? 10_000 : 0;
+        if (wait) this.#after(wait + 9 * wait * this.#random(), () => this.#ask(sub, sub.board));
       }
       if (message.board) {
         if (RIGHTS.has(message.code)) this.#barred = true;
@@ -308,18 +326,28 @@ export class Client {
     sub.asking = true;
     const since = board ? { epoch: board.epoch, version: board.version } : undefined;
     if (since && sub.id !== sub.asked) since.board = sub.id; // an alias, which may stand for another board by now
-    this.#send({ type: 'subscribe', board: sub.asked, since });
+    this.#send({ type: 'subscribe', board: sub.asked, since, describe: sub.describe });
+  }
+
+  /** The name stands for another board by now; `quietly`: for none. */
+  #rewatch(asked, quietly = false) {
+    for (const watch of this.#watches.values()) {
+      if (watch.board !== asked) continue;
+      watch.last = null;
+      if (!quietly) this.#send({ type: 'watch', board: asked, user_id: watch.user_id });
+    }
   }
 
   #reduce(message) {
     for (const sub of this.#subs.values()) {
       if (sub.id !== message.board) continue;
-      const next = apply(sub.board, message);
+      const next = apply(sub.board, message, sub.description);
       if (next === GAP) { if (!sub.asking) this.#ask(sub); continue; }
       sub.asking = false;
       if (next === sub.board) continue;
       sub.board = next;
       this.#tell(sub, message);
+      if (sub.description && !sub.description.window) this.#ask(sub, next); // one that rolled over: until when, its answer says
     }
   }
 

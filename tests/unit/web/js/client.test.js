@@ -55,9 +55,9 @@ beforeEach(() => {
   page = { window: new EventTarget(), document };
 });
 
-test('board, clock and connection together stay under 6 KB compressed', () => {
+test('board, clock and connection together stay under 7 KB compressed', () => {
   const sizes = ['model/board.js', 'model/clock.js', 'client.js'].map((name) => gzipSync(readFileSync(new URL(`../../../../web/js/${name}`, import.meta.url))).length);
-  assert.ok(sizes.reduce((sum, size) => sum + size) <= 6 * 1024, `${sizes} bytes`);
+  assert.ok(sizes.reduce((sum, size) => sum + size) <= 7 * 1024, `${sizes} bytes`);
 });
 
 test('http addresses become ws addresses, and the server time is known after hello', () => {
@@ -523,4 +523,140 @@ test('closed is closed: no timer, no listener, no socket is left', async () => {
   assert.equal(Socket.all.length, 1);
   assert.ok(last().closed);
   assert.equal((await client.submit({ score_added: 1 })).type, 'rejected');
+});
+
+// ---- many leaderboards
+
+const SPRINT = { slug: 'sprint', title: 'Sprint', order: 'ascending', ties: 'first', ranks: 'competition', format: { kind: 'duration', unit: 'ms' } };
+const days = (day) => ({ kind: 'day', starts: `2026-11-${day}T00:00:00.000Z`, ends: `2026-11-${day + 1}T00:00:00.000Z` });
+const told = (board, as, more = {}) => ({ ...subscribed(board, as), leaderboard: SPRINT, window: days(23), ...more });
+const line = (user_id, score, at, username = `n${user_id}`) => ({ user_id, score, at: [at, user_id], username });
+
+test('a described board sorts by its description, which stands beside its entries', () => {
+  let board;
+  const client = open();
+  client.subscribe('sprint:current_day', (next) => { board = next; });
+  last().greet().say(told('sprint:day_of_2026_11_23', 'sprint:current_day'),
+    snapshot('sprint:day_of_2026_11_23', 3, [line(1, 50, 1)]),
+    diff('sprint:day_of_2026_11_23', 3, 4, [line(2, 50, 2), line(3, 40, 9)]));
+  assert.deepEqual(board.entries.map(({ user_id }) => user_id), [3, 1, 2]);
+  assert.deepEqual([board.leaderboard, board.window], [SPRINT, days(23)]);
+});
+
+test('a description that is sent again replaces the old one, with its snapshot and without', () => {
+  const seen = [];
+  const client = open();
+  client.subscribe('sprint:all_time', ({ leaderboard, entries }, { type }) => seen.push([type, leaderboard.order, ...entries.map(({ user_id }) => user_id)]));
+  const entries = [line(1, 40, 1), line(2, 50, 2)];
+  last().greet().say(told('sprint:all_time', 'sprint:all_time'), snapshot('sprint:all_time', 3, entries));
+  const leaderboard = { ...SPRINT, order: 'descending' };
+  last().say(told('sprint:all_time', 'sprint:all_time', { leaderboard }), snapshot('sprint:all_time', 4, entries.toReversed()));
+  last().say(diff('sprint:all_time', 4, 5, [line(3, 45, 3)]));
+  last().drop();
+  time.pass(1_000);
+  last().greet().say(told('sprint:all_time', 'sprint:all_time', { resumed: true }));
+  assert.deepEqual(seen, [['snapshot', 'ascending', 1, 2], ['snapshot', 'descending', 2, 1], ['diff', 'descending', 2, 3, 1], ['subscribed', 'ascending', 1, 3, 2]]);
+});
+
+test('`default` is described where that is asked for, and its boards go by their published ids', () => {
+  let board;
+  const client = open();
+  client.subscribe('default:all_time', () => {});
+  client.watch('default:all_time', 7, () => {});
+  last().greet().say(subscribed('all_time', 'all_time'), snapshot('all_time', 3));
+  client.subscribe('all_time', (next) => { board = next; }, { describe: true });
+  assert.deepEqual(last().of('subscribe'), [{ type: 'subscribe', board: 'all_time' }, { type: 'subscribe', board: 'all_time', describe: true }]);
+  assert.deepEqual(last().of('watch'), [{ type: 'watch', board: 'all_time', user_id: 7 }]);
+  last().say({ ...subscribed('all_time', 'all_time'), leaderboard: { slug: 'default', title: 'Points' }, window: { kind: 'all_time', starts: null, ends: null } }, snapshot('all_time', 3));
+  assert.equal(board.leaderboard.title, 'Points');
+});
+
+test('any alias moves on: the old rows go, and until when the next window runs is asked for if nobody says it', () => {
+  const seen = [];
+  const client = open();
+  client.subscribe('sprint:current_day', (board, { type }) => seen.push([type, board?.board, board?.window?.starts]));
+  const [first, second, third] = ['23', '24', '25'].map((day) => `sprint:day_of_2026_11_${day}`);
+  last().greet().say(told(first, 'sprint:current_day'), snapshot(first, 3));
+  last().say({ type: 'rollover', as: 'sprint:current_day', from: first, to: second }, told(second, 'sprint:current_day', { window: days(24) }), snapshot(second, 0));
+  assert.equal(last().of('subscribe').length, 1);
+  last().say({ type: 'rollover', as: 'sprint:current_day', from: second, to: third }, snapshot(third, 0));
+  assert.deepEqual(last().of('subscribe').at(-1), { type: 'subscribe', board: 'sprint:current_day', since: { epoch: 'x', version: 0, board: third } });
+  last().say(told(third, 'sprint:current_day', { window: days(25), resumed: true }));
+  const [a, b, c] = [23, 24, 25].map((day) => days(day).starts);
+  assert.deepEqual(seen, [['snapshot', first, a], ['rollover', undefined, undefined], ['snapshot', second, b], ['rollover', undefined, undefined],
+    ['snapshot', third, undefined], ['subscribed', third, c]]);
+});
+
+test('between seasons there is nothing, and the next one comes by itself, with those who are watched', () => {
+  const seen = [];
+  const ranks = [];
+  const client = open();
+  client.subscribe('sprint:current_season', (board, { type, to }) => seen.push([type, board?.board ?? to]));
+  client.watch('sprint:current_season', 7, ({ rank }) => ranks.push(rank));
+  last().greet().say(told('sprint:season_spring', 'sprint:current_season'), snapshot('sprint:season_spring', 3));
+  last().say({ type: 'rollover', as: 'sprint:current_season', from: 'sprint:season_spring', to: null });
+  assert.equal(last().of('watch').length, 1, 'of no board there is no rank');
+  time.pass(14_000);
+  last().say({ type: 'pong' });
+  time.pass(1_000);
+  assert.equal(last().of('subscribe').length, 1, 'nothing is overdue');
+  last().say({ type: 'rollover', as: 'sprint:current_season', from: null, to: 'sprint:season_summer' },
+    told('sprint:season_summer', 'sprint:current_season'), snapshot('sprint:season_summer', 0));
+  assert.ok(last().of('watch').length > 1);
+  last().say({ type: 'rank', board: 'sprint:season_summer', user_id: 7, rank: 2 });
+  assert.deepEqual(seen, [['snapshot', 'sprint:season_spring'], ['rollover', null], ['rollover', 'sprint:season_summer'], ['snapshot', 'sprint:season_summer']]);
+  assert.deepEqual(ranks, [2]);
+});
+
+test('an alias that stands for nothing yet is asked for now and then, and its watches when it does', () => {
+  const client = open();
+  client.subscribe('sprint:current_season', () => {});
+  client.watch('sprint:current_season', 7, () => {});
+  const unknown = { type: 'error', code: 'unknown_board', message: '', board: 'sprint:current_season' };
+  last().greet().say(unknown);
+  time.pass(10_000);
+  last().say({ type: 'pong' });
+  assert.equal(last().of('subscribe').length, 1);
+  for (let i = 0; i < 9; i += 1) { time.pass(5_000); last().say({ type: 'pong' }); }
+  assert.equal(last().of('subscribe').length, 2);
+  last().say(told('sprint:season_summer', 'sprint:current_season'), snapshot('sprint:season_summer', 0));
+  assert.equal(last().of('watch').length, 2);
+});
+
+test('ranks reach the watcher of an alias of any window that nobody subscribed to', () => {
+  const ranks = [];
+  const client = open();
+  client.watch('sprint:current_day', 7, ({ board }) => ranks.push(board));
+  last().greet();
+  for (const board of ['day_of_2026_11_23', 'sprint:week_of_2026_11_23', 'marathon:day_of_2026_11_23', 'sprint:day_of_2026_11_23']) {
+    last().say({ type: 'rank', board, user_id: 7, rank: 1 });
+  }
+  assert.deepEqual(ranks, ['sprint:day_of_2026_11_23']);
+});
+
+test('a submission names its leaderboard, its score, and what else was given', async () => {
+  const client = open();
+  last().greet();
+  const outcome = client.submit({
+    leaderboard: 'sprint', submission_id: 'r-9', score: 62345, metadata: { car: 'gt' }, board: 'sprint:current_day', with: 'all',
+  });
+  assert.deepEqual(last().of('submit'), [{
+    type: 'submit', submission_id: 'r-9', leaderboard: 'sprint', score: 62345, metadata: { car: 'gt' }, board: 'sprint:current_day', with: 'all',
+  }]);
+  last().say({ type: 'accepted', submission_id: 'r-9', user_id: 7, duplicate: false, scores: { 'sprint:all_time': 61200 }, improved: false });
+  assert.deepEqual((await outcome).scores, { 'sprint:all_time': 61200 });
+});
+
+test('the same id of two leaderboards is sent one after the other, for an answer does not say of which it is', async () => {
+  const client = open();
+  last().greet();
+  const one = client.submit({ leaderboard: 'sprint', submission_id: 'a', score: 1 });
+  const two = client.submit({ leaderboard: 'marathon', submission_id: 'a', score: 2 });
+  assert.equal(last().of('submit').length, 1);
+  last().say({ type: 'accepted', submission_id: 'a', scores: { 'sprint:all_time': 1 } });
+  await one;
+  await null;
+  assert.equal(last().of('submit').at(-1).leaderboard, 'marathon');
+  last().say({ type: 'accepted', submission_id: 'a', scores: { 'marathon:all_time': 2 } });
+  assert.deepEqual((await two).scores, { 'marathon:all_time': 2 });
 });
