@@ -63,7 +63,8 @@ def up(
             instance.record_address(data_dir, address)
             say(f"ready: {address}")
 
-        started = serving.run(create_app(settings, with_worker=True), settings, ready, listener=listener)
+        app = create_app(settings, with_worker=True)
+        started = serving.run(app, settings, ready, listener=listener, in_development=True)
     if not started:
         raise typer.Exit(1)
 

@@ -39,7 +39,7 @@ class Holdups:
         self._refuse = refuse
         self._held: dict[int, list[Waiting]] = {}  # by player; none for one who is locked, and whose all were refused
         self.count = 0
-        """Submissions that wait."""
+        """Submissions that wait, or are being recorded after they did."""
         self.looking: asyncio.Task[None] | None = None
         """Looks whether locks are gone, as long as there are any."""
 
@@ -93,6 +93,10 @@ class Holdups:
                 else:
                     free.append(waiting)
         if free:
-            await self._record(free)  # what came meanwhile waits for the next look
+            self.count += len(free)  # until they are answered: nobody may end meanwhile
+            try:
+                await self._record(free)  # what came meanwhile waits for the next look
+            finally:
+                self.count -= len(free)
         for user_id in [user_id for user_id, held in self._held.items() if not held and user_id not in locked]:
             del self._held[user_id]

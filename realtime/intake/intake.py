@@ -204,9 +204,18 @@ class Intake:
     # A batch -------------------------------------------------------------------------------------------------
 
     async def _process_held(self, batch: Sequence[Waiting]) -> None:
-        """Beside the lanes, which are for those that need not wait."""
-        for start in range(0, len(batch), self._batching.largest):
-            await self._process(batch[start : start + self._batching.largest], around=True)
+        """Beside the lanes, which are for those that need not wait. Whatever goes wrong, every one is answered."""
+        rest = deque(batch)
+        try:
+            while rest:
+                part = [rest.popleft() for _ in range(min(len(rest), self._batching.largest))]
+                try:
+                    await self._process(part, around=True)
+                except Exception as error:
+                    log.error("a batch failed", exc_info=error, extra={"action": "batch"})
+        finally:
+            for waiting in rest:
+                _refuse(waiting)
 
     async def _process(self, batch: Sequence[Waiting], *, again: bool = True, around: bool = False) -> None:
         loop = asyncio.get_running_loop()

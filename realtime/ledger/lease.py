@@ -14,7 +14,9 @@ from typing import Any, Final
 
 import asyncpg
 
+from realtime.errors import LedgerUnavailable
 from realtime.ledger import bounds
+from realtime.ledger.outages import mapped
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +43,7 @@ async def held(dsn: str, lock: int) -> AsyncIterator[bool]:
             done.set()
             if keeping is not None:
                 await asyncio.wait([keeping])
-        with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+        with suppress(LedgerUnavailable, asyncpg.PostgresError), mapped():
             await connection.execute("ROLLBACK", timeout=bounds.LEASE.statement)
     finally:
         connection.terminate()
@@ -54,7 +56,8 @@ async def _keep(connection: asyncpg.Connection[Any], done: asyncio.Event) -> Non
             async with asyncio.timeout(LEASE_BEAT):
                 await done.wait()
         try:
-            await connection.execute("SELECT", timeout=bounds.LEASE.statement)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+            with mapped():
+                await connection.execute("SELECT", timeout=bounds.LEASE.statement)
+        except (LedgerUnavailable, asyncpg.PostgresError) as error:
             log.warning("a lease is lost: %s", error, extra={"action": "lease"})
             return

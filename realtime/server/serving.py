@@ -93,16 +93,17 @@ class Server(uvicorn.Server):
         return [client for client in self.server_state.connections if isinstance(client, Connection)]
 
 
-def open_many_files(settings: Settings) -> None:
-    """Raises the limit of open files as far as it goes, and warns where that is too little for the connections that
-    the settings allow."""
+def open_many_files(settings: Settings, level: int = logging.WARNING) -> None:
+    """Raises the limit of open files as far as it goes, and logs at that level where that is too little for the
+    connections that the settings allow."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError, OSError):  # where the system says more than it gives
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         soft = hard
     needed = settings.max_connections + FILES_BESIDE
     if resource.RLIM_INFINITY not in (soft, hard) and soft < needed:
-        log.warning(
+        log.log(
+            level,
             "the system lets this process open %d files, and REALTIME_MAX_CONNECTIONS=%d needs %d: raise the limit "
             "(ulimit -n, LimitNOFILE= of systemd, ulimits of compose), or lower REALTIME_MAX_CONNECTIONS",
             soft, settings.max_connections, needed, extra={"action": "limits"},
@@ -137,16 +138,22 @@ def server(app: Starlette, settings: Settings, on_ready: Callable[[str], None]) 
 
 
 def run(
-    app: Starlette, settings: Settings, on_ready: Callable[[str], None], *, listener: socket.socket | None = None
+    app: Starlette,
+    settings: Settings,
+    on_ready: Callable[[str], None],
+    *,
+    listener: socket.socket | None = None,
+    in_development: bool = False,
 ) -> bool:
     """Serves until a signal, on `listener` where one is given; False where it could not start.
 
+    `in_development` nobody needs as many open files as the settings allow connections: too few are no warning then.
     Raises what the application says of its own end (`app.state.failure`): StartupError, TaskFailed; and StartupError
     where its address cannot be had.
     """
     if listener is None:
         listener = bound(settings.host, settings.port)
-    open_many_files(settings)
+    open_many_files(settings, logging.INFO if in_development else logging.WARNING)
     serving = server(app, settings, on_ready)
     # What is loaded now stays: the collector need not look at it again, nor at every connection every few messages.
     gc.collect()

@@ -212,6 +212,16 @@ async def test_a_development_instance_needs_nothing_of_its_shell(said: Said, tmp
         assert await command.stop() == 0
 
 
+async def test_a_development_instance_does_not_warn_of_what_nobody_needs_there(tmp_path: Path) -> None:
+    few = ["sh", "-c", 'ulimit -n 1100 && exec "$0" -m realtime "$@"', sys.executable]
+    data = ("--data-dir", str(tmp_path / "data"))
+    async with running("up", "--port", "0", *data, program=few, env=environment()) as command:
+        await command.says("ready:")
+        assert "INFO" in await command.says("open 1100 files", errors=True)
+        assert not [line for line in command.errors if "WARNING" in line]
+        assert await command.stop() == 0
+
+
 async def test_the_variables_of_a_service_are_no_settings_and_a_misspelt_one_is_a_mistake(
     said: Said, tmp_path: Path
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import asyncpg
 import pytest
@@ -18,6 +19,7 @@ from realtime.ledger.ledger import Ledger
 from realtime.store.store import Store
 from tests.support.closed_weeks import views_of
 from tests.support.databases import MakeUsers
+from tests.support.waiting import eventually
 
 
 @pytest.fixture
@@ -172,6 +174,85 @@ async def test_reads_that_take_every_connection_leave_intake_its_own(
 async def _read(ledger: Ledger) -> None:
     async with ledger.connection() as connection:
         await connection.fetchval("SELECT pg_sleep(8)")
+
+
+async def test_a_part_of_what_waited_that_fails_keeps_no_other_from_its_answer(
+    lanes: Ledger, store: Store, dsn: str, make_users: MakeUsers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (locked,) = await make_users(1)
+    batching = Batching(lanes=2, largest=2)
+    small = Intake(lanes, store, views_of(lanes, store).amend, lanes.clock.now, batching=batching, limit=100)
+    task = asyncio.create_task(small.run())
+    await accepted(send(small, locked, "first"))
+    async with lock(dsn, LOCKS["a total"], locked):
+        answers = [send(small, locked, str(number)) for number in range(6)]
+        await eventually(lambda: small._holdups.count == 6)
+        record_batch = lanes.record_batch
+
+        async def failing(*args: Any, **options: Any) -> Any:
+            monkeypatch.undo()
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(lanes, "record_batch", failing)
+    async with asyncio.timeout(60):
+        outcomes = await asyncio.gather(*answers)
+    assert [type(outcome) for outcome in outcomes] == [Rejected] * 2 + [Accepted] * 4
+    assert lanes.record_batch == record_batch, "it failed once"
+    task.cancel()
+    await asyncio.wait([task])
+
+
+async def test_what_waited_is_answered_where_its_recording_is_given_up(
+    lanes: Ledger, store: Store, make_users: MakeUsers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    users = await make_users(5)
+    batching = Batching(lanes=2, largest=2)
+    small = Intake(lanes, store, views_of(lanes, store).amend, lanes.clock.now, batching=batching, limit=100)
+    outcomes: list[Outcome] = []
+    began = asyncio.Event()
+
+    async def endless(*args: Any, **options: Any) -> Any:
+        began.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(lanes, "record_batch", endless)
+    waited = [(Submission(user, "a", 1, None, None), outcomes.append, 0.0) for user in users]
+    recording = asyncio.create_task(small._process_held(waited))
+    async with asyncio.timeout(60):
+        await began.wait()
+        recording.cancel()
+        await asyncio.wait([recording])
+    assert [outcome.code for outcome in outcomes if isinstance(outcome, Rejected)] == ["unavailable"] * 5
+
+
+async def test_an_end_while_what_waited_is_recorded_waits_for_its_answers(
+    lanes: Ledger, store: Store, dsn: str, make_users: MakeUsers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (locked,) = await make_users(1)
+    small = Intake(lanes, store, views_of(lanes, store).amend, lanes.clock.now, batching=Batching(lanes=2), limit=100)
+    task = asyncio.create_task(small.run())
+    await accepted(send(small, locked, "first"))
+    record_batch, recording, go_on = lanes.record_batch, asyncio.Event(), asyncio.Event()
+
+    async def slow(*args: Any, **options: Any) -> Any:
+        recording.set()
+        await go_on.wait()
+        return await record_batch(*args, **options)
+
+    async with lock(dsn, LOCKS["a total"], locked):
+        answer = send(small, locked, "a")
+        await eventually(lambda: small._holdups.count == 1)
+        monkeypatch.setattr(lanes, "record_batch", slow)
+    async with asyncio.timeout(60):
+        await recording.wait()
+        draining = asyncio.create_task(small.drain())
+        await asyncio.wait([draining], timeout=2 * holdups.LOOK)
+        assert not draining.done() and not answer.done()
+        go_on.set()
+        await draining
+    await accepted(answer)
+    task.cancel()
+    await asyncio.wait([task])
 
 
 async def test_what_cannot_be_looked_after_is_answered_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,12 +22,14 @@ const NOTHING = Object.freeze({ player: null, words: '' });
 /** The first view of a page whose address says {board, me}. `isBare`: the address has no query, so whoever is signed in is followed. */
 export function open({ board, me }, { signedIn, isBare, openedAt, at }) {
   const user = me === null && signedIn && isBare ? signedIn.user_id : me;
-  const followedName = signedIn && user === signedIn.user_id ? signedIn.username ?? null : null;
   return framed({
-    board, me: user, standings: null, ranks: [], trouble: '', rank: null, followedName, signedIn, openedAt, leader: null,
-    framedClosed: false, ended: null, result: NOTHING, at,
+    board, me: user, standings: null, ranks: [], trouble: '', rank: null, followedName: ownName(signedIn, user), signedIn,
+    openedAt, leader: null, framedClosed: false, ended: null, result: NOTHING, at,
   });
 }
+
+/** The name of `user` where that is whoever is signed in; null where only the server knows it. */
+const ownName = (signedIn, user) => (signedIn && user === signedIn.user_id ? signedIn.username ?? null : null);
 
 /** The view after `event`. Raises TypeError for a type of event that it does not know. */
 export function next(view, event) {
@@ -39,7 +41,10 @@ const AFTER = {
   /** Time has passed. */
   clock: (view) => view,
   /** The user, or the address, asks for {board, me}. */
-  shown: (view, { board, me, now }) => framed({ ...(board === view.board ? view : blank(view, now)), board, me, rank: null }),
+  shown: (view, { board, me, now }) => {
+    const followedName = me === view.me ? view.followedName : ownName(view.signedIn, me);
+    return framed({ ...(board === view.board ? view : blank(view, now)), board, me, followedName, rank: null });
+  },
   /** The client tells the standings after `message`, null where it has none. */
   board: (view, { standings, message, now }) => {
     const barred = isBarred(message);

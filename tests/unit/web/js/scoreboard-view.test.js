@@ -76,6 +76,15 @@ test('another board starts with nothing, the same one for somebody else keeps it
   assert.deepEqual([other.standings, other.ranks, other.rank, other.leader, other.openedAt, other.result.words], [null, [], null, null, 9, '']);
 });
 
+test('the name of who was followed goes with them, back and forward', () => {
+  const signedIn = { user_id: 7, username: 'Ann', token: 't' };
+  const view = after(opened({ me: 2 }, { signedIn }), { type: 'person', user: 2, board: 'current_week', here: null, username: 'Bo' });
+  const shown = (me, board = 'current_week') => after(view, { type: 'shown', board, me, now: 9 }).followedName;
+  assert.equal(view.followedName, 'Bo');
+  assert.deepEqual([shown(3), shown(null), shown(7), shown(2), shown(2, 'all_time')], [null, null, 'Ann', 'Bo', 'Bo']);
+  assert.equal(model.followedOf(after(view, told(held('x')), { type: 'shown', board: 'current_week', me: 3, now: 9 })).username, 'Player 3');
+});
+
 test('a week ends when the server\'s time says so, and a frame from before is known as such', () => {
   const view = opened({ board: OLD });
   assert.deepEqual([model.isClosed(view), model.isMisframed(view)], [false, false]);
