@@ -10,6 +10,7 @@ from typing import Final
 
 STATUS: Final[dict[str, int]] = {
     "bad_message": 400,
+    "bad_definition": 422,
     "too_large": 413,
     "unknown_type": 400,
     "unknown_board": 404,
