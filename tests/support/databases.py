@@ -26,6 +26,14 @@ FAST_POSTGRES = {
     "max_connections": "200",
 }
 
+BEGINNINGS = """
+INSERT INTO catalogue DEFAULT VALUES;
+INSERT INTO leaderboards (id, slug, source, definition, rule) VALUES (1, 'default', 1, '{}', 1);
+INSERT INTO rules (id, leaderboard, source, operator, ascending, kinds, definition, state)
+VALUES (1, 1, 1, 'sum', false, '{}', '{}', 'live');
+"""
+"""The rows that migrations leave, and that every ledger has."""
+
 MakeUsers = Callable[..., Awaitable[list[int]]]
 """Makes users without a password: a number of them, or one for each name."""
 
@@ -86,7 +94,7 @@ class Databases:
                 "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename NOT LIKE '%pogo%'"
             )
             names = ", ".join(f'"{table}"' for (table,) in tables)
-            await connection.execute(f"TRUNCATE {names} RESTART IDENTITY CASCADE")
+            await connection.execute(f"TRUNCATE {names} RESTART IDENTITY CASCADE; {BEGINNINGS}")
             return True
         finally:
             await connection.close()

@@ -213,3 +213,39 @@ def test_every_query_has_a_name_of_its_own_and_is_used() -> None:
     source = "".join(path.read_text(encoding="utf-8") for path in Path(migrations.__file__).parents[1].rglob("*.py"))
     unused = [name for name in queries if f'"{name}"' not in source]
     assert unused == []
+
+
+async def test_a_filled_ledger_of_one_leaderboard_gets_the_others_without_being_rewritten(
+    empty_dsn: str, dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(resources.folder("sql"), tmp_path / "sql")
+    for path in (tmp_path / "sql/migrations").glob("*.sql"):
+        if path.stem > "0006":
+            path.unlink()
+    with monkeypatch.context() as patched:
+        patched.setattr(resources, "folder", lambda name: tmp_path / name)
+        await migrations.migrate(empty_dsn)
+    connection = await asyncpg.connect(empty_dsn)
+    try:
+        await connection.execute(
+            "INSERT INTO users (username, deleted_at) SELECT 'p' || g, CASE WHEN g = 3 THEN now() END"
+            " FROM generate_series(1, 50) g;"
+            "INSERT INTO user_score_transactions (user_id, score_added, submission_id, created_at)"
+            " SELECT 1 + g % 50, g, g, now() FROM generate_series(1, 5000) g;"
+            "INSERT INTO user_total_scores (user_id, total_score, hidden)"
+            " SELECT user_id, sum(score_added), user_id IN (2, 3) FROM user_score_transactions GROUP BY user_id"
+        )
+        files = "SELECT relname, relfilenode FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relname ~ '^user'"
+        before = await connection.fetch(files)
+        await migrations.migrate(empty_dsn)
+        assert [row for row in await connection.fetch(files) if row in before] == before, "a table was written anew"
+        bans = await connection.fetch("SELECT user_id, leaderboard FROM bans")
+        assert bans == [(2, 0)], "who is deleted is not banned"
+        assert await shape(empty_dsn) == await shape(dsn)
+        text = (resources.folder("sql") / "migrations/0006_leaderboards.sql").read_text(encoding="utf-8")
+        await connection.execute(text.partition("-- migrate: rollback")[2])
+        await connection.execute("DELETE FROM _pogo_migration WHERE migration_id = '0006_leaderboards'")
+        await migrations.migrate(empty_dsn)
+        assert await shape(empty_dsn) == await shape(dsn), "and back, and there again"
+    finally:
+        await connection.close()
