@@ -14,6 +14,7 @@ STATUS: Final[dict[str, int]] = {
     "too_large": 413,
     "unknown_type": 400,
     "unknown_board": 404,
+    "unknown_leaderboard": 404,
     "unknown_user": 404,
     "out_of_range": 422,
     "submission_conflict": 409,

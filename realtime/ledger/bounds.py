@@ -58,6 +58,9 @@ IMPORT: Final = Bounds(statement=60, lock=2, transaction=90)
 VIEW: Final = Bounds(statement=3_600, lock=2, transaction=3_600)
 """The view of a closed week."""
 
+DEFINING: Final = Bounds(statement=60, lock=5, transaction=90)
+"""A change of one leaderboard's definition."""
+
 MIGRATION: Final = Bounds(statement=3_600, lock=2, transaction=3_600)
 
 LEASE: Final = Bounds(statement=2, lock=2, transaction=0)

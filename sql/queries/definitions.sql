@@ -1,0 +1,106 @@
+-- Queries on definitions: which leaderboards there are, and what a change of one makes anew.
+-- Whoever changes them calls while_nobody_is_hidden() first: it also lets one such transaction in at a time.
+
+-- name: zones
+-- What PostgreSQL calls time zones.
+SELECT name FROM pg_timezone_names
+
+-- name: leaderboards
+-- Every leaderboard that was ever defined, with the definitions that its standings were made by, how far those are that are
+-- being made, and why the last ones could not be made. A next rule that is the live one is made, and waits for the store.
+SELECT l.id, l.slug, l.source, s.slug AS source_slug, l.definition, l.removed_at IS NOT NULL AS is_removed, l.rule,
+       nullif(l.next_rule, l.rule) AS next_rule, live.definition AS shown, next.definition AS next, next.done, next.todo,
+       (SELECT r.failure FROM rules r WHERE r.leaderboard = l.id AND r.failure IS NOT NULL
+        AND r.id > coalesce(l.rule, 0) ORDER BY r.id DESC LIMIT 1) AS failure
+FROM leaderboards l JOIN leaderboards s ON s.id = l.source
+LEFT JOIN rules live ON live.id = l.rule
+LEFT JOIN rules next ON next.id = l.next_rule AND l.next_rule IS DISTINCT FROM l.rule
+ORDER BY l.id
+
+-- name: leaderboard_defined
+-- $1 slug, $2 definition, $3 the source's id: NULL for its own submissions. Brings back one that was removed.
+INSERT INTO leaderboards AS l (id, slug, source, definition)
+SELECT given.id, $1, coalesce($3::int, given.id), $2::jsonb
+FROM (SELECT coalesce((SELECT id FROM leaderboards WHERE slug = $1),
+                      nextval(pg_get_serial_sequence('leaderboards', 'id'))::int) AS id) AS given
+ON CONFLICT (slug) DO UPDATE SET definition = excluded.definition, source = excluded.source, removed_at = NULL,
+    updated_at = clock_timestamp()
+RETURNING id, source
+
+-- name: leaderboard_removed
+-- $1 id. Its transactions stay, and so do its windows.
+UPDATE leaderboards SET removed_at = clock_timestamp(), updated_at = clock_timestamp(), rule = NULL, next_rule = NULL WHERE id = $1
+
+-- name: rules_retired
+-- Standings of leaderboard $1 that are shown ($2) or being made are no more.
+WITH retired AS (
+    UPDATE rules SET state = 'retired', updated_at = clock_timestamp()
+    WHERE leaderboard = $1 AND state <> 'retired' AND ($2 OR state = 'building')
+)
+UPDATE leaderboards SET rule = CASE WHEN $2 THEN NULL ELSE rule END, next_rule = CASE WHEN next_rule = rule AND NOT $2 THEN rule END
+WHERE id = $1
+
+-- name: failure_mended
+-- Leaderboard $1 is changed: what could not be made before is of no account any more.
+UPDATE rules SET failure = NULL WHERE leaderboard = $1 AND failure IS NOT NULL
+
+-- name: rule_kept
+-- Standings $1 go on under definition $2, which needs no others, in windows of $3 text[] kinds.
+UPDATE rules SET definition = $2::jsonb, kinds = $3, updated_at = clock_timestamp() WHERE id = $1
+
+-- name: rule_begun
+-- Standings of leaderboard $1 by definition $2 that are to be made: $3 operator, $4 ascending, $5 kinds.
+WITH made AS (
+    INSERT INTO rules (leaderboard, source, operator, ascending, kinds, definition, state)
+    SELECT l.id, l.source, $3, $4, $5, $2::jsonb, 'building' FROM leaderboards l WHERE l.id = $1
+    RETURNING id
+)
+UPDATE leaderboards l SET next_rule = made.id, updated_at = clock_timestamp() FROM made WHERE l.id = $1 RETURNING made.id
+
+-- name: round_begun
+-- Heads of sources $1 int[] must be marked anew.
+UPDATE leaderboards SET round = round + 1 WHERE id = ANY ($1::int[])
+
+-- name: revision_moved
+UPDATE catalogue SET revision = revision + 1
+
+-- name: source_hidden
+-- Source $1 is one by now: whoever is banned from the leaderboard itself has a head as well.
+INSERT INTO heads (source, user_id, hidden)
+SELECT $1::int, user_id, true FROM bans WHERE leaderboard = $1 ORDER BY user_id
+ON CONFLICT (source, user_id) DO UPDATE SET hidden = true, version = heads.version + 1
+
+-- name: derived_hidden
+-- Leaderboard $1 is of source $2 by now: whoever is banned from it is known by the source's head.
+INSERT INTO heads AS h (source, user_id, hidden_on)
+SELECT $2::int, user_id, ARRAY[$1::int] FROM bans WHERE leaderboard = $1 ORDER BY user_id
+ON CONFLICT (source, user_id) DO UPDATE SET hidden_on = h.hidden_on || $1::int, version = h.version + 1
+WHERE NOT h.hidden_on @> ARRAY[$1::int]
+
+-- name: derived_hidden_of_default
+-- The same where that source is default.
+INSERT INTO user_total_scores AS h (user_id, hidden_on)
+SELECT user_id, ARRAY[$1::int] FROM bans WHERE leaderboard = $1 ORDER BY user_id
+ON CONFLICT (user_id) DO UPDATE SET hidden_on = h.hidden_on || $1::int, version = h.version + 1
+WHERE NOT h.hidden_on @> ARRAY[$1::int]
+
+-- name: seasons
+-- The seasons of leaderboard $1, in order; whether one has begun, or may have scores by a sender's clock, and has ended.
+SELECT id, name, starts, ends, starts <= clock_timestamp() + interval '15 seconds' AS has_begun, ends <= clock_timestamp() AS has_ended
+FROM windows WHERE leaderboard = $1 AND kind = 'season' ORDER BY starts
+
+-- name: seasons_gone
+-- $1 leaderboard, $2 text[] names.
+DELETE FROM windows WHERE leaderboard = $1 AND kind = 'season' AND name = ANY ($2::text[])
+
+-- name: season_ends
+-- $1 leaderboard, $2 name, $3 moment.
+UPDATE windows SET ends = $3 WHERE leaderboard = $1 AND kind = 'season' AND name = $2
+
+-- name: season_made
+-- $1 leaderboard, $2 name, $3 and $4 its start and end.
+INSERT INTO windows (leaderboard, kind, name, starts, ends) VALUES ($1, 'season', $2, $3, $4)
+
+-- name: definition_audit
+-- $1 actor, $2 action, $3 detail.
+INSERT INTO audit (actor, action, detail) VALUES ($1, $2, $3::jsonb)
