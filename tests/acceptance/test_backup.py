@@ -24,8 +24,8 @@ from realtime.dev.postgres import start_postgres
 from realtime.ledger.ledger import Ledger
 from realtime.ledger.migrations import migrate
 from realtime.repair.generation import Generations
-from tests.acceptance.commands import asking, environment, running
-from tests.support.clients import Client
+from tests.support.clients import Client, asking
+from tests.support.processes import environment, running
 from tests.support.servers import SECRET, RunningServer
 from tests.support.stores import PrivateStore
 from tests.support.waiting import eventually

@@ -10,8 +10,8 @@ import pytest
 
 from realtime.boards.board import week_at
 from realtime.client import Accepted, Outcome, Refused, Rejected, Snapshot, Timing, connect
-from tests.acceptance.commands import free_port
 from tests.support.databases import MakeUsers
+from tests.support.processes import free_port
 from tests.support.servers import RunningServer, running_server
 from tests.support.waiting import SECOND, eventually
 

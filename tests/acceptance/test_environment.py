@@ -20,9 +20,9 @@ import pytest
 import redis.asyncio
 
 from realtime import resources
-from tests.acceptance.commands import Command, asking, environment, free_port, running
-from tests.support.clients import Client
+from tests.support.clients import Client, asking
 from tests.support.forking import forker
+from tests.support.processes import Command, environment, free_port, running
 from tests.support.servers import SECRET, RunningServer
 from tests.support.stores import PROGRAMS, PrivateStore
 from tests.support.waiting import eventually

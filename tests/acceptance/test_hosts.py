@@ -22,9 +22,10 @@ from websockets.asyncio.client import connect
 
 from realtime.dev.store import installed
 from realtime.server.draining import LEAVING_A_SECOND
-from tests.acceptance.commands import Command, asking, environment, free_port, metrics, running
-from tests.acceptance.crowd import Crowd, crowd
 from tests.support.certificates import certified
+from tests.support.clients import asking, metrics
+from tests.support.crowd import Players, players
+from tests.support.processes import Command, environment, free_port, running
 from tests.support.servers import SECRET
 from tests.support.waiting import eventually
 
@@ -157,10 +158,10 @@ async def roll(hosts: Hosts, env: dict[str, str]) -> None:
 
 async def deploy(
     env: dict[str, str], url: str, hosts: Hosts, users: list[int], *, viewers: int, rate: float, audience: int = 0
-) -> Crowd:
+) -> Players:
     """A rolling restart under a crowd; every promise about it is asserted here."""
     token = await token_for_all(env)
-    async with crowd(url) as people:
+    async with players(url) as people:
         await people.view(viewers)
         if audience:
             await people.fill(audience)
@@ -245,7 +246,7 @@ async def test_the_guide_s_lines_lead_to_three_servers_behind_nginx(tmp_path: Pa
                         return False
 
                     await eventually(answers, 60)
-            async with crowd(url) as people:
+            async with players(url) as people:
                 await people.view(9)
                 followers = []
                 for host in HOSTS:
@@ -368,7 +369,7 @@ async def test_of_three_hosts_one_is_killed_and_one_cut_off_and_clients_move_on(
         balancer = Balancer(HOSTS, hosts.port)
         url = await balancer.start()
         stack.push_async_callback(balancer.aclose)
-        async with crowd(url) as people:
+        async with players(url) as people:
             await people.view(30)
             for _ in range(3):
                 await people.submit(await token_for_all(env), users, 10)

@@ -23,8 +23,8 @@ from realtime import resources
 from realtime.ledger import migrations
 from realtime.server.draining import longest_leave
 from realtime.settings import Settings, variables
-from tests.acceptance.commands import asking, environment, free_port, metrics, running
-from tests.support.clients import Client
+from tests.support.clients import Client, asking, metrics
+from tests.support.processes import environment, free_port, running
 from tests.support.servers import SECRET, RunningServer
 from tests.support.waiting import eventually
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.commands import asking, environment, running
+from tests.support.clients import asking
+from tests.support.processes import environment, running
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("sql", "web", "realtime/store/scripts")

@@ -16,8 +16,8 @@ import pytest
 from realtime.boards.submissions import Submission
 from realtime.ledger import migrations
 from realtime.ledger.ledger import Ledger
-from tests.acceptance.commands import environment, free_port, running
-from tests.acceptance.crowd import crowd
+from tests.support.crowd import players
+from tests.support.processes import environment, free_port, running
 from tests.support.servers import SECRET
 from tests.support.waiting import eventually
 
@@ -114,7 +114,7 @@ async def test_a_whole_deployment_runs_behind_it(
         assert await command.ends() == 0, command.errors
     async with running("worker", env=env) as worker, running("serve", "--processes", "2", env=env) as server:
         url = await server.says("ready:")
-        async with crowd(url) as people:
+        async with players(url) as people:
             await people.view(6)
             await people.submit(command.lines[-1], users, 50)
             await eventually(lambda: sum(people.accepted.values()) >= 100)

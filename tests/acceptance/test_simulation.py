@@ -15,7 +15,7 @@ import pytest
 
 from realtime.client import Snapshot, connect
 from realtime.client import boards as followed
-from tests.acceptance.commands import Command, environment, running
+from tests.support.processes import Command, environment, running
 from tests.support.servers import SECRET, RunningServer
 from tests.support.waiting import SECOND
 

@@ -15,8 +15,8 @@ from redis.asyncio import Redis
 
 from realtime.ledger import migrations
 from realtime.store.keys import EPOCH_KEY, FILLING
-from tests.acceptance.commands import Command, environment, free_port, running
 from tests.support.databases import MakeUsers
+from tests.support.processes import Command, environment, free_port, running
 from tests.support.servers import SECRET, RunningServer
 from tests.support.waiting import eventually
 

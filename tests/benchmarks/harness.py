@@ -9,10 +9,8 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -21,12 +19,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.support.processes import REALTIME, Program, environment
+
 
 @dataclass
 class Server:
     """A `realtime up` and how to reach it."""
 
-    process: subprocess.Popen[str]
+    program: Program
     base_url: str
     database_url: str
     dragonfly_url: str
@@ -37,14 +37,14 @@ class Server:
         return self.base_url.replace("http", "ws") + "/ws"
 
     def token(self, *scopes: str, user_id: int | None = None) -> str:
-        command = [sys.executable, "-m", "realtime", "token", "--data-dir", str(self.data_dir)]
+        command = [*REALTIME, "token", "--data-dir", str(self.data_dir)]
         command += [part for scope in scopes for part in ("--scope", scope)]
         command += ["--user-id", str(user_id)] if user_id else []
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1]
 
     def rebuild(self) -> None:
         """Makes the store's content anew; again where another process was at it with older rows."""
-        command = [sys.executable, "-m", "realtime", "rebuild", "--data-dir", str(self.data_dir)]
+        command = [*REALTIME, "rebuild", "--data-dir", str(self.data_dir)]
         for _ in range(20):
             if subprocess.run(command, capture_output=True).returncode == 0:
                 return
@@ -52,7 +52,7 @@ class Server:
         raise SystemExit("the store could not be rebuilt")
 
     def cpu_seconds(self) -> float:
-        return cpu_seconds(self.process.pid)
+        return cpu_seconds(self.program.pid)
 
 
 def cpu_seconds(pid: int) -> float:
@@ -62,29 +62,18 @@ def cpu_seconds(pid: int) -> float:
 
 
 @contextmanager
-def server(**environment: str) -> Iterator[Server]:
+def server(**settings: str) -> Iterator[Server]:
     """A server with both stores, in a temporary folder, gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="realtime-bench-") as folder:
-        clean = {k: v for k, v in os.environ.items() if k not in ("DATABASE_URL", "DRAGONFLY_URL")}
-        command = [sys.executable, "-m", "realtime", "up", "--port", "0", "--data-dir", folder]
-        log = Path(folder, "server.log").open("w")
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=log, text=True, env={**clean, **environment}
-        )
+        command = (*REALTIME, "up", "--port", "0", "--data-dir", folder)
+        log = Path(folder, "server.log")
+        program = Program(*command, env=environment(**settings), log=log)
+        program.start()
         try:
-            found: dict[str, str] = {}
-            assert process.stdout is not None
-            for line in process.stdout:
-                if match := re.match(r"(database|dragonfly|ready): (\S+)", line):
-                    found[match[1]] = match[2]
-                if "ready" in found:
-                    break
-            else:
-                raise SystemExit(Path(folder, "server.log").read_text())
-            yield Server(process, found["ready"], found["database"], found["dragonfly"], Path(folder))
+            said = program.said
+            yield Server(program, said["ready"], said["database"], said["dragonfly"], Path(folder))
         finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(30)
+            program.stop()
 
 
 @dataclass

@@ -134,7 +134,7 @@ def _refused(target: Server) -> int:
 
 
 def _resident_mib(target: Server) -> float:
-    status = Path(f"/proc/{target.process.pid}/status").read_text()
+    status = Path(f"/proc/{target.program.pid}/status").read_text()
     return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024  # type: ignore[index]
 
 
@@ -178,7 +178,7 @@ async def _measure(target: Server, orders: Connection) -> Table:
             resident.append(_resident_mib(target))
         stop.set()
         await changing
-    assert target.process.poll() is None, "the server is alive"
+    assert target.program.is_running, "the server is alive"
     refused = await asyncio.to_thread(_refused, target)
     for reader in readers:
         reader.cancel()

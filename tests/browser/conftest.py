@@ -9,13 +9,10 @@ run theirs. Assumes a Chromium on PATH or Playwright's own; without one, every t
 from __future__ import annotations
 
 import asyncio
-import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -37,6 +34,9 @@ from playwright.sync_api import (
     expect,
     sync_playwright,
 )
+
+from tests.support import processes
+from tests.support.processes import REALTIME, environment, free_port
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 QUIET = (
@@ -78,50 +78,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [item for item in items if item not in here[1:]]
 
 
-class Program:
+class Program(processes.Program):
     """A server of the tests' own: its address stays the same from start to start."""
 
     def __init__(self, folder: Path, command: str, **settings: str) -> None:
         self.folder = folder
-        self.said: dict[str, str] = {}  # what it printed at its last start: label -> text
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = str(free_port())
         self.url = f"http://127.0.0.1:{port}"
-        self._command = [sys.executable, "-m", "realtime", command, "--data-dir", str(folder)]
-        self._environment = {name: value for name, value in os.environ.items() if not name.endswith("_URL")}
-        self._environment |= {
-            "REALTIME_PORT": str(port),
-            "REALTIME_DRAIN_S": "0",  # no balancer has to look away first
-            **settings,
-        }
-        self._process: subprocess.Popen[str] | None = None
-
-    def start(self) -> None:
-        """Starts it and waits until it is ready."""
-        path = self.folder.parent / "server.log"
-        with path.open("a") as log:
-            self._process = subprocess.Popen(
-                self._command, stdout=subprocess.PIPE, stderr=log, text=True, env=self._environment
-            )
-        assert self._process.stdout is not None
-        self.said.clear()
-        for line in self._process.stdout:
-            label, _, text = line.partition(": ")
-            self.said[label] = text.strip()
-            if label == "ready":
-                return
-        self.stop(signal.SIGKILL)
-        raise RuntimeError(path.read_text()[-2000:])
-
-    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
-        if self._process is None:
-            return
-        self._process.send_signal(how)
-        self._process.wait(START_S)
-        assert self._process.stdout is not None
-        self._process.stdout.close()
-        self._process = None
+        # No balancer has to look away first.
+        env = environment(**{"REALTIME_PORT": port, "REALTIME_DRAIN_S": "0", **settings})
+        command_line = (*REALTIME, command, "--data-dir", str(folder))
+        super().__init__(*command_line, env=env, log=folder.parent / "server.log")
 
     def restart(self) -> None:
         self.stop()
@@ -136,10 +103,11 @@ class Server(Program):
         self._http = httpx.Client(base_url=self.url, timeout=20)  # one for all: each of its own costs 30 ms
         self.start()
 
-    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
-        super().stop(how)
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> int | None:
+        code = super().stop(how)
         self._http.close()
         self._http = httpx.Client(base_url=self.url, timeout=20, headers=self._http.headers)
+        return code
 
     def make_users(self, names: list[str]) -> list[int]:
         """Players without a password, straight into the ledger: a password's hash costs 100 ms."""
@@ -159,7 +127,7 @@ class Server(Program):
 
     def token(self, *of: str) -> str:
         """A token, with these options of `realtime token`."""
-        command = [sys.executable, "-m", "realtime", "token", "--data-dir", str(self.folder), *of]
+        command = [*REALTIME, "token", "--data-dir", str(self.folder), *of]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         return done.stdout.strip().splitlines()[-1]
 

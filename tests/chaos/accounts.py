@@ -18,7 +18,7 @@ import redis.exceptions
 from realtime.boards.board import ALL_TIME, Board
 from realtime.store.fitness import run_of
 from realtime.store.keys import scores_key
-from tests.chaos.crowd import Tally
+from tests.support.crowd import Tally
 
 _AWAY = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, redis.exceptions.RedisError, TimeoutError)
 

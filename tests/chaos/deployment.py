@@ -10,15 +10,12 @@ import asyncio
 import os
 import shutil
 import signal
-import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import IO
 
 import asyncpg
 import httpx
@@ -30,6 +27,7 @@ from realtime.dev.postgres import start_postgres
 from realtime.dev.process import Running
 from realtime.dev.store import start_store
 from realtime.ledger import migrations
+from tests.support.processes import REALTIME, Program, lasting_port
 from tests.support.waiting import SECOND
 
 SECRET = "chaos-" + "0123456789abcdef" * 4
@@ -107,65 +105,12 @@ class KeptStore(Kept):
         shutil.copytree(saved, self._data)
 
 
-class Command:
-    """A running `realtime serve` or `realtime worker`, its log in a file."""
+class Server(Program):
+    """A `realtime serve` or `realtime worker`."""
 
-    def __init__(self, name: str, arguments: list[str], environment: dict[str, str], log: Path) -> None:
-        self.name = name
-        self._arguments = arguments
-        self.environment = environment
-        self._log_path = log
-        self._process: subprocess.Popen[bytes] | None = None
+    def __init__(self, command: str, environment: dict[str, str], log: Path) -> None:
+        super().__init__(*REALTIME, command, env=environment, log=log)
         self.base_url = f"http://127.0.0.1:{environment['REALTIME_PORT']}"
-
-    def start(self) -> None:
-        with self._log_path.open("ab") as log:
-            self._process = self._spawn(log)
-
-    def _spawn(self, log: IO[bytes]) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "realtime", *self._arguments], env=self.environment, stdout=log, stderr=log
-        )
-
-    @property
-    def is_running(self) -> bool:
-        return self._process is not None and self._process.poll() is None
-
-    def kill(self) -> None:
-        """kill -9."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-
-    def stop(self) -> int | None:
-        """Ends it in its own way; its exit code."""
-        process, self._process = self._process, None
-        if process is None:
-            return None
-        process.terminate()
-        try:
-            return process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            return process.wait()
-
-    @property
-    def log(self) -> str:
-        return self._log_path.read_text(errors="replace")
-
-
-def free_port() -> int:
-    """A port that is free, below those that clients are given."""
-    for port in range(20_000 + os.getpid() % 5_000, 32_000):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise RuntimeError("no port is free")
 
 
 class Stores:
@@ -242,29 +187,29 @@ class Deployment:
             "REALTIME_RECONNECT_SPREAD_S": "0",
             **environment,
         }
-        self.servers: list[Command] = []
+        self.servers: list[Server] = []
         for number in range(servers):
             log = stores.folder / f"server-{number}.log"
-            port = str(free_port() + number)
-            self.servers.append(Command(f"server {number}", ["serve"], {**common, "REALTIME_PORT": port}, log))
-        self.worker = Command("worker", ["worker"], {**common, "REALTIME_PORT": "0"}, stores.folder / "worker.log")
+            port = str(lasting_port() + number)
+            self.servers.append(Server("serve", {**common, "REALTIME_PORT": port}, log))
+        self.worker = Server("worker", {**common, "REALTIME_PORT": "0"}, stores.folder / "worker.log")
 
     def start(self) -> None:
-        for command in self._commands:
-            command.start()
+        for program in self._programs:
+            program.begin()
 
     def stop(self) -> None:
-        for command in self._commands:
-            command.stop()
+        for program in self._programs:
+            program.stop()
 
     @property
-    def _commands(self) -> list[Command]:
+    def _programs(self) -> list[Server]:
         return [*self.servers, self.worker]
 
     async def answer(self) -> None:
         """Waits until every server answers."""
-        for command in self.servers:
-            await self.answers(command)
+        for server in self.servers:
+            await self.answers(server)
 
     def keys(self) -> redis.asyncio.Redis:
         """The store as redis-cli shows it, for one event loop."""
@@ -272,23 +217,23 @@ class Deployment:
             self.store.url, decode_responses=True, socket_timeout=5, retry=Retry(ConstantBackoff(0.05), 3)
         )
 
-    async def answers(self, command: Command) -> None:
+    async def answers(self, server: Server) -> None:
         """Waits until a server answers and its boards can be read."""
         deadline = time.monotonic() + PATIENCE
         async with httpx.AsyncClient(trust_env=False) as http:
             while time.monotonic() < deadline:
-                assert command.is_running, f"{command.name} ended:\n{command.log[-3000:]}"
+                assert server.is_running, f"{server.base_url} ended:\n{server.log[-3000:]}"
                 try:
-                    if (await http.get(f"{command.base_url}/readyz")).status_code == 200:
+                    if (await http.get(f"{server.base_url}/readyz")).status_code == 200:
                         return
                 except httpx.HTTPError:
                     pass
                 await asyncio.sleep(0.05)
-        raise AssertionError(f"{command.name} does not answer:\n{command.log[-3000:]}")
+        raise AssertionError(f"{server.base_url} does not answer:\n{server.log[-3000:]}")
 
     @cached_property
     def token(self) -> str:
         """For a game server: everyone's scores. Blocks for a second the first time."""
-        command = [sys.executable, "-m", "realtime", "token", "--user-id", "1", "--scope", "submit:any"]
-        said = subprocess.run(command, env=self.servers[0].environment, check=True, capture_output=True, text=True)
+        command = [*REALTIME, "token", "--user-id", "1", "--scope", "submit:any"]
+        said = subprocess.run(command, env=self.servers[0].env, check=True, capture_output=True, text=True)
         return said.stdout.split()[-1]

@@ -19,9 +19,9 @@ import httpx
 import redis.asyncio
 
 from tests.chaos.accounts import Outcome, account, healed
-from tests.chaos.crowd import Crowd, Reply, Tally, crowd
 from tests.chaos.deployment import Deployment, Stores
 from tests.chaos.proxy import Proxy
+from tests.support.crowd import Insistent, Reply, Tally, insistent
 
 FOUND_WITHIN = 5.0
 """Seconds after which a PostgreSQL that hangs is known to: from then on refusals come at once."""
@@ -61,7 +61,7 @@ class Scene:
 
     outcome: Outcome
     deployment: Deployment
-    crowd: Crowd
+    crowd: Insistent
     scale: Scale
     keys: redis.asyncio.Redis
 
@@ -125,7 +125,7 @@ async def scene(
         token = await asyncio.to_thread(lambda: deployment.token)
         await deployment.answer()
         addresses = [server.base_url for server in deployment.servers]
-        async with deployment.keys() as keys, crowd(tally, addresses, token, sockets=sockets, https=https) as made:
+        async with deployment.keys() as keys, insistent(tally, addresses, token, sockets=sockets, https=https) as made:
             yield Scene(outcome, deployment, made, scale, keys)
     except BaseException as error:
         error.add_note(f"{name}, seed {seed}; logs in {stores.folder}")
@@ -149,7 +149,7 @@ async def server_killed(stores: Stores, scale: Scale) -> Outcome:
             (server,) = made.deployment.servers
             await made.load(generator.uniform(0.2, 2 * scale.load))
             server.kill()
-            server.start()
+            server.begin()
             began = monotonic()
             await made.deployment.answers(server)
             await made.heal(began)
@@ -167,7 +167,7 @@ async def worker_killed(stores: Stores, scale: Scale) -> Outcome:
         made.deployment.worker.kill()
         made.deployment.store.go_on()
         await made.load()
-        made.deployment.worker.start()
+        made.deployment.worker.begin()
         await made.heal(monotonic())
     made.outcome.rounds = 1
     return made.outcome
@@ -332,7 +332,7 @@ async def server_and_store_killed(stores: Stores, scale: Scale) -> Outcome:
         stores.store.lose()
         await asyncio.to_thread(stores.store.start)
         began = monotonic()
-        server.start()
+        server.begin()
         await made.deployment.answers(server)
         await made.heal(began)
         made.outcome.rounds = 1

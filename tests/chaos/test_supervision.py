@@ -11,7 +11,7 @@ import pytest
 from realtime.errors import LedgerUnavailable, StoreUnavailable
 from realtime.server import supervisor as supervision
 from realtime.server.supervisor import Supervisor
-from tests.acceptance.commands import environment
+from tests.support.processes import environment
 from tests.support.servers import SECRET
 
 

@@ -1,12 +1,14 @@
-"""A socket client of the tests, on `websockets`: it keeps every message, and follows boards as a viewer would."""
+"""Clients of the tests: one on `websockets`, which keeps every message and follows boards as viewers do; and HTTP."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
+import httpx
 from websockets.asyncio.client import ClientConnection, connect
 
 from tests.support.following import Follower, Message
@@ -83,3 +85,17 @@ class Client:
 
     async def aclose(self) -> None:
         await self.socket.close()
+
+
+@asynccontextmanager
+async def asking(base_url: str) -> AsyncIterator[httpx.AsyncClient]:
+    """An HTTP client that keeps no connection from one request to the next."""
+    limits = httpx.Limits(max_keepalive_connections=0)
+    async with httpx.AsyncClient(base_url=base_url, trust_env=False, limits=limits, timeout=PATIENCE) as http:
+        yield http
+
+
+def metrics(http_text: str) -> dict[str, float]:
+    """The samples of an exposition, by name and labels as written."""
+    lines = [line for line in http_text.splitlines() if line and not line.startswith("#")]
+    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}

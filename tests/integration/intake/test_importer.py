@@ -38,9 +38,9 @@ from realtime.repair.resync import Resync
 from realtime.store.keys import scores_key
 from realtime.store.store import Store
 from realtime.validation import INT_MAX, INT_MIN
-from tests.acceptance.commands import Command, environment, running
 from tests.support.closed_weeks import views_of
 from tests.support.databases import MakeUsers
+from tests.support.processes import Command, environment, running
 from tests.support.servers import SECRET, RunningServer, running_server
 from tests.support.waiting import SECOND, eventually
 

@@ -1,8 +1,12 @@
-"""Clients that never forget what they sent, and viewers that never give up.
+"""Crowds: many at once, as a deployment meets them. There are two, which differ on purpose.
 
-Owns what was sent and what was acknowledged. Must never share code with the server: what a client may rely on is all it
-knows. A submission without an answer is sent again under its id, as often as it takes, and one in ten that was answered
-is sent again all the same.
+`Players` are on `realtime.client`, with an audience of lean viewers beside them: they show what users of it see. The
+`Insistent` speak the protocol themselves and share no code with the server: what a client may rely on is all they know.
+They never forget what they sent, and never give up looking. A submission without an answer is sent again under its id,
+as often as it takes, and one in ten that was answered is sent again all the same.
+
+Owns what was sent, what was acknowledged, and what each viewer last saw. Must never give up a submission, nor look into
+a server.
 """
 
 from __future__ import annotations
@@ -10,19 +14,25 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import sys
+import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from time import monotonic
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import ClientConnection
+from websockets.asyncio.client import connect as connect_socket
 from websockets.exceptions import WebSocketException
 
+from realtime.client import Accepted, Client, Snapshot, connect
 from tests.support.following import Follower
-from tests.support.waiting import SECOND
+from tests.support.waiting import SECOND, eventually
 
 IN_FLIGHT = 20
 REPLY_PATIENCE = 15 * SECOND
@@ -31,7 +41,141 @@ REPLY_PATIENCE = 15 * SECOND
 AGAIN = 0.1
 """Seconds between two tries."""
 
-_BROKEN = (OSError, TimeoutError, WebSocketException, httpx.HTTPError)
+BROKEN = (OSError, TimeoutError, WebSocketException, httpx.HTTPError)
+
+
+# On the client of the project ------------------------------------------------------------------------------------
+
+
+class Players:
+    """Viewers of `all_time`, and submitters of one point at a time."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self.connects: Counter[int] = Counter()  # by second
+        self.boards: list[Snapshot | None] = []
+        self.accepted: dict[int, int] = {}  # user -> points acknowledged
+        self.outcomes: Counter[str] = Counter()
+        self._stack = AsyncExitStack()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._submitting = asyncio.Event()
+        self._audience: asyncio.subprocess.Process | None = None
+        self._submitters: list[asyncio.Task[None]] = []
+
+    def _connection(self, *args: Any, **options: Any) -> ClientConnection:
+        self.connects[int(time.monotonic())] += 1
+        return ClientConnection(*args, **options)
+
+    async def _client(self, token: str | None = None) -> Client:
+        return await self._stack.enter_async_context(
+            connect(self._url, token=token, proxy=None, create_connection=self._connection)
+        )
+
+    async def view(self, count: int) -> None:
+        """So many more viewers, each with the board before its eyes."""
+        for _ in range(count):
+            place = len(self.boards)
+            self.boards.append(None)
+            self._tasks.append(asyncio.ensure_future(self._watch(await self._client(), place)))
+            if place % 50 == 49:
+                await asyncio.sleep(0.05)
+        await eventually(lambda: None not in self.boards, 60)
+
+    async def _watch(self, client: Client, place: int) -> None:
+        async for board in client.subscribe("all_time"):
+            self.boards[place] = board
+
+    async def fill(self, count: int) -> None:
+        """So many lean viewers besides, in a process of their own: full ones would be all that a machine does."""
+        at = urlsplit(self._url)
+        self._audience = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "tests.support.audience", str(at.hostname), str(at.port), str(count),
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=2**20, cwd=Path(__file__).parents[2],
+        )  # fmt: skip
+
+        async def all_agree() -> bool:
+            return (await self.report())["agreeing"] == count
+
+        await eventually(all_agree, 60)
+
+    async def report(self) -> dict[str, Any]:
+        """What the audience has to say; see `audience`."""
+        if self._audience is None:
+            return {"viewers": 0, "agreeing": 0, "scores": {}, "connects": {}, "closes": {}, "lateness": {}}
+        assert self._audience.stdin is not None and self._audience.stdout is not None
+        self._audience.stdin.write(b"\n")
+        report: dict[str, Any] = json.loads(await self._audience.stdout.readline())
+        assert not report["wrong"], report["wrong"]
+        return report
+
+    async def moved(self, since: float = 0.0) -> Counter[int]:
+        """Everybody's attempts to connect by second, from a moment on."""
+        theirs = {int(second): count for second, count in (await self.report())["connects"].items()}
+        both = self.connects + Counter(theirs)
+        return Counter({second: count for second, count in both.items() if second >= int(since)})
+
+    async def submit(self, token: str, users: list[int], each_second: float) -> None:
+        """From now on so many submissions a second, spread over users, until `finish`."""
+        client = await self._client(token)
+        self._submitters.append(asyncio.ensure_future(self._submit(client, users, each_second)))
+
+    async def _submit(self, client: Client, users: list[int], each_second: float) -> None:
+        loop = asyncio.get_running_loop()
+        waiting: set[asyncio.Task[None]] = set()
+        due, n = loop.time(), 0
+        while not self._submitting.is_set():
+            task = asyncio.ensure_future(self._one(client, users[n % len(users)]))
+            waiting.add(task)
+            task.add_done_callback(waiting.discard)
+            n += 1
+            due += 1 / each_second
+            await asyncio.sleep(max(0.0, due - loop.time()))
+        await asyncio.gather(*waiting)
+
+    async def _one(self, client: Client, user: int) -> None:
+        outcome = await client.submit(1, user_id=user)
+        self.outcomes[type(outcome).__name__] += 1
+        if isinstance(outcome, Accepted):
+            self.accepted[user] = self.accepted.get(user, 0) + 1
+
+    async def finish(self) -> None:
+        """No more submissions; returns when each has its outcome."""
+        self._submitting.set()
+        async with asyncio.timeout(60):
+            await asyncio.gather(*self._submitters)
+
+    async def all_show(self, scores: dict[int, int], patience: float = 60) -> None:
+        """Returns when every viewer's board is `scores`."""
+
+        async def they_do() -> bool:
+            report = await self.report()
+            theirs = {int(user): score for user, score in report["scores"].items()}
+            return report["agreeing"] == report["viewers"] and (theirs == scores or not report["viewers"])
+
+        await eventually(lambda: all(board and dict(board.scores) == scores for board in self.boards), patience)
+        await eventually(they_do, patience)
+
+    async def aclose(self) -> None:
+        for task in [*self._tasks, *self._submitters]:
+            task.cancel()
+        await asyncio.gather(*self._tasks, *self._submitters, return_exceptions=True)
+        await self._stack.aclose()
+        if self._audience is not None:
+            self._audience.kill()
+            await self._audience.wait()
+
+
+@asynccontextmanager
+async def players(url: str) -> AsyncIterator[Players]:
+    """Players at this address, gone at the end of the block."""
+    made = Players(url)
+    try:
+        yield made
+    finally:
+        await made.aclose()
+
+
+# On the bare protocol -------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +249,7 @@ class SocketSender:
         while not (self._tally.closing and not self._open):
             try:
                 headers = {"authorization": f"Bearer {self._token}"}
-                async with connect(
+                async with connect_socket(
                     self._url,
                     additional_headers=headers,
                     proxy=None,
@@ -114,7 +258,7 @@ class SocketSender:
                     close_timeout=0.1,
                 ) as socket:
                     await self._converse(socket)
-            except _BROKEN:
+            except BROKEN:
                 await asyncio.sleep(AGAIN)
 
     async def _converse(self, socket: ClientConnection) -> None:
@@ -167,7 +311,7 @@ class HttpSender:
                     self._open = {self._tally.make()["submission_id"] for _ in range(size)}
                 try:
                     await self._exchange(http)
-                except _BROKEN:
+                except BROKEN:
                     await asyncio.sleep(AGAIN)
 
     async def _exchange(self, http: httpx.AsyncClient) -> None:
@@ -200,7 +344,7 @@ class Viewer:
     async def run(self) -> None:
         while True:
             try:
-                async with connect(
+                async with connect_socket(
                     self._url,
                     proxy=None,
                     open_timeout=5,
@@ -213,7 +357,7 @@ class Viewer:
                     for board in self._boards:
                         await self._subscribe(socket, board)
                     await self._follow(socket)
-            except _BROKEN:
+            except BROKEN:
                 await asyncio.sleep(AGAIN)
 
     async def _subscribe(self, socket: ClientConnection, board: str) -> None:
@@ -234,7 +378,7 @@ class Viewer:
 
 
 @dataclass
-class Crowd:
+class Insistent:
     """Senders and viewers at work."""
 
     tally: Tally
@@ -257,15 +401,15 @@ class Crowd:
 
 
 @asynccontextmanager
-async def crowd(
+async def insistent(
     tally: Tally, addresses: Sequence[str], token: str, *, sockets: int = 4, https: int = 2, viewers: int = 2
-) -> AsyncIterator[Crowd]:
+) -> AsyncIterator[Insistent]:
     """A crowd at work on all servers, gone when the block ends."""
     kinds = [SocketSender] * sockets + [HttpSender] * https
     senders = [kind(tally, addresses[n % len(addresses)], token) for n, kind in enumerate(kinds)]
     watching = [Viewer(addresses[n % len(addresses)]) for n in range(viewers)]
     loop = asyncio.get_running_loop()
-    made = Crowd(
+    made = Insistent(
         tally,
         watching,
         [loop.create_task(sender.run()) for sender in senders],

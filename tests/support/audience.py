@@ -1,6 +1,6 @@
 """An audience: thousands of viewers of one board in a process of their own, each as little as a viewer can be.
 
-`python -m tests.acceptance.audience HOST PORT COUNT`; each line on standard input is answered with a report in JSON. A
+`python -m tests.support.audience HOST PORT COUNT`; each line on standard input is answered with a report in JSON. A
 viewer comes back as the protocol asks and holds the server to its chain of versions; what a message says is looked at
 once for all who got the same bytes. Must never share code with the server, nor with the full clients beside it.
 """
