@@ -7,18 +7,45 @@ asking (rights are decided by the caller) nor what a user's total is (the ledger
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
+import orjson
+
+from realtime.boards.catalogue import PUBLISHED, Catalogue, is_alias, split_id
+from realtime.boards.definitions import SCORE_MAX
+from realtime.boards.leaderboard import DEFAULT, Leaderboard
+from realtime.boards.windows import read_name
 from realtime.errors import RealtimeError
-from realtime.validation import ID_MAX, INT_MAX, INT_MIN, parse_moment, plain_text, whole_number
+from realtime.validation import EARLIEST, ID_MAX, INT_MAX, INT_MIN, parse_moment, plain_text, whole_number
 
 SUBMISSION_ID_LENGTH: Final = 64
 REASON_LENGTH: Final = 255
 
+METADATA_BYTES: Final = 256
+"""At most, as JSON without spaces in UTF-8."""
+
+ALWAYS_NOW: Final = datetime(2000, 1, 1, tzinfo=UTC)
+"""The moment where none matters: the published boards are all at hand."""
+
+LATEST: Final = datetime(9999, 12, 30, tzinfo=UTC)
+
+_FIELDS: Final = frozenset(
+    {
+        "type", "leaderboard", "submission_id", "score", "score_added", "reason", "user_id", "created_at", "metadata",
+        "board", "with",
+    }
+)  # fmt: skip
 
 CLOCK_GRACE: Final = timedelta(seconds=5)
 """How far ahead of PostgreSQL's clock a sender's may be: what lies further ahead lies in the future."""
+
+
+class Span(NamedTuple):
+    """A stretch of time, half-open; None for no end on that side."""
+
+    starts: datetime | None
+    ends: datetime | None
 
 
 class Submission(NamedTuple):
@@ -26,9 +53,18 @@ class Submission(NamedTuple):
 
     user_id: int
     submission_id: str
-    score_added: int
+    score_added: int | None
+    """What is added, or the score that was reached; None where a leaderboard counts submissions and got no score."""
     reason: str | None
     created_at: datetime | None
+    leaderboard: str = "default"
+    """The slug of the leaderboard that it is handed in to."""
+    metadata: str | None = None
+    """A JSON object, as short as it can be written; at most METADATA_BYTES."""
+    within: Span | None = None
+    """The window in which alone it may be recorded; None where it counts whenever that is."""
+    with_all: bool = False
+    """Whether the outcome names the scores of leaderboards `of` this one too."""
 
 
 class Accepted(NamedTuple):
@@ -37,8 +73,15 @@ class Accepted(NamedTuple):
     submission_id: str
     user_id: int
     total_score: int
+    """Of `default`; 0 for every other leaderboard, whose scores are in `scores`."""
     week_score: int
     duplicate: bool
+    scores: Mapping[str, int] | None = None
+    """By board's id; None where only `default`'s were asked for."""
+    improved: bool | None = None
+    """Whether it is now a counting one; None where that was not asked."""
+    leaderboard: str = "default"
+    """The slug of the leaderboard that it was handed in to."""
 
 
 class Rejected(NamedTuple):
@@ -66,14 +109,22 @@ def submission_id_of(fields: Mapping[str, Any]) -> str | None:
         return None
 
 
-def parse_submission(fields: Mapping[str, Any], own_user_id: int | None) -> Submission:
+def parse_submission(
+    fields: Mapping[str, Any], own_user_id: int | None, catalogue: Catalogue = PUBLISHED, now: datetime = ALWAYS_NOW
+) -> Submission:
     """The submission that `fields` describe; `user_id` may be left out where `own_user_id` is given.
 
-    An empty reason is none: a file of scores has one way to say either. Raises RealtimeError `bad_message` or
-    `out_of_range`.
+    `catalogue` says which leaderboards there are, and `now` which windows have begun. An empty reason is none: a file
+    of scores has one way to say either. Raises RealtimeError `bad_message`, `out_of_range`, `unknown_leaderboard`,
+    `wrong_board`, `bad_metadata`.
     """
     submission_id = plain_text(fields.get("submission_id"), "submission_id", 1, SUBMISSION_ID_LENGTH)
-    score_added = whole_number(fields.get("score_added"), "score_added", INT_MIN, INT_MAX)
+    leaderboard = _leaderboard(fields, catalogue)
+    if leaderboard.slug == DEFAULT.slug:
+        score: int | None = whole_number(fields.get("score_added"), "score_added", INT_MIN, INT_MAX)
+    else:
+        score = _score(fields, leaderboard)
+    _within_bounds(score, leaderboard)
     reason = fields.get("reason")
     if reason is not None:
         reason = plain_text(reason, "reason", 0, REASON_LENGTH) or None
@@ -86,6 +137,85 @@ def parse_submission(fields: Mapping[str, Any], own_user_id: int | None) -> Subm
         user_id = whole_number(user_id, "user_id", 1, ID_MAX)
     created_at = fields.get("created_at")
     moment = None if created_at is None else parse_moment(created_at, "created_at")
-    return Submission(user_id, submission_id, score_added, reason, moment)
+    metadata, board = fields.get("metadata"), fields.get("board")
+    return Submission(
+        user_id,
+        submission_id,
+        score,
+        reason,
+        moment,
+        leaderboard.slug,
+        None if metadata is None else _metadata(metadata),
+        None if board is None else _within(board, leaderboard, catalogue, now),
+        fields.get("with") == "all",
+    )
 
 
+def _leaderboard(fields: Mapping[str, Any], catalogue: Catalogue) -> Leaderboard:
+    slug = fields.get("leaderboard")
+    if slug is None:
+        return catalogue.default
+    if type(slug) is not str:
+        raise RealtimeError("bad_message", "leaderboard must be the slug of one, as a text.")
+    leaderboard = catalogue.leaderboard(slug)
+    if not leaderboard.takes_submissions:
+        source = leaderboard.source_slug
+        raise RealtimeError("bad_message", f"{slug} ranks what is handed in to {source}: send it there.")
+    return leaderboard
+
+
+def _score(fields: Mapping[str, Any], leaderboard: Leaderboard) -> int | None:
+    """The score of a submission to another leaderboard than `default`, which knows every field."""
+    operator = leaderboard.definition.operator
+    right, wrong = ("score_added", "score") if operator == "sum" else ("score", "score_added")
+    if wrong in fields:
+        raise RealtimeError("bad_message", f"{leaderboard.slug} takes {right}, not {wrong}.")
+    if unknown := fields.keys() - _FIELDS:
+        known = ", ".join(sorted(_FIELDS - {"type", wrong}))
+        raise RealtimeError("bad_message", f"There is no field {min(map(str, unknown))!a}. Known are {known}.")
+    if operator == "count" and fields.get(right) is None:
+        return None
+    return whole_number(fields.get(right), right, -SCORE_MAX, SCORE_MAX)
+
+
+def _within_bounds(score: int | None, leaderboard: Leaderboard) -> None:
+    bounds = leaderboard.definition.bounds
+    if bounds is not None and score is not None and not bounds.min <= score <= bounds.max:
+        name = "score_added" if leaderboard.definition.operator == "sum" else "score"
+        raise RealtimeError("out_of_range", f"{name} must be from {bounds.min} to {bounds.max} on {leaderboard.slug}.")
+
+
+def _metadata(value: Any) -> str:
+    if type(value) is not dict:
+        raise RealtimeError("bad_metadata", "metadata must be a JSON object.")
+    try:
+        text = orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
+    except (orjson.JSONEncodeError, UnicodeError):
+        raise RealtimeError("bad_metadata", "metadata must be JSON in valid Unicode.") from None
+    if len(text.encode()) > METADATA_BYTES:
+        raise RealtimeError("bad_metadata", f"metadata must be at most {METADATA_BYTES} bytes as JSON.")
+    if "\\u0000" in text:
+        raise RealtimeError("bad_metadata", "metadata must not contain a NUL character.")
+    return text
+
+
+def _within(board_id: Any, leaderboard: Leaderboard, catalogue: Catalogue, now: datetime) -> Span:
+    """The time in which a submission must be recorded to count on the board that it names."""
+    wrong = RealtimeError("wrong_board", f"board must be the id of a board of {leaderboard.slug}, or of one `of` it.")
+    if type(board_id) is not str or is_alias(board_id):
+        raise wrong
+    slug, name = split_id(board_id)
+    ranking = catalogue.leaderboards.get(slug)
+    if ranking is None or ranking.source != leaderboard.id:
+        raise wrong
+    board = catalogue.parse(board_id)
+    if board is not None:
+        return Span(board.window.starts, board.window.ends)
+    try:
+        said = read_name(name)
+    except ValueError:
+        raise wrong from None
+    if said is None or said.kind not in ranking.definition.windows or said.first_day is None:
+        raise wrong
+    # A window that is not at hand was over long ago, or is yet to come; submissions are refused all the same.
+    return Span(None, EARLIEST) if said.first_day <= now.date() else Span(LATEST, None)

@@ -1,19 +1,87 @@
 """Windows: which stretch of time a board counts.
 
-Owns the arithmetic of weeks, and how long after its end a week counts as closed. Must never read a clock: the moment is
-an argument. Assumes UTC everywhere; a week is half-open, `[Monday 00:00, next Monday 00:00)`.
+Owns what a window is, how its name is read, how long after its end it counts as closed, and the arithmetic of the
+published weeks. Must never read a clock, or compute where a window of any other leaderboard begins: PostgreSQL alone
+does, once, and its rows say so. Assumes that every window is half-open, and that a published week is
+`[Monday 00:00, next Monday 00:00)` in UTC.
 """
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Final
+from functools import lru_cache
+from typing import Final, NamedTuple
 
 DAY: Final = timedelta(days=1)
 WEEK: Final = timedelta(days=7)
 
 CLOSE_GRACE: Final = timedelta(seconds=120)
-"""From a week's end plus this, its view answers for it: longer than any transaction may last (10 s)."""
+"""From a window's end plus this, the ledger answers for it: longer than any transaction may last (10 s)."""
+
+_NAME: Final = re.compile(
+    r"(?:(?P<kind>day|week)_of_(?P<day>\d{4}_\d{2}_\d{2})|month_of_(?P<month>\d{4}_\d{2})|year_of_(?P<year>\d{4})"
+    r"|season_(?P<season>[a-z0-9_]{1,32}))\Z",
+    re.ASCII,
+)
+
+
+class Window(NamedTuple):
+    """A stretch of time that a board counts."""
+
+    kind: str
+    """One of `definitions.KINDS`."""
+    name: str
+    """Its part of the board's id: `all_time`, `day_of_2026_11_30`, `season_spring_26`."""
+    starts: datetime | None
+    """Its first moment; None for all time."""
+    ends: datetime | None
+    """The first moment that is no longer in it; None for never."""
+    key: int = 0
+    """Its number in the ledger; 0 for the published windows, which have tables of their own."""
+
+
+class Named(NamedTuple):
+    """What a window's name says."""
+
+    kind: str
+    first_day: date | None
+    """Its first local day; None for a season and for all time."""
+
+
+ALWAYS: Final = Window("all_time", "all_time", None, None)
+"""The window of all time."""
+
+
+def read_name(name: str) -> Named | None:
+    """What a window's name says; None where no window can be called so.
+
+    Raises ValueError for a date that is not in the calendar.
+    """
+    if name == ALWAYS.name:
+        return Named(name, None)
+    match = _NAME.match(name)
+    if match is None:
+        return None
+    if match["day"]:
+        return Named(match["kind"], date(*map(int, match["day"].split("_"))))
+    if match["month"]:
+        year, month = map(int, match["month"].split("_"))
+        return Named("month", date(year, month, 1))
+    if match["year"]:
+        return Named("year", date(int(match["year"]), 1, 1))
+    return Named("season", None)
+
+
+def name_of_week(monday: date) -> str:
+    """The name of the published week that begins on `monday`."""
+    return f"week_of_{monday.year:04}_{monday.month:02}_{monday.day:02}"
+
+
+@lru_cache(maxsize=4096)
+def published_week(monday: date) -> Window:
+    """The published week that begins on `monday`."""
+    return Window("week", name_of_week(monday), starts_of(monday), ends_of(monday))
 
 
 def monday_of(moment: datetime) -> date:

@@ -31,9 +31,7 @@ def token(
     scope: Annotated[
         list[str] | None, typer.Option(help="submit, submit:any, read, admin; may be given again.")
     ] = None,
-    user_id: Annotated[
-        int | None, typer.Option(min=1, max=ID_MAX, help="The user the token speaks for.")
-    ] = None,
+    user_id: Annotated[int | None, typer.Option(min=1, max=ID_MAX, help="The user the token speaks for.")] = None,
     board: Annotated[
         list[str] | None, typer.Option(help="Bind it to this board, as for an overlay; may be given again.")
     ] = None,

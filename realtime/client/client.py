@@ -261,7 +261,7 @@ class Client:
         if entry is None or entry.outcome.done():
             return
         if message["type"] == "accepted":
-            entry.outcome.set_result(Accepted(*(message[name] for name in Accepted.__match_args__)))
+            entry.outcome.set_result(_accepted(message))
         elif message["code"] in PASSING:
             seconds = (message["retry_after_ms"] or 1_000) / 1000
             self._line.after(seconds * (1 + self._timing.random()), lambda: self._send(entry))
@@ -271,3 +271,16 @@ class Client:
 
 def _closed() -> Refused:
     return Refused("closed", "The client is closed.")
+
+
+def _accepted(message: Message) -> Accepted:
+    return Accepted(
+        message["submission_id"],
+        message["user_id"],
+        message.get("total_score", 0),
+        message.get("week_score", 0),
+        message["duplicate"],
+        message.get("scores"),
+        message.get("improved"),
+        message.get("leaderboard", "default"),
+    )

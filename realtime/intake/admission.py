@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 import orjson
 
+from realtime.boards.leaderboard import DEFAULT
 from realtime.boards.submissions import Rejected, Submission
 from realtime.errors import LedgerUnavailable, RealtimeError
 from realtime.intake.duplicates import Reply
@@ -71,7 +72,9 @@ class Admission:
 
     def submit(self, identity: Identity, submission: Submission, reply: Reply) -> None:
         """Takes a submission; `reply` gets its outcome."""
-        corrects = submission.score_added < 0 or submission.created_at is not None
+        corrects = submission.created_at is not None or (
+            submission.leaderboard == DEFAULT.slug and (submission.score_added or 0) < 0
+        )
         counted = self._limit.most > 0 and not identity.may("submit:any", "admin")
         if not corrects and not counted:
             self._intake.submit(submission, reply)

@@ -175,9 +175,7 @@ class Recorder:
         """Those of whom somebody else holds what a score of theirs would change. Raises LedgerUnavailable."""
         return await self._ledger.locked(user_ids)
 
-    async def _record_into(
-        self, result: Recording, batch: Sequence[Submission], attempts: int, locks: int
-    ) -> int:
+    async def _record_into(self, result: Recording, batch: Sequence[Submission], attempts: int, locks: int) -> int:
         """Records a batch, or its parts. `locks` is how many statements may meet a lock yet, 0 before the first has;
         returns what is left of them."""
         if locks == 1:

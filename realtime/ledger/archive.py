@@ -24,7 +24,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 import orjson
 
-from realtime.boards.board import CLOSED_EPOCH, TOP, Board, week_at
+from realtime.boards.board import CLOSED_EPOCH, TOP, Board, week_at, week_of
 from realtime.boards.standings import Position, Snapshot, Standing, standing
 from realtime.boards.windows import CLOSE_GRACE
 from realtime.errors import LedgerUnavailable, NotOver, RealtimeError, StoreUnavailable
@@ -157,7 +157,7 @@ class Archive:
     async def versions(self, of: Sequence[Board]) -> dict[Board, int]:
         """The versions of those closed weeks that have their view, all in one statement. Raises LedgerUnavailable."""
         rows = await self._ledger.fetch("weeks_versions", [board.week for board in of]) if of else []
-        return {Board(week): version for week, version in rows}
+        return {week_of(week): version for week, version in rows}
 
     async def standings(self, board: Board, user_ids: Sequence[int]) -> tuple[int, list[Standing]]:
         """Where users stand on a closed week, in the order asked, and its version.
@@ -190,7 +190,7 @@ class Archive:
         """Closed weeks with scores, newest first, and how many there are."""
         first_open = week_at(now - CLOSE_GRACE).week
         rows = await self._ledger.fetch("weeks_listed", first_open, offset, limit)
-        weeks = [ListedWeek(Board(row["week"]), row["players"]) for row in rows]
+        weeks = [ListedWeek(week_of(row["week"]), row["players"]) for row in rows]
         if rows or not offset:
             return weeks, rows[0]["total"] if rows else 0
         everything = await self._ledger.fetch("weeks_listed", first_open, 0, 1)

@@ -7,9 +7,10 @@ sql/queries/ledger.sql names, those of one thing in the same order.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from realtime.boards.board import Board, week_at
+from realtime.boards.board import Board, week_at, week_of
 
 if TYPE_CHECKING:
     import asyncpg
@@ -46,13 +47,13 @@ class Twin(NamedTuple):
 
 
 def columns(batch: Sequence[Submission]) -> tuple[list[Any], ...]:
-    """A batch as the lists that a statement takes, one for each field."""
-    return tuple(map(list, zip(*batch, strict=True)))
+    """A batch of `default` as the lists that its statement takes, one for each of the first five fields."""
+    return tuple(map(list, islice(zip(*batch, strict=True), 5)))
 
 
 def assembled(batch: Sequence[Submission], row: asyncpg.Record) -> list[Recorded]:
     """The lists that `record_batch` gives, as one value for each submission."""
-    this_week, outbox_id = Board(row["week"]), row["outbox_id"]
+    this_week, outbox_id = week_of(row["week"]), row["outbox_id"]
     closed = row["closed_weeks"] or ()
     totals = dict(zip(row["users"] or (), _listed(row, "totals", "versions", "hidden"), strict=True))
     new = dict(zip(row["new_users"] or (), _listed(row, "usernames", "user_versions"), strict=True))
@@ -60,7 +61,7 @@ def assembled(batch: Sequence[Submission], row: asyncpg.Record) -> list[Recorded
     weeks = dict(zip(keys, scores, strict=True))
     verdicts = _listed(row, "verdicts", "verdict_weeks", "seen_totals", "seen_weeks")
     refused = {
-        place: (verdict, Board(week), total, of_week)
+        place: (verdict, week_of(week), total, of_week)
         for place, (verdict, week, total, of_week) in zip(row["ords"] or (), verdicts, strict=True)
     }
     # Where nobody met a twin, what is not refused is recorded.
@@ -68,7 +69,7 @@ def assembled(batch: Sequence[Submission], row: asyncpg.Record) -> list[Recorded
     if fresh is None and not totals:
         fresh = set()
     recorded: list[Recorded] = []
-    for place, (user_id, submission_id, _, _, created_at) in enumerate(batch, 1):
+    for place, (user_id, submission_id, _, _, created_at, *_) in enumerate(batch, 1):
         outcome, board, seen_total, seen_week = refused.get(place) or (
             "accepted" if fresh is None or (user_id, submission_id) in fresh else "twin",
             this_week if created_at is None else week_at(created_at),

@@ -26,7 +26,7 @@ from contextlib import AbstractAsyncContextManager
 from datetime import date
 from typing import Any, Final, NamedTuple, Protocol
 
-from realtime.boards.board import Board
+from realtime.boards.board import Board, week_of
 from realtime.boards.windows import CLOSE_GRACE
 from realtime.errors import LedgerUnavailable, NotOver
 from realtime.ledger.bounds import VIEW, Bounds
@@ -151,9 +151,7 @@ class Closing:
         assert ends is not None
         await connection.execute(_LEISURELY)
         await connection.execute(f"DROP MATERIALIZED VIEW IF EXISTS {view}")
-        made = self._ledger.query("week_view").format(
-            view=view, starts=board.starts.isoformat(), ends=ends.isoformat()
-        )
+        made = self._ledger.query("week_view").format(view=view, starts=board.starts.isoformat(), ends=ends.isoformat())
         await connection.execute(made, timeout=VIEW.statement)
         for index in ("UNIQUE INDEX ON {} (user_id)", "UNIQUE INDEX ON {} (place)", "INDEX ON {} (score)"):
             await connection.execute(f"CREATE {index.format(view)}", timeout=VIEW.statement)
@@ -168,7 +166,7 @@ class Closing:
 
     async def unopened(self, limit: int) -> list[Board]:
         """Up to `limit` weeks that are over, have scores, and have no view yet. Raises LedgerUnavailable."""
-        return [Board(week) for (week,) in await self._ledger.fetch("weeks_unopened", CLOSE_GRACE, limit)]
+        return [week_of(week) for (week,) in await self._ledger.fetch("weeks_unopened", CLOSE_GRACE, limit)]
 
     async def behind(
         self, limit: int, *, among: Collection[Board] | None = None, importing: bool = False
@@ -178,7 +176,7 @@ class Closing:
         With `importing` those as well that an import is just changing. Raises LedgerUnavailable.
         """
         weeks = None if among is None else [board.week for board in among]
-        return [Board(week) for (week,) in await self._ledger.fetch("weeks_behind", weeks, limit, importing)]
+        return [week_of(week) for (week,) in await self._ledger.fetch("weeks_behind", weeks, limit, importing)]
 
     async def held(self, board: Board) -> int | None:
         """How many changes the view holds: for `told`, once the store has heard of them. Raises LedgerUnavailable."""
@@ -193,7 +191,7 @@ class Closing:
     async def early(self) -> list[tuple[Board, int]]:
         """Weeks that count as over and are not, with their versions. Raises LedgerUnavailable."""
         rows = await self._ledger.fetch("weeks_early", CLOSE_GRACE)
-        return [(Board(week), version) for week, version in rows]
+        return [(week_of(week), version) for week, version in rows]
 
     async def withdraw(self, board: Board, version: int) -> None:
         """Takes back that a week is over, where `version` stands. Raises LedgerUnavailable."""
@@ -207,7 +205,7 @@ class Closing:
     async def after(self, board: Board | None) -> Board | None:
         """The next week whose view answers for it, or the first where `board` is None. Raises LedgerUnavailable."""
         rows = await self._ledger.fetch("week_after", date.min if board is None else board.week)
-        return Board(rows[0]["week"]) if rows else None
+        return week_of(rows[0]["week"]) if rows else None
 
     async def differing(self, board: Board) -> int | None:
         """Users of whom the view does not say what was recorded; None where changes are on their way.

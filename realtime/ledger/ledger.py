@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import asyncpg
 
 from realtime import resources
-from realtime.boards.board import ALL_TIME, Board
+from realtime.boards.board import ALL_TIME, Board, week_of
 from realtime.boards.standings import Profile, Row
 from realtime.errors import LedgerLocked, LedgerUnavailable
 from realtime.ledger import bounds, lease
@@ -211,7 +211,7 @@ class Ledger:
         weeks = [board.week for board in live if board.week is not None]
         rows: dict[Board, list[Row]] = {board: [] for board in live}
         for user_id, week, version, score in await self.fetch("standings_of", list(user_ids), weeks):
-            rows[ALL_TIME if week is None else Board(week)].append(Row(user_id, version, score))
+            rows[ALL_TIME if week is None else week_of(week)].append(Row(user_id, version, score))
         return rows
 
     async def profiles_of(self, user_ids: Collection[int]) -> list[Profile]:

@@ -28,6 +28,8 @@ class Identity:
     """The mark of the ledger's generation it was made in; None for one that was made without the ledger."""
     issued_at: float = 0.0
     """Seconds since 1970; 0 where it does not say."""
+    leaderboards: frozenset[str] | None = None
+    """Slugs of the leaderboards that the token is bound to; None where it is not."""
 
     def may(self, *scopes: str) -> bool:
         """Whether any of `scopes` is held."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from realtime.boards.board import ALL_TIME, CURRENT_WEEK, Board, week_at
+from realtime.boards.leaderboard import DEFAULT, Leaderboard
 from realtime.boards.submissions import Submission
 from realtime.errors import RealtimeError
 from realtime.people.identity import Identity
@@ -31,7 +32,8 @@ class Permissions:
 
     def may_read(self, identity: Identity | None, name: str, board: Board, now: datetime) -> bool:
         """Whether `board`, asked for as `name` (its id, or an alias), may be shown to `identity`."""
-        if not self.private:
+        visible = board.leaderboard.definition.visible
+        if visible == "public" or (visible is None and not self.private):
             return True
         return identity is not None and identity.may("read", "admin") and _bound_to(identity, name, board, now)
 
@@ -52,22 +54,24 @@ class Permissions:
 
     # Scores --------------------------------------------------------------------------------------------------
 
-    def submit(self, identity: Identity | None, submission: Submission) -> None:
+    def submit(self, identity: Identity | None, submission: Submission, leaderboard: Leaderboard = DEFAULT) -> None:
         """Whether a submission may be handed in. Raises also `out_of_range` for a score beyond this deployment's limit.
 
-        `submit` is for one's own, positive scores; `submit:any` for everyone's, negative ones too; `admin` may also say
-        when it was, and is held to no limit.
+        `submit` is for one's own scores, which must be positive where they are added up; `submit:any` for everyone's,
+        negative ones too; `admin` may also say when it was, and is held to no limit.
         """
         if identity is None:
             raise unknown()
+        if identity.leaderboards is not None and leaderboard.slug not in identity.leaderboards:
+            raise RealtimeError("forbidden", f"This token is not bound to the leaderboard {leaderboard.slug}.")
         if identity.may("admin"):
             return _on_bound_boards(identity, submission)
         if submission.created_at is not None:
             raise RealtimeError("forbidden", "Only an admin may say when a score was made.")
         if not identity.may("submit:any"):
-            _submit_own(identity, submission)
+            _submit_own(identity, submission, leaderboard)
         _on_bound_boards(identity, submission)
-        if abs(submission.score_added) > self.max_score:
+        if leaderboard.slug == DEFAULT.slug and abs(submission.score_added or 0) > self.max_score:
             raise RealtimeError("out_of_range", f"score_added must be from {-self.max_score} to {self.max_score} here.")
 
     # People --------------------------------------------------------------------------------------------------
@@ -111,16 +115,18 @@ def _private() -> RealtimeError:
 
 
 def _administers(identity: Identity | None) -> bool:
-    # One that is bound to boards has no say over people, who are on every board.
-    return identity is not None and identity.may("admin") and identity.boards is None
+    # One that is bound has no say over people, who are on every board.
+    return identity is not None and identity.may("admin") and identity.boards is None is identity.leaderboards
 
 
-def _submit_own(identity: Identity, submission: Submission) -> None:
+def _submit_own(identity: Identity, submission: Submission, leaderboard: Leaderboard) -> None:
     if not identity.may("submit"):
         raise RealtimeError("forbidden", "This token may not hand in scores.")
+    if leaderboard.definition.submit == "servers":
+        raise RealtimeError("forbidden", f"Only game servers hand in scores of {leaderboard.slug}.")
     if identity.user_id is None or submission.user_id != identity.user_id:
         raise RealtimeError("forbidden", "This token may hand in scores of its own user alone.")
-    if submission.score_added <= 0:
+    if leaderboard.definition.operator == "sum" and (submission.score_added or 0) <= 0:
         raise RealtimeError("forbidden", "This token may hand in only positive scores.")
 
 
@@ -128,6 +134,8 @@ def _on_bound_boards(identity: Identity, submission: Submission) -> None:
     """A score counts on all time and on its week: a bound token must be bound to both."""
     if identity.boards is None:
         return
+    if submission.leaderboard != DEFAULT.slug:
+        raise RealtimeError("forbidden", "This token is bound to boards, and the score would count on others too.")
     week = CURRENT_WEEK if submission.created_at is None else week_at(submission.created_at).id
     if not identity.boards >= {ALL_TIME.id, week}:
         raise RealtimeError("forbidden", "This token is bound to boards, and the score would count on others too.")
@@ -138,6 +146,8 @@ def _bound_to(identity: Identity, name: str, board: Board, now: datetime) -> boo
 
     Who asks for the alias follows it from week to week, so the alias itself must be named by the token.
     """
+    if identity.leaderboards is not None and board.leaderboard.slug not in identity.leaderboards:
+        return False
     if identity.boards is None or name in identity.boards:
         return True
     if name == CURRENT_WEEK:

@@ -119,9 +119,11 @@ class Tokens:
         lifetime: timedelta,
         *,
         boards: Collection[str] = (),
+        leaderboards: Collection[str] = (),
         generation: str | None = None,
     ) -> tuple[str, datetime]:
-        """A token, bound to `boards` where there are any and to a generation of the ledger, and the moment it ends.
+        """A token and the moment it ends. It is bound to `boards` and to `leaderboards` where there are any, and to a
+        generation of the ledger.
 
         Raises RealtimeError `bad_message` for a scope there is not, `forbidden` where tokens are made elsewhere.
         """
@@ -142,6 +144,7 @@ class Tokens:
             "jti": secrets.token_hex(8),
             "sub": None if user_id is None else str(user_id),
             "boards": sorted(boards) or None,
+            "leaderboards": sorted(leaderboards) or None,
             "gen": generation,
             "aud": self._audience,
             "iss": self._issuer,
@@ -199,18 +202,24 @@ def _identity(claims: dict[str, Any]) -> tuple[Identity, float]:
         issued_at = float(claims.get("iat") or 0)
     except (ValueError, TypeError, OverflowError, OSError):
         raise _invalid() from None
-    boards, scope = claims.get("boards"), claims.get("scope", "")
+    scope = claims.get("scope", "")
     token_id, generation = claims.get("jti"), claims.get("gen")
     if type(scope) is not str or not all(text is None or type(text) is str for text in (token_id, generation)):
         raise _invalid()
-    if boards is not None and (type(boards) is not list or not all(type(board) is str for board in boards)):
-        raise _invalid()
-    bound = None if boards is None else frozenset(boards)
+    boards, leaderboards = _bound(claims.get("boards")), _bound(claims.get("leaderboards"))
     scopes = frozenset(scope.split()) & SCOPES
-    identity = Identity(
-        _user_id(claims.get("sub")), scopes, expires_at, bound, token_id, generation, issued_at
-    )
+    user_id = _user_id(claims.get("sub"))
+    identity = Identity(user_id, scopes, expires_at, boards, token_id, generation, issued_at, leaderboards)
     return identity, begins
+
+
+def _bound(names: Any) -> frozenset[str] | None:
+    """What a token is bound to; None where it is not."""
+    if names is None:
+        return None
+    if type(names) is not list or not all(type(name) is str for name in names):
+        raise _invalid()
+    return frozenset(names)
 
 
 def _user_id(subject: Any) -> int | None:

@@ -173,7 +173,7 @@ class Comparison:
         rows = (await self._ledger.standings_of(user_ids, [ALL_TIME, *({board} - {ALL_TIME})]))[board]
         profiles = await self._ledger.profiles_of([row.user_id for row in rows]) if board is ALL_TIME else []
         return _Known(
-            {user_id: Said(version, score) for user_id, version, score in rows},
+            {row.user_id: Said(row.version, row.score) for row in rows},
             {user_id: Said(version, username) for user_id, version, username in profiles},
         )
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 import orjson
 
 from realtime.boards.board import Board, no_such_board
-from realtime.boards.standings import Diff, Snapshot
+from realtime.boards.standings import Diff, Snapshot, Upsert
 from realtime.boards.submissions import Accepted, Outcome, Rejected
 from realtime.errors import RealtimeError
 from realtime.validation import ID_MAX, whole_number
@@ -25,7 +25,7 @@ from realtime.validation import ID_MAX, whole_number
 PROTOCOL: Final = 1
 """The version that `hello` announces."""
 
-BOARD_LENGTH: Final = 64
+BOARD_LENGTH: Final = 80
 """No board's id or alias is longer, or more than ASCII."""
 
 
@@ -45,6 +45,8 @@ class Subscribe:
 
     board: str
     since: Since | None
+    describe: bool = False
+    """Whether `subscribed` says what leaderboard and window it is, also of the published ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +169,10 @@ def _since(value: Any) -> Since | None:
     return Since(epoch, whole_number(version, "since.version", 0, ID_MAX), board)
 
 
+def _subscribe(fields: Mapping[str, Any], board: str) -> Subscribe:
+    return Subscribe(board, _since(fields.get("since")), fields.get("describe") is True)
+
+
 def _auth(fields: Mapping[str, Any]) -> Auth:
     token = fields.get("token")
     if type(token) is not str:
@@ -175,13 +181,14 @@ def _auth(fields: Mapping[str, Any]) -> Auth:
 
 
 _READERS: Final[dict[str, Callable[[Mapping[str, Any]], Message]]] = {
-    "subscribe": lambda fields: _on_board(fields, lambda board: Subscribe(board, _since(fields.get("since")))),
+    "subscribe": lambda fields: _on_board(fields, lambda board: _subscribe(fields, board)),
     "unsubscribe": lambda fields: Unsubscribe(_board(fields)),
     "auth": _auth,
     "watch": lambda fields: _on_board(fields, lambda board: Watch(board, _user_id(fields))),
     "unwatch": lambda fields: _on_board(fields, lambda board: Unwatch(board, _user_id(fields))),
     "ping": lambda fields: Ping(),
 }
+
 
 def moment(value: datetime) -> str:
     """A moment (aware, UTC) as the wire shows it: ISO 8601, milliseconds, Z."""
@@ -203,9 +210,33 @@ def pong(now: datetime) -> bytes:
     return orjson.dumps({"type": "pong", "now": moment(now)})
 
 
-def subscribed(board: Board, alias: str, resumed: bool) -> bytes:
-    """Which board `alias` stands for now, and whether what the client holds is current."""
-    return orjson.dumps({"type": "subscribed", "board": board.id, "as": alias, "resumed": resumed})
+def subscribed(board: Board, alias: str, resumed: bool, *, describe: bool = False) -> bytes:
+    """Which board `alias` stands for now, and whether what the client holds is current; of all but the published ones,
+    and with `describe` of those too, what leaderboard and window it is."""
+    fields: dict[str, Any] = {"type": "subscribed", "board": board.id, "as": alias, "resumed": resumed}
+    if describe or board.leaderboard.slug != "default":
+        fields |= description(board)
+    return orjson.dumps(fields)
+
+
+def description(board: Board) -> dict[str, Any]:
+    """What a client needs to show a board: how it is ordered, ranked and written, and which time it counts."""
+    definition, window = board.leaderboard.definition, board.window
+    return {
+        "leaderboard": {
+            "slug": board.leaderboard.slug,
+            "title": definition.title,
+            "order": definition.order,
+            "ties": definition.ties,
+            "ranks": definition.ranks,
+            "format": definition.format.as_json(),
+        },
+        "window": {
+            "kind": window.kind,
+            "starts": None if window.starts is None else moment(window.starts),
+            "ends": None if window.ends is None else moment(window.ends),
+        },
+    }
 
 
 def unsubscribed(board: Board, alias: str) -> bytes:
@@ -214,18 +245,30 @@ def unsubscribed(board: Board, alias: str) -> bytes:
 
 def snapshot(value: Snapshot) -> bytes:
     """A board in full."""
+    names = value.names
+    entries: list[dict[str, Any]] = [
+        {"user_id": user_id, "username": names[user_id], "score": score} for user_id, score in value.scores.items()
+    ]
+    if value.at:
+        for entry in entries:
+            entry["at"] = value.at[entry["user_id"]]
+    if value.metadata is not None:
+        for entry in entries:
+            entry["metadata"] = _json(value.metadata[entry["user_id"]])
     return orjson.dumps(
         {
             "type": "snapshot",
             "board": value.board,
             "epoch": value.epoch,
             "version": value.version,
-            "entries": [
-                {"user_id": user_id, "username": value.names[user_id], "score": score}
-                for user_id, score in value.scores.items()
-            ],
+            "entries": entries,
         }
     )
+
+
+def _json(text: str | None) -> Any:
+    """JSON that is written already, as a part of other JSON."""
+    return None if text is None else orjson.Fragment(text)
 
 
 def diff(value: Diff) -> bytes:
@@ -237,15 +280,22 @@ def diff(value: Diff) -> bytes:
             "epoch": value.epoch,
             "from": value.from_version,
             "version": value.version,
-            "upsert": [
-                {"user_id": user_id, "score": score}
-                if username is None
-                else {"user_id": user_id, "username": username, "score": score}
-                for user_id, username, score in value.upsert
-            ],
+            "upsert": [_line(line, value.shows_metadata) for line in value.upsert],
             "remove": value.remove,
         }
     )
+
+
+def _line(line: Upsert, shows_metadata: bool) -> dict[str, Any]:
+    user_id, username, score, at, metadata = line
+    fields: dict[str, Any] = {"user_id": user_id, "score": score}
+    if username is not None:
+        fields = {"user_id": user_id, "username": username, "score": score}
+    if at is not None:
+        fields["at"] = at
+    if shows_metadata:
+        fields["metadata"] = _json(metadata)
+    return fields
 
 
 def outcome_fields(value: Outcome, live: bool) -> dict[str, Any]:
@@ -255,10 +305,15 @@ def outcome_fields(value: Outcome, live: bool) -> dict[str, Any]:
             "type": "accepted",
             "submission_id": value.submission_id,
             "user_id": value.user_id,
-            "total_score": value.total_score,
-            "week_score": value.week_score,
-            "duplicate": value.duplicate,
         }
+        if value.leaderboard != "default":
+            fields["leaderboard"] = value.leaderboard
+        else:
+            fields |= {"total_score": value.total_score, "week_score": value.week_score}
+        fields["duplicate"] = value.duplicate
+        if value.scores is not None:
+            fields["scores"] = value.scores
+            fields["improved"] = value.improved
         if not live:
             fields["live"] = False
         return fields
@@ -300,8 +355,9 @@ def status(live: bool) -> bytes:
     return orjson.dumps({"type": "status", "live": live})
 
 
-def rollover(alias: str, before: Board, after: Board) -> bytes:
-    return orjson.dumps({"type": "rollover", "as": alias, "from": before.id, "to": after.id})
+def rollover(alias: str, before: Board, after: Board | None) -> bytes:
+    """What an alias stands for from now on; None for nothing, as between two seasons."""
+    return orjson.dumps({"type": "rollover", "as": alias, "from": before.id, "to": after.id if after else None})
 
 
 def reconnect(after_ms: int) -> bytes:

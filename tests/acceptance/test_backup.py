@@ -18,7 +18,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from realtime.boards.board import Board, week_at
+from realtime.boards.board import week_at, week_of
 from realtime.boards.submissions import Submission
 from realtime.dev.postgres import start_postgres
 from realtime.ledger.ledger import Ledger
@@ -30,7 +30,7 @@ from tests.support.servers import SECRET, RunningServer
 from tests.support.stores import PrivateStore
 from tests.support.waiting import eventually
 
-CLOSED = Board(date(2026, 3, 2))
+CLOSED = week_of(date(2026, 3, 2))
 GUIDE = (Path(__file__).parents[2] / "web/docs/operations.html").read_text(encoding="utf-8")
 
 
@@ -263,9 +263,7 @@ def put_in_place(backup: Path, original: Path, copy: Path) -> None:
     (copy / "postgres").chmod(0o700)
 
 
-async def test_an_empty_store_is_filled_by_itself(
-    dsn: str, private_store: PrivateStore, make_users: Any
-) -> None:
+async def test_an_empty_store_is_filled_by_itself(dsn: str, private_store: PrivateStore, make_users: Any) -> None:
     users = await make_users(3)
     await record(dsn, users, "a")
     env = environment(

@@ -18,7 +18,7 @@ from realtime.api import routes as endpoints
 from realtime.api.asyncapi import CLOSE_CODES, asyncapi
 from realtime.api.openapi import OPERATIONS, openapi
 from realtime.api.schemas import FROM_CLIENT, FROM_SERVER, SHAPES
-from realtime.boards.board import Board
+from realtime.boards.board import week_of
 from realtime.boards.standings import Diff, Snapshot
 from realtime.boards.submissions import Accepted, parse_submission
 from realtime.errors import STATUS, RealtimeError
@@ -28,7 +28,7 @@ from realtime.wire import close_codes, messages
 from tests.support.servers import RunningServer
 
 NOW = datetime(2026, 11, 23, 10, tzinfo=UTC)
-WEEK = Board(date(2026, 11, 23))
+WEEK = week_of(date(2026, 11, 23))
 
 
 def valid(value: Any, schema: dict[str, Any]) -> bool:
@@ -66,7 +66,7 @@ SAID = [
     messages.error(RealtimeError("too_many", "Later.", retry_after_ms=10)),
     messages.authenticated(None, NOW),
     messages.status(False),
-    messages.rollover("current_week", Board(date(2026, 11, 16)), WEEK),
+    messages.rollover("current_week", week_of(date(2026, 11, 16)), WEEK),
     messages.reconnect(500),
     messages.rank(WEEK, 7, 3, 100, 9, 12),
     messages.rank(WEEK, 7, None, None, 9, None),

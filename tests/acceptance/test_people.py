@@ -17,7 +17,7 @@ import asyncpg
 import httpx
 import pytest
 
-from realtime.boards.board import ALL_TIME, CURRENT_WEEK, Board, live_boards, week_at
+from realtime.boards.board import ALL_TIME, CURRENT_WEEK, live_boards, week_at, week_of
 from realtime.boards.submissions import Rejected, Submission
 from realtime.intake import score_file
 from realtime.intake.importer import Importer
@@ -35,7 +35,7 @@ from tests.support.databases import MakeUsers
 from tests.support.servers import RunningServer
 from tests.support.waiting import eventually
 
-PAST = Board(date(2021, 1, 4))
+PAST = week_of(date(2021, 1, 4))
 ADMIN = "admin"
 
 _sent = 0
@@ -582,7 +582,7 @@ async def test_people_in_the_same_weeks_change_at_once_without_a_deadlock(
     server: RunningServer, ledger: Ledger, make_users: MakeUsers
 ) -> None:
     users = await make_users(8)
-    weeks = [Board(PAST.starts.date() + timedelta(weeks=number)) for number in range(12)]
+    weeks = [week_of(PAST.starts.date() + timedelta(weeks=number)) for number in range(12)]
     for week in weeks:
         await submit(server, [(user, 5) for user in random.sample(users, len(users))], week.starts)
     await amended(server, ledger)
@@ -631,7 +631,7 @@ async def test_who_leaves_during_an_import_stays_away(
         await importer.run(iter([]))
         await Importer(ledger, store, views, ledger.clock.now, bad.append).run(_file(text, 1_000))
         gone = await sql.fetchval("SELECT id FROM users WHERE username = 'dev-3'")
-        await views.archive.snapshot(Board(date(2021, 1, 4)))
+        await views.archive.snapshot(week_of(date(2021, 1, 4)))
         await importer.run(_file(text), after_a_batch)
         await asyncio.gather(*leaving)
         await importer.settle()
@@ -641,7 +641,7 @@ async def test_who_leaves_during_an_import_stays_away(
     assert await keys.zscore(scores_key(ALL_TIME), gone) is None
     assert await keys.zcard(scores_key(ALL_TIME)) == 6
     for (week,) in await sql.fetch("SELECT DISTINCT week FROM user_weekly_scores"):
-        page = await views.archive.page(Board(week), 0, 1_000)
+        page = await views.archive.page(week_of(week), 0, 1_000)
         assert page.players == 6 and gone not in [line.user_id for line in page.lines]
     others = await sql.fetchval("SELECT sum(score_added) FROM user_score_transactions WHERE user_id <> $1", gone)
     assert others == sum(1 + number % 5 for number in range(6_000) if number % 7 != 3)

@@ -21,7 +21,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from realtime.boards.board import ALL_TIME, CLOSED_EPOCH, CURRENT_WEEK, Board, week_at
+from realtime.boards.board import ALL_TIME, CLOSED_EPOCH, CURRENT_WEEK, Board, week_at, week_of
 from realtime.boards.submissions import Submission
 from realtime.broadcast.reading import BoardReader
 from realtime.broadcast.rollover import Rollover
@@ -48,7 +48,7 @@ REAL = Path(__file__).parents[3] / "shared" / "data" / "score_events.csv"
 MONDAY = datetime(2021, 1, 4, tzinfo=UTC)
 """The end of the week of 2020-12-28, which is week 53 of 2020 (ISO 8601) and lies in two years."""
 
-LAST, NEXT = Board(date(2020, 12, 28)), Board(date(2021, 1, 4))
+LAST, NEXT = week_of(date(2020, 12, 28)), week_of(date(2021, 1, 4))
 NOW = datetime(2100, 1, 1, tzinfo=UTC)
 """Long after every week that anything here is about."""
 
@@ -124,7 +124,7 @@ async def test_a_week_has_its_first_and_last_microsecond(
         await submit(server, [(d, 16)], datetime(2021, 1, 1, tzinfo=UTC))
         await submit(server, [(d, 32)], LAST.starts - TICK)
         await server.told()
-        before = Board(date(2020, 12, 21))
+        before = week_of(date(2020, 12, 21))
         assert scores(await page(server, LAST.id)) == {d: 24, b: 2, a: 1}
         assert scores(await page(server, NEXT.id)) == {c: 4}
         assert scores(await page(server, before.id)) == {d: 32}
@@ -425,7 +425,7 @@ async def test_ten_thousand_equal_scores_are_paged_without_gap_or_repeat(
 
 async def test_the_list_of_boards_is_paged(server: RunningServer, make_users: MakeUsers) -> None:
     a, b = await make_users(2)
-    weeks = [Board(LAST.week + timedelta(weeks=number)) for number in range(7) if LAST.week]
+    weeks = [week_of(LAST.week + timedelta(weeks=number)) for number in range(7) if LAST.week]
     for number, week in enumerate(weeks):
         await submit(server, [(a, 1), (b, 1)] if number % 2 else [(a, 1)], week.starts)
     await server.told()
@@ -478,7 +478,7 @@ async def test_workers_and_first_requests_at_once_make_each_view_once(
     ledger: Ledger, store: Store, dsn: str, make_users: MakeUsers, sql: asyncpg.Connection
 ) -> None:
     (a,) = await make_users(1)
-    weeks = [Board(LAST.week + timedelta(weeks=number)) for number in range(30) if LAST.week]
+    weeks = [week_of(LAST.week + timedelta(weeks=number)) for number in range(30) if LAST.week]
     await Recorder(ledger).record([Submission(a, week.id, 1, None, week.starts) for week in weeks])
     other = Ledger(dsn)
     await other.open()
@@ -571,7 +571,7 @@ async def real(ledger: Ledger, store: Store, sql: asyncpg.Connection) -> Real:
     of_weeks = {week: _ranked({ids[name]: score for name, score in of.items()}) for week, of in weeks.items()}
     return Real(
         views.archive,
-        sorted(week for week in weeks if Board(week).is_closed(now)),
+        sorted(week for week in weeks if week_of(week).is_closed(now)),
         of_weeks,
         _ranked({ids[name]: score for name, score in total.items()}),
         {user_id: name for name, user_id in ids.items()},
@@ -590,14 +590,14 @@ async def test_every_week_of_the_real_events_is_as_independent_counts_say(
         by_sql[week].add((rank, user_id, int(score)))
     for week in real.closed:
         assert by_sql[week] == set(real.weeks[week])
-        await _shows(real, Board(week), real.weeks[week])
+        await _shows(real, week_of(week), real.weeks[week])
     live = await store.page(ALL_TIME, 0, 2_000)
     assert list(live.scores.items()) == [(user, score) for _, user, score in real.total]
     listed, count = await real.archive.listed(NOW, 0, 2_000)
     players = {week.board.week: week.players for week in listed}
     assert count == len(real.weeks) and players == {week: len(of) for week, of in real.weeks.items()}
     with pytest.raises(RealtimeError):
-        await real.archive.page(Board(min(real.weeks) - timedelta(days=7)), 0, 1)
+        await real.archive.page(week_of(min(real.weeks) - timedelta(days=7)), 0, 1)
     await _one_round_trip_each(real, store, keys)
 
 
@@ -619,11 +619,11 @@ async def _one_round_trip_each(real: Real, store: Store, keys: Any) -> None:
     some = real.closed[::50]
     async with keys.monitor() as monitor:
         for week in some[::2]:
-            page = await reading.page(Board(week), 0, 100)
+            page = await reading.page(week_of(week), 0, 100)
             assert [(line.rank, line.user_id, line.score) for line in page.entries] == real.weeks[week][:100]
         for week in some[1::2]:
             rank, user_id, score = real.weeks[week][0]
-            user = await reading.user(Board(week), user_id, 5)
+            user = await reading.user(week_of(week), user_id, 5)
             assert (user.rank, user.score, user.players) == (rank, score, len(real.weeks[week]))
         await keys.echo("that was it")
         asked: list[str] = []

@@ -24,7 +24,7 @@ import uvicorn
 import uvloop
 from redis import Redis
 
-from realtime.boards.board import Board
+from realtime.boards.board import week_of
 from realtime.broadcast.broadcaster import Broadcaster
 from realtime.broadcast.subscribers import Subscriber
 from realtime.dev.store import start_store
@@ -48,7 +48,7 @@ BAR_US = 400
 BYTES = 150
 """Of a one-row diff of a week."""
 
-WEEKS = [Board(date(2000, 1, 3) + timedelta(weeks=n)) for n in range(BOARDS)]
+WEEKS = [week_of(date(2000, 1, 3) + timedelta(weeks=n)) for n in range(BOARDS)]
 BEFORE, AFTER = datetime(2000, 1, 4, tzinfo=UTC), datetime(2040, 1, 1, tzinfo=UTC)
 """All weeks can be subscribed to once they have begun, and none is closed before its end: so the clock is set back."""
 

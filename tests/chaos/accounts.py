@@ -15,7 +15,7 @@ import asyncpg
 import redis.asyncio
 import redis.exceptions
 
-from realtime.boards.board import ALL_TIME, Board
+from realtime.boards.board import ALL_TIME, week_of
 from realtime.store.fitness import run_of
 from realtime.store.keys import scores_key
 from tests.support.crowd import Tally
@@ -133,7 +133,7 @@ async def _difference(url: str, keys: redis.asyncio.Redis) -> str:
         )
     finally:
         await connection.close()
-    for board in {ALL_TIME, *(Board(row[2]) for row in weeks)}:
+    for board in {ALL_TIME, *(week_of(row[2]) for row in weeks)}:
         ledger = {str(row[0]): float(row[1]) for row in (*totals, *weeks) if row[2] == board.week}
         store = dict(await keys.zrange(scores_key(board), 0, -1, withscores=True))
         if ledger != store:

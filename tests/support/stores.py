@@ -16,7 +16,7 @@ from pathlib import Path
 
 import redis
 
-from realtime.boards.board import Board
+from realtime.boards.board import Board, week_of
 from realtime.boards.windows import monday_of
 from realtime.dev.process import Running
 from realtime.dev.store import PROGRAMS as PROGRAM_NAMES
@@ -51,7 +51,7 @@ def week_ahead(number: int = 0) -> Board:
     """The first week that begins in the year after next, or one that much later: its keys do not expire while a test
     runs, and every store takes them. Dragonfly keeps no key for more than 8.5 years."""
     first = monday_of(datetime(datetime.now(UTC).year + 2, 1, 7, tzinfo=UTC))
-    return Board(first + timedelta(weeks=number))
+    return week_of(first + timedelta(weeks=number))
 
 
 async def make_ours(store: Store, number: int = 1) -> str:

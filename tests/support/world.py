@@ -540,9 +540,7 @@ class World:
         """PostgreSQL is what it was at the backup, and the operator says so."""
         await self.lose_lease()
         rows = [f"INSERT INTO public.{table} SELECT * FROM backup.{table}" for table in _TABLES]
-        ids = [
-            f"SELECT setval('{table}_id_seq', (SELECT coalesce(max(id), 1) FROM {table}))" for table in _COUNTED
-        ]
+        ids = [f"SELECT setval('{table}_id_seq', (SELECT coalesce(max(id), 1) FROM {table}))" for table in _COUNTED]
         kept = "REFRESH MATERIALIZED VIEW" if self.had_view else "DROP MATERIALIZED VIEW IF EXISTS"
         await self.sql.execute(
             ";".join([f"BEGIN; TRUNCATE {', '.join(_TABLES)}", *rows, *ids, f"{kept} {view_of(LAST_WEEK)}", "COMMIT"])

@@ -15,7 +15,7 @@ import asyncpg
 import pytest
 from redis.asyncio import Redis
 
-from realtime.boards.board import ALL_TIME, CURRENT_WEEK, Board
+from realtime.boards.board import ALL_TIME, CURRENT_WEEK, Board, week_of
 from realtime.boards.standings import Profile, Row
 from realtime.boards.submissions import Submission
 from realtime.broadcast import broadcaster as module
@@ -462,7 +462,7 @@ async def test_a_rename_reaches_the_viewers_of_closed_weeks(
     (user,) = await make_users(names=["before"])
     await ledger.record_batch([Submission(user, "a", 5, None, datetime(2026, 3, 2, tzinfo=UTC))], [])
     await store.apply({ALL_TIME: [Row(user, 1, 5)]}, [Profile(user, 1, "before")])
-    week = Board(date(2026, 3, 2))
+    week = week_of(date(2026, 3, 2))
     async with broadcasting(store, ledger, listening=listening) as broadcast:
         viewer = await broadcast.viewer(week.id)
         await broadcast.it.changes.compare()
@@ -480,7 +480,7 @@ async def test_a_closed_week_of_a_restored_postgresql_goes_back_for_everybody(
     """The ledger is the truth about closed weeks, whatever it said before."""
     (user,) = await make_users(names=["before"])
     await ledger.record_batch([Submission(user, "a", 5, None, datetime(2026, 3, 2, tzinfo=UTC))], [])
-    week = Board(date(2026, 3, 2))
+    week = week_of(date(2026, 3, 2))
     async with broadcasting(store, ledger) as broadcast:
         viewer = await broadcast.viewer(week.id)
         await sql.execute("UPDATE closed_weeks SET version = 7")
@@ -562,7 +562,7 @@ async def test_a_closed_week_changes_hands_from_the_store_to_its_view(
 ) -> None:
     (user,) = await make_users(names=["p1"])
     monday = datetime(2026, 3, 2, tzinfo=UTC)
-    week = Board(monday.date())
+    week = week_of(monday.date())
     await ledger.record_batch([Submission(user, "a", 5, None, monday)], [])
     async with broadcasting(store, ledger) as broadcast:
         broadcast.now = monday + timedelta(days=6)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime, timedelta
 
-from realtime.boards.board import Board
+from realtime.boards.board import Board, week_of
 from realtime.broadcast.rollover import Rollover
 
 MONDAY = datetime(2026, 11, 23, tzinfo=UTC)
-BEFORE, WEEK, NEXT = (Board((MONDAY + timedelta(weeks=n)).date()) for n in (-1, 0, 1))
+BEFORE, WEEK, NEXT = (week_of((MONDAY + timedelta(weeks=n)).date()) for n in (-1, 0, 1))
 MICROSECOND = timedelta(microseconds=1)
 
 
@@ -60,7 +60,7 @@ def test_a_week_ends_once_and_its_view_answers_a_grace_later() -> None:
 
 def test_after_a_long_sleep_everybody_is_moved_to_the_week_it_is() -> None:
     later = MONDAY + timedelta(weeks=5, hours=3)
-    now = Board((MONDAY + timedelta(weeks=5)).date())
+    now = week_of((MONDAY + timedelta(weeks=5)).date())
     assert stepped(MONDAY + timedelta(days=1), later) == [("roll over", WEEK.id, now.id), ("mark", WEEK.id)]
 
 

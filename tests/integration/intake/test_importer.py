@@ -23,7 +23,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from realtime.api.people import entry_fields
-from realtime.boards.board import ALL_TIME, Board, week_at
+from realtime.boards.board import ALL_TIME, week_at, week_of
 from realtime.boards.submissions import CLOCK_GRACE, Submission, parse_submission
 from realtime.intake import score_file
 from realtime.intake.importer import Importer, Summary
@@ -112,7 +112,7 @@ async def ledger_says(sql: asyncpg.Connection) -> Counted:
 
 
 async def view_of(sql: asyncpg.Connection, week: date) -> dict[str, int]:
-    view = closing.view_of(Board(week))
+    view = closing.view_of(week_of(week))
     return dict(await sql.fetch(f"SELECT username, score FROM {view} v JOIN users u ON u.id = v.user_id"))
 
 
@@ -410,7 +410,7 @@ async def test_live_boards_have_it_when_it_ends(ledger: Ledger, store: Store, ke
     names = {user_id: await keys.hget(f"leaderboard:users:{user_id}", "username") for user_id in scores}
     assert {names[user_id]: score for user_id, score in scores.items()} == Counted.of(text).total
     assert [score for _, score in await keys.zrange(scores_key(week), 0, -1, withscores=True)] == [1_000_000]
-    assert not await keys.exists(scores_key(Board(date(2024, 2, 26)))), "a closed week is its view's alone"
+    assert not await keys.exists(scores_key(week_of(date(2024, 2, 26)))), "a closed week is its view's alone"
 
 
 async def test_a_closed_week_that_has_its_view_is_refreshed_once(
@@ -429,7 +429,7 @@ async def test_a_closed_week_that_has_its_view_is_refreshed_once(
     both = Counted.of(text + more)
     for week in versions:
         assert await view_of(sql, week) == both.weeks[week]
-    snapshot, players = await views.archive.snapshot(Board(date(2024, 3, 18)))
+    snapshot, players = await views.archive.snapshot(week_of(date(2024, 3, 18)))
     assert players == len(both.weeks[date(2024, 3, 18)])
     shown = {snapshot.names[user_id]: score for user_id, score in snapshot.scores.items()}
     assert shown == both.weeks[date(2024, 3, 18)]
@@ -441,7 +441,7 @@ async def test_an_import_waits_for_nobody_who_makes_a_view_and_nothing_is_lost(
     await bring(ledger, store, HEADER + row())
     views = views_of(ledger, store)
     await views.open_all(100)
-    board = Board(date(2024, 2, 26))
+    board = week_of(date(2024, 2, 26))
     assert board.week is not None
     other = await asyncpg.connect(dsn)
     making = other.transaction()
@@ -607,7 +607,7 @@ async def test_killed_anywhere_and_begun_again_it_comes_to_the_same(
     page = (await server.http.get("/boards/all_time?limit=1000")).json()
     assert {entry["username"]: entry["score"] for entry in page["entries"]} == counted.total
     for week in list(counted.weeks)[:20]:
-        page = (await server.http.get(f"/boards/{Board(week).id}?limit=1000")).json()
+        page = (await server.http.get(f"/boards/{week_of(week).id}?limit=1000")).json()
         assert {entry["username"]: entry["score"] for entry in page["entries"]} == counted.weeks[week]
 
 
@@ -624,7 +624,7 @@ async def test_the_real_events_are_on_every_board_what_a_plain_count_says(
         assert command.lines == ["50351 read: 50351 new, 0 already there, 0 bad; 1762 players made."]
         await _shows("all_time", counted.total, server)
         for week, players in counted.weeks.items():
-            await _shows(Board(week).id, players, server)
+            await _shows(week_of(week).id, players, server)
             assert await view_of(sql, week) == players
         refreshed = await sql.fetchval("SELECT max(version) FROM closed_weeks")
         assert refreshed <= 2, "made by the worker or at the first read, and refreshed at most once"

@@ -13,7 +13,7 @@ import orjson
 import pytest
 from redis.asyncio import Redis
 
-from realtime.boards.board import ALL_TIME, Board, week_at
+from realtime.boards.board import ALL_TIME, week_at, week_of
 from realtime.boards.standings import Profile, Row
 from realtime.boards.submissions import Submission
 from realtime.errors import LedgerUnavailable, RealtimeError
@@ -31,7 +31,7 @@ from tests.support.databases import Databases, MakeUsers
 from tests.support.stores import PrivateStore, make_ours
 
 MONDAY = datetime(2026, 3, 2, tzinfo=UTC)
-WEEK = Board(MONDAY.date())
+WEEK = week_of(MONDAY.date())
 MICROSECOND = timedelta(microseconds=1)
 
 
@@ -207,9 +207,9 @@ async def test_weeks_before_the_first_score_and_weeks_without_any(
     (user,) = await make_users(1)
     await score(ledger, user, 5, MONDAY)
     with pytest.raises(RealtimeError, match="that old") as caught:
-        await archive.page(Board((MONDAY - timedelta(days=7)).date()), 0, 10)
+        await archive.page(week_of((MONDAY - timedelta(days=7)).date()), 0, 10)
     assert caught.value.code == "unknown_board"
-    quiet = Board((MONDAY + timedelta(days=7)).date())
+    quiet = week_of((MONDAY + timedelta(days=7)).date())
     snapshot, players = await archive.snapshot(quiet)
     assert (snapshot.entries, players) == ([], 0)
 
@@ -239,7 +239,7 @@ async def test_readers_have_weeks_closed_only_so_many_a_second(
     monkeypatch.setattr(module, "OPENINGS_A_SECOND", 0.01)
     monkeypatch.setattr(module, "READER_PATIENCE", 0.1)
     (user,) = await make_users(1)
-    weeks = [Board((MONDAY + timedelta(weeks=n)).date()) for n in range(3)]
+    weeks = [week_of((MONDAY + timedelta(weeks=n)).date()) for n in range(3)]
     for board in weeks:
         await score(ledger, user, 5, board.starts)
     views = views_of(ledger, store)
@@ -304,9 +304,7 @@ async def test_an_amendment_moves_the_version_the_cache_and_the_subscribers(
     assert again == after, "what was in the view already moves no version: nobody is sent an empty diff"
 
 
-async def test_the_list_has_weeks_with_scores_newest_first(
-    ledger: Ledger, views: Views, make_users: MakeUsers
-) -> None:
+async def test_the_list_has_weeks_with_scores_newest_first(ledger: Ledger, views: Views, make_users: MakeUsers) -> None:
     a, b = await make_users(2)
     for week in (0, 2, 3):
         await score(ledger, a, 5, MONDAY + timedelta(weeks=week))

@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 from redis.asyncio import Redis
 
-from realtime.boards.board import ALL_TIME, Board
+from realtime.boards.board import ALL_TIME, Board, week_of
 from realtime.boards.submissions import Submission
 from realtime.broadcast.reading import BoardReader
 from realtime.errors import LedgerUnavailable, NotOver
@@ -32,7 +32,7 @@ from tests.support.waiting import eventually
 FRIDAY = datetime(2027, 1, 1, 12, tzinfo=UTC)
 MONDAY = datetime(2027, 1, 4, tzinfo=UTC)
 CLOSED = MONDAY + timedelta(seconds=121)
-WEEK = Board(datetime(2026, 12, 28).date())
+WEEK = week_of(datetime(2026, 12, 28).date())
 
 
 @pytest.fixture
@@ -383,7 +383,7 @@ async def test_weeks_in_which_nothing_was_recorded_leave_no_trace(
     await play(ledger, a, 10, datetime(1970, 1, 1, tzinfo=UTC))
     before: Any = await keys.keys("*")
     for number in range(1, 60):
-        board = Board((datetime(1969, 12, 29) + timedelta(weeks=number)).date())
+        board = week_of((datetime(1969, 12, 29) + timedelta(weeks=number)).date())
         snapshot, players = await archive.snapshot(board)
         assert (snapshot.entries, snapshot.version, players) == ([], 0, 0)
         assert (await archive.page(board, 100, 10)).lines == (await archive.around(board, a, 3)).lines == []
@@ -392,5 +392,5 @@ async def test_weeks_in_which_nothing_was_recorded_leave_no_trace(
     assert await relations(sql) == 0 and await keys.keys("*") == before
     assert await sql.fetchval("SELECT count(*) FROM closed_weeks") == 0
     await play(ledger, a, 3, datetime(1970, 2, 3, tzinfo=UTC))
-    first = Board(datetime(1970, 2, 2).date())
+    first = week_of(datetime(1970, 2, 2).date())
     assert (await archive.snapshot(first))[0].version == 1, "and what comes later is seen"

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from realtime.boards.board import ALL_TIME, Board, week_at
+from realtime.boards.board import ALL_TIME, week_at, week_of
 from realtime.boards.standings import Profile, Row, in_order
 from realtime.boards.submissions import CLOCK_GRACE, Submission
 from realtime.errors import LedgerUnavailable, RowRefused
@@ -475,10 +475,10 @@ async def test_standings_are_absolute_and_hide_whoever_is_hidden(
     a, b = await make_users(2)
     await ledger.record_batch([submission(a, "1", 5, None, MONDAY), submission(b, "1", 7)], [])
     await sql.execute("UPDATE user_total_scores SET hidden = true, version = version + 1 WHERE user_id = $1", b)
-    live = [ALL_TIME, Board(MONDAY.date())]
+    live = [ALL_TIME, week_of(MONDAY.date())]
     assert await ledger.standings_of([a, b, 10**9], live) == {
         ALL_TIME: [Row(a, 1, 5), Row(b, 2, None)],
-        Board(MONDAY.date()): [Row(a, 1, 5)],
+        week_of(MONDAY.date()): [Row(a, 1, 5)],
     }
     assert await ledger.profiles_of([b]) == [Profile(b, 1, "player-2")]
 
@@ -690,4 +690,4 @@ async def test_the_log_is_never_changed_by_a_batch(
 
 def test_dates_come_as_dates() -> None:
     """The week is a date wherever it goes: a moment would carry a zone along."""
-    assert isinstance(Board(MONDAY.date()).week, date)
+    assert isinstance(week_of(MONDAY.date()).week, date)

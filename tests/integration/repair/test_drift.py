@@ -14,7 +14,7 @@ import pytest
 import redis.asyncio
 
 from realtime.boards import board as boards
-from realtime.boards.board import ALL_TIME, Board, week_at
+from realtime.boards.board import ALL_TIME, Board, week_at, week_of
 from realtime.boards.standings import Row
 from realtime.boards.submissions import Submission
 from realtime.errors import EpochMoved
@@ -381,7 +381,7 @@ async def test_the_command_compares_closed_weeks_with_what_was_recorded(
 ) -> None:
     users = await make_users(3)
     monday = datetime.fromisoformat("2026-03-02T00:00:00+00:00")
-    weeks = [Board((monday + timedelta(weeks=n)).date()) for n in range(5)]
+    weeks = [week_of((monday + timedelta(weeks=n)).date()) for n in range(5)]
     batch = [Submission(user, week.id, 5, None, week.starts) for user in users for week in weeks]
     await ledger.record_batch(batch, [])
     archive = views_of(ledger, store).archive

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import pytest
 
-from realtime.boards.board import Board
+from realtime.boards.board import Board, week_of
 from realtime.boards.submissions import Submission
 from realtime.errors import LedgerUnavailable
 from realtime.ledger.closing import view_of
@@ -21,7 +21,7 @@ from tests.support.closed_weeks import views_of
 from tests.support.databases import MakeUsers
 
 FIRST = datetime(2026, 3, 2, tzinfo=UTC)
-WEEKS = [Board(FIRST.date() + timedelta(weeks=n)) for n in range(8)]
+WEEKS = [week_of(FIRST.date() + timedelta(weeks=n)) for n in range(8)]
 
 
 async def play(ledger: Ledger, user: int, name: str = "") -> None:

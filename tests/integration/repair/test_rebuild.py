@@ -14,7 +14,7 @@ import asyncpg
 import pytest
 from redis.asyncio import Redis
 
-from realtime.boards.board import ALL_TIME, Board, week_at
+from realtime.boards.board import ALL_TIME, week_at, week_of
 from realtime.boards.standings import Row
 from realtime.boards.submissions import Accepted, Outcome, Submission
 from realtime.errors import LedgerUnavailable, StoreChanged, StoreUnavailable
@@ -68,7 +68,7 @@ async def agrees(sql: asyncpg.Connection, keys: Redis, now: date) -> None:
         " WHERE week = $1",
         now,
     )
-    for board, rows in ((ALL_TIME, totals), (Board(now), weeks)):
+    for board, rows in ((ALL_TIME, totals), (week_of(now), weeks)):
         shown = {str(row[0]): row[1] for row in rows if not row["hidden"] and row[1] is not None}
         assert dict(await keys.zrange(scores_key(board), 0, -1, withscores=True)) == shown, board.id
         versions = {str(row["user_id"]): str(row["version"]) for row in rows}
@@ -283,7 +283,7 @@ async def test_a_closed_week_kept_during_a_rebuild_does_not_outlive_a_rename(
     dsn: str, store_url: str, make_users: MakeUsers
 ) -> None:
     """The rename's script meets no name yet, so it cannot know that it changes one."""
-    week = Board(date(2026, 3, 2))
+    week = week_of(date(2026, 3, 2))
     async with processes(dsn, store_url, 2) as (rebuilding, other):
         (user,) = await make_users(names=["before"])
         await rebuilding.ledger.record_batch([Submission(user, "a", 5, None, week.starts)], [])

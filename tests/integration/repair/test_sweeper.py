@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 from redis.asyncio import Redis
 
-from realtime.boards.board import ALL_TIME, Board, week_at
+from realtime.boards.board import ALL_TIME, week_at, week_of
 from realtime.boards.submissions import Submission
 from realtime.errors import LedgerUnavailable, StoreUnavailable
 from realtime.ledger.ledger import Ledger
@@ -169,7 +169,7 @@ async def test_live_boards_are_told_and_closed_weeks_are_not(
     await record(ledger, user, "now", 7)
     await sweeper_of(ledger, store).sweep(older_than=0)
     assert await keys.zscore(scores_key(ALL_TIME), user) == 12
-    assert not await keys.exists(scores_key(Board(MONDAY.date())))
+    assert not await keys.exists(scores_key(week_of(MONDAY.date())))
 
 
 async def test_without_the_ledger_or_the_store_it_goes_on_trying(

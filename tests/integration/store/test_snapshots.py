@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from realtime.boards.board import ALL_TIME, Board
+from realtime.boards.board import ALL_TIME, week_of
 from realtime.boards.standings import Profile, Row
 from realtime.errors import ForeignContent, StoreChanged, StoreUnavailable
 from realtime.store.filling import Filling
@@ -149,7 +149,7 @@ async def test_content_that_is_not_ours_is_not_read(
 
 
 async def test_more_boards_than_one_reading_holds(store: Store, reader: SnapshotReader) -> None:
-    weeks = [Board(WEEK.starts.date() + timedelta(weeks=n)) for n in range(BOARDS_A_READING + 7)]
+    weeks = [week_of(WEEK.starts.date() + timedelta(weeks=n)) for n in range(BOARDS_A_READING + 7)]
     for place, week in enumerate(weeks):
         await store.apply({week: [Row(7, 1, place)]}, [Profile(7, 1, "a")])
     found = await reader.read(weeks)

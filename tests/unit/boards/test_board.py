@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from realtime.boards.board import ALL_TIME, Board, live_boards, parse_board, resolve, told_boards, week_at
+from realtime.boards.board import ALL_TIME, live_boards, parse_board, resolve, told_boards, week_at, week_of
 from realtime.errors import RealtimeError
 from realtime.ledger.closing import view_of
 from realtime.store import keys
@@ -41,7 +41,7 @@ def test_every_moment_belongs_to_exactly_one_monday(moment: datetime) -> None:
 
 @given(mondays)
 def test_a_week_holds_its_first_and_last_microsecond_and_not_the_next(monday: date) -> None:
-    week = Board(monday)
+    week = week_of(monday)
     assert week.ends is not None
     assert week_at(week.starts) == week == week_at(week.ends - MICROSECOND)
     following = week_at(week.ends)
@@ -64,12 +64,12 @@ def test_a_week_holds_its_first_and_last_microsecond_and_not_the_next(monday: da
     ],
 )
 def test_weeks_at_the_edges_of_years_and_zones(moment: datetime, monday: date) -> None:
-    assert week_at(moment) == Board(monday)
+    assert week_at(moment) == week_of(monday)
 
 
 @given(mondays)
 def test_an_id_names_the_board_it_came_from(monday: date) -> None:
-    week = Board(monday)
+    week = week_of(monday)
     assert re.fullmatch(r"week_of_\d{4}_\d{2}_\d{2}", week.id)
     assert parse_board(week.id) == week
     assert parse_board("all_time") == ALL_TIME
@@ -114,17 +114,17 @@ NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 
 
 def test_the_alias_stands_for_the_week_of_the_moment() -> None:
-    assert resolve("current_week", NOW) == Board(date(2026, 11, 23))
+    assert resolve("current_week", NOW) == week_of(date(2026, 11, 23))
     end = datetime(2026, 11, 30, tzinfo=UTC)
-    assert resolve("current_week", end - MICROSECOND) == Board(date(2026, 11, 23))
-    assert resolve("current_week", end) == Board(date(2026, 11, 30))
+    assert resolve("current_week", end - MICROSECOND) == week_of(date(2026, 11, 23))
+    assert resolve("current_week", end) == week_of(date(2026, 11, 30))
 
 
 def test_a_week_that_has_not_begun_is_unknown_until_its_first_moment() -> None:
     end = datetime(2026, 11, 30, tzinfo=UTC)
     with pytest.raises(RealtimeError, match="not begun"):
         resolve("week_of_2026_11_30", end - MICROSECOND)
-    assert resolve("week_of_2026_11_30", end) == Board(date(2026, 11, 30))
+    assert resolve("week_of_2026_11_30", end) == week_of(date(2026, 11, 30))
 
 
 @given(moments)
@@ -142,7 +142,7 @@ def test_a_board_is_either_live_or_closed_or_yet_to_come(moment: datetime) -> No
 
 
 def test_a_week_closes_a_grace_after_its_end() -> None:
-    week = Board(date(2026, 11, 16))
+    week = week_of(date(2026, 11, 16))
     assert week.ends is not None
     closes = week.ends + timedelta(seconds=120)
     assert not week.is_closed(closes - MICROSECOND)
@@ -153,7 +153,7 @@ def test_a_week_closes_a_grace_after_its_end() -> None:
 
 
 def test_the_keys_are_those_people_look_for() -> None:
-    week = Board(date(2026, 11, 23))
+    week = week_of(date(2026, 11, 23))
     assert scores_key(ALL_TIME) == "leaderboard:user_scores:all_time"
     assert scores_key(week) == "leaderboard:user_scores:week_of_2026_11_23"
     assert cache_key(week) == "leaderboard:cache_top_100:week_of_2026_11_23"
@@ -166,10 +166,10 @@ def test_the_keys_are_those_people_look_for() -> None:
 
 
 def test_keys_of_a_week_expire_eight_days_after_its_end_and_all_time_never() -> None:
-    week = Board(date(2026, 11, 23))
+    week = week_of(date(2026, 11, 23))
     assert datetime.fromtimestamp(expire_at(week), UTC) == datetime(2026, 12, 8, tzinfo=UTC)
     assert expire_at(ALL_TIME) == 0
-    assert expire_at(Board(date(9999, 12, 27))) == 0, "the calendar's last week has no end to count from"
+    assert expire_at(week_of(date(9999, 12, 27))) == 0, "the calendar's last week has no end to count from"
 
 
 def test_the_store_is_told_of_the_week_to_come_whatever_the_hour() -> None:

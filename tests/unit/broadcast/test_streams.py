@@ -27,7 +27,7 @@ from hypothesis.stateful import (
     rule,
 )
 
-from realtime.boards.board import ALL_TIME, CLOSED_EPOCH, CURRENT_WEEK, Board
+from realtime.boards.board import ALL_TIME, CLOSED_EPOCH, CURRENT_WEEK, Board, week_of
 from realtime.boards.standings import Position, Snapshot, in_order
 from realtime.broadcast.conflation import Event, Pace
 from realtime.broadcast.frame_cache import HELD, Advance
@@ -36,7 +36,7 @@ from realtime.broadcast.subscribers import WAITING, Subscriber
 from realtime.wire import messages
 from tests.support.recorder import RecordingConnection
 
-WEEK = Board(date(2026, 11, 23))
+WEEK = week_of(date(2026, 11, 23))
 LIMIT = 1_000  # bytes
 
 

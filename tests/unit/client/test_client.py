@@ -141,7 +141,7 @@ async def test_an_address_that_cannot_be_one_is_refused_at_once(url: str) -> Non
 
 @given(st.integers(0, 10_000), st.floats(0, 1))
 def test_a_pause_is_a_part_of_twice_the_last_up_to_30_s(attempt: int, part: float) -> None:
-    assert 0 <= pause(attempt, part) <= min(2.0**min(attempt, 100), LONGEST_PAUSE)
+    assert 0 <= pause(attempt, part) <= min(2.0 ** min(attempt, 100), LONGEST_PAUSE)
 
 
 async def test_it_tries_for_ever_with_growing_pauses(time: Time) -> None:

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from realtime.boards.board import ALL_TIME, Board
+from realtime.boards.board import ALL_TIME, week_of
 from realtime.boards.standings import Diff, Snapshot, Upsert
 from realtime.boards.submissions import Accepted, Rejected
 from realtime.errors import STATUS, RealtimeError
 from realtime.wire import close_codes, messages
 
-WEEK = Board(date(2026, 11, 23))
+WEEK = week_of(date(2026, 11, 23))
 KINDS = ["subscribe", "unsubscribe", "auth", "submit", "watch", "unwatch", "ping"]
 
 # Text with what breaks things: NUL, lone surrogates, bidi overrides.
@@ -226,7 +226,7 @@ def test_messages_are_as_the_protocol_says() -> None:
         messages.error(RealtimeError("bad_message", "No.")): '{"type":"error","code":"bad_message","message":"No."}',
         messages.authenticated(7, at): ('{"type":"authenticated","user_id":7,"expires_at":"2026-11-23T10:00:00.001Z"}'),
         messages.status(False): '{"type":"status","live":false}',
-        messages.rollover("current_week", Board(date(2026, 11, 16)), WEEK): (
+        messages.rollover("current_week", week_of(date(2026, 11, 16)), WEEK): (
             '{"type":"rollover","as":"current_week","from":"week_of_2026_11_16","to":"week_of_2026_11_23"}'
         ),
         messages.reconnect(1800): '{"type":"reconnect","after_ms":1800}',

@@ -1,0 +1,214 @@
+"""The catalogue: which leaderboards there are, and which boards they have around now.
+
+Owns what an id or an alias stands for. Must never read a clock or the ledger: `now` is an argument, and who needs a
+window of long ago hears NotAtHand and asks the ledger. Assumes that the ledger's rows say where windows begin and end,
+and that those of a kind are in order and do not overlap.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+from realtime.boards.board import (
+    CURRENT_WEEK,
+    PREVIOUS_WEEK,
+    Board,
+    board_in,
+    live_boards,
+    no_such_board,
+    parse_board,
+    resolve,
+    told_boards,
+)
+from realtime.boards.leaderboard import DEFAULT, Leaderboard
+from realtime.boards.windows import ALWAYS, CLOSE_GRACE, Window, read_name
+from realtime.errors import RealtimeError
+
+CURRENT: Final = "current_"
+PREVIOUS: Final = "previous_"
+
+SLUG: Final = re.compile(r"[a-z][a-z0-9-]{0,31}")
+
+PUBLISHED_KINDS: Final = ("all_time", "week")
+"""Kinds of windows of `default` that have tables of their own."""
+
+
+class NotAtHand(RealtimeError):
+    """A window that this process does not know by itself: the ledger knows whether there is one."""
+
+    def __init__(self, leaderboard: Leaderboard | None, slug: str, window: str) -> None:
+        super().__init__("unknown_board", "There is no such board.")
+        self.leaderboard = leaderboard
+        """None where the slug is not known either."""
+        self.slug = slug
+        self.window = window
+
+
+def split_id(text: str) -> tuple[str, str]:
+    """The slug and the window's part of a board's id or alias; `default` where it names no slug."""
+    slug, colon, window = text.rpartition(":")
+    return (slug, window) if colon else (DEFAULT.slug, window)
+
+
+def is_alias(text: str) -> bool:
+    """Whether `text` stands for one board now and for another later."""
+    return split_id(text)[1].startswith((CURRENT, PREVIOUS))
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """What one process knows of all leaderboards, as of one revision."""
+
+    revision: int = 0
+    """Moves with every change of a definition, a rule or a window."""
+    leaderboards: Mapping[str, Leaderboard] = field(default_factory=lambda: {DEFAULT.slug: DEFAULT})
+    """By slug; those without boards yet too."""
+    windows: Mapping[int, Sequence[Window]] = field(default_factory=dict)
+    """By a leaderboard's number: its windows from the one before the last to the next, by kind, in order of time. The
+    published ones are not among them."""
+    _by_key: dict[tuple[int, int], Board] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        boards = {
+            (leaderboard.id, window.key): board_in(leaderboard, window)
+            for leaderboard in self.leaderboards.values()
+            for window in self.windows.get(leaderboard.id, ())
+        }
+        object.__setattr__(self, "_by_key", boards)
+
+    @property
+    def default(self) -> Leaderboard:
+        """The published leaderboard."""
+        return self.leaderboards[DEFAULT.slug]
+
+    @property
+    def is_published_alone(self) -> bool:
+        """Whether submissions of `default` count on the published boards and on no others."""
+        return not any(board.leaderboard.source == DEFAULT.id for board in self._by_key.values())
+
+    def leaderboard(self, slug: str) -> Leaderboard:
+        """The leaderboard of that slug. Raises RealtimeError `unknown_leaderboard`."""
+        found = self.leaderboards.get(slug)
+        if found is None:
+            raise RealtimeError("unknown_leaderboard", f"There is no leaderboard {slug!a} here.")
+        return found
+
+    def board_of(self, leaderboard: int, key: int) -> Board | None:
+        """The board of a leaderboard's number and a window's; None where the window is not at hand."""
+        return self._by_key.get((leaderboard, key))
+
+    def of(self, leaderboard: Leaderboard, kind: str) -> Iterator[Window]:
+        """The windows at hand of a leaderboard and a kind, in order of time."""
+        return (window for window in self.windows.get(leaderboard.id, ()) if window.kind == kind)
+
+    # What a name stands for ------------------------------------------------------------------------------------
+
+    def resolve(self, text: object, now: datetime) -> Board:
+        """The board that an id or an alias stands for at `now`.
+
+        Raises RealtimeError `unknown_board`, also for a window that has not begun, and NotAtHand.
+        """
+        if not isinstance(text, str):
+            raise no_such_board()
+        slug, name = split_id(text)
+        leaderboard = self.leaderboards.get(slug)
+        if leaderboard is None:
+            if not SLUG.fullmatch(slug):
+                raise no_such_board()
+            raise NotAtHand(None, slug, name)
+        if leaderboard.id == DEFAULT.id and self._is_published(name):
+            return resolve(name, now)
+        if not leaderboard.is_live:
+            raise no_such_board(f"The boards of {slug} are being made.")
+        for prefix in (CURRENT, PREVIOUS):
+            if name.startswith(prefix):
+                return self._of_alias(leaderboard, name.removeprefix(prefix), now, previous=prefix == PREVIOUS)
+        return self._of_name(leaderboard, name, now)
+
+    def _is_published(self, name: str) -> bool:
+        if name in (ALWAYS.name, CURRENT_WEEK, PREVIOUS_WEEK) or name.startswith("week_of_"):
+            return True
+        return not any(kind not in PUBLISHED_KINDS for kind in self.default.definition.windows)
+
+    def _of_alias(self, leaderboard: Leaderboard, kind: str, now: datetime, *, previous: bool) -> Board:
+        kinds = leaderboard.definition.windows
+        if kind not in kinds or kind == ALWAYS.kind:
+            raise no_such_board(_has(leaderboard))
+        begun = [window for window in self.of(leaderboard, kind) if window.starts is None or window.starts <= now]
+        ended = [window for window in begun if window.ends is not None and window.ends <= now]
+        found = ended[-1:] if previous else begun[len(ended) :]
+        if not found:
+            raise no_such_board(f"There is no {'previous' if previous else 'current'} {kind} of {leaderboard.slug}.")
+        return board_in(leaderboard, found[0])
+
+    def _of_name(self, leaderboard: Leaderboard, name: str, now: datetime) -> Board:
+        try:
+            said = read_name(name)
+        except ValueError:
+            raise no_such_board("That date is not in the calendar.") from None
+        if said is None or said.kind not in leaderboard.definition.windows:
+            raise no_such_board(_has(leaderboard))
+        for window in self.windows.get(leaderboard.id, ()):
+            if window.name == name:
+                board = board_in(leaderboard, window)
+                if not board.has_started(now):
+                    raise no_such_board(f"That {window.kind} has not begun.")
+                return board
+        raise NotAtHand(leaderboard, leaderboard.slug, name)
+
+    # Which boards are live -------------------------------------------------------------------------------------
+
+    def live_boards(self, now: datetime) -> list[Board]:
+        """The boards that scripts may write at `now`: those whose window has begun, and has not ended for longer than
+        the grace."""
+        return live_boards(now) + [
+            board for board in self._by_key.values() if _is_shown(board) and _is_live(board.window, now)
+        ]
+
+    def told_boards(self, now: datetime) -> list[Board]:
+        """The boards that the store is told of at `now`: the live ones and the next of each kind; why the next, see
+        `board.told_boards`."""
+        return told_boards(now) + [
+            board for board in self._by_key.values() if _is_shown(board) and not board.is_closed(now)
+        ]
+
+    def parse(self, text: object) -> Board | None:
+        """The board of an id, where it is at hand; None for anything else, and for an alias."""
+        if not isinstance(text, str):
+            return None
+        slug, name = split_id(text)
+        leaderboard = self.leaderboards.get(slug)
+        if leaderboard is None:
+            return None
+        for window in self.windows.get(leaderboard.id, ()):
+            if window.name == name:
+                return board_in(leaderboard, window)
+        try:
+            return parse_board(name) if leaderboard.id == DEFAULT.id else None
+        except RealtimeError:
+            return None
+
+
+def _is_shown(board: Board) -> bool:
+    return board.leaderboard.is_live
+
+
+def _is_live(window: Window, now: datetime) -> bool:
+    begun = window.starts is None or window.starts <= now
+    return begun and (window.ends is None or now < window.ends + CLOSE_GRACE)
+
+
+def _has(leaderboard: Leaderboard) -> str:
+    """What boards a leaderboard has, for who asked for one that it has not."""
+    kinds = leaderboard.definition.windows
+    names = [kind if kind == ALWAYS.kind else CURRENT + kind for kind in kinds]
+    of = "" if leaderboard.slug == DEFAULT.slug else f"{leaderboard.slug}:"
+    return f"There is no such board. {leaderboard.slug} has {', '.join(of + name for name in names)}."
+
+
+PUBLISHED: Final = Catalogue()
+"""What there is where nobody has defined anything."""
