@@ -8,9 +8,10 @@ and that those of a kind are in order and do not overlap.
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 
 from realtime.boards.board import (
@@ -23,6 +24,7 @@ from realtime.boards.board import (
     parse_board,
     resolve,
     told_boards,
+    week_at,
 )
 from realtime.boards.leaderboard import DEFAULT, Leaderboard
 from realtime.boards.windows import ALWAYS, CLOSE_GRACE, Window, read_name
@@ -30,6 +32,9 @@ from realtime.errors import RealtimeError
 
 CURRENT: Final = "current_"
 PREVIOUS: Final = "previous_"
+
+LAST: Final = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+"""The last moment that anybody asks about."""
 
 SLUG: Final = re.compile(r"[a-z][a-z0-9-]{0,31}")
 
@@ -71,6 +76,7 @@ class Catalogue:
     """By a leaderboard's number: its windows from the one before the last to the next, by kind, in order of time. The
     published ones are not among them."""
     _by_key: dict[tuple[int, int], Board] = field(init=False, repr=False, compare=False)
+    _edges: list[datetime] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         boards = {
@@ -79,6 +85,8 @@ class Catalogue:
             for window in self.windows.get(leaderboard.id, ())
         }
         object.__setattr__(self, "_by_key", boards)
+        edges = {edge for board in boards.values() for edge in (board.window.starts, board.window.ends) if edge}
+        object.__setattr__(self, "_edges", sorted(edges))
 
     @property
     def default(self) -> Leaderboard:
@@ -160,6 +168,21 @@ class Catalogue:
                 return board
         raise NotAtHand(leaderboard, leaderboard.slug, name)
 
+    def edge_after(self, moment: datetime) -> datetime:
+        """The first moment after `moment` at which an alias may stand for another board."""
+        place = bisect_right(self._edges, moment)
+        week = week_at(moment).ends or LAST
+        return min(week, self._edges[place]) if place < len(self._edges) else week
+
+    def now_called(self, board: Board) -> Board | None:
+        """A board of an earlier catalogue as it is in this one; None where there is none of its id any more."""
+        if board.is_published:
+            return board
+        leaderboard = self.leaderboards.get(board.leaderboard.slug)
+        if leaderboard is None or not leaderboard.is_live or board.window.kind not in leaderboard.definition.windows:
+            return None
+        return self.parse(board.id) or board_in(leaderboard, board.window)
+
     # Which boards are live -------------------------------------------------------------------------------------
 
     def live_boards(self, now: datetime) -> list[Board]:
@@ -212,3 +235,22 @@ def _has(leaderboard: Leaderboard) -> str:
 
 PUBLISHED: Final = Catalogue()
 """What there is where nobody has defined anything."""
+
+
+class Directory:
+    """Which catalogue is current, for all who ask by names. This one knows nobody who knows more."""
+
+    def __init__(self, current: Catalogue = PUBLISHED) -> None:
+        self.current = current
+
+    def resolve(self, text: object, now: datetime) -> Board:
+        """See `Catalogue.resolve`."""
+        return self.current.resolve(text, now)
+
+    def edge_after(self, moment: datetime) -> datetime:
+        """See `Catalogue.edge_after`."""
+        return self.current.edge_after(moment)
+
+    async def find(self, text: object, now: datetime) -> Board:
+        """The same as `resolve`, also of windows that are not at hand. Raises RealtimeError `unknown_board`."""
+        return self.current.resolve(text, now)

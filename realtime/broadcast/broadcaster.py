@@ -20,7 +20,8 @@ from datetime import datetime
 from functools import partial
 from typing import Final, Protocol
 
-from realtime.boards.board import ALL_TIME, CURRENT_WEEK, Board, resolve
+from realtime.boards.board import ALL_TIME, Board
+from realtime.boards.catalogue import Catalogue, Directory, is_alias
 from realtime.boards.standings import Position, Row, Snapshot
 from realtime.broadcast.changes import Announcements, Changes, Store
 from realtime.broadcast.coalescing import Coalescer
@@ -67,13 +68,17 @@ class Broadcaster:
         now: Callable[[], datetime],
         *,
         interval: float,
+        directory: Directory | None = None,
     ) -> None:
         self._snapshots = snapshots
+        self._directory = directory or Directory()
         self.changes = Changes(announcements, store, self)
         self.delivery = Delivery()
         self._now = now
         self._streams: dict[Board, Stream] = {}
         self._subscribers: set[Subscriber] = set()
+        # By alias: who follows what stands for nothing now, as between two seasons, and what it stood for last.
+        self._waiting: dict[str, tuple[Board, set[Subscriber]]] = {}
         self._dirty: Coalescer[Board] = Coalescer(interval)
         self._wake = asyncio.Event()
         self._closed_due: dict[Board, None] = {}  # closed weeks to be read, oldest first
@@ -108,7 +113,8 @@ class Broadcaster:
         """Subscriptions of all time, and of weeks that are live or closed."""
         counts = {"all_time": 0.0, "live_week": 0.0, "closed_week": 0.0}
         for board, stream in self._streams.items():
-            kind = "all_time" if board.week is None else "closed_week" if self.is_closed(board) else "live_week"
+            is_closed = self.is_closed(board)
+            kind = "all_time" if board.ends is None else "closed_week" if is_closed else "live_week"
             counts[kind] += len(stream.subscriptions)
         return counts
 
@@ -119,34 +125,40 @@ class Broadcaster:
 
     # Subscribing ---------------------------------------------------------------------------------------------
 
-    def subscribe_now(self, subscriber: Subscriber, alias: str, since: messages.Since | None) -> bool:
+    def subscribe_now(
+        self, subscriber: Subscriber, alias: str, since: messages.Since | None, *, describe: bool = False
+    ) -> bool:
         """`subscribe` without waiting, where the board's state is at hand; False, and nothing done, where it is not."""
         try:
-            board = resolve(alias, self._now())
+            board = self._directory.resolve(alias, self._now())
         except (RealtimeError, LedgerUnavailable):
             return False  # `subscribe` says why
         stream = self._streams.get(board)
         if stream is None or not stream.is_current:
             return False
-        self._begin(stream, subscriber, alias, since)
+        self._begin(stream, subscriber, alias, since, describe)
         return True
 
-    def _begin(self, stream: Stream, subscriber: Subscriber, alias: str, since: messages.Since | None) -> None:
+    def _begin(
+        self, stream: Stream, subscriber: Subscriber, alias: str, since: messages.Since | None, describe: bool
+    ) -> None:
         """Registers and writes the first state. Nothing may come between these two."""
         if subscriber.is_open:
             self._subscribers.add(subscriber)
-            stream.add(subscriber, alias, since)
+            stream.add(subscriber, alias, since, describe=describe)
             if not self._live:
                 subscriber.write(_STALE)
 
-    async def subscribe(self, subscriber: Subscriber, alias: str, since: messages.Since | None) -> None:
-        """Subscribes to what `alias` (an id, or `current_week`) stands for, and writes the first state.
+    async def subscribe(
+        self, subscriber: Subscriber, alias: str, since: messages.Since | None, *, describe: bool = False
+    ) -> None:
+        """Subscribes to what `alias` (an id, or one like `current_week`) stands for, and writes the first state.
 
-        Raises RealtimeError `unknown_board`, also for a week before the first score, or `unavailable` where no state
-        can be had now.
+        `describe` says what leaderboard and window it is, also of the published ones. Raises RealtimeError
+        `unknown_board`, also for a window before the first score, or `unavailable` where no state can be had now.
         """
         while True:
-            board = resolve(alias, self._now())
+            board = await self._directory.find(alias, self._now())
             stream = self._streams.get(board)
             if stream is None:
                 stream = self._streams[board] = Stream(board)
@@ -155,9 +167,11 @@ class Broadcaster:
                 if not stream.is_current:
                     await self._first_snapshot(stream)
                 # From here to the first write there is no await: nothing comes between registering and that state.
-                if resolve(alias, self._now()) != board:
-                    continue  # the week ended while we waited
-                self._begin(stream, subscriber, alias, since)
+                if is_alias(alias) and self._directory.resolve(alias, self._now()) != board:
+                    continue  # the window ended while we waited
+                if stream.board.leaderboard is not board.leaderboard and not stream.is_current:
+                    continue  # it was redefined meanwhile
+                self._begin(stream, subscriber, alias, since, describe)
                 return
             finally:
                 stream.expected -= 1
@@ -181,7 +195,11 @@ class Broadcaster:
         """Ends what `alias` began; the stream ends with its last alias. Returns its board, None if there was none."""
         subscription = subscriber.subscription(alias)
         if subscription is None:
-            return None
+            board, waiting = self._waiting.get(alias, (None, set()))
+            if subscriber not in waiting:
+                return None
+            waiting.discard(subscriber)
+            return board
         subscription.stream.drop_alias(subscription, alias)
         self._drop_if_unused(subscription.stream.board)
         if not subscriber.subscriptions:
@@ -194,6 +212,8 @@ class Broadcaster:
             subscription.stream.remove(subscription)
             self._drop_if_unused(subscription.stream.board)
         self._subscribers.discard(subscriber)
+        for _, subscribers in self._waiting.values():
+            subscribers.discard(subscriber)
 
     def _drop_if_unused(self, board: Board) -> None:
         stream = self._streams.get(board)
@@ -207,23 +227,75 @@ class Broadcaster:
         for subscription in subscriber.subscriptions:
             subscription.stream.serve(subscription)
 
-    def roll_over(self, before: Board, after: Board) -> None:
-        """Moves everybody who follows `current_week` from one week to the next, without a reconnect."""
-        old = self._streams.get(before)
-        moving = [s for s in old.subscriptions if CURRENT_WEEK in s.aliases] if old else []
-        if old is None or not moving:
+    def aliases(self) -> list[tuple[str, Board]]:
+        """Names that stand for another board later, with what each stands for to its followers."""
+        following = [(alias, board) for board, stream in self._streams.items() for alias in stream.aliases]
+        return following + [(alias, board) for alias, (board, waiting) in self._waiting.items() if waiting]
+
+    def followed(self) -> list[Board]:
+        """The boards with subscribers."""
+        return list(self._streams)
+
+    def roll_over(self, alias: str, before: Board, after: Board | None) -> None:
+        """Moves everybody who follows `alias` from one board to the next, without a reconnect; None for no board, until
+        there is one again."""
+        movers = self._leave(alias, before)
+        if not movers:
             return
-        frame = Frame(messages.rollover(CURRENT_WEEK, before, after))
+        frame = Frame(messages.rollover(alias, before, after))
+        for subscriber in movers:
+            subscriber.write(frame)
+        if after is None:
+            self._waiting.setdefault(alias, (before, set()))[1].update(movers)
+            return
         stream = self._streams.get(after)
         if stream is None:
             stream = self._streams[after] = Stream(after)
-        for subscription in moving:
-            subscriber = subscription.subscriber
-            subscriber.write(frame)
-            old.drop_alias(subscription, CURRENT_WEEK)
-            stream.join(subscriber, CURRENT_WEEK)
-        self._drop_if_unused(old.board)
+        described = None if after.is_published else Frame(messages.subscribed(after, alias, False))
+        for subscriber in movers:
+            if described is not None:
+                subscriber.write(described)  # the window is another one
+            self._subscribers.add(subscriber)
+            stream.join(subscriber, alias)
         self._mark(after)
+
+    def _leave(self, alias: str, before: Board) -> list[Subscriber]:
+        """Ends what `alias` began on a board; returns whose it was."""
+        last, waiting = self._waiting.pop(alias, (before, set()))
+        if last != before:
+            self._waiting[alias] = last, waiting
+            waiting = set()
+        movers = [subscriber for subscriber in waiting if subscriber.is_open]
+        stream = self._streams.get(before)
+        if stream is not None:
+            for subscription in [s for s in stream.subscriptions if alias in s.aliases]:
+                movers.append(subscription.subscriber)
+                stream.drop_alias(subscription, alias)
+            self._drop_if_unused(before)
+        return movers
+
+    def redefine(self, catalogue: Catalogue) -> None:
+        """Leaderboards changed: followers are told how boards are ordered and shown now, or that they are gone."""
+        for board, stream in list(self._streams.items()):
+            now_called = catalogue.now_called(board)
+            if now_called is None:
+                self._end(stream)
+            elif now_called.leaderboard is not stream.board.leaderboard:
+                if _is_shown_otherwise(stream.board, now_called):
+                    stream.redefine(now_called)
+                    self._mark(board)
+                else:
+                    stream.board = now_called
+
+    def _end(self, stream: Stream) -> None:
+        for subscription in list(stream.subscriptions):
+            for alias in list(subscription.aliases):
+                subscription.subscriber.write(Frame(messages.unsubscribed(stream.board, alias)))
+                stream.drop_alias(subscription, alias)
+            if not subscription.subscriber.subscriptions:
+                self._subscribers.discard(subscription.subscriber)
+        stream.miss()
+        self._drop_if_unused(stream.board)
 
     def send_away(self, after_ms: int) -> None:
         """Asks every subscriber to come back within so long: to another process, where there is a balancer."""
@@ -399,6 +471,13 @@ class Broadcaster:
         frame = _LIVE if live else _STALE
         for subscriber in self._subscribers:
             subscriber.write(frame)
+
+
+def _is_shown_otherwise(before: Board, after: Board) -> bool:
+    """Whether who knows a board as `before` must be told anew how it is ordered and written."""
+    old, new = before.leaderboard, after.leaderboard
+    shown = (old.definition.title, old.definition.format, old.definition.metadata, old.order, before.window)
+    return shown != (new.definition.title, new.definition.format, new.definition.metadata, new.order, after.window)
 
 
 _LIVE: Final = Frame(messages.status(True))

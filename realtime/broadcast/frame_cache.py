@@ -67,6 +67,12 @@ class FrameCache:
         self._frames.clear()
         return result
 
+    def forget(self) -> None:
+        """Holds nothing any more: what comes next does not follow from it."""
+        self.latest = None
+        self._held.clear()
+        self._frames.clear()
+
     def at(self, since: messages.Since | None) -> int:
         """The held state that a client says it is at; NOTHING_WRITTEN where there is none."""
         if since is None or self.latest is None or since.epoch != self.latest.epoch:

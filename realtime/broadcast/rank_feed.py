@@ -13,11 +13,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from time import monotonic
 from typing import Final, Protocol
 
-from realtime.boards.board import CURRENT_WEEK, Board, resolve, week_at
+from realtime.boards.board import Board
+from realtime.boards.catalogue import PUBLISHED, Directory, is_alias
 from realtime.boards.standings import Standing
 from realtime.broadcast.subscribers import Subscriber
 from realtime.broadcast.watches import RankWatch, Turns, Watched, tell, tell_all
@@ -55,7 +56,9 @@ class RankFeed:
         *,
         most: int,
         monotonic: Callable[[], float] = monotonic,
+        directory: Directory | None = None,
     ) -> None:
+        self._directory = directory or Directory()
         self._live = live
         self._closed = closed
         self._now = now
@@ -65,7 +68,8 @@ class RankFeed:
         self._watches: dict[Subscriber, list[RankWatch]] = {}  # of connections that watch anybody
         self._live_turns = Turns()
         self._closed_turns = Turns()
-        self._week: Board | None = None  # what `current_week` stood for last
+        # What names were resolved by last, and until when that holds.
+        self._catalogue, self._until = PUBLISHED, datetime.min.replace(tzinfo=UTC)
 
     @property
     def watched(self) -> int:
@@ -75,12 +79,13 @@ class RankFeed:
     # Watching ------------------------------------------------------------------------------------------------
 
     def watch(self, subscriber: Subscriber, alias: str, user_id: int) -> None:
-        """Tells the standing of a user on what `alias` (an id, or `current_week`) stands for, now and at each change.
+        """Tells the standing of a user on what `alias` (an id, or one like `current_week`) stands for, now and at each
+        change.
 
         Asking again is answered again; where the standing cannot be read, by an error first, once. Raises RealtimeError
         `unknown_board`, `too_many`.
         """
-        board = resolve(alias, self._now())
+        board = self._directory.resolve(alias, self._now())
         names = sum(len(watch.names) for watch in self._watches.get(subscriber, ()))
         if names >= self._most and self._find(subscriber, alias, user_id) is None:
             raise RealtimeError("too_many", f"At most {self._most} watches a connection.")
@@ -137,18 +142,43 @@ class RankFeed:
         if not watched.watches:
             del self._watched[watched.board, watched.user_id]
 
-    def _follow_week(self, now: datetime) -> None:
-        """Moves those who watch `current_week` on where it ended."""
-        week = week_at(now)
-        if week == self._week:
+    def _follow_aliases(self, now: datetime) -> None:
+        """Moves those who watch by a name such as `current_week` on where its window ended."""
+        catalogue = self._directory.current
+        if catalogue is self._catalogue and now < self._until:
             return
-        self._week = week
+        self._catalogue, self._until = catalogue, catalogue.edge_after(now)
         for watches in list(self._watches.values()):
-            for watch in [w for w in watches if CURRENT_WEEK in w.names and w.watched.board != week]:
-                self._begin(watch.subscriber, week, watch.watched.user_id, CURRENT_WEEK)
-                watch.names.discard(CURRENT_WEEK)
-                if not watch.names:
-                    self._end(watch)
+            for watch in list(watches):
+                for name in list(watch.names):
+                    self._move(watch, name, now)
+
+    def _move(self, watch: RankWatch, name: str, now: datetime) -> None:
+        """Moves one name of a watch to the board that it stands for now."""
+        watched = watch.watched
+        board = self._board_of(name, watched.board, now)
+        if board == watched.board and board.leaderboard is watched.board.leaderboard:
+            return
+        if board is not None:
+            if board == watched.board:
+                watched.board = board
+                return
+            self._begin(watch.subscriber, board, watched.user_id, name)
+        elif is_alias(name):
+            return  # between two seasons: the next one begins some day
+        else:
+            watch.subscriber.write(Frame(messages.unwatched(watched.board, watched.user_id)))
+        watch.names.discard(name)
+        if not watch.names:
+            self._end(watch)
+
+    def _board_of(self, name: str, board: Board, now: datetime) -> Board | None:
+        if not is_alias(name):
+            return self._directory.current.now_called(board)
+        try:
+            return self._directory.resolve(name, now)
+        except RealtimeError:
+            return None
 
     # Reading -------------------------------------------------------------------------------------------------
 
@@ -178,7 +208,7 @@ class RankFeed:
         taken: list[Watched] = []
         try:
             now = self._now()
-            self._follow_week(now)
+            self._follow_aliases(now)
             taken = self._live_turns.take(at)
             ended = [watched for watched in taken if watched.board.is_closed(now)]
             for watched in ended:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
 from itertools import repeat
@@ -49,12 +50,15 @@ class Stream:
         """The size of window that each negotiated; see `Frame.by_window`."""
         self.descriptors: list[int] = []
         """Where to write to each; negative: only through its connection."""
+        self.aliases: Counter[str] = Counter()
+        """By which names other than its id the board is followed, and by how many."""
         self.expected = 0
         """Subscribers that wait for the first snapshot."""
         self.remaining = 0
         """Subscriptions the current pass has not visited."""
         self._cursor = 0  # where the pass goes on
         self._current = asyncio.Event()
+        self._described = True  # whether subscribers know how the board is ordered and shown
 
     @property
     def latest(self) -> Snapshot | None:
@@ -100,28 +104,43 @@ class Stream:
 
     # Who follows ---------------------------------------------------------------------------------------------
 
-    def add(self, subscriber: Subscriber, alias: str, since: messages.Since | None) -> None:
+    def add(
+        self, subscriber: Subscriber, alias: str, since: messages.Since | None, *, describe: bool = False
+    ) -> None:
         """Subscribes, and writes the first state: nothing, the missing diff, or a snapshot."""
         assert self.latest is not None
-        subscription = self._find(subscriber)
-        if subscription is None:
-            subscription = self._append(subscriber, alias)
-        subscription.aliases.add(alias)
+        subscription = self._find(subscriber) or self._append(subscriber)
+        self._name(subscription, alias)
         # Boards share epochs, and who asks by an alias may hold what it stood for before.
         held = subscription.state = self.states.at(since if since and (since.board or alias) == self.board.id else None)
-        self.serve(subscription, Answer(messages.subscribed(self.board, alias, held != NOTHING_WRITTEN)))
+        resumed = held != NOTHING_WRITTEN
+        self.serve(subscription, Answer(messages.subscribed(self.board, alias, resumed, describe=describe)))
 
     def join(self, subscriber: Subscriber, alias: str) -> None:
         """Subscribes somebody who did not ask: the first snapshot comes now, or with the first pass."""
-        subscription = self._find(subscriber) or self._append(subscriber, alias)
-        subscription.aliases.add(alias)
+        subscription = self._find(subscriber) or self._append(subscriber)
+        self._name(subscription, alias)
         self.serve(subscription)
+
+    def _name(self, subscription: Subscription, alias: str) -> None:
+        """One more name for a subscription."""
+        if alias not in subscription.aliases:
+            subscription.aliases.add(alias)
+            if alias != self.board.id:
+                self.aliases[alias] += 1
+
+    def _unname(self, alias: str) -> None:
+        """One subscription fewer has that name."""
+        if alias != self.board.id:
+            self.aliases[alias] -= 1
+            if not self.aliases[alias]:
+                del self.aliases[alias]
 
     def _find(self, subscriber: Subscriber) -> Subscription | None:
         return next((s for s in subscriber.subscriptions if s.stream is self), None)
 
-    def _append(self, subscriber: Subscriber, alias: str) -> Subscription:
-        subscription = Subscription(subscriber, self, alias, len(self.subscriptions))
+    def _append(self, subscriber: Subscriber) -> Subscription:
+        subscription = Subscription(subscriber, self, len(self.subscriptions))
         self.subscriptions.append(subscription)
         self.written.append(NOTHING_WRITTEN)
         self.windows.append(subscriber.connection.window)
@@ -133,13 +152,17 @@ class Stream:
 
     def drop_alias(self, subscription: Subscription, alias: str) -> None:
         """Ends one of the names; the subscription ends with the last."""
-        subscription.aliases.discard(alias)
+        if alias in subscription.aliases:
+            subscription.aliases.discard(alias)
+            self._unname(alias)
         if not subscription.aliases:
             self.remove(subscription)
 
     def remove(self, subscription: Subscription) -> None:
         """Ends a subscription."""
         subscription.subscriber.subscriptions.remove(subscription)
+        for alias in subscription.aliases:
+            self._unname(alias)
         last, place = self.subscriptions[-1], subscription.place
         columns: tuple[list[Any], ...] = (self.subscriptions, self.written, self.windows, self.descriptors)
         for column in columns:
@@ -153,8 +176,23 @@ class Stream:
 
     # What they follow ----------------------------------------------------------------------------------------
 
+    def redefine(self, board: Board) -> None:
+        """The board is ordered or shown otherwise from now on: subscribers hear how, before the next snapshot."""
+        self.board = board
+        self.states.forget()
+        self._described = False
+        self._current.clear()
+
+    def _describe(self) -> None:
+        for subscription in self.subscriptions:
+            for alias in subscription.aliases:
+                subscription.subscriber.write(Answer(messages.subscribed(self.board, alias, False)))
+        self._described = True
+
     def advance(self, snapshot: Snapshot) -> Advance:
         """Takes a snapshot read from the store, and begins a pass where it is another than the one shown."""
+        if not self._described:
+            self._describe()
         result = self.states.advance(snapshot)
         if result is not Advance.UNCHANGED:
             self.remaining = len(self.subscriptions)

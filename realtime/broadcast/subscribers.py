@@ -126,10 +126,10 @@ class Subscription:
 
     __slots__ = ("aliases", "place", "stream", "subscriber")
 
-    def __init__(self, subscriber: Subscriber, stream: Followed, alias: str, place: int) -> None:
+    def __init__(self, subscriber: Subscriber, stream: Followed, place: int) -> None:
         self.subscriber = subscriber
         self.stream = stream
-        self.aliases = {alias}
+        self.aliases: set[str] = set()
         self.place = place  # in the stream's lists
 
     @property

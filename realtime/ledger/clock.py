@@ -1,8 +1,8 @@
 """The clock: what time it is by PostgreSQL, whatever the clocks of the hosts say.
 
 Owns how that clock is known: between two bounds, from the moments it was asked and it answered (Cristian's algorithm).
-Must never be ahead of it, go back a little, or say that a week has begun before PostgreSQL itself has said so. Assumes
-that somebody asks it now and then, and at the end of a week until the answer lies in the next.
+Must never be ahead of it, go back a little, or say that a window has begun before PostgreSQL itself has said so.
+Assumes that somebody asks it now and then, and at the end of a window until the answer lies in the next.
 """
 
 from __future__ import annotations
@@ -10,10 +10,13 @@ from __future__ import annotations
 import logging
 from datetime import UTC, datetime, timedelta
 from time import monotonic
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from realtime.boards.board import week_at
+from realtime.boards.catalogue import PUBLISHED
 from realtime.errors import LedgerUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 log = logging.getLogger(__name__)
 
@@ -30,9 +33,11 @@ class Clock:
     """Estimates PostgreSQL's time. All methods that tell the time raise LedgerUnavailable before the first answer."""
 
     def __init__(self) -> None:
+        self.edge_after: Callable[[datetime], datetime] = PUBLISHED.edge_after
+        """The first moment after one at which a window ends: what nobody hears of before PostgreSQL says so."""
         # PostgreSQL's time less monotonic time lies between these two, as it was found at `_at` (monotonic seconds).
         self._low = self._high = self._at = 0.0
-        self._ends: datetime | None = None  # of the week in which PostgreSQL has said it is; None before it answered
+        self._ends: datetime | None = None  # the next edge after what PostgreSQL said last; None before it answered
         self._told = 0.0  # the latest that was told, in seconds since 1970
 
     @property
@@ -58,9 +63,13 @@ class Clock:
             else:
                 low, high = max(low, self._low - parted), min(high, self._high + parted)
         self._low, self._high, self._at = low, high, answered
-        ends = week_at(moment).ends
-        assert ends is not None
+        ends = self.edge_after(moment)
         self._ends = ends if self._ends is None else max(ends, self._ends)
+
+    def take_edges(self) -> None:
+        """Windows end at other moments than before."""
+        if self._ends is not None:
+            self._ends = min(self._ends, self.edge_after(self.instant()))
 
     def set(self, moment: datetime, at: float) -> None:
         """Forgets every answer but this one, which was right at `at`, in monotonic seconds."""
@@ -79,7 +88,7 @@ class Clock:
         return datetime.fromtimestamp(self.timestamp(), UTC)
 
     def now(self) -> datetime:
-        """The moment, aware, in UTC; the last one of a week until PostgreSQL has said that the next has begun."""
+        """The moment, aware, in UTC; the last one of a window until PostgreSQL has said that the next has begun."""
         instant = self.instant()
         assert self._ends is not None
         return instant if instant < self._ends else self._ends - _TICK

@@ -530,7 +530,7 @@ async def test_followers_of_the_current_week_move_on_without_asking(broadcast: B
 async def test_a_rollover_that_moves_nobody_leaves_nothing_behind(broadcast: Broadcasting) -> None:
     await broadcast.viewer(WEEK.id)
     broadcast.now = NEXT.starts
-    broadcast.it.roll_over(WEEK, NEXT)
+    broadcast.it.roll_over(CURRENT_WEEK, WEEK, NEXT)
     broadcast.it.roll_over(LAST, WEEK)
     assert [stream.board for stream in broadcast.it.streams] == [WEEK]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime, timedelta
 
-from realtime.boards.board import Board, week_of
+from realtime.boards.board import CURRENT_WEEK, Board, week_of
 from realtime.broadcast.rollover import Rollover
 
 MONDAY = datetime(2026, 11, 23, tzinfo=UTC)
@@ -14,13 +14,22 @@ MICROSECOND = timedelta(microseconds=1)
 
 
 class Told:
-    """Who is told, in order."""
+    """Who is told, in order: somebody who follows the current week, and somebody who follows two weeks by their ids."""
 
     def __init__(self) -> None:
         self.said: list[tuple[str, ...]] = []
+        self.current = WEEK
 
-    def roll_over(self, before: Board, after: Board) -> None:
+    def aliases(self) -> list[tuple[str, Board]]:
+        return [(CURRENT_WEEK, self.current)]
+
+    def followed(self) -> list[Board]:
+        return [BEFORE, WEEK]
+
+    def roll_over(self, alias: str, before: Board, after: Board | None) -> None:
+        assert alias == CURRENT_WEEK and before == self.current and after is not None
         self.said.append(("roll over", before.id, after.id))
+        self.current = after
 
     def mark(self, board: Board) -> None:
         self.said.append(("mark", board.id))
