@@ -47,7 +47,7 @@ class Clock(Protocol):
 
 
 class Boards(Protocol):
-    """What a session needs of the broadcaster."""
+    """What a session needs of those who follow boards."""
 
     def subscribe_now(self, subscriber: Subscriber, alias: str, since: messages.Since | None) -> bool: ...
     async def subscribe(self, subscriber: Subscriber, alias: str, since: messages.Since | None) -> None: ...

@@ -65,11 +65,11 @@ class SocketRoute:
             connection,
             buffer_limit=settings.subscriber_buffer_bytes,
             slow_after=settings.slow_after_s,
-            on_drained=self._services.broadcaster.caught_up,
+            on_drained=self._services.broadcaster.following.caught_up,
         )
         session = Session(
             subscriber,
-            self._services.broadcaster,
+            self._services.broadcaster.following,
             self._services.rank_feed,
             self._services.admission,
             self._services.authentication.verifier(request),

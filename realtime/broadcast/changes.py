@@ -11,9 +11,10 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Final, Protocol
 
-from realtime.boards.board import Board, parse_board
+from realtime.boards.board import Board
+from realtime.boards.catalogue import Directory
 from realtime.boards.standings import Position
-from realtime.errors import RealtimeError, StoreUnavailable
+from realtime.errors import StoreUnavailable
 from realtime.store.announcements import Announcement
 from realtime.store.replies import Versions
 
@@ -52,10 +53,11 @@ class Followed(Protocol):
 class Changes:
     """Marks followed boards that changed. `listen` and `poll` must be running."""
 
-    def __init__(self, announcements: Announcements, store: Store, boards: Followed) -> None:
+    def __init__(self, announcements: Announcements, store: Store, boards: Followed, directory: Directory) -> None:
         self._announcements = announcements
         self._store = store
         self._boards = boards
+        self._directory = directory
         self._users_version = -1
         self._closed_turn = 0  # the next of the followed closed weeks to look at unasked
 
@@ -70,11 +72,9 @@ class Changes:
                     self._mark(announcement.board, announcement.position)
 
     def _mark(self, board_id: str, position: Position | None) -> None:
-        try:
-            board = parse_board(board_id)
-        except RealtimeError:
-            return  # anybody may have said it
-        self._boards.mark(board, position)
+        board = self._directory.current.parse(board_id)
+        if board is not None:  # anybody may have said it
+            self._boards.mark(board, position)
 
     async def poll(self) -> None:
         """Compares versions every 2 s: a lost announcement costs that, not truth."""

@@ -37,9 +37,8 @@ class Boards(Protocol):
     """Who is told that windows change."""
 
     def aliases(self) -> Sequence[tuple[str, Board]]: ...
-    def followed(self) -> Sequence[Board]: ...
+    def boards(self) -> Sequence[Board]: ...
     def roll_over(self, alias: str, before: Board, after: Board | None) -> None: ...
-    def mark(self, board: Board) -> None: ...
 
 
 class Rollover:
@@ -48,11 +47,13 @@ class Rollover:
     def __init__(
         self,
         boards: Boards,
+        mark: Callable[[Board], None],
         now: Callable[[], datetime],
         ask: Callable[[], Awaitable[None]],
         directory: Directory | None = None,
     ) -> None:
         self._boards = boards
+        self._mark = mark  # the ledger answers for a board from now on
         self._now = now
         self._ask = ask  # asks PostgreSQL what time it is, for `now`; never raises
         self._directory = directory or Directory()
@@ -66,9 +67,9 @@ class Rollover:
                 log.info("%s stands for %s now", alias, after.id if after else "no board", extra={"action": "rollover"})
                 self._boards.roll_over(alias, board, after)
         if self._stepped is not None:
-            for board in self._boards.followed():
+            for board in self._boards.boards():
                 if board.is_closed(now) and not board.is_closed(self._stepped):
-                    self._boards.mark(board)
+                    self._mark(board)
         self._stepped = now
 
     def _stands_for(self, alias: str, now: datetime) -> Board | None:

@@ -90,7 +90,7 @@ def assemble(
     submissions = Limit("submissions_of_one_user", settings.submission_rate, 1)
     admission = Admission(intake, rate_limits, ledger, limit=submissions, room=settings.queue_limit)
     revocations = Revocations(ledger, lambda: backends.generations.current)
-    rollover = Rollover(broadcaster, now, ledger.health.beat)
+    rollover = Rollover(broadcaster.following, broadcaster.mark, now, ledger.health.beat)
     backlog = Backlog(ledger)
     worker = Worker(backends, resync) if with_worker else None
     supervisor = Supervisor(on_hopeless)
@@ -112,7 +112,7 @@ def assemble(
         *(worker.tasks() if worker else []),
     ]
     if settings.cut_off_s:
-        tasks.append(("cut_off", CutOff(broadcaster, settings.cut_off_s).run))
+        tasks.append(("cut_off", CutOff(broadcaster.following, settings.cut_off_s).run))
     tasks.append(("lag", metrics.watch_lag))
     if peers is not None:
         tasks.append(("share", lambda: peers.share(metrics.own)))

@@ -46,14 +46,14 @@ def measure(
     intake.on_storing = storing
     broadcaster.on_changed = changed
     intake.on_stored = metrics.store_seconds.observe
-    delivery = broadcaster.delivery
+    delivery, following = broadcaster.delivery, broadcaster.following
     delivery.on_pass = lambda deliveries, seconds: metrics.pass_seconds.observe(seconds)
     metrics.read(
         [
             ("gauge", "connections", "Open sockets", lambda: connections.open),
-            ("gauge", "subscribers", "Subscriptions by class of board", broadcaster.subscriptions_by_class),
-            ("gauge", "behind", "Subscribers that are behind", lambda: broadcaster.behind),
-            ("gauge", "boards_followed", "Boards with subscribers", lambda: sum(1 for _ in broadcaster.streams)),
+            ("gauge", "subscribers", "Subscriptions by class of board", following.subscriptions_by_class),
+            ("gauge", "behind", "Subscribers that are behind", lambda: following.behind),
+            ("gauge", "boards_followed", "Boards with subscribers", lambda: sum(1 for _ in following.streams)),
             ("gauge", "live", "1 while boards move", lambda: float(broadcaster.live)),
             ("gauge", "submissions_waiting", "Submissions in the queue", lambda: intake.waiting),
             ("counter", "deliveries", "Frames written to subscribers", lambda: delivery.deliveries),

@@ -344,7 +344,7 @@ async def test_who_does_not_read_is_conflated_and_then_closed(
                 await server.http.post("/scores", json=rows, headers=server.bearer(None, "submit:any"))
 
         playing = asyncio.ensure_future(play())
-        subscribers = server.services.broadcaster._subscribers
+        subscribers = server.services.broadcaster.following._subscribers
         async with asyncio.timeout(40):
             while not any(subscriber.pace is Pace.LOST for subscriber in subscribers):
                 await fast.next()  # goes on as if nothing were

@@ -423,7 +423,7 @@ GOODBYE = frame(Opcode.CLOSE, b"\x03\xe8")
 async def only_the_viewer_is_left(server: RunningServer) -> None:
     """Returns when `unnoticed`'s own are the only ones there."""
     async with asyncio.timeout(10):
-        while server.services.broadcaster.subscribers > 1 or server.services.connections.open > 2:  # noqa: ASYNC110
+        while server.services.broadcaster.following.subscribers > 1 or server.services.connections.open > 2:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 
@@ -436,7 +436,7 @@ async def test_a_flood_of_subscribe_and_unsubscribe_leaves_nothing_behind(
         for _ in range(50):
             writer.write((SUBSCRIBE + UNSUBSCRIBE) * 100)
             await writer.drain()
-            (stream,) = server.services.broadcaster.streams
+            (stream,) = server.services.broadcaster.following.streams
             assert len(stream.subscriptions) <= 2, "the viewer's, and one of ours at most"
         writer.write(GOODBYE)
         assert (await answers).count(b'"type":"unsubscribed"') == 5_000

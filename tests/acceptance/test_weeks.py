@@ -281,11 +281,14 @@ async def test_who_subscribes_between_a_week_s_end_and_its_view_is_moved_to_the_
         class Boards:
             """Who is told."""
 
-            def roll_over(self, before: Board, after: Board) -> None:
-                raise AssertionError("no week ends here")
+            def aliases(self) -> list[tuple[str, Board]]:
+                return []
 
-            def mark(self, board: Board) -> None:
-                marked.append(board.id)
+            def boards(self) -> list[Board]:
+                return [last]
+
+            def roll_over(self, alias: str, before: Board, after: Board | None) -> None:
+                raise AssertionError("no week ends here")
 
         async def ask() -> None:
             raise AssertionError("nobody is to be asked")
@@ -297,7 +300,7 @@ async def test_who_subscribes_between_a_week_s_end_and_its_view_is_moved_to_the_
         await client.shows(last.id, [(a, "player-1", 1)])
         assert client.follower.boards[last.id].epoch != CLOSED_EPOCH
         # A process that begins in that time knows of the week as well.
-        late = Rollover(Boards(), server.services.clock.now, ask)
+        late = Rollover(Boards(), lambda board: marked.append(board.id), server.services.clock.now, ask)
         late.step(monday + timedelta(seconds=60))
         late.step(monday + timedelta(seconds=119))
         assert marked == []

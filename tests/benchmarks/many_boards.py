@@ -83,10 +83,12 @@ async def serve(url: str) -> None:
         await receive()
         await send({"type": "websocket.accept"})
         connection: Connection = scope["extensions"]["realtime.connection"]
-        subscriber = Subscriber(connection, buffer_limit=32_768, slow_after=60.0, on_drained=broadcaster.caught_up)
+        subscriber = Subscriber(
+            connection, buffer_limit=32_768, slow_after=60.0, on_drained=broadcaster.following.caught_up
+        )
         connection.on_drain = subscriber.drained
         connection.detach()
-        await broadcaster.subscribe(subscriber, WEEKS[next(places) % BOARDS].id, None)
+        await broadcaster.following.subscribe(subscriber, WEEKS[next(places) % BOARDS].id, None)
 
     config = uvicorn.Config(
         app, port=0, ws=Connection, log_level="warning", lifespan="off", ws_ping_interval=None, backlog=4096
@@ -99,14 +101,14 @@ async def serve(url: str) -> None:
         work = (broadcaster.changes.listen, broadcaster.changes.poll, broadcaster.read, broadcaster.delivery.run)
         running = [tasks.create_task(task()) for task in work]
         for board in WEEKS:  # each is read once before anybody comes, so that who comes finds it
-            await broadcaster.subscribe(keeper, board.id, None)
+            await broadcaster.following.subscribe(keeper, board.id, None)
         print(server.servers[0].sockets[0].getsockname()[1], flush=True)
         reader = asyncio.StreamReader()
         await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
         while await reader.readline():
-            there = broadcaster.subscribers - bool(keeper.subscriptions)
+            there = broadcaster.following.subscribers - bool(keeper.subscriptions)
             if there == BOARDS * EACH and keeper.subscriptions:
-                broadcaster.remove(keeper)
+                broadcaster.following.remove(keeper)
                 now = BEFORE
             print(time.process_time(), broadcaster.delivery.deliveries, there, flush=True)
         for task in running:

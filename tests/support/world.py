@@ -330,7 +330,7 @@ class Process:
         self.intake = Intake(ledger, store, self.views.amend, now, batching=Batching(), limit=100)
         reading = BoardReader(SnapshotReader(store), self.views.archive, now)
         self.broadcaster = Broadcaster(reading, Announcements(store.link), store, now, interval=0.05)
-        self.rollover = Rollover(self.broadcaster, now, ledger.health.beat)
+        self.rollover = Rollover(self.broadcaster.following, self.broadcaster.mark, now, ledger.health.beat)
         self.rollover.step(now())
         self.viewer: Viewer | None = None
         self.subscriber: Subscriber | None = None
@@ -365,7 +365,9 @@ class Process:
 
     async def read(self) -> None:
         """Reads every board that is marked, as the reading loop does when they fall due."""
-        due = [board for board in self.broadcaster._dirty.take(float("inf")) if board in self.broadcaster._streams]
+        due = [
+            board for board in self.broadcaster._dirty.take(float("inf")) if self.broadcaster.following.stream(board)
+        ]
         live = [board for board in due if not board.is_closed(self.world.moment)]
         if live:
             await self.broadcaster._read_boards(live)
@@ -380,18 +382,20 @@ class Process:
             return
         held = self.viewer.follower.boards if self.viewer else {}
         if self.subscriber is not None:
-            self.broadcaster.remove(self.subscriber)
+            self.broadcaster.following.remove(self.subscriber)
         self.viewer = self.viewer or Viewer(self.world)
         self.viewer.live, self.viewer.stalled = True, False
         subscriber = self.subscriber = Subscriber(
-            self.viewer, buffer_limit=50_000, slow_after=3_600, on_drained=self.broadcaster.caught_up
+            self.viewer, buffer_limit=50_000, slow_after=3_600, on_drained=self.broadcaster.following.caught_up
         )
         for alias in (ALL_TIME.id, CURRENT_WEEK, LAST_WEEK.id):
             known = held.get(resolve(alias, self.world.now()).id)
             since = Since(known.epoch, known.version) if known else None
-            if self.broadcaster.subscribe_now(subscriber, alias, since):
+            if self.broadcaster.following.subscribe_now(subscriber, alias, since):
                 continue
-            begun = asyncio.get_running_loop().create_task(self.broadcaster.subscribe(subscriber, alias, since))
+            begun = asyncio.get_running_loop().create_task(
+                self.broadcaster.following.subscribe(subscriber, alias, since)
+            )
             await asyncio.sleep(0)
             await self.read()
             assert self.broadcaster.live, "complete content cannot be read"

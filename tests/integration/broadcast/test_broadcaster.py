@@ -18,8 +18,7 @@ from redis.asyncio import Redis
 from realtime.boards.board import ALL_TIME, CURRENT_WEEK, Board, week_of
 from realtime.boards.standings import Profile, Row
 from realtime.boards.submissions import Submission
-from realtime.broadcast import broadcaster as module
-from realtime.broadcast import delivery
+from realtime.broadcast import delivery, following
 from realtime.broadcast.broadcaster import Broadcaster
 from realtime.broadcast.reading import BoardReader
 from realtime.broadcast.rollover import Rollover
@@ -73,10 +72,12 @@ class Broadcasting:
     ) -> RecordingConnection:
         """Somebody who subscribed, as a session does."""
         connection = into or RecordingConnection()
-        subscriber = Subscriber(connection, buffer_limit=20_000, slow_after=3600, on_drained=self.it.caught_up)
+        subscriber = Subscriber(
+            connection, buffer_limit=20_000, slow_after=3600, on_drained=self.it.following.caught_up
+        )
         connection.subscriber = subscriber  # type: ignore[attr-defined]
-        if not self.it.subscribe_now(subscriber, alias, since):
-            await self.it.subscribe(subscriber, alias, since)
+        if not self.it.following.subscribe_now(subscriber, alias, since):
+            await self.it.following.subscribe(subscriber, alias, since)
         return connection
 
     async def shows(self, connection: RecordingConnection, board: Board, lines: list[tuple[int, str, int]]) -> None:
@@ -140,11 +141,11 @@ async def test_only_a_board_that_is_followed_can_be_had_at_once(broadcast: Broad
     late = RecordingConnection()
     subscriber = Subscriber(late, buffer_limit=20_000, slow_after=3600)
     for board in ("all_time", "nonsense"):
-        assert not broadcast.it.subscribe_now(subscriber, board, None)
-    assert not late.messages and not list(broadcast.it.streams), "nothing is begun that nobody waits for"
+        assert not broadcast.it.following.subscribe_now(subscriber, board, None)
+    assert not late.messages and not list(broadcast.it.following.streams), "nothing is begun that nobody waits for"
     await broadcast.viewer()
-    assert broadcast.it.subscribe_now(subscriber, "all_time", None)
-    assert late.kinds() == ["subscribed", "snapshot"] and broadcast.it.subscribers == 2
+    assert broadcast.it.following.subscribe_now(subscriber, "all_time", None)
+    assert late.kinds() == ["subscribed", "snapshot"] and broadcast.it.following.subscribers == 2
 
 
 async def test_viewers_come_and_go_under_load_and_all_end_with_what_the_store_holds(
@@ -179,7 +180,7 @@ async def test_viewers_come_and_go_under_load_and_all_end_with_what_the_store_ho
                 leaver = viewers.pop(chance.randrange(len(viewers)))
                 leaver.is_closed = True
                 leaver.subscriber.gone()  # type: ignore[attr-defined]
-                broadcast.it.remove(leaver.subscriber)  # type: ignore[attr-defined]
+                broadcast.it.following.remove(leaver.subscriber)  # type: ignore[attr-defined]
             await asyncio.sleep(0.002)
 
     coming = asyncio.create_task(come_and_go())
@@ -336,9 +337,9 @@ async def test_what_was_announced_before_anybody_listened_is_not_missed(store: S
 async def test_a_board_without_subscribers_is_not_read(broadcast: Broadcasting, store: Store, keys: Redis) -> None:
     await place(store, {1: 10})
     viewer = await broadcast.viewer()
-    assert broadcast.it.unsubscribe(viewer.subscriber, "all_time") == ALL_TIME  # type: ignore[attr-defined]
-    assert broadcast.it.unsubscribe(viewer.subscriber, "all_time") is None  # type: ignore[attr-defined]
-    assert list(broadcast.it.streams) == [] and broadcast.it.subscribers == 0
+    assert broadcast.it.following.unsubscribe(viewer.subscriber, "all_time") == ALL_TIME  # type: ignore[attr-defined]
+    assert broadcast.it.following.unsubscribe(viewer.subscriber, "all_time") is None  # type: ignore[attr-defined]
+    assert list(broadcast.it.following.streams) == [] and broadcast.it.following.subscribers == 0
 
     async def readings() -> int:
         return int((await keys.info("commandstats"))["cmdstat_exec"]["calls"])
@@ -355,9 +356,9 @@ async def test_a_board_without_subscribers_is_not_read(broadcast: Broadcasting, 
 async def test_nothing_is_left_of_those_who_left(broadcast: Broadcasting, store: Store) -> None:
     for number in range(200):
         viewer = await broadcast.viewer("all_time" if number % 2 else WEEK.id)
-        broadcast.it.remove(viewer.subscriber)  # type: ignore[attr-defined]
+        broadcast.it.following.remove(viewer.subscriber)  # type: ignore[attr-defined]
     it = broadcast.it
-    assert not it._streams and not it._subscribers and not it.delivery._pending
+    assert not it.following.boards() and not it.following.subscribers and not it.delivery._pending
     assert it._dirty.next_due is None
 
 
@@ -368,7 +369,7 @@ async def test_since_is_answered_with_what_is_missing(broadcast: Broadcasting, s
     await place(store, {1: 10})
     keeper = await broadcast.viewer()  # holds the stream
     left = await broadcast.viewer()
-    broadcast.it.remove(left.subscriber)  # type: ignore[attr-defined]
+    broadcast.it.following.remove(left.subscriber)  # type: ignore[attr-defined]
     await place(store, {1: 20}, 2)
     await broadcast.shows(keeper, ALL_TIME, [(1, "p1", 20)])
     held = left.follower.boards["all_time"]
@@ -377,7 +378,7 @@ async def test_since_is_answered_with_what_is_missing(broadcast: Broadcasting, s
     assert left.kinds()[before:] == ["subscribed", "diff"]
     assert left.messages[before]["resumed"] is True
     assert left.follower.boards["all_time"].lines == [(1, "p1", 20)]
-    broadcast.it.remove(left.subscriber)  # type: ignore[attr-defined]
+    broadcast.it.following.remove(left.subscriber)  # type: ignore[attr-defined]
     before = len(left.messages)
     await broadcast.viewer("all_time", Since(held.epoch, held.version), into=left)
     assert left.kinds()[before:] == ["subscribed"], "as it is now: nothing else"
@@ -399,7 +400,7 @@ async def test_a_board_that_there_is_not_is_refused(broadcast: Broadcasting, boa
     with pytest.raises(RealtimeError) as caught:
         await broadcast.viewer(board)
     assert caught.value.code == "unknown_board"
-    assert list(broadcast.it.streams) == []
+    assert list(broadcast.it.following.streams) == []
 
 
 async def test_a_week_before_the_first_score_is_refused_at_once(
@@ -442,7 +443,7 @@ async def test_a_closed_week_in_the_making_holds_no_live_board_up(
 async def test_a_closed_week_that_cannot_be_read_says_nothing_of_live_boards(
     store: Store, ledger: Ledger, make_users: MakeUsers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "SUBSCRIBE_TIMEOUT", 0.2)
+    monkeypatch.setattr(following, "SUBSCRIBE_TIMEOUT", 0.2)
     async with broadcasting(store, ledger) as broadcast:
         viewer = await broadcast.viewer()
         await ledger.aclose()
@@ -498,14 +499,14 @@ async def test_a_closed_week_of_a_restored_postgresql_goes_back_for_everybody(
 
 
 async def test_followers_of_the_current_week_move_on_without_asking(broadcast: Broadcasting, store: Store) -> None:
-    rollover = Rollover(broadcast.it, lambda: broadcast.now, answered)
+    rollover = Rollover(broadcast.it.following, broadcast.it.mark, lambda: broadcast.now, answered)
     broadcast.now = NEXT.starts - timedelta(microseconds=1)
     rollover.step(broadcast.now)
     await place(store, {1: 10}, board=WEEK)
     by_alias, by_id = await broadcast.viewer(CURRENT_WEEK), await broadcast.viewer(WEEK.id)
     by_both = RecordingConnection()
     await broadcast.viewer(CURRENT_WEEK, into=by_both)
-    await broadcast.it.subscribe(by_both.subscriber, WEEK.id, None)  # type: ignore[attr-defined]
+    await broadcast.it.following.subscribe(by_both.subscriber, WEEK.id, None)  # type: ignore[attr-defined]
     rollover.step(broadcast.now)
     assert "rollover" not in by_alias.kinds(), "not a microsecond early"
     broadcast.now = NEXT.starts
@@ -530,15 +531,15 @@ async def test_followers_of_the_current_week_move_on_without_asking(broadcast: B
 async def test_a_rollover_that_moves_nobody_leaves_nothing_behind(broadcast: Broadcasting) -> None:
     await broadcast.viewer(WEEK.id)
     broadcast.now = NEXT.starts
-    broadcast.it.roll_over(CURRENT_WEEK, WEEK, NEXT)
-    broadcast.it.roll_over(LAST, WEEK)
-    assert [stream.board for stream in broadcast.it.streams] == [WEEK]
+    broadcast.it.following.roll_over(CURRENT_WEEK, WEEK, NEXT)
+    broadcast.it.following.roll_over(CURRENT_WEEK, LAST, WEEK)
+    assert [stream.board for stream in broadcast.it.following.streams] == [WEEK]
 
 
 async def test_who_was_behind_at_the_rollover_gets_the_new_week_when_drained(
     broadcast: Broadcasting, store: Store
 ) -> None:
-    rollover = Rollover(broadcast.it, lambda: broadcast.now, answered)
+    rollover = Rollover(broadcast.it.following, broadcast.it.mark, lambda: broadcast.now, answered)
     rollover.step(broadcast.now)
     viewer = await broadcast.viewer(CURRENT_WEEK)
     viewer.stalled = True
@@ -566,7 +567,7 @@ async def test_a_closed_week_changes_hands_from_the_store_to_its_view(
     await ledger.record_batch([Submission(user, "a", 5, None, monday)], [])
     async with broadcasting(store, ledger) as broadcast:
         broadcast.now = monday + timedelta(days=6)
-        rollover = Rollover(broadcast.it, lambda: broadcast.now, answered)
+        rollover = Rollover(broadcast.it.following, broadcast.it.mark, lambda: broadcast.now, answered)
         rollover.step(broadcast.now)
         # Written without an expiry that lies behind us: the store would drop it at once.
         await store.apply({ALL_TIME: [Row(user, 1, 5)]}, [Profile(user, 1, "p1")])
@@ -615,7 +616,7 @@ async def test_viewers_are_told_when_boards_stand_still_and_when_they_move_again
 async def test_without_a_store_the_first_subscriber_is_told_when_to_come_again(
     private_store: PrivateStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "SUBSCRIBE_TIMEOUT", 0.3)
+    monkeypatch.setattr(following, "SUBSCRIBE_TIMEOUT", 0.3)
     store = Store(private_store.url, timeout=0.2)
     await make_ours(store)
     await asyncio.to_thread(private_store.kill)
@@ -623,7 +624,7 @@ async def test_without_a_store_the_first_subscriber_is_told_when_to_come_again(
         with pytest.raises(RealtimeError) as caught:
             await broadcast.viewer()
         assert (caught.value.code, caught.value.retry_after_ms) == ("unavailable", 1_000)
-        assert list(broadcast.it.streams) == []
+        assert list(broadcast.it.following.streams) == []
     await store.aclose()
     await asyncio.to_thread(private_store.start)
 

@@ -23,7 +23,7 @@ class Told:
     def aliases(self) -> list[tuple[str, Board]]:
         return [(CURRENT_WEEK, self.current)]
 
-    def followed(self) -> list[Board]:
+    def boards(self) -> list[Board]:
         return [BEFORE, WEEK]
 
     def roll_over(self, alias: str, before: Board, after: Board | None) -> None:
@@ -41,7 +41,7 @@ async def answered() -> None:
 
 def stepped(*moments: datetime) -> list[tuple[str, ...]]:
     told = Told()
-    rollover = Rollover(told, lambda: moments[0], answered)
+    rollover = Rollover(told, told.mark, lambda: moments[0], answered)
     for moment in moments:
         rollover.step(moment)
     return told.said
@@ -79,7 +79,8 @@ def test_who_starts_within_the_grace_moves_the_last_weeks_viewers_to_its_view() 
 
 
 def test_it_knows_when_it_is_late() -> None:
-    rollover = Rollover(Told(), lambda: MONDAY, answered)
+    told = Told()
+    rollover = Rollover(told, told.mark, lambda: MONDAY, answered)
     end = MONDAY + timedelta(days=7)
     assert not rollover.is_late(MONDAY), "it has not begun"
     rollover.step(MONDAY)
@@ -94,7 +95,7 @@ async def test_it_steps_by_itself_when_the_week_ends() -> None:
     begun = asyncio.get_running_loop().time()
     first = MONDAY + timedelta(days=7) - timedelta(milliseconds=50)
     clock = lambda: first + timedelta(seconds=asyncio.get_running_loop().time() - begun)  # noqa: E731
-    running = asyncio.ensure_future(Rollover(told, clock, answered).run())
+    running = asyncio.ensure_future(Rollover(told, told.mark, clock, answered).run())
     async with asyncio.timeout(60):
         while not told.said:  # noqa: ASYNC110 - fifty milliseconds of a real clock
             await asyncio.sleep(0.005)
@@ -113,7 +114,7 @@ async def test_nobody_is_told_while_postgresql_does_not_say_that_the_week_is_ove
     async def ask() -> None:
         asked.append(len(told.said))
 
-    running = asyncio.ensure_future(Rollover(told, clock, ask).run())
+    running = asyncio.ensure_future(Rollover(told, told.mark, clock, ask).run())
     async with asyncio.timeout(60):
         while not told.said:  # noqa: ASYNC110 - a tenth of a second of a real clock
             await asyncio.sleep(0.005)

@@ -1,0 +1,298 @@
+"""Following: who follows which board, by which names, in this process.
+
+Owns the streams (a board with subscribers in this process) and the subscribers. Must never read a board: it asks for
+that, and hears when one was read. Must never await between registering a subscriber and writing its first state.
+Assumes one event loop; everything here runs on it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import Final
+
+from realtime.boards.board import Board
+from realtime.boards.catalogue import Catalogue, Directory, is_alias
+from realtime.boards.standings import Snapshot
+from realtime.broadcast.conflation import Pace
+from realtime.broadcast.streams import Stream
+from realtime.broadcast.subscribers import Subscriber
+from realtime.errors import LedgerUnavailable, RealtimeError
+from realtime.wire import messages
+from realtime.wire.frames import Frame
+
+log = logging.getLogger(__name__)
+
+SUBSCRIBE_TIMEOUT: Final = 5.0
+"""Seconds a first snapshot may take."""
+
+
+class Following:
+    """The subscribers of this process, and the boards that they follow. `wanted` is called with a board that must be
+    read, `unused` with a stream that nobody follows any more."""
+
+    def __init__(
+        self,
+        directory: Directory,
+        now: Callable[[], datetime],
+        *,
+        wanted: Callable[[Board], None],
+        unused: Callable[[Stream], None],
+    ) -> None:
+        self._directory = directory
+        self._now = now
+        self._wanted = wanted
+        self._unused = unused
+        self._streams: dict[Board, Stream] = {}
+        self._subscribers: set[Subscriber] = set()
+        # By alias: who follows what stands for nothing now, as between two seasons, and what it stood for last.
+        self._waiting: dict[str, tuple[Board, set[Subscriber]]] = {}
+        self._live = True
+
+    # What others see -----------------------------------------------------------------------------------------
+
+    @property
+    def live(self) -> bool:
+        """Whether boards move. False while the store is away or its content is not complete."""
+        return self._live
+
+    @property
+    def streams(self) -> Iterator[Stream]:
+        """The boards with subscribers."""
+        return iter(self._streams.values())
+
+    @property
+    def subscribers(self) -> int:
+        """Connections with at least one subscription."""
+        return len(self._subscribers)
+
+    @property
+    def behind(self) -> int:
+        """Connections that are behind now."""
+        return sum(1 for subscriber in self._subscribers if subscriber.pace is Pace.BEHIND)
+
+    def subscriptions_by_class(self) -> dict[str, float]:
+        """Subscriptions of all time, and of weeks that are live or closed."""
+        counts = {"all_time": 0.0, "live_week": 0.0, "closed_week": 0.0}
+        for board, stream in self._streams.items():
+            is_closed = self._is_closed(board)
+            kind = "all_time" if board.ends is None else "closed_week" if is_closed else "live_week"
+            counts[kind] += len(stream.subscriptions)
+        return counts
+
+    def stream(self, board: Board) -> Stream | None:
+        """The stream of a board, where somebody follows it."""
+        return self._streams.get(board)
+
+    def _is_closed(self, board: Board) -> bool:
+        try:
+            return board.is_closed(self._now())
+        except LedgerUnavailable:
+            return False
+
+    def latest(self, board: Board) -> Snapshot | None:
+        """The newest snapshot this process holds of a board with subscribers."""
+        stream = self._streams.get(board)
+        return stream.latest if stream else None
+
+    # Subscribing ---------------------------------------------------------------------------------------------
+
+    def subscribe_now(
+        self, subscriber: Subscriber, alias: str, since: messages.Since | None, *, describe: bool = False
+    ) -> bool:
+        """`subscribe` without waiting, where the board's state is at hand; False, and nothing done, where it is not."""
+        try:
+            board = self._directory.resolve(alias, self._now())
+        except (RealtimeError, LedgerUnavailable):
+            return False  # `subscribe` says why
+        stream = self._streams.get(board)
+        if stream is None or not stream.is_current:
+            return False
+        self._begin(stream, subscriber, alias, since, describe)
+        return True
+
+    def _begin(
+        self, stream: Stream, subscriber: Subscriber, alias: str, since: messages.Since | None, describe: bool
+    ) -> None:
+        """Registers and writes the first state. Nothing may come between these two."""
+        if subscriber.is_open:
+            self._subscribers.add(subscriber)
+            stream.add(subscriber, alias, since, describe=describe)
+            if not self._live:
+                subscriber.write(_STALE)
+
+    async def subscribe(
+        self, subscriber: Subscriber, alias: str, since: messages.Since | None, *, describe: bool = False
+    ) -> None:
+        """Subscribes to what `alias` (an id, or one like `current_week`) stands for, and writes the first state.
+
+        `describe` says what leaderboard and window it is, also of the published ones. Raises RealtimeError
+        `unknown_board`, also for a window before the first score, or `unavailable` where no state can be had now.
+        """
+        while True:
+            board = await self._directory.find(alias, self._now())
+            stream = self._streams.get(board)
+            if stream is None:
+                stream = self._streams[board] = Stream(board)
+            stream.expected += 1
+            try:
+                if not stream.is_current:
+                    await self._first_snapshot(stream)
+                # From here to the first write there is no await: nothing comes between registering and that state.
+                if is_alias(alias) and self._directory.resolve(alias, self._now()) != board:
+                    continue  # the window ended while we waited
+                if stream.board.leaderboard is not board.leaderboard and not stream.is_current:
+                    continue  # it was redefined meanwhile
+                self._begin(stream, subscriber, alias, since, describe)
+                return
+            finally:
+                stream.expected -= 1
+                self._drop_if_unused(stream.board)
+
+    async def _first_snapshot(self, stream: Stream) -> None:
+        """Waits until the stream has a state read after now, or one to show while the store is away."""
+        self._wanted(stream.board)
+        try:
+            async with asyncio.timeout(SUBSCRIBE_TIMEOUT):
+                await stream.wait_current()
+        except TimeoutError:
+            if stream.latest is None:
+                raise RealtimeError(
+                    "unavailable", "The board cannot be read now. Subscribe again.", retry_after_ms=1_000
+                ) from None
+        if stream.latest is None:
+            raise RealtimeError("unknown_board", "There are no scores that old.")
+
+    def unsubscribe(self, subscriber: Subscriber, alias: str) -> Board | None:
+        """Ends what `alias` began; the stream ends with its last alias. Returns its board, None if there was none."""
+        subscription = subscriber.subscription(alias)
+        if subscription is None:
+            board, waiting = self._waiting.get(alias, (None, set()))
+            if subscriber not in waiting:
+                return None
+            waiting.discard(subscriber)
+            return board
+        subscription.stream.drop_alias(subscription, alias)
+        self._drop_if_unused(subscription.stream.board)
+        if not subscriber.subscriptions:
+            self._subscribers.discard(subscriber)
+        return subscription.stream.board
+
+    def remove(self, subscriber: Subscriber) -> None:
+        """The connection is gone."""
+        for subscription in list(subscriber.subscriptions):
+            subscription.stream.remove(subscription)
+            self._drop_if_unused(subscription.stream.board)
+        self._subscribers.discard(subscriber)
+        for _, subscribers in self._waiting.values():
+            subscribers.discard(subscriber)
+
+    def _drop_if_unused(self, board: Board) -> None:
+        stream = self._streams.get(board)
+        if stream is not None and stream.is_unused:
+            del self._streams[board]
+            self._unused(stream)
+
+    def caught_up(self, subscriber: Subscriber) -> None:
+        """A subscriber that was behind has drained: one fresh snapshot of each of its boards, at once."""
+        for subscription in subscriber.subscriptions:
+            subscription.stream.serve(subscription)
+
+    def aliases(self) -> list[tuple[str, Board]]:
+        """Names that stand for another board later, with what each stands for to its followers."""
+        following = [(alias, board) for board, stream in self._streams.items() for alias in stream.aliases]
+        return following + [(alias, board) for alias, (board, waiting) in self._waiting.items() if waiting]
+
+    def boards(self) -> list[Board]:
+        """The boards with subscribers."""
+        return list(self._streams)
+
+    def roll_over(self, alias: str, before: Board, after: Board | None) -> None:
+        """Moves everybody who follows `alias` from one board to the next, without a reconnect; None for no board, until
+        there is one again."""
+        movers = self._leave(alias, before)
+        if not movers:
+            return
+        frame = Frame(messages.rollover(alias, before, after))
+        for subscriber in movers:
+            subscriber.write(frame)
+        if after is None:
+            self._waiting.setdefault(alias, (before, set()))[1].update(movers)
+            return
+        stream = self._streams.get(after)
+        if stream is None:
+            stream = self._streams[after] = Stream(after)
+        described = None if after.is_published else Frame(messages.subscribed(after, alias, False))
+        for subscriber in movers:
+            if described is not None:
+                subscriber.write(described)  # the window is another one
+            self._subscribers.add(subscriber)
+            stream.join(subscriber, alias)
+        self._wanted(after)
+
+    def _leave(self, alias: str, before: Board) -> list[Subscriber]:
+        """Ends what `alias` began on a board; returns whose it was."""
+        last, waiting = self._waiting.pop(alias, (before, set()))
+        if last != before:
+            self._waiting[alias] = last, waiting
+            waiting = set()
+        movers = [subscriber for subscriber in waiting if subscriber.is_open]
+        stream = self._streams.get(before)
+        if stream is not None:
+            for subscription in [s for s in stream.subscriptions if alias in s.aliases]:
+                movers.append(subscription.subscriber)
+                stream.drop_alias(subscription, alias)
+            self._drop_if_unused(before)
+        return movers
+
+    def redefine(self, catalogue: Catalogue) -> None:
+        """Leaderboards changed: followers are told how boards are ordered and shown now, or that they are gone."""
+        for board, stream in list(self._streams.items()):
+            now_called = catalogue.now_called(board)
+            if now_called is None:
+                self._end(stream)
+            elif now_called.leaderboard is not stream.board.leaderboard:
+                if _is_shown_otherwise(stream.board, now_called):
+                    stream.redefine(now_called)
+                    self._wanted(board)
+                else:
+                    stream.board = now_called
+
+    def _end(self, stream: Stream) -> None:
+        for subscription in list(stream.subscriptions):
+            for alias in list(subscription.aliases):
+                subscription.subscriber.write(Frame(messages.unsubscribed(stream.board, alias)))
+                stream.drop_alias(subscription, alias)
+            if not subscription.subscriber.subscriptions:
+                self._subscribers.discard(subscription.subscriber)
+        stream.miss()
+        self._drop_if_unused(stream.board)
+
+    def send_away(self, after_ms: int) -> None:
+        """Asks every subscriber to come back within so long: to another process, where there is a balancer."""
+        frame = Frame(messages.reconnect(after_ms))
+        for subscriber in self._subscribers:
+            subscriber.write(frame)
+
+    def set_live(self, live: bool, why: str) -> None:
+        """Boards move from now on, or do not, for a reason; everybody is told."""
+        if live == self._live:
+            return
+        self._live = live
+        log.warning("boards %s", "move again" if live else f"stand still: {why}", extra={"action": "status"})
+        frame = _LIVE if live else _STALE
+        for subscriber in self._subscribers:
+            subscriber.write(frame)
+
+
+def _is_shown_otherwise(before: Board, after: Board) -> bool:
+    """Whether who knows a board as `before` must be told anew how it is ordered and written."""
+    old, new = before.leaderboard, after.leaderboard
+    shown = (old.definition.title, old.definition.format, old.definition.metadata, old.order, before.window)
+    return shown != (new.definition.title, new.definition.format, new.definition.metadata, new.order, after.window)
+
+
+_LIVE: Final = Frame(messages.status(True))
+_STALE: Final = Frame(messages.status(False))
