@@ -65,7 +65,7 @@ class _Unanswered:
 
 
 class Client:
-    """See the module; made by `connect`."""
+    """Follows boards and hands in scores, over connections that may break. `connect` makes one, and ends it."""
 
     def __init__(self, url: str, token: str | None, timing: Timing, options: dict[str, Any]) -> None:
         self.stale = False

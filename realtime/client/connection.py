@@ -90,7 +90,8 @@ def is_loopback(url: str) -> bool:
 
 
 class ReconnectingConnection:
-    """See the module. `hear` is told every message; of each connection the first is its `hello`."""
+    """Keeps one connection to a server open, and makes it anew where it breaks. `hear` is told every message; of each
+    connection the first is its `hello`."""
 
     def __init__(self, url: str, hear: Callable[[Message], None], timing: Timing, options: Mapping[str, Any]) -> None:
         self._url = socket_url(url)

@@ -39,6 +39,7 @@ _QUEUE_BYTES: Final = 64 * 1024
 class Connection(Protocol):
     """What a call needs of its connection."""
 
+    call: AsgiCall | None
     config: Config
     state: State
     transport: asyncio.Transport
@@ -136,6 +137,8 @@ class AsgiCall:
             connection.turn_away(response(500, b"Internal Server Error"))
         elif not self.is_detached or code != 1000:
             connection.close(code)
+        else:  # nobody fetches events any more
+            connection.call = None
 
     # What the application is told
 

@@ -95,7 +95,7 @@ class Connection(asyncio.Protocol):
         self.state = CONNECTING
         # The request, until it is accepted.
         self._opening: Opening | None = None
-        # The application's side, from the request until the connection is lost.
+        # The application's side, from the request until the connection is lost, or until it ends where it was detached.
         self.call: AsgiCall | None = None
         # Why it ended: the code of the first close frame, of either side; 1006 while there was none.
         self.close_code = 1006
@@ -248,7 +248,7 @@ class Connection(asyncio.Protocol):
     def detach(self) -> None:
         """From now on the callbacks alone drive the connection: it outlives the ASGI call.
 
-        An idle connection then needs no task, scope or coroutine.
+        An idle connection then needs no task, scope, coroutine or queue.
         """
         if self.call is not None:
             self.call.is_detached = True

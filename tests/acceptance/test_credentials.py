@@ -26,6 +26,7 @@ from realtime.people.identity import Identity
 from tests.support.clients import Client
 from tests.support.databases import MakeUsers
 from tests.support.servers import SECRET, RunningServer, running_server
+from tests.support.waiting import PATIENCE
 
 Serve = Callable[..., Any]
 
@@ -388,7 +389,7 @@ async def _second_begins(server: RunningServer) -> int:
 async def test_limits_hold_without_the_store(dsn: str, private_store: Any, make_users: MakeUsers) -> None:
     (user_id,) = await make_users(1)
     async with running_server(dsn, private_store.url, REALTIME_SUBMISSION_RATE="10") as server:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             while (await server.http.get("/readyz")).status_code != 200:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
         await asyncio.to_thread(private_store.kill)

@@ -17,6 +17,7 @@ from realtime.broadcast.conflation import Pace
 from tests.support.clients import Client
 from tests.support.databases import MakeUsers
 from tests.support.servers import RunningServer, running_server
+from tests.support.waiting import PATIENCE
 
 
 async def scored(server: RunningServer, client: Client, user: int, score: int) -> None:
@@ -345,7 +346,7 @@ async def test_who_does_not_read_is_conflated_and_then_closed(
 
         playing = asyncio.ensure_future(play())
         subscribers = server.services.broadcaster.following._subscribers
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(PATIENCE):
             while not any(subscriber.pace is Pace.LOST for subscriber in subscribers):
                 await fast.next()  # goes on as if nothing were
         stop.set()

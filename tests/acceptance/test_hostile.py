@@ -38,6 +38,7 @@ from realtime.wire.messages import _READERS
 from tests.support.clients import Client
 from tests.support.databases import MakeUsers
 from tests.support.servers import RunningServer, running_server
+from tests.support.waiting import PATIENCE
 
 HANDSHAKE = (
     b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -205,7 +206,7 @@ async def test_many_connections_from_one_address_take_no_more_than_its_share(
         for _, writer in idle:
             writer.close()
         sockets, codes = [], []
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             while len(codes) < 5:
                 try:
                     client = await connect(server.ws_url, proxy=None)
@@ -580,7 +581,7 @@ async def test_whatever_a_message_says_it_is_answered_and_nothing_breaks(
             async def conversation() -> None:
                 client = await Client.connect(server.ws_url, speakers[who])
                 try:
-                    async with asyncio.timeout(20):
+                    async with asyncio.timeout(PATIENCE):
                         await say(texts, client)
                 finally:
                     await client.aclose()

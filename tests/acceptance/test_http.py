@@ -28,6 +28,7 @@ from realtime.wire.request_reader import CHUNKS
 from tests.acceptance.test_hostile import GOODBYE, HANDSHAKE, _resident, frame, raw, rest, unnoticed
 from tests.support.databases import MakeUsers
 from tests.support.servers import RunningServer, running_server
+from tests.support.waiting import PATIENCE
 
 GET = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 ALIVE = b'{"status":"alive"}'
@@ -349,7 +350,7 @@ async def test_an_answer_is_read_at_a_pace_or_not_at_all(
     async with unnoticed(server, make_users):
         kept = _kept()
         async with who_do_not_read(server, 2, PAGE * 400) as held:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE):
                 while _kept() > kept:  # noqa: ASYNC110
                     await asyncio.sleep(0.05)
             for sock in held:  # what waited in the kernel is given back as well
@@ -365,7 +366,7 @@ async def test_an_answer_that_is_read_slowly_comes_whole(
     count = 150
     writer.write(PAGE * count + LAST)
     data = bytearray()
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         while part := await reader.read(65_536):
             data += part
             await asyncio.sleep(0.005)

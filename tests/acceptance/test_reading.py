@@ -14,7 +14,7 @@ from realtime.boards.board import week_at
 from tests.support.databases import MakeUsers
 from tests.support.servers import RunningServer, running_server
 from tests.support.stores import PrivateStore
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE, eventually
 
 
 async def scores(server: RunningServer, given: dict[int, int], at: datetime | None = None) -> None:
@@ -124,7 +124,7 @@ async def test_while_the_store_is_away_boards_are_the_last_seen_and_say_so(
 ) -> None:
     (user,) = await make_users(1)
     async with running_server(dsn, private_store.url, REALTIME_STORE_TIMEOUT_S="0.3") as server:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             while (await server.http.get("/readyz")).status_code != 200:
                 await sql.execute("SELECT pg_sleep(0.05)")
         await scores(server, {user: 5})
@@ -151,7 +151,7 @@ async def test_while_the_store_is_away_boards_are_the_last_seen_and_say_so(
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "unavailable")
         assert refused.headers["retry-after"] == "1"
         await asyncio.to_thread(private_store.start)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             await viewer.until("status", lambda message: message["live"])
             await viewer.shows("all_time", [(user, "player-1", 5 + 7 * sent)])
         page = (await server.http.get("/boards/all_time")).json()
@@ -170,7 +170,7 @@ async def test_somebody_elses_key_in_place_of_a_board_is_got_over(
     await keys.publish("leaderboard:changes:all_time", "{}")
     assert (await viewer.until("status"))["live"] is False, "no wrong board is shown as right"
     await server.services.accounts.rename(user, "still here")
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         await viewer.until("status", lambda message: message["live"])
         await viewer.shows("all_time", [(user, "still here", 5)])
 

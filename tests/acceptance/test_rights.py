@@ -36,6 +36,7 @@ from realtime.wire import close_codes, messages
 from tests.support.databases import Databases
 from tests.support.servers import SECRET, RunningServer, running_server
 from tests.support.stores import emptied
+from tests.support.waiting import PATIENCE
 
 PAGE = Path(__file__).parents[2] / "web/docs/rights.html"
 AUDIENCE = "these-boards"
@@ -317,7 +318,7 @@ def everybody(world: World, ask: Callable[..., Coroutine[Any, Any, str]], mode: 
     """What each one is told."""
 
     async def all_of_them() -> dict[str, str]:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             return {who: await ask(world, mode, row, who) for who in (*GOOD, *BAD)}
 
     found: dict[str, str] = world.run(all_of_them())

@@ -18,7 +18,7 @@ from realtime.store.keys import EPOCH_KEY, FILLING
 from tests.support.databases import MakeUsers
 from tests.support.processes import Command, environment, free_port, running
 from tests.support.servers import SECRET, RunningServer
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE, eventually
 
 HELD = """
 SELECT count(*) FROM pg_stat_activity
@@ -148,7 +148,7 @@ async def test_migrations_that_are_stopped_keep_no_others_from_it(empty_dsn: str
         await eventually(lambda: holder.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"))
         async with stopped(command):
             await holder.execute("ROLLBACK")
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(PATIENCE):
                 await migrations.migrate(empty_dsn)
         assert await command.ends() == 0, command.errors
     await holder.close()

@@ -16,6 +16,7 @@ from realtime.dev.postgres import start_postgres
 from realtime.ledger import migrations
 from tests.chaos.accounts import difference
 from tests.support.servers import running_server
+from tests.support.waiting import PATIENCE
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def fill(filler: Path) -> None:
 
 
 async def agreed(url: str, keys: Redis) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while True:
             if not await difference(url, keys):
                 return
@@ -94,7 +95,7 @@ async def test_a_full_disk_is_unavailable_and_got_over(
             board = (await server.http.get("/boards/all_time")).json()
             assert board["stale"] is False and board["entries"][0]["score"] == accepted
             filler.unlink()
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(PATIENCE):
                 while True:
                     response = await server.http.post("/scores", json=rows(part), headers=headers, timeout=30)
                     if {result["type"] for result in response.json()["results"]} == {"accepted"}:

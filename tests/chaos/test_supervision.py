@@ -13,6 +13,7 @@ from realtime.server import supervisor as supervision
 from realtime.server.supervisor import Supervisor
 from tests.support.processes import environment
 from tests.support.servers import SECRET
+from tests.support.waiting import PATIENCE
 
 
 @pytest.fixture
@@ -121,7 +122,7 @@ async def test_its_process_ends_and_the_last_line_says_why(
         stderr=subprocess.PIPE,
     )
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             _, errors = await process.communicate()
     finally:
         if process.returncode is None:

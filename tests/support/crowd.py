@@ -32,7 +32,7 @@ from websockets.exceptions import WebSocketException
 
 from realtime.client import Accepted, Client, Snapshot, connect
 from tests.support.following import Follower
-from tests.support.waiting import SECOND, eventually
+from tests.support.waiting import PATIENCE, SECOND, eventually
 
 IN_FLIGHT = 20
 REPLY_PATIENCE = 15 * SECOND
@@ -141,7 +141,7 @@ class Players:
     async def finish(self) -> None:
         """No more submissions; returns when each has its outcome."""
         self._submitting.set()
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             await asyncio.gather(*self._submitters)
 
     async def all_show(self, scores: dict[int, int], patience: float = 60) -> None:

@@ -7,6 +7,7 @@ have an order, so there is no circle.
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
@@ -199,6 +200,20 @@ def test_nothing_reads_the_environment_or_opens_anything_when_it_is_imported() -
             for node in ast.walk(statement):
                 if isinstance(node, ast.Attribute) and node.attr in {"environ", "getenv", "get_event_loop"}:
                     raise AssertionError(f"{module}:{node.lineno} reads `{node.attr}` when imported")
+
+
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
+def test_every_module_that_a_document_names_is_there(document: str) -> None:
+    text = (PACKAGE.parent / document).read_text(encoding="utf-8")
+    named = re.findall(r"`((?:realtime|tests|web|sql)/[a-z0-9_./-]+)`", text)
+    assert named and not [path for path in named if not (PACKAGE.parent / path).exists()]
+
+
+def test_every_room_stands_in_the_drawing_of_the_floors() -> None:
+    text = (PACKAGE.parent / "README.md").read_text(encoding="utf-8")
+    drawn = [line for line in text.splitlines() if line.startswith(("floor ", "         "))]
+    for room in {room_of(module) for module in ALL if (PACKAGE / room_of(module)).is_dir()}:
+        assert any(re.search(rf"\b{room}  ", line) for line in drawn), room
 
 
 def test_the_standard_library_is_told_apart_from_our_own_names() -> None:

@@ -41,6 +41,7 @@ from tests.support.closed_weeks import views_of
 from tests.support.databases import MakeUsers
 from tests.support.servers import RunningServer
 from tests.support.stores import make_ours
+from tests.support.waiting import PATIENCE
 
 NOBODY = {"rank": None, "score": None, "to_next": None}
 
@@ -592,7 +593,7 @@ async def test_the_connection_s_end_ends_its_watches(server: RunningServer, make
         "board": CURRENT_WEEK,
     }  # fmt: skip
     await client.aclose()
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         while server.services.rank_feed.watched:  # noqa: ASYNC110  (there is no event to wait for)
             await asyncio.sleep(0)
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from realtime.boards.board import CURRENT_WEEK, Board, week_of
 from realtime.broadcast.rollover import Rollover
+from tests.support.waiting import PATIENCE
 
 MONDAY = datetime(2026, 11, 23, tzinfo=UTC)
 BEFORE, WEEK, NEXT = (week_of((MONDAY + timedelta(weeks=n)).date()) for n in (-1, 0, 1))
@@ -96,7 +97,7 @@ async def test_it_steps_by_itself_when_the_week_ends() -> None:
     first = MONDAY + timedelta(days=7) - timedelta(milliseconds=50)
     clock = lambda: first + timedelta(seconds=asyncio.get_running_loop().time() - begun)  # noqa: E731
     running = asyncio.ensure_future(Rollover(told, told.mark, clock, answered).run())
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         while not told.said:  # noqa: ASYNC110 - fifty milliseconds of a real clock
             await asyncio.sleep(0.005)
     running.cancel()
@@ -115,7 +116,7 @@ async def test_nobody_is_told_while_postgresql_does_not_say_that_the_week_is_ove
         asked.append(len(told.said))
 
     running = asyncio.ensure_future(Rollover(told, told.mark, clock, ask).run())
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         while not told.said:  # noqa: ASYNC110 - a tenth of a second of a real clock
             await asyncio.sleep(0.005)
     running.cancel()

@@ -19,7 +19,7 @@ from realtime.ledger.ledger import Ledger
 from realtime.store.store import Store
 from tests.support.closed_weeks import views_of
 from tests.support.databases import MakeUsers
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE, eventually
 
 
 @pytest.fixture
@@ -48,12 +48,12 @@ def send(intake: Intake, user_id: int, name: str) -> asyncio.Future[Outcome]:
 
 
 async def accepted(*answers: asyncio.Future[Outcome]) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         assert [type(outcome) for outcome in await asyncio.gather(*answers)] == [Accepted] * len(answers)
 
 
 async def held(intake: Intake, count: int) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         while intake.waiting != count:  # noqa: ASYNC110 - it is another process that holds it up
             await asyncio.sleep(0.01)
 
@@ -94,7 +94,7 @@ async def test_only_the_player_whose_row_is_locked_waits(
         await accepted(*later[1:])
         assert not together[-1].done() and not later[0].done()
     await accepted(later[0])
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         assert isinstance(await together[-1], Accepted)
     assert intake.waiting == 0
 
@@ -107,7 +107,7 @@ async def test_a_lock_that_stays_costs_its_player_an_answer_in_the_end_and_nobod
     await accepted(send(intake, locked, "first"))
     async with lock(dsn, LOCKS["a total"], locked):
         waiting = send(intake, locked, "a"), send(intake, locked, "a")
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             outcomes = await asyncio.gather(*waiting)
         assert [outcome.code for outcome in outcomes if isinstance(outcome, Rejected)] == ["unavailable"] * 2
         assert all(outcome.retry_after_ms for outcome in outcomes if isinstance(outcome, Rejected))
@@ -133,7 +133,7 @@ async def test_what_waits_for_a_lock_when_the_server_ends_is_answered(
     await accepted(send(intake, locked, "first"))
     async with lock(dsn, LOCKS["a total"], locked):
         answer = send(intake, locked, "a")
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             await intake.drain()
         assert answer.done()
 
@@ -194,7 +194,7 @@ async def test_a_part_of_what_waited_that_fails_keeps_no_other_from_its_answer(
             raise ZeroDivisionError
 
         monkeypatch.setattr(lanes, "record_batch", failing)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         outcomes = await asyncio.gather(*answers)
     assert [type(outcome) for outcome in outcomes] == [Rejected] * 2 + [Accepted] * 4
     assert lanes.record_batch == record_batch, "it failed once"
@@ -218,7 +218,7 @@ async def test_what_waited_is_answered_where_its_recording_is_given_up(
     monkeypatch.setattr(lanes, "record_batch", endless)
     waited = [(Submission(user, "a", 1, None, None), outcomes.append, 0.0) for user in users]
     recording = asyncio.create_task(small._process_held(waited))
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         await began.wait()
         recording.cancel()
         await asyncio.wait([recording])
@@ -243,7 +243,7 @@ async def test_an_end_while_what_waited_is_recorded_waits_for_its_answers(
         answer = send(small, locked, "a")
         await eventually(lambda: small._holdups.count == 1)
         monkeypatch.setattr(lanes, "record_batch", slow)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         await recording.wait()
         draining = asyncio.create_task(small.drain())
         await asyncio.wait([draining], timeout=2 * holdups.LOOK)
@@ -276,7 +276,7 @@ async def test_what_cannot_be_looked_after_is_answered_all_the_same(monkeypatch:
     kept = Holdups(locked, record, refused.append)
     kept.take(waiting)
     assert 7 in kept and kept.count == 1
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         while not refused:  # noqa: ASYNC110 - a fifth of a second
             await asyncio.sleep(0.01)
     assert refused == [waiting] and kept.count == 0 and 7 in kept

@@ -29,7 +29,7 @@ from realtime.store.store import Store
 from tests.support.closed_weeks import views_of
 from tests.support.databases import Databases, MakeUsers
 from tests.support.stores import PrivateStore, make_ours
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE, eventually
 
 
 class Counter:
@@ -78,12 +78,12 @@ def send(intake: Intake, user_id: int, name: str, score: int = 1, **fields: Any)
 
 
 async def outcome_of(answer: asyncio.Future[Outcome]) -> Outcome:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         return await answer
 
 
 async def outcomes_of(answers: list[asyncio.Future[Outcome]]) -> list[Outcome]:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         return await asyncio.gather(*answers)
 
 

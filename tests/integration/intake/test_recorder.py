@@ -24,6 +24,7 @@ from realtime.store.store import Store
 from realtime.validation import TOTAL_MAX
 from tests.support.databases import MakeUsers
 from tests.support.stores import make_ours
+from tests.support.waiting import PATIENCE
 
 
 def submission(user_id: int, name: str, score: int = 1, at: datetime | None = None) -> Submission:
@@ -237,7 +238,7 @@ async def test_a_twin_that_is_gone_when_it_is_looked_up_is_recorded_after_all(
 async def until_somebody_waits(dsn: str) -> None:
     watcher = await asyncpg.connect(dsn)
     try:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             while not await watcher.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
                 await watcher.execute("SELECT pg_sleep(0.005)")
     finally:

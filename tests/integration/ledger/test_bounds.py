@@ -19,6 +19,7 @@ from realtime.ledger.bounds import Bounds
 from realtime.ledger.ledger import Ledger
 from tests.chaos.proxy import Proxy
 from tests.support.databases import MakeUsers
+from tests.support.waiting import PATIENCE
 
 HOSTILE = {
     "default_transaction_isolation": "'repeatable read'",
@@ -107,7 +108,7 @@ async def test_a_transaction_in_which_nothing_happens_is_ended_and_what_it_held_
                 ended = asyncio.Event()
                 connection.add_termination_listener(lambda _: ended.set())
                 await connection.execute("SELECT FROM user_total_scores FOR UPDATE")
-                async with asyncio.timeout(60):
+                async with asyncio.timeout(PATIENCE):
                     await ended.wait()
                 assert await sql.fetch("SELECT FROM user_total_scores FOR UPDATE NOWAIT"), "somebody else has it"
                 await connection.execute("UPDATE user_total_scores SET total_score = 0")
@@ -185,7 +186,7 @@ async def test_a_lease_lives_by_its_beat(
         monkeypatch.setattr(lease, "LEASE_BEAT", 3600)
         async with ledger.rebuild_lease() as held:
             assert held
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(PATIENCE):
                 while True:
                     async with other.rebuild_lease() as second:
                         if second:
@@ -201,7 +202,7 @@ async def test_no_number_of_connections_that_is_allowed_is_too_few(
 ) -> None:
     users = await make_users(5)
     async with opened(dsn, connections=2, lanes=lanes) as ledger:
-        async with asyncio.timeout(60), ledger.rebuild_lease() as held:
+        async with asyncio.timeout(PATIENCE), ledger.rebuild_lease() as held:
             assert held
             assert await ledger.next_epoch("run") == 1
             batches = [

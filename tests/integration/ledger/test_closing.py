@@ -27,7 +27,7 @@ from realtime.store.store import Store
 from tests.support.closed_weeks import views_of
 from tests.support.databases import MakeUsers
 from tests.support.shifting import Shift
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE, eventually
 
 FRIDAY = datetime(2027, 1, 1, 12, tzinfo=UTC)
 MONDAY = datetime(2027, 1, 4, tzinfo=UTC)
@@ -323,7 +323,7 @@ async def test_an_open_reader_of_a_view_keeps_nobody_waiting(
     async with sql.transaction():
         await sql.fetch(f"SELECT * FROM {view_of(WEEK)}")
         await play(ledger, a, 5, FRIDAY)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             await views.amend([WEEK])
         assert (await views.archive.page(WEEK, 0, 10)).lines[0].score == 15
 

@@ -18,6 +18,7 @@ from realtime.ledger.definitions import Definitions
 from realtime.ledger.ledger import Ledger
 from realtime.ledger.plans import Step
 from tests.support.databases import MakeUsers
+from tests.support.waiting import PATIENCE
 
 SPRINT = parse_definition("sprint", {"operator": "best", "order": "ascending", "windows": ["all_time", "day"]})
 LAST = parse_definition("sprint-last", {"of": "sprint", "operator": "last"})
@@ -264,7 +265,7 @@ async def test_nobody_is_hidden_while_a_leaderboard_is_defined(
     async with sql.transaction():
         await sql.execute("SELECT while_sources_stay()")
         defining = asyncio.ensure_future(definitions.put(SPRINT, actor="admin"))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             while not await sql.fetchval("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"):
                 await sql.execute("SELECT pg_sleep(0.01)")
         assert not defining.done()

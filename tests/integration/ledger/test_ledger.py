@@ -25,6 +25,7 @@ from realtime.ledger.ledger import Ledger, OutboxRow
 from realtime.store.keys import scores_key
 from realtime.validation import INT_MAX, INT_MIN, TOTAL_MAX
 from tests.support.databases import Databases, MakeUsers
+from tests.support.waiting import PATIENCE
 
 MONDAY = datetime(2026, 3, 2, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
@@ -399,7 +400,7 @@ async def test_batches_of_the_same_users_in_any_order_never_deadlock_and_add_up(
                     assert row.outcome in ("duplicate", "twin")
 
     try:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             await asyncio.gather(*(hand_in(lane) for lane in range(8)))
     finally:
         await ledger.aclose()
@@ -562,7 +563,7 @@ async def test_connections_that_ended_while_nobody_used_them_cost_nobody_an_answ
             connection.add_termination_listener(lambda _, event=event: event.set())
         pids = [connection.get_server_pid() for connection in held]
     await sql.execute("SELECT pg_terminate_backend(pid) FROM unnest($1::int[]) pid", pids)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         for event in ended:
             await event.wait()
     for _ in held:
@@ -606,7 +607,7 @@ async def test_a_connection_whose_last_words_were_heard_but_not_yet_its_end_is_u
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
                 " WHERE datname = current_database() AND pid <> pg_backend_pid()"
             )
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(PATIENCE):
                 await last_words.wait()
                 for _ in range(10):
                     await asyncio.sleep(0)  # a turn of the loop: asyncpg reads them

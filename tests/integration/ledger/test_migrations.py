@@ -20,6 +20,7 @@ from realtime.errors import LedgerUnavailable, StartupError
 from realtime.ledger import migrations
 from realtime.ledger.ledger import Ledger
 from tests.support.databases import Databases
+from tests.support.waiting import PATIENCE
 
 SCHEMA = """
     SELECT table_name, column_name, data_type, is_nullable, column_default
@@ -60,7 +61,7 @@ async def test_again_changes_nothing(dsn: str, sql: asyncpg.Connection) -> None:
 
 
 async def test_several_at_once_wait_for_each_other(empty_dsn: str, dsn: str) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         await asyncio.gather(*(migrations.migrate(empty_dsn) for _ in range(5)))
     assert await shape(empty_dsn) == await shape(dsn)
 
@@ -85,13 +86,13 @@ async def test_a_killed_migration_leaves_neither_a_lock_nor_half_a_schema(empty_
     await holder.execute("BEGIN; CREATE TABLE users (half boolean)")  # the migration's own must wait for ours
     environment = {**os.environ, "DATABASE_URL": empty_dsn}
     process = await asyncio.create_subprocess_exec(sys.executable, "-m", "realtime", "migrate", env=environment)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while not await holder.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
             await holder.execute("SELECT pg_sleep(0.02)")
     process.send_signal(signal.SIGKILL)
     await process.wait()
     await holder.execute("ROLLBACK")
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         await migrations.migrate(empty_dsn)
     assert await shape(empty_dsn) == await shape(dsn)
     await holder.close()
@@ -110,7 +111,7 @@ async def test_a_server_that_comes_to_the_tables_in_another_order_costs_another_
     await server.execute("SET deadlock_timeout = '60s'")  # it is the migration that gives way
     await server.execute("BEGIN; SELECT FROM outbox")
     migrating = asyncio.create_task(migrations.migrate(empty_dsn))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while not await server.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
             assert not migrating.done()
         await server.execute("SELECT FROM users; COMMIT")  # the migration has waited longer: PostgreSQL ends that
@@ -235,7 +236,10 @@ async def test_a_filled_ledger_of_one_leaderboard_gets_the_others_without_being_
             "INSERT INTO user_total_scores (user_id, total_score, hidden)"
             " SELECT user_id, sum(score_added), user_id IN (2, 3) FROM user_score_transactions GROUP BY user_id"
         )
-        files = "SELECT relname, relfilenode FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relname ~ '^user'"
+        files = (
+            "SELECT relname, relfilenode FROM pg_class"
+            " WHERE relnamespace = 'public'::regnamespace AND relname ~ '^user'"
+        )
         before = await connection.fetch(files)
         await migrations.migrate(empty_dsn)
         assert [row for row in await connection.fetch(files) if row in before] == before, "a table was written anew"

@@ -29,6 +29,7 @@ from realtime.repair.resync import Resync
 from realtime.store.keys import scores_key, user_key, version_key
 from realtime.store.store import Store
 from tests.support.databases import FAST_POSTGRES, MakeUsers
+from tests.support.waiting import PATIENCE
 
 PASSWORD = "correct horse"
 
@@ -337,7 +338,7 @@ async def test_a_batch_that_read_the_user_before_the_ban_brings_no_ghost(
     await sql.execute(ledger.query("hide"), user, True)
     late = asyncio.ensure_future(Recorder(ledger).record([Submission(user, "late", 7, None, None)]))
     watcher = await asyncpg.connect(dsn)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         while not await watcher.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
             await watcher.execute("SELECT pg_sleep(0.005)")
     await watcher.close()
@@ -408,5 +409,5 @@ async def test_who_goes_away_during_a_hash_keeps_nobody_from_theirs(accounts: Ac
     await asyncio.sleep(0)
     leaving.cancel()
     await asyncio.wait([leaving])
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         assert await accounts.sign_in("ada@example.org", PASSWORD)

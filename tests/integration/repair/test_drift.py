@@ -34,7 +34,7 @@ from tests.support.closed_weeks import views_of
 from tests.support.databases import MakeUsers
 from tests.support.processes import environment, running
 from tests.support.servers import SECRET, RunningServer
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE, eventually
 
 Keys = redis.asyncio.Redis
 SCORES, VERSIONS = scores_key(ALL_TIME), versions_key(ALL_TIME)
@@ -306,7 +306,7 @@ async def test_under_load_nothing_is_found(scored: Scored) -> None:
     players = [asyncio.ensure_future(play()) for _ in range(3)]
     drift = scored.drift()
     rounds = waiting = 0
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         while rounds < 25:
             for board in boards.live_boards(scored.ledger.clock.now()):
                 report = await check(scored.comparison, board, sleep=soon)

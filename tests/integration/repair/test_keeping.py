@@ -19,6 +19,7 @@ from realtime.repair.keeping import Keeping
 from realtime.store.store import Store
 from tests.support.closed_weeks import views_of
 from tests.support.databases import MakeUsers
+from tests.support.waiting import PATIENCE
 
 FIRST = datetime(2026, 3, 2, tzinfo=UTC)
 WEEKS = [week_of(FIRST.date() + timedelta(weeks=n)) for n in range(8)]
@@ -51,7 +52,7 @@ async def test_the_worker_opens_what_closed_while_nobody_looked(
 
     views = views_of(ledger, store)
     running = asyncio.ensure_future(Keeping(Failing(views.archive, views.closing)).run())
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while await sql.fetchval("SELECT count(*) FROM closed_weeks WHERE holds = changes") < 8:
             await sql.execute("SELECT pg_sleep(0.01)")
     running.cancel()

@@ -21,6 +21,7 @@ from realtime.store.keys import scores_key, user_key, version_key
 from realtime.store.store import Store
 from tests.support.databases import MakeUsers
 from tests.support.stores import PrivateStore, make_ours
+from tests.support.waiting import PATIENCE
 
 MONDAY = datetime(2026, 3, 2, tzinfo=UTC)
 
@@ -154,7 +155,7 @@ async def test_two_sweepers_do_the_same_work_and_wait_for_nobody(
     other = Ledger(dsn)
     await other.open()
     first, second = sweeper_of(ledger, store), sweeper_of(other, store)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         swept = await asyncio.gather(*(sweeper.sweep(older_than=0) for sweeper in (first, second)))
     assert 30 <= sum(swept) <= 60
     assert await keys.zcard(scores_key(ALL_TIME)) == 30

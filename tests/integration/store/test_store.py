@@ -41,6 +41,7 @@ from realtime.store.keys import (
 from realtime.store.pool import Script
 from realtime.store.store import Store
 from tests.support.stores import PrivateStore, make_ours, week_ahead
+from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.every_store
 
@@ -915,7 +916,7 @@ async def test_a_half_open_subscription_is_found(private_store: PrivateStore) ->
         with pytest.raises(StoreUnavailable):
             async with Announcements(store.link).hearing() as heard:
                 os.kill(private_store.running.pid, signal.SIGSTOP)
-                async with asyncio.timeout(60):
+                async with asyncio.timeout(PATIENCE):
                     await anext(heard)
     finally:
         os.kill(private_store.running.pid, signal.SIGCONT)

@@ -11,6 +11,7 @@ import asyncpg
 import pytest
 
 from realtime.ledger import bounds, lease
+from tests.support.waiting import PATIENCE
 
 
 class Connection:
@@ -62,7 +63,7 @@ async def test_a_lease_whose_connection_breaks_is_lost_in_one_line(
     with caplog.at_level(logging.WARNING):
         async with lease.held("", 1) as is_held:
             assert is_held
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(PATIENCE):
                 while not caplog.records:  # noqa: ASYNC110 - the next turns
                     await asyncio.sleep(0)
     assert connection.is_terminated

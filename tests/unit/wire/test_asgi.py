@@ -147,3 +147,4 @@ def test_what_an_application_leaves_open_is_closed(application: Any, is_detached
     notes.call.is_detached = is_detached
     asyncio.run(notes.call.run({}))
     assert notes.done == end
+    assert (notes.call is None) == (is_detached and application is accepts), "nobody fetches events any more"
