@@ -510,7 +510,7 @@ def test_a_cold_load_is_small_and_the_first_snapshot_is_painted_at_once(
     page.wait_for_function("() => window.painted !== undefined")
     assert page.evaluate("window.painted") == 100
     assert documents == [server.url + "/"]
-    assert 10 * 1024 < page.evaluate(BYTES) < 40 * 1024, "everything, compressed, as it came over the line"
+    assert 10 * 1024 < page.evaluate(BYTES) < 47 * 1024, "everything, compressed, as it came over the line"
 
 
 @pytest.mark.parametrize("path", ["/", "/overlay", "/play", "/overlay/setup"])
@@ -544,7 +544,7 @@ def test_every_page_works_below_a_path_prefix(open_page: OpenPage, server: Serve
         expect(page.locator("#address")).to_have_value(f"{server.url}/some/prefix/overlay")
     else:
         expect(page.locator("#signed-out")).to_be_visible()
-    assert missing == []
+    assert [url for url in missing if not url.endswith("/leaderboards")] == []  # a server of before has no such list
 
 
 @pytest.mark.parametrize("width", [360, 1280, 1920])

@@ -1,6 +1,6 @@
 /** `<live-leaderboard board top user theme heading server>`: importing this module defines it. */
 export declare class LiveLeaderboard extends HTMLElement {
-  /** Id of the board shown (`current_week`). */
+  /** Id or alias of the board shown: `current_week` where nothing is said, `sprint:current_day`. */
   readonly board: string;
   /** Rows shown, 1 to 100 (10). */
   readonly top: number;

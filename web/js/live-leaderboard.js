@@ -9,7 +9,8 @@ import { base, getJson } from './server.js';
 import { describe } from './model/connection-status.js';
 import { css } from './view/live-leaderboard-style.js';
 import { Rows } from './view/rows.js';
-import { boardName } from './model/format.js';
+import { boardName } from './model/leaderboards.js';
+import { parse, windowName } from './model/windows.js';
 
 const NARROW = 520;
 const reduced = matchMedia('(prefers-reduced-motion: reduce)');
@@ -37,6 +38,10 @@ const part = (tag, name) => {
   node.setAttribute('part', name);
   return node;
 };
+
+/** Why there is nothing to show. */
+const refusal = (board, { code, message }) =>
+  (code === 'unknown_board' && parse(board).kind === 'season' ? 'No season is running.' : message || code);
 
 export class LiveLeaderboard extends HTMLElement {
   static observedAttributes = ['board', 'top', 'user', 'theme', 'heading', 'server'];
@@ -97,10 +102,10 @@ export class LiveLeaderboard extends HTMLElement {
       if (board && this.#board && board.board !== this.#board.board) { this.#rows.clear(); this.#pinned.clear(); this.#rank = null; }
       const first = board && board.board !== this.#board?.board;
       this.#board = board ?? (message.type === 'error' ? null : this.#board);
-      this.#trouble = message.type === 'error' ? message.message : '';
+      this.#trouble = message.type === 'error' ? refusal(this.board, message) : '';
       if (first) this.#repaint.now();
       else this.#repaint.ask();
-    }));
+    }, { describe: true }));
     if (this.user !== null) this.#leave.push(this.#client.watch(this.board, this.user, (rank) => this.#onRank(rank)));
     this.#repaint.ask();
   }
@@ -158,7 +163,8 @@ export class LiveLeaderboard extends HTMLElement {
 
   #paint(still) {
     if (!this.#client) return null;
-    const heading = this.getAttribute('heading') ?? boardName(this.board);
+    const leaderboard = this.#board?.leaderboard;
+    const heading = this.getAttribute('heading') ?? (this.#board ? boardName(this.board, leaderboard) : windowName(this.board));
     if (this.#parts.title.textContent !== heading) this.#parts.title.textContent = heading;
     this.#parts.header.hidden = heading === '';
     this.#showLine();
@@ -167,8 +173,8 @@ export class LiveLeaderboard extends HTMLElement {
     this.#parts.empty.textContent = this.#trouble || 'The first score takes rank 1.';
     if (!this.#board) return null;
     const moving = !still && !reduced.matches;
-    const look = { now: now(), me: this.user, moving, marking: !still };
-    const ranked = ranks(entries);
+    const look = { now: now(), me: this.user, moving, marking: !still, leaderboard };
+    const ranked = ranks(entries, leaderboard?.ranks);
     const moved = this.#rows.paint(entries, ranked, look);
     this.#pin(entries, ranked, look);
     return moved;

@@ -1,5 +1,5 @@
 // Owns whom among some players a viewer means by what they typed, and the sentence about the one who was found. Pure.
-import { amount, points } from './format.js';
+import { amount, scoreWords } from './format.js';
 
 /** Without regard to case, form and what cannot be seen, in the same way whatever the viewer's language. Capitals, for
  * these have no ß, no dotless i and no final sigma; from small letters, for ẞ has no other capital. */
@@ -22,6 +22,6 @@ export function match(entries, words) {
   return -1;
 }
 
-/** `onBoard`: whether the player is among the top 100. */
-export const found = ({ username, rank, score }, onBoard) =>
-  onBoard ? `${username} is rank ${amount(rank)} with ${points(score)}.` : `${username} is rank ${amount(rank)}, outside the top 100.`;
+/** `onBoard`: whether the player is among the top 100; `leaderboard`: as `subscribed` describes it. */
+export const found = ({ username, rank, score }, onBoard, leaderboard) =>
+  onBoard ? `${username} is rank ${amount(rank)} with ${scoreWords(leaderboard, score)}.` : `${username} is rank ${amount(rank)}, outside the top 100.`;

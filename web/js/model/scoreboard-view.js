@@ -2,15 +2,18 @@
 // Never touches the page, a clock or a socket, and never changes a view. Every other function here answers what a view says.
 // Assumes that every event carries `at` (the server's time) and `now` (the page's), both in milliseconds since 1970.
 //
-// A view: board and me, as the address has them · standings, what the client holds of that board, and their ranks ·
-// trouble, why the server refused it · rank and followedName, of the one who is followed · signedIn · openedAt, when the
+// A view: board and me, as the address has them · leaderboards, as the server lists them, null until it has · standings, what the
+// client holds of that board, and their ranks · trouble and code, why the server refused it · between, the season that ended
+// where the next one has not begun · rank and followedName, of the one who is followed · signedIn · openedAt, when the
 // visitor asked for this board · leader, whom the page last showed in front · framedClosed, whether the frame shows the board
 // as a closed week · ended, what the clock says after a rollover, and until when · result, the player and the words of the
 // result line · at, the server's time at the last event.
 import { ranks, RIGHTS } from './board.js';
 import { describe } from './connection-status.js';
-import { boardName, distance, points, remaining, weekAt, weekEnd, weekName, weekStart } from './format.js';
+import { apart, dayIn, distance, remaining, scoreWords } from './format.js';
+import { DEFAULT, nextSeason, tabsOf, titleOf } from './leaderboards.js';
 import { found } from './player-match.js';
+import { boundsOf, inWindow, parse, windowName, within } from './windows.js';
 
 const HOUR_MS = 3_600_000;
 const DAY_MS = 24 * HOUR_MS;
@@ -23,8 +26,8 @@ const NOTHING = Object.freeze({ player: null, words: '' });
 export function open({ board, me }, { signedIn, isBare, openedAt, at }) {
   const user = me === null && signedIn && isBare ? signedIn.user_id : me;
   return framed({
-    board, me: user, standings: null, ranks: [], trouble: '', rank: null, followedName: ownName(signedIn, user), signedIn,
-    openedAt, leader: null, framedClosed: false, ended: null, result: NOTHING, at,
+    leaderboards: null, board, me: user, standings: null, ranks: [], trouble: '', code: null, between: null, rank: null,
+    followedName: ownName(signedIn, user), signedIn, openedAt, leader: null, framedClosed: false, ended: null, result: NOTHING, at,
   });
 }
 
@@ -45,12 +48,18 @@ const AFTER = {
     const followedName = me === view.me ? view.followedName : ownName(view.signedIn, me);
     return framed({ ...(board === view.board ? view : blank(view, now)), board, me, followedName, rank: null });
   },
+  /** The server listed its leaderboards. */
+  leaderboards: (view, { leaderboards }) => ({ ...view, leaderboards }),
+  /** The server said how one of them is by now. */
+  leaderboard: (view, { leaderboard }) =>
+    ({ ...view, leaderboards: (view.leaderboards ?? []).map((known) => (known.slug === leaderboard.slug ? leaderboard : known)) }),
   /** The client tells the standings after `message`, null where it has none. */
   board: (view, { standings, message, now }) => {
     const barred = isBarred(message);
     const rolled = message.type === 'rollover' ? { ...view, rank: null, ended: ending(message, view.at) } : view;
     const before = barred ? blank(rolled, now) : rolled;
-    return { ...before, ...held(before, barred ? null : standings), trouble: troubleIn(message) };
+    const between = message.type === 'rollover' ? (message.to === null ? message.from : null) : standings ? null : before.between;
+    return { ...before, ...held(before, barred ? null : standings), trouble: troubleIn(message), code: message.code ?? null, between };
   },
   /** The client tells the rank of the one who is followed. */
   rank: (view, { message }) => ({ ...view, rank: message }),
@@ -66,7 +75,7 @@ const AFTER = {
     const index = indexOf(view, user);
     if (index < 0) return view;
     const player = view.standings.entries[index];
-    return { ...view, result: { player, words: found({ ...player, rank: view.ranks[index] }, true) } };
+    return { ...view, result: { player, words: found({ ...player, rank: view.ranks[index] }, true, ruleOf(view)) } };
   },
   /** The user follows the player of the result line, or stops doing so. */
   follow: (view) => {
@@ -86,15 +95,16 @@ const AFTER = {
 const framed = (view) => ({ ...view, framedClosed: isClosed(view) });
 
 const blank = (view, now) =>
-  ({ ...view, standings: null, ranks: [], trouble: '', rank: null, leader: null, result: NOTHING, openedAt: now });
+  ({ ...view, standings: null, ranks: [], trouble: '', code: null, between: null, rank: null, leader: null, result: NOTHING, openedAt: now });
 
 function held(view, standings) {
   if (standings === view.standings) return {};
-  return { standings, ranks: standings ? ranks(standings.entries) : [] };
+  return { standings, ranks: standings ? ranks(standings.entries, standings.leaderboard?.ranks) : [] };
 }
 
 function ending({ from, to }, at) {
-  return { until: at + FINAL_MS, words: `${weekName(weekStart(from))} is final. ${weekName(weekStart(to))} has started.` };
+  const isFinal = from === null ? '' : `${windowName(from)} is final. `;
+  return { until: at + FINAL_MS, words: `${isFinal}${to === null ? 'The next season has not begun.' : `${windowName(to)} has started.`}` };
 }
 
 /** Whether the board may not be seen, or no longer: it is private. */
@@ -107,35 +117,68 @@ function troubleIn(message) {
 
 // ---- what a view says
 
-/** Whether the board is a week that has ended. */
-export const isClosed = ({ board, at }) => weekStart(board) !== null && weekStart(board) < weekAt(at);
+/** The leaderboard of the board that is shown, as the server lists it; null where nothing is known of it. */
+export function listedOf({ board, leaderboards }) {
+  const { slug } = parse(board);
+  return leaderboards?.find((one) => one.slug === slug) ?? (slug === 'default' ? DEFAULT : null);
+}
 
-/** Whether a week began or ended without the frame: the device's clock was wrong. */
+/** How scores of the shown board are ordered and written: undefined where that is `default`'s, or not known yet. */
+export function ruleOf(view) {
+  if (view.standings?.leaderboard) return view.standings.leaderboard;
+  return parse(view.board).slug === 'default' ? undefined : listedOf(view) ?? undefined;
+}
+
+/** The window that is shown: {starts, ends} in milliseconds, nulls where it has none; null where only the server knows it. */
+export const windowOf = ({ board, standings, at }) => boundsOf(board, standings, at);
+
+/** Whether the window has ended. */
+export function isClosed(view) {
+  const { which } = parse(view.board);
+  const ends = windowOf(view)?.ends ?? null;
+  return which === 'previous' || (which === null && ends !== null && ends <= view.at);
+}
+
+/** Whether a window began or ended without the frame: the device's clock was wrong, or the server said only now when it ends. */
 export const isMisframed = (view) => isClosed(view) !== view.framedClosed;
 
-/** The start of the week that is shown, in milliseconds; of the running one where the board is of no week. */
-export const shownWeek = ({ standings, at }) => weekStart(standings?.board) ?? weekAt(at);
+/** The id of the board that is shown, as far as it is known: that for which an alias stands. */
+export function shownId(view) {
+  if (view.standings) return view.standings.board;
+  const { slug, kind, which } = parse(view.board);
+  if (slug !== 'default' || kind !== 'week' || which === null) return view.board;
+  return `week_of_${new Date(windowOf(view).starts).toISOString().slice(0, 10).replaceAll('-', '_')}`;
+}
 
 /** Where `user` stands among the entries, -1 where they do not. */
 export const indexOf = ({ standings }, user) => standings?.entries.findIndex((entry) => entry.user_id === user) ?? -1;
 
-/** What stands around the rows: the chosen tab, whether the clock, the choice of weeks and the way in are there, the title. */
+/** What stands around the rows: the leaderboards to choose from, the tabs and which one is chosen, whether the clock, the choice
+ * of closed windows and the way in are there, heading and title. */
 export function frameOf(view) {
-  const tab = weekStart(view.board) !== null ? 'earlier' : view.board === 'all_time' ? 'all' : 'week';
+  const { slug, kind, which } = parse(view.board);
+  const listed = listedOf(view);
+  const heading = titleOf({ slug, title: view.standings?.leaderboard?.title || listed?.title });
+  const tab = which === 'current' ? `tab-${kind}` : kind === 'all_time' ? 'tab-all' : 'tab-earlier';
   return {
+    leaderboards: (view.leaderboards ?? []).length > 1 ? view.leaderboards.map((one) => ({ slug: one.slug, title: titleOf(one) })) : [],
+    slug,
+    tabs: listed ? tabsOf(listed) : [],
     tab,
-    hasClock: view.board === 'current_week',
-    hasWeeks: tab === 'earlier',
+    hasClock: which === 'current',
+    hasWeeks: tab === 'tab-earlier',
     hasSignIn: !view.signedIn && view.me === null,
-    title: `${boardName(view.board)} · Leaderboard`,
+    heading,
+    title: `${windowName(view.board)} · ${heading}`,
   };
 }
 
-/** The clock on the wall: {label, isLastHour, isOver, left: {d, h, m, s}}. At zero the week is closing; only the server ends it. */
+/** The clock on the wall: {label, isLastHour, isOver, left: {d, h, m, s}}. At zero the window is closing; only the server ends it. */
 export function countdownOf(view) {
-  const start = shownWeek(view);
-  const left = weekEnd(start) - view.at;
-  const running = left > 0 ? `${weekName(start)} ends in` : `${weekName(start)} is closing`;
+  const ends = windowOf(view)?.ends ?? null;
+  const left = (ends ?? view.at) - view.at;
+  const name = windowName(shownId(view));
+  const running = ends === null ? '' : left > 0 ? `${name} ends in` : `${name} is closing`;
   return {
     label: view.ended && view.at < view.ended.until ? view.ended.words : running,
     isLastHour: left > 0 && left <= HOUR_MS,
@@ -146,41 +189,65 @@ export function countdownOf(view) {
 
 /** {title, text} in the place of rows, null where there are some, or nothing is known yet. */
 export function emptyOf(view) {
-  const { standings, trouble } = view;
-  if (!standings) return trouble ? { title: 'There is nothing to show here', text: trouble } : null;
-  if (standings.entries.length) return null;
-  if (isClosed(view)) return { title: 'Nobody scored in this week', text: '' };
-  const title = weekStart(standings.board) === null ? 'No scores yet' : startedWords(view);
+  const { standings, trouble, between } = view;
+  const { kind } = parse(view.board);
+  const making = makingWords(view);
+  if (standings?.entries.length) return null;
+  if (making && (standings || trouble)) return { title: 'These standings are being made', text: making };
+  if (!standings) {
+    if (between !== null) return { title: `${windowName(between)} is over`, text: seasonWords(view) };
+    if (kind === 'season' && view.code === 'unknown_board') return { title: 'No season is running', text: seasonWords(view) };
+    return trouble ? { title: 'There is nothing to show here', text: trouble } : null;
+  }
+  if (isClosed(view)) return { title: `Nobody scored ${within(kind)}`, text: '' };
+  const title = kind === 'all_time' ? 'No scores yet' : startedWords(view);
   return { title, text: 'The first score takes rank 1.' };
 }
 
 function startedWords(view) {
-  const start = shownWeek(view);
-  return view.at - start < DAY_MS ? `${weekName(start)} has just started` : `No scores in ${weekName(start).toLowerCase()} yet`;
+  const id = shownId(view);
+  const { starts, ends } = windowOf(view) ?? {};
+  const isNew = view.at - starts < Math.min(DAY_MS, (ends - starts) / 7);
+  return isNew ? `${windowName(id)} has just started` : `No scores ${inWindow(id)} yet`;
+}
+
+function seasonWords(view) {
+  const listed = listedOf(view) ?? DEFAULT;
+  const next = nextSeason(listed, view.at);
+  return next ? `${windowName(`season_${next.id}`)} begins on ${dayIn(listed.zone, next.starts)}.` : 'The next season has not begun.';
+}
+
+/** How far new standings are that are being made; '' where none are. */
+function makingWords(view) {
+  const listed = listedOf(view);
+  return listed?.isBuilding ? `Every score on record is being counted: ${Math.floor(100 * listed.progress)} %.` : '';
 }
 
 /** What the page says about the connection: {lamp, isOn, note, isOld}, for a client as `describe` takes it. */
 export function lineOf(view, client, now) {
   const said = describe(client, { openedAt: view.openedAt, hasBoard: view.standings !== null || view.trouble !== '' }, now);
   const isFinal = isClosed(view) && !view.trouble;
-  return { lamp: isFinal && said.on ? 'Final' : said.lamp, isOn: said.on && !isFinal, note: said.note, isOld: said.old };
+  const making = view.standings?.entries.length ? makingWords(view) : '';
+  const note = said.note || (making && `The rules have changed. Until the new standings are made these are the old ones. ${making}`);
+  return { lamp: isFinal && said.on ? 'Final' : said.lamp, isOn: said.on && !isFinal, note, isOld: said.old };
 }
 
 /** The followed player's own bar: {rank, username, score, far}, null where nobody is followed or nothing is known. */
 export function followedOf(view) {
   if (view.me === null || !view.standings) return null;
-  const closedWords = isClosed(view) ? `Your final rank in ${weekName(shownWeek(view)).toLowerCase()}` : '';
+  const rule = ruleOf(view);
+  const closedWords = isClosed(view) ? `Your final rank ${inWindow(shownId(view))}` : '';
   const index = indexOf(view, view.me);
   if (index >= 0) {
     const { username, score } = view.standings.entries[index];
-    return { rank: view.ranks[index], username, score, far: closedWords || distance(view.standings.entries, view.ranks, index) };
+    return { rank: view.ranks[index], username, score, far: closedWords || distance(view.standings.entries, view.ranks, index, rule) };
   }
   const username = view.followedName ?? `Player ${view.me}`;
   const { rank, score, to_next: toNext } = view.rank ?? {};
   if (rank === null || rank === undefined) {
-    return { rank: null, username, score: null, far: closedWords ? 'No score in this week' : 'No score on this board yet' };
+    return { rank: null, username, score: null, far: closedWords ? `No score ${within(parse(view.board).kind)}` : 'No score on this board yet' };
   }
-  return { rank, username, score, far: closedWords || (toNext ? `${points(toNext)} to the next rank` : 'Outside the top 100') };
+  return { rank, username, score, far: closedWords || (toNext ? `${apart(rule, toNext)} to the next rank` : 'Outside the top 100') };
 }
 
 /** The result line: {words, canFollow, action}. */
@@ -190,12 +257,13 @@ export function resultOf({ result: { player, words }, me }) {
 
 // ---- what is said aloud; '' where there is nothing to say
 
-export const rankWords = ({ rank }) => (rank?.rank ? `You are rank ${rank.rank} with ${points(rank.score)}` : '');
+export const rankWords = (view) => (view.rank?.rank ? `You are rank ${view.rank.rank} with ${scoreWords(ruleOf(view), view.rank.score)}` : '');
 
 /** Somebody else leads than when the page last showed the standings. */
-export function leaderWords({ standings, leader }) {
+export function leaderWords(view) {
+  const { standings, leader } = view;
   const first = standings?.entries[0];
-  return first && leader !== null && leader !== first.user_id ? `${first.username} leads with ${points(first.score)}` : '';
+  return first && leader !== null && leader !== first.user_id ? `${first.username} leads with ${scoreWords(ruleOf(view), first.score)}` : '';
 }
 
 /** The lamp changed from `before` to `lamp`. */

@@ -8,7 +8,9 @@ import { now } from '../model/clock.js';
 import { getJson, server } from '../server.js';
 import { readOptions } from '../model/overlay-options.js';
 import { Rows } from '../view/rows.js';
-import { boardName, remaining, weekEnd, weekStart } from '../model/format.js';
+import { remaining } from '../model/format.js';
+import { boardName } from '../model/leaderboards.js';
+import { boundsOf } from '../model/windows.js';
 
 const PAUSED_MS = 20_000;
 
@@ -52,17 +54,18 @@ const repaint = new Repaint((still) => {
   if (!board) return null;
   if (shown !== board.board) rows.clear();
   shown = board.board;
-  const field = { entries: board.entries, ranks: ranks(board.entries) };
+  const { leaderboard } = board;
+  const field = { entries: board.entries, ranks: ranks(board.entries, leaderboard?.ranks) };
   const [entries, ranked] = chosen(field);
   const moving = options.motion && !still && !reduced.matches;
-  const moved = rows.paint(entries, ranked, { now: now(), me: options.user, moving, marking: !still, field });
+  const moved = rows.paint(entries, ranked, { now: now(), me: options.user, moving, marking: !still, field, leaderboard });
   $('overlay').hidden = false;
   showHeader();
   return moved;
 });
 
 function showHeader() {
-  const title = options.title ?? boardName(options.board === 'current_week' ? board.board : options.board);
+  const title = options.title ?? boardName(options.board === 'current_week' ? board.board : options.board, board.leaderboard);
   if ($('title').textContent !== title) $('title').textContent = title;
   $('header').hidden = title === '';
   const words = clock();
@@ -73,8 +76,7 @@ function clock() {
   const down = client.state !== 'live' || client.stale || ended;
   downSince = down ? downSince ?? now() : null;
   if (options.status && down && now() - downSince >= PAUSED_MS) return 'Paused';
-  const start = weekStart(board.board);
-  const left = start === null ? 0 : weekEnd(start) - client.now();
+  const left = (boundsOf(options.board, board, client.now())?.ends ?? 0) - client.now();
   if (!options.clock || left <= 0) return '';
   const { d, h, m, s } = remaining(left);
   return `${d ? `${d} d ` : ''}${pad(h)}:${pad(m)}:${pad(s)}`;
@@ -93,12 +95,12 @@ function tick() {
 
 client.subscribe(options.board, (next, { type }) => {
   ended = type === 'unsubscribed' || type === 'error';
-  if (!next) return; // a new week: what stands stays until its first snapshot is here
+  if (!next) return; // a new window, or none yet: what stands stays until its first snapshot is here
   const first = next.board !== board?.board;
   board = next;
   if (first) repaint.now();
   else repaint.ask();
-});
+}, { describe: true });
 if (options.user !== null) {
   client.watch(options.board, options.user, (message) => {
     const isNew = rank === null;

@@ -1,11 +1,14 @@
-// Owns the page where a player registers, signs in and scores. Points count when the server says so, not before.
+// Owns the page where a player registers, signs in and scores. Scores count when the server says so, not before.
 // The token goes to the server in a message, never in an address; it is kept on this device until it expires.
 import { Client } from '../client.js';
 import { now } from '../model/clock.js';
 import { ENDED, getJson, server } from '../server.js';
 import { holdSession, session } from '../session.js';
 import { describe } from '../model/connection-status.js';
-import { amount, gain } from '../model/format.js';
+import { entryOf, readEntry } from '../model/score-entry.js';
+import { amount, gainText, scoreText } from '../model/format.js';
+import { boardLike, DEFAULT, isOpen, readList, titleOf } from '../model/leaderboards.js';
+import { boardIn, kindName, parse } from '../model/windows.js';
 
 const LOG_LENGTH = 50;
 const ASKS = 5; // how often a server that has too much to do is asked again
@@ -14,6 +17,9 @@ const TABS = { join: $('tab-join'), enter: $('tab-enter') };
 
 let held = null;
 let client = null;
+let leaderboard = DEFAULT; // to which scores are handed in
+let running = null; // the board of it whose rank is shown: {asked, id}
+let following = []; // ends what the client was asked for
 let counted = null; // the latest counted line, until its new rank is known
 let entering = 'join';
 const openedAt = now();
@@ -35,7 +41,7 @@ async function post(path, body, asks = ASKS) {
   return answer;
 }
 
-function choose(kind) {
+function turnTo(kind) {
   entering = kind;
   for (const [name, tab] of Object.entries(TABS)) {
     tab.setAttribute('aria-selected', name === kind);
@@ -80,12 +86,13 @@ async function enter(event) {
 function leave(words = '') {
   holdSession(held = null);
   client?.close();
-  client = counted = null;
+  client = counted = running = null;
+  following = [];
   $('log').replaceChildren();
-  for (const id of ['week-score', 'week-rank', 'total-score']) $(id).textContent = '–';
+  showNothing();
   $('signed-in').hidden = true;
   $('signed-out').hidden = false;
-  choose('enter');
+  turnTo('enter');
   refuse(words);
 }
 
@@ -95,24 +102,82 @@ function start() {
   $('signed-out').hidden = true;
   $('signed-in').hidden = false;
   $('me-name').textContent = held.username;
-  $('see').href = `./?me=${held.user_id}`;
   client = new Client(new URL('ws', server), { token: held.token });
   client.on('state', showLine);
   client.on('error', ({ code, board }) => {
     if (!board && ENDED.has(code)) leave('You have been signed out. Sign in again.');
   });
-  client.subscribe('current_week', () => {});
-  client.watch('current_week', held.user_id, (message) => {
-    const { rank, score } = message;
-    $('week-rank').textContent = rank ? amount(rank) : '–';
-    $('week-score').textContent = amount(score ?? 0);
-    if (counted && rank) counted.textContent = `Counted, rank ${amount(rank)}`;
-    counted = null;
-  });
-  getJson(`boards/all_time/users/${held.user_id}?neighbours=0`, server, held.token).then(({ score }) => showTotal(score), () => {});
+  choose(leaderboard);
+  getJson('leaderboards', server, held.token).then(offer, () => {});
 }
 
-function showTotal(score) { $('total-score').textContent = amount(score ?? 0); }
+/** Every leaderboard that players hand in to, where there is more than `default`. */
+function offer(answer) {
+  const open = readList(answer).filter(isOpen);
+  $('add').hidden = open.length === 0;
+  $('closed').hidden = open.length > 0;
+  $('leaderboard').replaceChildren(...open.map((one) => new Option(titleOf(one), one.slug)));
+  $('leaderboard-field').hidden = open.length < 2;
+  $('leaderboard').onchange = () => choose(open.find(({ slug }) => slug === $('leaderboard').value));
+  const kept = open.find(({ slug }) => slug === leaderboard.slug) ?? open[0];
+  if (!kept) return;
+  $('leaderboard').value = kept.slug;
+  choose(kept);
+}
+
+/** Scores go to this leaderboard from now on. */
+function choose(chosen) {
+  const isSame = running && chosen.slug === leaderboard.slug && boardLike(chosen, 'current_week') === running.asked;
+  leaderboard = chosen;
+  showEntry();
+  if (isSame) return;
+  for (const stop of following.splice(0)) stop();
+  counted = null;
+  showNothing();
+  const asked = boardLike(leaderboard, 'current_week');
+  const board = running = { asked, id: null };
+  const { slug, windows } = leaderboard;
+  const hasTotal = windows.includes('all_time') && parse(asked).kind !== 'all_time';
+  $('week-label').textContent = kindName(parse(asked).kind);
+  $('total').hidden = !hasTotal;
+  $('see').href = `./?${new URLSearchParams({ ...(slug === 'default' ? {} : { board: asked }), me: held.user_id })}`;
+  following.push(client.subscribe(asked, (standings) => { board.id = standings?.board ?? null; }));
+  following.push(client.watch(asked, held.user_id, ({ rank, score }) => {
+    $('week-rank').textContent = rank ? amount(rank) : '–';
+    $('week-score').textContent = scoreOr(score);
+    if (counted && rank) counted.textContent = `Counted, rank ${amount(rank)}`;
+    counted = null;
+  }));
+  if (!hasTotal) return;
+  const all = encodeURIComponent(boardIn(slug, 'all_time'));
+  getJson(`boards/${all}/users/${held.user_id}?neighbours=0`, server, held.token)
+    .then(({ score }) => { if (running === board) showTotal(score); }, () => {});
+}
+
+/** The fields as the leaderboard's operator and format ask for them. */
+function showEntry() {
+  const { label, hint, type, value, min, max, button, hasScore } = entryOf(leaderboard);
+  const input = $('points');
+  if (input.dataset.of !== leaderboard.slug) Object.assign(input, { type, value, min, max });
+  input.dataset.of = leaderboard.slug;
+  input.inputMode = type === 'number' ? 'numeric' : 'text';
+  input.required = hasScore;
+  input.setCustomValidity('');
+  $('points-field').hidden = !hasScore;
+  $('points-label').textContent = label;
+  $('points-hint').textContent = hint;
+  $('points-hint').hidden = !hint;
+  $('hand-in').textContent = button;
+}
+
+function showNothing() {
+  for (const id of ['week-score', 'week-rank', 'total-score']) $(id).textContent = '–';
+}
+
+/** A score; where there is none, what a sum begins with. */
+const scoreOr = (score) => (score === null && leaderboard.operator !== 'sum' ? '–' : scoreText(leaderboard, score ?? 0));
+
+function showTotal(score) { $('total-score').textContent = scoreOr(score ?? null); }
 
 function span(name, text) {
   const node = document.createElement('span');
@@ -123,27 +188,35 @@ function span(name, text) {
 
 async function add(event) {
   event.preventDefault();
-  const score_added = Number($('points').value);
+  const { fields, score, refusal } = readEntry(leaderboard, $('points').value);
+  $('points').setCustomValidity(refusal);
+  if (refusal) return $('points').reportValidity();
   const reason = $('reason').value.trim();
   const state = span('state waiting', client.state === 'live' ? 'Sending' : 'Waiting for the connection');
   const line = document.createElement('li');
-  line.append(span('num', gain(score_added)), span('why', reason), state);
+  const { slug, operator } = leaderboard;
+  const isAdded = operator === 'sum' || operator === 'count';
+  const amountText = isAdded ? gainText(operator === 'sum' ? leaderboard : undefined, score) : scoreText(leaderboard, score);
+  line.append(span('num', amountText), span('why', reason), state);
   $('log').prepend(line);
   $('log-empty').hidden = true;
   while ($('log').children.length > LOG_LENGTH) $('log').lastElementChild.remove();
-  const outcome = await client.submit({ score_added, reason: reason || undefined });
-  show(outcome, state);
+  const outcome = await client.submit({ ...fields, leaderboard: slug === 'default' ? undefined : slug, reason: reason || undefined });
+  show(outcome, state, slug);
 }
 
-function show(outcome, state) {
+function show(outcome, state, slug) {
   const accepted = outcome.type === 'accepted';
+  const isBeaten = accepted && slug === leaderboard.slug && leaderboard.operator === 'best' && !outcome.improved;
   state.className = `state ${accepted ? 'counted' : 'refused'}`;
-  state.textContent = accepted ? 'Counted' : `Refused: ${outcome.message || outcome.code}`;
+  state.textContent = isBeaten ? 'Recorded. Your best stays.' : accepted ? 'Counted' : `Refused: ${outcome.message || outcome.code}`;
   $('spoken').textContent = state.textContent;
-  if (!accepted) return;
-  $('week-score').textContent = amount(outcome.week_score);
-  showTotal(outcome.total_score);
-  counted = state; // its rank follows in a message of its own
+  if (!accepted || slug !== leaderboard.slug) return;
+  const all = boardIn(slug, 'all_time');
+  const { [running?.id]: current = outcome.week_score, [all]: total = outcome.total_score } = outcome.scores ?? {};
+  if (current !== undefined) $('week-score').textContent = scoreOr(current);
+  if (total !== undefined) showTotal(total);
+  if (!isBeaten) counted = state; // its rank follows in a message of its own
 }
 
 function showLine() {
@@ -158,18 +231,19 @@ function showLine() {
 // ---- start
 
 for (const [kind, tab] of Object.entries(TABS)) {
-  tab.addEventListener('click', () => choose(kind));
+  tab.addEventListener('click', () => turnTo(kind));
   tab.addEventListener('keydown', ({ key }) => {
     if (!['ArrowLeft', 'ArrowRight', 'Home', 'End'].includes(key)) return;
     const other = key === 'Home' ? 'join' : key === 'End' ? 'enter' : kind === 'join' ? 'enter' : 'join';
-    choose(other);
+    turnTo(other);
     TABS[other].focus();
   });
 }
 $('join').addEventListener('submit', enter);
 $('add').addEventListener('submit', add);
+$('points').addEventListener('input', () => $('points').setCustomValidity(''));
 $('leave').addEventListener('click', () => leave());
 setInterval(showLine, 1000);
 held = session();
 if (held) start();
-else { $('signed-out').hidden = false; choose('join'); }
+else { $('signed-out').hidden = false; turnTo('join'); }

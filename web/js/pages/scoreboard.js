@@ -3,6 +3,9 @@
 import * as model from '../model/scoreboard-view.js';
 import { Client } from '../client.js';
 import { now } from '../model/clock.js';
+import { Chooser } from '../view/chooser.js';
+import { boardLike, readLeaderboard, readList } from '../model/leaderboards.js';
+import { parse } from '../model/windows.js';
 import { PlayerCount } from '../view/player-count.js';
 import { Countdown } from '../view/countdown.js';
 import { find } from '../view/player-search.js';
@@ -16,9 +19,9 @@ import { Repaint } from '../view/repaint.js';
 import { Rows } from '../view/rows.js';
 import { share } from '../view/share.js';
 import { Tabs } from '../view/tabs.js';
-import { WeekPicker } from '../view/week-picker.js';
 
 const FOUND_MS = 3_000;
+const MADE_MS = 2_000; // how often it is asked how far new standings are
 const $ = (id) => document.getElementById(id);
 const reduced = matchMedia('(prefers-reduced-motion: reduce)');
 const narrow = matchMedia('(max-width: 899px)');
@@ -32,7 +35,7 @@ const countdown = new Countdown($('clock'));
 const playerCount = new PlayerCount($('count'));
 const voice = new Voice($('spoken'));
 const tabs = new Tabs($('tabs'), ({ dataset }) => (dataset.board ? showBoard(dataset.board) : openEarlier()));
-const weeks = new WeekPicker($('picker'), () => client.now(), showBoard);
+const chooser = new Chooser($('chooser'), (slug) => showBoard(boardLike(view.leaderboards.find((one) => one.slug === slug), view.board)));
 const ownRank = new OwnRank($('me-bar'), () => goTo(view.me));
 
 let view = model.open(readView(location.search), {
@@ -40,6 +43,7 @@ let view = model.open(readView(location.search), {
   openedAt: now() - performance.now(), // when the visitor asked for the page
 });
 const leave = []; // ends what the client was asked for
+let picker = null; // of windows that have ended: few look for one, so its code comes when it is wanted
 
 function hear(type, event = {}) {
   view = model.next(view, { ...event, type, at: client.now(), now: now() });
@@ -60,9 +64,10 @@ function turn(type, event, push = true) {
   if (push) history.pushState(null, '', viewQuery(view) || location.pathname);
   for (const stop of leave.splice(0)) stop();
   if (view.board !== board) wipe();
-  leave.push(client.subscribe(view.board, onBoard));
+  leave.push(client.subscribe(view.board, onBoard, { describe: true }));
   follow();
   showFrame();
+  awaitStandings();
 }
 
 /** Nothing is known of the board: takes away what was painted. */
@@ -109,7 +114,10 @@ function onBoard(standings, message) {
     clearRows();
   }
   if (model.isBarred(message)) wipe();
+  if (message.type === 'unsubscribed' && parse(view.board).slug !== 'default') return turn('shown', view, false); // is it gone, or private?
   const isFirst = view.standings && view.standings.board !== before?.board;
+  if (isFirst && model.isMisframed(view)) return turn('shown', view, false);
+  if (isFirst) showFrame();
   if (isFirst) repaint.now();
   else repaint.ask();
 }
@@ -122,7 +130,7 @@ const repaint = new Repaint((still) => {
   const marking = !still && !model.isClosed(view);
   const moving = marking && !reduced.matches;
   const first = standings !== null && !list.hasChildNodes();
-  const moved = standings ? rows.paint(standings.entries, ranks, { now: now(), me, moving, marking }) : null;
+  const moved = standings ? rows.paint(standings.entries, ranks, { now: now(), me, moving, marking, leaderboard: model.ruleOf(view) }) : null;
   list.classList.toggle('on-podium', Boolean(standings?.entries.length));
   showEmpty();
   if (first) paintAround({ moving, marking });
@@ -133,8 +141,9 @@ const repaint = new Repaint((still) => {
 /** What stands around the list, as the board is by now. */
 function paintAround({ moving, marking }) {
   hear('clock');
-  if (view.standings) podium.paint(view.standings.entries, { me: view.me, moving, marking });
-  ownRank.show(model.followedOf(view));
+  const leaderboard = model.ruleOf(view);
+  if (view.standings) podium.paint(view.standings.entries, { me: view.me, moving, marking, leaderboard });
+  ownRank.show(model.followedOf(view), leaderboard);
   playerCount.show(view.standings, view.board, now());
   showLine();
   say('leader', model.leaderWords(view), 15_000);
@@ -142,13 +151,18 @@ function paintAround({ moving, marking }) {
 }
 
 function showFrame() {
-  const { tab, hasClock, hasWeeks, hasSignIn, title } = model.frameOf(view);
+  const { leaderboards, slug, heading, tabs: all, tab, hasClock, hasWeeks, hasSignIn, title } = model.frameOf(view);
   const { board } = view;
-  tabs.select(`tab-${tab}`);
-  $('panel').setAttribute('aria-labelledby', `tab-${tab}`);
+  $('heading').textContent = heading;
+  $('heading').classList.toggle('vh', chooser.show(leaderboards, slug));
+  tabs.show(all, tab);
+  $('panel').setAttribute('aria-labelledby', tab);
   $('clock').hidden = !hasClock;
   $('picker').hidden = !hasWeeks;
-  if (hasWeeks) weeks.show(board, () => view.board === board);
+  if (hasWeeks) {
+    const about = { window: model.windowOf(view), zone: model.listedOf(view)?.zone };
+    ended().then((windows) => windows?.show(model.shownId(view), about, () => view.board === board));
+  }
   $('sign-in').hidden = !hasSignIn;
   document.title = title;
 }
@@ -198,10 +212,17 @@ function tick() {
   setTimeout(tick, 1000 - (client.now() % 1000));
 }
 
+/** The picker of windows that have ended, null where its code does not come. */
+async function ended() {
+  const { WindowPicker } = await import('../view/window-picker.js').catch(() => ({}));
+  return WindowPicker ? (picker ??= new WindowPicker($('picker'), () => client.now(), showBoard)) : null;
+}
+
 async function openEarlier() {
-  const newest = await weeks.newest();
-  if (newest) showBoard(newest);
-  else answer('No week has been closed yet. The running one becomes the first.');
+  const { slug, kind } = parse(view.board);
+  const newest = await (await ended())?.newest(slug, kind);
+  if (newest) return showBoard(newest);
+  answer(slug === 'default' ? 'No week has been closed yet. The running one becomes the first.' : 'Nothing has ended yet. What runs now becomes the first.');
 }
 
 // ---- finding and following
@@ -233,7 +254,7 @@ $('find').addEventListener('submit', async (event) => {
   const typed = $('player').value.trim();
   if (!typed) return showResult();
   const { board } = view;
-  const { player, words } = await find(typed, board, view.standings?.entries ?? [], view.ranks);
+  const { player, words } = await find(typed, board, view.standings?.entries ?? [], view.ranks, model.ruleOf(view));
   if (board !== view.board) return;
   if (player) goTo(player.user_id);
   answer(words, player);
@@ -268,10 +289,52 @@ addEventListener('keydown', (event) => {
 
 share($('share'), () => view, (words) => say('copy', words));
 
+// ---- which leaderboards there are
+
+let isListed = false; // the server has answered that
+let isAsked = false; // it is being asked that
+let isAwaited = false; // it will be asked how far new standings are
+
+async function learnLeaderboards() {
+  if (isAsked) return;
+  isAsked = true;
+  const listed = await getJson('leaderboards').then(readList, ({ status }) => (isListed || status !== 404 ? null : readList(null)));
+  isAsked = false;
+  if (!listed) return;
+  isListed = true;
+  hear('leaderboards', { leaderboards: listed });
+  showFrame();
+  repaint.ask();
+  awaitStandings();
+}
+
+/** While new standings of the shown leaderboard are being made, asks how far they are. */
+async function awaitStandings() {
+  const { slug, isBuilding } = model.listedOf(view) ?? {};
+  if (!isBuilding || isAwaited) return;
+  isAwaited = true;
+  await new Promise((done) => { setTimeout(done, MADE_MS); });
+  const answer = await getJson(`leaderboards/${encodeURIComponent(slug)}`).catch(() => null);
+  isAwaited = false;
+  if (answer) hear('leaderboard', { leaderboard: readLeaderboard(answer) });
+  repaint.ask();
+  showLine();
+  if (answer && answer.state !== 'building' && !view.standings && model.listedOf(view)?.slug === slug) turn('shown', view, false);
+  awaitStandings();
+}
+
+/** What a board says of its leaderboard may be newer than the list. */
+client.on('subscribed', ({ leaderboard }) => {
+  const listed = view.leaderboards?.find(({ slug }) => slug === leaderboard?.slug);
+  const isNews = leaderboard && !(listed?.order === leaderboard.order && listed.format.kind === leaderboard.format?.kind);
+  if (isListed && isNews) learnLeaderboards();
+});
+
 // ---- start
 
 client.on('state', () => repaint.ask());
 client.on('hello', () => {
+  if (!isListed) learnLeaderboards();
   hear('clock');
   if (model.isMisframed(view)) turn('shown', view, false);
 });
@@ -287,4 +350,5 @@ narrow.addEventListener('change', () => repaint.ask(true));
 repaint.hide(document.hidden);
 if (viewQuery(view) !== viewQuery(readView(location.search))) history.replaceState(null, '', viewQuery(view)); // who is signed in
 turn('shown', view, false);
+learnLeaderboards();
 tick();

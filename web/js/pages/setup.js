@@ -2,7 +2,8 @@
 import { copy } from '../view/share.js';
 import { getJson, server } from '../server.js';
 import { defaultTop, readOptions, size, writeOptions } from '../model/overlay-options.js';
-import { weekNameInFull, weekStart } from '../model/format.js';
+import { DEFAULT, readList, tabsOf, titleOf } from '../model/leaderboards.js';
+import { boardIn, parse, windowName } from '../model/windows.js';
 
 const $ = (id) => document.getElementById(id);
 const form = $('form');
@@ -29,6 +30,9 @@ function show() {
   form.elements.title.disabled = !form.elements.header.checked;
   const query = writeOptions(options);
   $('address').value = query ? `${overlay}?${query}` : String(overlay);
+  const { slug, kind } = parse(options.board);
+  $('clock-words').textContent = `Countdown to the ${kind === null || kind === 'all_time' ? 'week' : kind}’s end`;
+  $('private').hidden = !isPrivate && leaderboards.find((one) => one.slug === slug)?.visible !== 'private';
   const { width, height } = size(options);
   $('size').textContent = `Set Width ${width} and Height ${height}.`;
   preview(options, width, height);
@@ -64,12 +68,56 @@ $('copy').addEventListener('click', async () => {
 });
 new ResizeObserver(show).observe($('stage'));
 
-function offer({ boards }) {
-  const weeks = boards.filter(({ closed, board }) => closed && weekStart(board) !== null).slice(0, 20);
-  form.elements.board.append(...weeks.map(({ board }) => new Option(weekNameInFull(weekStart(board)), board)));
+// ---- which boards there are
+
+const select = form.elements.board;
+const offered = new Set(); // slugs whose ended windows are there
+let groups = new Map(); // slug -> where its options stand
+let leaderboards = readList(null);
+let isPrivate = false;
+
+/** Everything that runs of every leaderboard, where there is more than the usual; what has ended follows when it is chosen. */
+async function offerLeaderboards() {
+  const answer = await asked('leaderboards').catch(() => null);
+  const list = readList(answer);
+  const isUsual = list.length === 1 && list[0].windows.every((window) => DEFAULT.windows.includes(window));
+  if (isUsual) return;
+  leaderboards = list;
+  groups = new Map(list.map((one) => {
+    const group = Object.assign(document.createElement('optgroup'), { label: titleOf(one) });
+    const running = tabsOf(one).filter(({ board }) => board !== null);
+    const names = [...running.map(({ board }) => board), ...running.filter(({ kind }) => kind !== 'all_time').map(({ kind }) => boardIn(one.slug, `previous_${kind}`))];
+    group.append(...names.map((board) => new Option(windowName(board), board)));
+    return [one.slug, group];
+  }));
+  const chosenBoard = select.value;
+  select.replaceChildren(...groups.values());
+  select.value = chosenBoard;
+  if (!select.value) select.selectedIndex = 0;
+  show();
 }
 
-getJson('boards?limit=20', server, null).then(offer, ({ status }) => { // as the overlay asks: for nobody who signed in
-  $('private').hidden = status !== 401;
-  return getJson('boards?limit=20').then(offer);
-}).catch(() => {});
+/** What has ended of the chosen leaderboard. */
+async function offerEnded() {
+  const { slug } = parse(select.value);
+  if (offered.has(slug)) return;
+  offered.add(slug);
+  const of = slug === 'default' ? '' : `&leaderboard=${encodeURIComponent(slug)}`;
+  const { boards } = await asked(`boards?limit=20${of}`);
+  const ended = boards.filter(({ closed, board }) => closed && parse(board).kind !== null).slice(0, 20);
+  (groups.get(slug) ?? select).append(...ended.map(({ board }) => new Option(windowName(board, true), board)));
+}
+
+/** As the overlay asks, for nobody who signed in; where that is refused, for whoever did. */
+async function asked(path) {
+  try {
+    return await getJson(path, server, null);
+  } catch ({ status }) {
+    isPrivate ||= status === 401;
+    show();
+    return getJson(path);
+  }
+}
+
+select.addEventListener('change', () => { offerEnded().catch(() => {}); });
+offerLeaderboards().then(offerEnded).catch(() => {});

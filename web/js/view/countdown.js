@@ -1,4 +1,4 @@
-// Owns the clock on the wall: how long the week still runs, in digits. Never asks what time it is, and words nothing; is told both.
+// Owns the clock on the wall: how long the window still runs, in digits. Never asks what time it is, and words nothing; is told both.
 
 const pad = (value) => String(value).padStart(2, '0');
 

@@ -29,6 +29,7 @@ ol{position:relative;margin:0;padding:0;list-style:none;contain:layout style}
 .rank,.score{font:700 20px/1 var(--ll-num);font-variant-numeric:tabular-nums;white-space:nowrap}
 .who{grid-column:2;display:flex;align-items:center;gap:8px;min-width:0}
 .name{min-width:0;overflow:hidden;text-overflow:ellipsis;white-space:nowrap;font:500 16px/1.4 var(--ll-text)}
+.meta{flex:0 9 auto;min-width:0;overflow:hidden;text-overflow:ellipsis;white-space:nowrap;color:var(--ll-ink-2);font:400 14px/1.4 var(--ll-text)}
 .you{flex:none;padding:1px 6px;border:1px solid currentcolor;border-radius:3px;font:600 12px/1.3 var(--ll-text)}
 .change{grid-column:3;display:flex;align-items:center;justify-content:flex-end;gap:4px;font:700 14px/1 var(--ll-num);font-variant-numeric:tabular-nums;white-space:nowrap}
 .change i{display:none;width:9px;height:8px;background:currentcolor}
@@ -43,10 +44,12 @@ ol{position:relative;margin:0;padding:0;list-style:none;contain:layout style}
 .bar{position:absolute;left:0;right:0;bottom:0;height:2px;background:var(--ll-bar);transform-origin:0 50%;transform:scaleX(0);}
 .rising{z-index:2;background:var(--ll-hover);box-shadow:var(--ll-lift)}
 .me{background:var(--ll-me);color:var(--ll-me-ink);box-shadow:none}
-.me .rank,.me .change,.me .gain{color:var(--ll-me-2)}
+.me .rank,.me .change,.me .gain,.me .meta{color:var(--ll-me-2)}
 .me .bar{background:var(--ll-me-bar)}
 .old .row:not(.me){color:var(--ll-ink-2)}
 .narrow .row{grid-template-columns:minmax(32px,auto) minmax(0,1fr) auto auto;gap:10px}
+.narrow .who.has-meta{display:grid;grid-template-columns:minmax(0,max-content) auto;justify-content:start;gap:0 8px}
+.narrow .has-meta .name{line-height:1.2}.narrow .has-meta .meta{grid-area:2/1/3/3;font-size:12px;line-height:1.2}
 .narrow .gain{display:none}.narrow .score{grid-column:4}
 @media (forced-colors:active){.me{outline:2px solid Highlight;outline-offset:-2px}.change i,.bar,.status.on::before{forced-color-adjust:none;background:CanvasText}
 .plate{forced-color-adjust:none;background:Highlight;color:HighlightText}}

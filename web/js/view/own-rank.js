@@ -1,6 +1,6 @@
 // Owns the bar of the player who is followed: rank, name, distance to the next rank, score.
 // Never asks for a rank, and never words one; is told both.
-import { amount } from '../model/format.js';
+import { amount, scoreText } from '../model/format.js';
 
 const span = (name) => {
   const node = document.createElement('span');
@@ -28,13 +28,13 @@ export class OwnRank {
     node.append(this.#button);
   }
 
-  /** Shows {rank, username, score, far}; null hides the bar. */
-  show(player) {
+  /** Shows {rank, username, score, far}, the score as `leaderboard` has it; null hides the bar. */
+  show(player, leaderboard) {
     this.#node.hidden = !player;
     if (!player) return;
     write(this.#parts.name.firstChild, player.username);
     write(this.#parts.rank, player.rank === null ? '–' : amount(player.rank));
     write(this.#parts.far, player.far);
-    write(this.#parts.score, player.score === null ? '' : amount(player.score));
+    write(this.#parts.score, player.score === null ? '' : scoreText(leaderboard, player.score));
   }
 }

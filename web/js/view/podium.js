@@ -1,16 +1,16 @@
 // Owns the three steps. The steps never move; people do. Never decides who stands where.
 import { coverWith } from './highlight.js';
-import { amount } from '../model/format.js';
+import { isWrittenAlike, scoreText } from '../model/format.js';
 
 const LONG = 9; // characters of a score from which on it is set smaller: a step is no wider than 1,234,567
 const CLIMB = { duration: 600, easing: 'cubic-bezier(.2,.7,.2,1)' };
 
-function write(text, score) {
-  text.textContent = amount(score);
+function write(text, leaderboard, score) {
+  text.textContent = scoreText(leaderboard, score);
   text.parentNode.classList.toggle('long', text.textContent.length > LONG);
 }
 
-function person(entry, isMe) {
+function person(entry, isMe, leaderboard) {
   const node = document.createElement('div');
   node.className = 'person';
   node.classList.toggle('is-me', isMe);
@@ -21,7 +21,7 @@ function person(entry, isMe) {
   score.className = 'points';
   plate.className = 'plate';
   score.append(text, plate);
-  write(text, entry.score);
+  write(text, leaderboard, entry.score);
   node.append(name, score);
   return Object.assign(node, { user: entry.user_id, score: entry.score, text, plate });
 }
@@ -37,7 +37,7 @@ function vacant() {
 }
 
 export class Podium {
-  #holders; #shown = [];
+  #holders; #shown = []; #leaderboard;
 
   constructor(node) {
     this.#holders = ['first', 'second', 'third'].map((step) => node.querySelector(`.${step} .holder`));
@@ -49,7 +49,10 @@ export class Podium {
     for (const holder of this.#holders) holder.replaceChildren();
   }
 
-  paint(entries, { me, moving, marking }) {
+  /** `leaderboard`: how scores are written. */
+  paint(entries, { me, moving, marking, leaderboard }) {
+    if (!isWrittenAlike(leaderboard, this.#leaderboard)) this.clear();
+    this.#leaderboard = leaderboard;
     const before = this.#shown;
     const climbs = moving && before.some(({ user }, at) => user !== (entries[at]?.user_id ?? null));
     const places = new Map(climbs ? before.map(({ user, node }) => [user, node.getBoundingClientRect()]) : []);
@@ -72,11 +75,11 @@ export class Podium {
       node.classList.toggle('is-me', user === me);
       const bdi = node.querySelector('bdi');
       if (bdi.textContent !== entry.username) bdi.textContent = entry.username;
-      if (old.score !== entry.score) write(node.text, entry.score);
+      if (old.score !== entry.score) write(node.text, this.#leaderboard, entry.score);
       return { user, node, score: entry.score };
     }
     if (old && user === null && old.user === null) return old;
-    const node = entry ? person(entry, user === me) : vacant();
+    const node = entry ? person(entry, user === me, this.#leaderboard) : vacant();
     holder.replaceChildren(node);
     return { user, node, score: entry?.score };
   }

@@ -5,7 +5,7 @@ import { FLOOD } from './repaint.js';
 import { Movements } from '../model/movements.js';
 import { stayers } from '../model/reorder.js';
 import { coverWith, showGains } from './highlight.js';
-import { amount, gain } from '../model/format.js';
+import { amount, gainText, isWrittenAlike, metadataWords, scoreText, share, unitWords } from '../model/format.js';
 
 const RISE_MS = 480;
 const FALL_MS = 360;
@@ -36,20 +36,22 @@ function unseen(...children) {
 const blank = part('li', 'row',
   part('span', 'rank', text()),
   part('span', 'who', part('span', 'name', document.createElement('bdi'))),
-  part('span', 'score', text(), unseen(' points')),
+  part('span', 'score', text(), unseen(text())),
   part('span', 'change', unseen(text()), document.createElement('i'), text()),
   part('i', 'bar'));
 blank.querySelector('bdi').append(text());
 
 class Row {
-  rank = NaN; score = NaN; name = null; mark = undefined; width = 0; gained = 0; trip = null;
+  rank = NaN; score = NaN; name = null; mark = undefined; width = 0; gained = 0; trip = null; metadata = '';
 
-  constructor(user) {
+  constructor(user, leaderboard) {
     this.user = user;
+    this.leaderboard = leaderboard;
     this.node = blank.cloneNode(true);
     this.node.dataset.user = user;
     [this.rankCell, this.who, this.scoreCell, this.change, this.bar] = this.node.children;
     this.bdi = this.who.firstChild.firstChild;
+    this.scoreCell.lastChild.firstChild.data = unitWords(leaderboard);
   }
 
   /** Writes what differs; answers by how much the score changed. */
@@ -57,8 +59,19 @@ class Row {
     if (rank !== this.rank) this.rankCell.firstChild.data = amount(this.rank = rank);
     if (entry.username !== this.name) this.bdi.firstChild.data = this.bdi.title = this.name = entry.username;
     const by = entry.score - this.score;
-    if (by !== 0) this.scoreCell.firstChild.data = amount(this.score = entry.score);
+    if (by !== 0) this.scoreCell.firstChild.data = scoreText(this.leaderboard, this.score = entry.score);
+    if (entry.metadata || this.metadata) this.writeMetadata(metadataWords(entry.metadata));
     return by || 0;
+  }
+
+  /** What the submission carried stands beside the name, or below it; most leaderboards show nothing there. */
+  writeMetadata(words) {
+    if (words === this.metadata) return;
+    this.metadata = words;
+    if (!this.meta) this.who.firstChild.after(this.meta = part('span', 'meta', text()));
+    this.meta.firstChild.data = this.meta.title = words;
+    this.meta.hidden = words === '';
+    this.who.classList.toggle('has-meta', words !== '');
   }
 
   /** Draws the bar as long as the score's share of the leader's. A change that the eye would miss is not animated. */
@@ -102,7 +115,7 @@ class Row {
     }
     this.plate.firstChild.data = this.scoreCell.firstChild.data;
     this.gained = this.gain.classList.contains('lit') ? this.gained + by : by;
-    this.gain.firstChild.data = gain(this.gained);
+    this.gain.firstChild.data = gainText(this.leaderboard, this.gained);
   }
 
   /** Starts `pixels` from its new place and comes home; where it was still on its way, it goes on from there. */
@@ -120,7 +133,7 @@ class Row {
 }
 
 export class Rows {
-  #list; #rows = new Map(); #order = []; #movements = new Movements(); #pitch = 0; #axis; #covered; #limit; #owed = null;
+  #list; #rows = new Map(); #order = []; #movements = new Movements(); #pitch = 0; #axis; #covered; #limit; #owed = null; #leaderboard;
 
   /** `covered()`: how many rows at the top take no room. `limit()`: how many rows there may be. */
   constructor(list, { axis = 'y', covered = () => 0, limit = () => Infinity } = {}) {
@@ -145,9 +158,12 @@ export class Rows {
 
   /**
    * Shows entries in board order with their ranks. `moving`: whether rows may move; `marking`: whether changed scores
-   * are lit; `field`: everybody whose rank is known, where more are known than shown. Answers how many climbed in sight.
+   * are lit; `field`: everybody whose rank is known, where more are known than shown; `leaderboard`: how scores are written.
+   * Answers how many climbed in sight.
    */
-  paint(all, ranks, { now, me = null, moving = true, marking = true, field = { entries: all, ranks } }) {
+  paint(all, ranks, { now, me = null, moving = true, marking = true, field = { entries: all, ranks }, leaderboard }) {
+    if (!isWrittenAlike(leaderboard, this.#leaderboard)) this.clear();
+    this.#leaderboard = leaderboard;
     const entries = all.length > this.#limit() ? all.slice(0, this.#limit()) : all;
     const first = !this.#order.length;
     const was = new Map(this.#order.map((user, at) => [user, at]));
@@ -189,7 +205,7 @@ export class Rows {
     const leader = this.#rows.get(this.#order[0])?.score ?? 0;
     for (const row of this.#rows.values()) {
       row.setMark(marks.get(row.user));
-      row.setBar(leader > 0 ? Math.max(0, row.score / leader) : 0, moving);
+      row.setBar(share(this.#leaderboard, row.score, leader), moving);
     }
   }
 
@@ -204,7 +220,7 @@ export class Rows {
     const kept = new Map();
     entries.forEach((entry, at) => {
       const user = entry.user_id;
-      const row = this.#rows.get(user) ?? new Row(user);
+      const row = this.#rows.get(user) ?? new Row(user, this.#leaderboard);
       const known = !Number.isNaN(row.score);
       const by = row.write(entry, ranks[at]);
       row.setMe(user === me);

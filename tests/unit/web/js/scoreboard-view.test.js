@@ -2,6 +2,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
+import { dayIn, dayName } from '../../../../web/js/model/format.js';
+import { readLeaderboard, readList } from '../../../../web/js/model/leaderboards.js';
 import * as model from '../../../../web/js/model/scoreboard-view.js';
 
 const HOUR = 3_600_000;
@@ -57,9 +59,13 @@ test('whoever is signed in is followed where the address says nothing else', () 
 
 test('the frame says which board, and shows the clock for the running week alone', () => {
   const frame = (board, more = {}) => model.frameOf(opened({ board, ...more }));
-  assert.deepEqual(frame('current_week'), { tab: 'week', hasClock: true, hasWeeks: false, hasSignIn: true, title: 'This week · Leaderboard' });
-  assert.deepEqual(frame('all_time'), { tab: 'all', hasClock: false, hasWeeks: false, hasSignIn: true, title: 'All time · Leaderboard' });
-  for (const week of ['week_of_2025_12_29', OLD]) assert.deepEqual([frame(week).tab, frame(week).hasWeeks, frame(week).hasClock], ['earlier', true, false]);
+  const tabs = [['tab-week', 'This week', 'current_week'], ['tab-all', 'All time', 'all_time'], ['tab-earlier', 'Earlier', null]];
+  const alone = { slug: 'default', leaderboards: [], heading: 'Leaderboard', hasWeeks: false, hasSignIn: true };
+  const { tabs: found, ...week } = frame('current_week');
+  assert.deepEqual(found.map(({ id, words, board }) => [id, words, board]), tabs);
+  assert.deepEqual(week, { ...alone, tab: 'tab-week', hasClock: true, title: 'This week · Leaderboard' });
+  assert.deepEqual(frame('all_time'), { ...alone, tabs: found, tab: 'tab-all', hasClock: false, title: 'All time · Leaderboard' });
+  for (const week of ['week_of_2025_12_29', OLD]) assert.deepEqual([frame(week).tab, frame(week).hasWeeks, frame(week).hasClock], ['tab-earlier', true, false]);
   assert.equal(frame('all_time', { me: 1 }).hasSignIn, false, 'who is followed has been chosen');
   const signedIn = opened({}, { signedIn: { user_id: 1 } });
   assert.equal(model.frameOf(signedIn).hasSignIn, false);
@@ -220,4 +226,90 @@ test('one\'s own rank is said where there is one', () => {
   assert.equal(model.rankWords(opened()), '');
   assert.equal(model.rankWords(after(opened(), { type: 'rank', message: { rank: null, score: null } })), '');
   assert.equal(model.rankWords(after(opened(), { type: 'rank', message: { rank: 3, score: 1 } })), 'You are rank 3 with 1 point');
+});
+
+// ---- any leaderboard
+
+const SPRINT = { slug: 'sprint', title: 'Sprint, any %', order: 'ascending', ties: 'first', ranks: 'dense', format: { kind: 'duration', unit: 'ms' } };
+const LISTED = readList({
+  leaderboards: [
+    { slug: 'default', definition: { title: 'Points', windows: ['all_time', 'week'] }, state: 'live', progress: 1 },
+    { slug: 'sprint', definition: { ...SPRINT, slug: undefined, operator: 'best', windows: ['all_time', 'day', 'season'], zone: 'Europe/Berlin',
+      seasons: [{ id: 'spring_26', starts: '2026-03-01T00:00:00+01:00', ends: '2026-06-01T00:00:00+02:00' }] }, state: 'live', progress: 1 },
+  ],
+});
+const listed = { type: 'leaderboards', leaderboards: LISTED };
+const TODAY = 'sprint:day_of_2026_01_07';
+const TOMORROW = Date.UTC(2026, 0, 7, 23); // in Berlin
+const window = { kind: 'day', starts: '2026-01-06T23:00:00.000Z', ends: '2026-01-07T23:00:00.000Z' };
+const lap = (board, ...scores) => ({ ...held(board, ...scores), leaderboard: SPRINT, window });
+const [day, next] = [Date.UTC(2026, 0, 7), Date.UTC(2026, 0, 8)].map(dayName); // as this machine's language has it
+const sprint = (...events) => after(opened({ board: 'sprint:current_day' }), listed, ...events);
+
+test('a leaderboard among others has its own tabs, heading and title, and they can be chosen from', () => {
+  const frame = model.frameOf(sprint());
+  assert.deepEqual(frame.leaderboards, [{ slug: 'default', title: 'Points' }, { slug: 'sprint', title: 'Sprint, any %' }]);
+  assert.deepEqual(frame.tabs.map(({ words, board }) => [words, board]),
+    [['Today', 'sprint:current_day'], ['This season', 'sprint:current_season'], ['All time', 'sprint:all_time'], ['Earlier', null]]);
+  assert.deepEqual([frame.tab, frame.slug, frame.heading, frame.title], ['tab-day', 'sprint', 'Sprint, any %', 'Today · Sprint, any %']);
+  assert.deepEqual(model.frameOf(opened({ board: 'sprint:current_day' })).tabs, [], 'nothing is known of it before');
+  assert.equal(model.frameOf(after(opened({ board: 'sprint:current_day' }), told(lap(TODAY)))).heading, 'Sprint, any %', 'but what the board says');
+  assert.deepEqual(model.frameOf(after(opened(), { type: 'leaderboards', leaderboards: readList(null) })).leaderboards, [], 'one alone is no choice');
+});
+
+test('ranks, scores and gaps are as the leaderboard has them, the smaller one better', () => {
+  const view = after(sprint({ type: 'shown', board: 'sprint:current_day', me: 3 }, told(lap(TODAY, 61_000, 62_345, 62_345, 150_000))), { type: 'painted' });
+  assert.deepEqual(view.ranks, [1, 2, 2, 3]);
+  assert.deepEqual(model.followedOf(view), { rank: 2, username: 'Player 3', score: 62_345, far: '1.345 s to rank 1' });
+  assert.equal(model.followedOf({ ...view, me: 1 }).far, 'You lead by 1.345 s');
+  assert.equal(model.followedOf({ ...view, me: 4 }).far, '1:27.655 to rank 2');
+  assert.equal(model.resultOf(after(view, { type: 'chosen', user: 2 })).words, 'Player 2 is rank 2 with 1:02.345.');
+  const outside = after(view, { type: 'shown', board: 'sprint:current_day', me: 9 }, { type: 'rank', message: { rank: 312, score: 200_000, to_next: 80 } });
+  assert.equal(model.followedOf(outside).far, '0.080 s to the next rank');
+  assert.equal(model.rankWords(outside), 'You are rank 312 with 3:20.000');
+  assert.equal(model.leaderWords({ ...view, leader: 2 }), 'Player 1 leads with 1:01.000');
+});
+
+test('a day counts down to its own end and is final after it', () => {
+  const view = sprint(told(lap(TODAY, 61_000)));
+  assert.deepEqual(model.countdownOf(view), { label: `${day} ends in`, isLastHour: false, isOver: false, left: { d: 0, h: 11, m: 0, s: 0 } });
+  const rolled = after(view, { type: 'clock', at: TOMORROW }, told(null, { type: 'rollover', from: TODAY, to: 'sprint:day_of_2026_01_08' }));
+  assert.equal(model.countdownOf(rolled).label, `${day} is final. ${next} has started.`);
+  assert.deepEqual([model.countdownOf(sprint()).label, model.countdownOf(sprint()).isOver], ['', true], 'until when it runs is not known yet');
+  const byId = after(opened({ board: TODAY }), listed, told(lap(TODAY, 61_000)));
+  assert.deepEqual([model.isClosed(byId), model.isClosed(after(byId, { type: 'clock', at: TOMORROW }))], [false, true]);
+  assert.equal(model.isMisframed(after(opened({ board: TODAY }, { at: TOMORROW }), told(lap(TODAY, 61_000)))), true, 'only the board said when it ends');
+});
+
+test('a board without rows says of which window', () => {
+  const empty = (view) => { const words = model.emptyOf(view); return words && `${words.title}. ${words.text}`; };
+  const first = 'The first score takes rank 1.';
+  assert.equal(empty(sprint(told(lap(TODAY)))), `No scores on ${day} yet. ${first}`);
+  assert.equal(empty(sprint({ type: 'clock', at: TOMORROW - 23 * HOUR }, told(lap(TODAY)))), `${day} has just started. ${first}`);
+  assert.equal(empty(after(opened({ board: TODAY }, { at: TOMORROW }), told(lap(TODAY)))), 'Nobody scored on this day. ');
+});
+
+test('where no season runs it says when the next one begins', () => {
+  const board = 'sprint:current_season';
+  const begins = `Season spring 26 begins on ${dayIn('Europe/Berlin', Date.UTC(2026, 1, 28, 23))}.`;
+  const unknown = told(null, { type: 'error', code: 'unknown_board', message: 'There is no such board.' });
+  assert.deepEqual(model.emptyOf(after(opened({ board }), listed, unknown)), { title: 'No season is running', text: begins });
+  assert.equal(model.emptyOf(after(opened({ board }), unknown)).text, 'The next season has not begun.', 'as far as is known');
+  const over = after(opened({ board }), listed, told(null, { type: 'rollover', from: 'sprint:season_winter_25', to: null }));
+  assert.deepEqual(model.emptyOf(over), { title: 'Season winter 25 is over', text: begins });
+  assert.equal(model.countdownOf(over).label, 'Season winter 25 is final. The next season has not begun.');
+  const begun = after(over, told(null, { type: 'rollover', from: null, to: 'sprint:season_spring_26' }));
+  assert.deepEqual([model.emptyOf(begun), model.countdownOf(begun).label], [null, 'Season spring 26 has started.']);
+});
+
+test('standings that are being made say how far they are, and old ones that they are old', () => {
+  const building = { type: 'leaderboards', leaderboards: [readLeaderboard({ slug: 'sprint', definition: SPRINT, state: 'building', progress: 0.429 })] };
+  const counted = 'Every score on record is being counted: 42 %.';
+  const refused = after(sprint(), building, told(null, { type: 'error', code: 'unavailable', message: 'Later.' }));
+  assert.deepEqual(model.emptyOf(refused), { title: 'These standings are being made', text: counted });
+  assert.equal(model.emptyOf(after(sprint(), building, told(lap(TODAY)))).text, counted);
+  const changed = after(sprint(), building, told(lap(TODAY, 61_000)));
+  const line = (view) => model.lineOf(view, { state: 'live', stale: false, retryAt: null, heardAt: 0, now: () => 0 }, 0).note;
+  assert.match(line(changed), /^The rules have changed\. .* 42 %\.$/);
+  assert.equal(line(after(changed, listed)), '');
 });
