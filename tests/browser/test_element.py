@@ -61,7 +61,7 @@ def test_several_on_one_page_share_a_connection(open_page: OpenPage, server: Ser
     page.evaluate("for (const board of document.querySelectorAll('live-leaderboard')) board.remove()")
 
 
-def test_it_is_styled_from_outside(open_page: OpenPage, server: Server, cast: Cast, host: Host) -> None:
+def test_the_element_is_styled_from_outside(open_page: OpenPage, server: Server, cast: Cast, host: Host) -> None:
     rules = "live-leaderboard { --ll-ink: rgb(1, 2, 3) } live-leaderboard::part(score) { color: rgb(4, 5, 6) }"
     page = open_page(host(f"<style>{rules}</style>" + tag(server, 'top="2"')))
     expect(page.locator("live-leaderboard .row")).to_have_count(2)

@@ -340,7 +340,9 @@ def restart_rounds(page: Page, server: Server, front: Program, cast: Cast, round
     assert page.evaluate("window.stayed")
 
 
-def test_it_survives_restarts_of_the_server(open_page: OpenPage, server: Server, front: Program, cast: Cast) -> None:
+def test_the_overlay_survives_restarts_of_the_server(
+    open_page: OpenPage, server: Server, front: Program, cast: Cast
+) -> None:
     page = open_page(front.url + "/overlay", viewport=OBS_SIZE)
     expect_rows(page, server.board()[:10])
     restart_rounds(page, server, front, cast, RESTARTS, seed=7)
@@ -348,7 +350,7 @@ def test_it_survives_restarts_of_the_server(open_page: OpenPage, server: Server,
 
 @pytest.mark.long
 @pytest.mark.parametrize("part", range(8))
-def test_it_survives_two_hundred_restarts(
+def test_the_overlay_survives_two_hundred_restarts(
     open_page: OpenPage, server: Server, front: Program, cast: Cast, part: int
 ) -> None:
     page = open_page(front.url + "/overlay", viewport=OBS_SIZE)
@@ -356,7 +358,7 @@ def test_it_survives_two_hundred_restarts(
     restart_rounds(page, server, front, cast, 25, seed=part)
 
 
-def test_it_knows_nothing_newer_than_obs_does() -> None:
+def test_the_overlay_knows_nothing_newer_than_obs_does() -> None:
     """OBS 30 carries Chromium 103: what came later must not stand in what the overlay loads."""
     web = Path(__file__).parents[2] / "web"
     newer = re.compile(

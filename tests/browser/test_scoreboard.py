@@ -16,7 +16,9 @@ from tests.browser.test_overlay import PlayedWeeks
 
 
 @pytest.mark.parametrize("viewport", [PHONE, DESKTOP, {"width": 320, "height": 640}], ids=["phone", "desktop", "small"])
-def test_it_opens_connects_and_moves(open_page: OpenPage, server: Server, cast: Cast, viewport: dict[str, int]) -> None:
+def test_the_scoreboard_opens_connects_and_moves(
+    open_page: OpenPage, server: Server, cast: Cast, viewport: dict[str, int]
+) -> None:
     page = open_page("/", viewport=viewport)
     expect_live(page)
     expect_rows(page, server.board())

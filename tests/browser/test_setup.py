@@ -45,7 +45,7 @@ def test_the_preview_moves_with_invented_players_and_opens_no_socket(open_page: 
     assert sockets == []
 
 
-def test_it_fits_a_phone(open_page: OpenPage) -> None:
+def test_the_setup_page_fits_a_phone(open_page: OpenPage) -> None:
     page = open_page("/overlay/setup", viewport=PHONE)
     expect(page.frame_locator("#frame").locator(".row")).to_have_count(10)
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")

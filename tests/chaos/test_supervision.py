@@ -102,7 +102,7 @@ main()
 
 
 @pytest.mark.parametrize(("command", "task"), [("worker", "sweeper"), ("serve", "poll")])
-async def test_its_process_ends_and_the_last_line_says_why(
+async def test_a_process_whose_task_goes_on_failing_ends_and_its_last_line_says_why(
     command: str, task: str, dsn: str, store_url: str, filled: None
 ) -> None:
     process = await asyncio.create_subprocess_exec(

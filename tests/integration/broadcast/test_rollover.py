@@ -79,7 +79,7 @@ def test_who_starts_within_the_grace_moves_the_last_weeks_viewers_to_its_view() 
     assert stepped(MONDAY + timedelta(seconds=120), MONDAY + timedelta(seconds=121)) == []
 
 
-def test_it_knows_when_it_is_late() -> None:
+def test_a_rollover_knows_when_it_is_late() -> None:
     told = Told()
     rollover = Rollover(told, told.mark, lambda: MONDAY, answered)
     end = MONDAY + timedelta(days=7)
@@ -91,7 +91,7 @@ def test_it_knows_when_it_is_late() -> None:
     assert not rollover.is_late(end + timedelta(seconds=11))
 
 
-async def test_it_steps_by_itself_when_the_week_ends() -> None:
+async def test_a_rollover_steps_by_itself_when_the_week_ends() -> None:
     told = Told()
     begun = asyncio.get_running_loop().time()
     first = MONDAY + timedelta(days=7) - timedelta(milliseconds=50)

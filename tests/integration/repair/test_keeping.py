@@ -60,7 +60,7 @@ async def test_the_worker_opens_what_closed_while_nobody_looked(
     assert {name for (name,) in await sql.fetch("SELECT matviewname FROM pg_matviews")} == {view_of(w) for w in WEEKS}
 
 
-async def test_it_compares_one_week_after_the_other_and_makes_anew_what_is_wrong(
+async def test_keeping_compares_one_week_after_the_other_and_makes_anew_what_is_wrong(
     ledger: Ledger, store: Store, sql: asyncpg.Connection, make_users: MakeUsers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "VERIFIED_EVERY", 1)

@@ -24,7 +24,7 @@ def board(fields: dict[str, Any] | None) -> Snapshot | None:
 
 
 @pytest.mark.parametrize("case", FIXTURES, ids=lambda case: case["name"])
-def test_it_agrees_with_the_browser(case: dict[str, Any]) -> None:
+def test_a_followed_board_agrees_with_the_browser(case: dict[str, Any]) -> None:
     start = board(case["start"])
     if case["expect"] == "gap":
         with pytest.raises(Gap):

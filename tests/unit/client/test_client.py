@@ -144,7 +144,7 @@ def test_a_pause_is_a_part_of_twice_the_last_up_to_30_s(attempt: int, part: floa
     assert 0 <= pause(attempt, part) <= min(2.0 ** min(attempt, 100), LONGEST_PAUSE)
 
 
-async def test_it_tries_for_ever_with_growing_pauses(time: Time) -> None:
+async def test_a_client_tries_for_ever_with_growing_pauses(time: Time) -> None:
     async with serve(lambda _: asyncio.sleep(0), "127.0.0.1", 0) as listening:
         port = listening.sockets[0].getsockname()[1]
     async with connect(f"http://127.0.0.1:{port}", timing=time.timing, proxy=None):
@@ -243,7 +243,7 @@ async def test_a_board_there_is_not_ends_the_loop_and_a_passing_trouble_does_not
             assert refused.value.code == "unknown_board"
 
 
-async def test_it_says_when_boards_stand_still(server: Server, time: Time) -> None:
+async def test_a_client_says_when_boards_stand_still(server: Server, time: Time) -> None:
     async with connected(server, time) as (client, line):
         await client.connected()
         assert client.is_connected and not client.stale

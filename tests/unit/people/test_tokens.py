@@ -72,13 +72,13 @@ def test_an_empty_list_of_boards_binds_to_nothing_rather_than_to_everything() ->
     assert tokens().verify(token, NOW).boards == frozenset()
 
 
-def test_it_ends_on_the_second() -> None:
+def test_a_token_ends_on_the_second() -> None:
     token, ends = tokens().mint(7, ["submit"], NOW, HOUR)
     assert tokens().verify(token, ends - timedelta(microseconds=1))
     assert code_of(token, now=ends) == "expired"
 
 
-def test_it_does_not_count_before_its_time() -> None:
+def test_a_token_does_not_count_before_its_time() -> None:
     token = jwt.encode({"exp": EXP, "nbf": EXP - 60}, SECRET)
     assert code_of(token) == "unauthorized"
     begins = NOW + HOUR - timedelta(seconds=60)

@@ -48,7 +48,7 @@ OFFER = "sec-websocket-extensions"
         [*ASKED, ("content-length", "0")],
     ],
 )
-def test_it_is_accepted_in_the_same_words(headers: Headers) -> None:
+def test_a_request_is_accepted_in_the_same_words(headers: Headers) -> None:
     data = written(headers)
     judge, request = read_by_websockets(data)
     assert request is not None
@@ -73,7 +73,7 @@ def test_it_is_accepted_in_the_same_words(headers: Headers) -> None:
         written([*ASKED, (OFFER, ";")]),
     ],
 )
-def test_it_is_refused_in_the_same_words(data: bytes) -> None:
+def test_a_request_is_refused_in_the_same_words(data: bytes) -> None:
     judge, request = read_by_websockets(data)
     assert request is not None
     theirs = judge.accept(request)
