@@ -196,6 +196,9 @@ class Settings(BaseModel):
     max_subscriptions: Count = _env("REALTIME_MAX_SUBSCRIPTIONS", 64, "subscriptions a connection")
     max_watches: Count = _env("REALTIME_MAX_WATCHES", 16, "users whose rank a connection may watch")
 
+    partitions: Annotated[int, Field(ge=1, le=100)] = _env(
+        "REALTIME_PARTITIONS", 16, "parts of the store that leaderboards are spread over; fixed for a deployment"
+    )
     boards: Literal["public", "private"] = _env(
         "REALTIME_BOARDS", "public", "who may read: everybody, or tokens of scope read"
     )

@@ -15,7 +15,7 @@ from starlette.routing import BaseRoute, Route
 from realtime.api.requests import PAGE_LIMIT, number_in_query, user_in_path
 from realtime.api.responses import json_response
 from realtime.api.services import Services
-from realtime.boards.board import ALL_TIME, CURRENT_WEEK, Board, live_boards, resolve, week_at
+from realtime.boards.board import ALL_TIME, CURRENT_WEEK, Board, live_boards, week_at
 from realtime.people.identity import Identity
 from realtime.validation import ID_MAX
 from realtime.wire import messages
@@ -77,14 +77,14 @@ class BoardRoutes:
 
     async def read_board(self, request: Request) -> Response:
         """A stretch of a board."""
-        board = self._readable(request)
+        board = await self._readable(request)
         limit = number_in_query(request, "limit", 100, 1, PAGE_LIMIT)
         offset = number_in_query(request, "offset", 0, 0, ID_MAX)
         return json_response(await self._services.board_reader.page(board, offset, limit))
 
     async def read_user(self, request: Request) -> Response:
         """One user on a board: rank, score, points to the next rank, and neighbours on each side."""
-        board = self._readable(request)
+        board = await self._readable(request)
         user_id = user_in_path(request)
         neighbours = number_in_query(request, "neighbours", 5, 0, NEIGHBOURS_LIMIT)
         return json_response(await self._services.board_reader.user(board, user_id, neighbours))
@@ -92,15 +92,15 @@ class BoardRoutes:
     def _may_read(self, identity: Identity | None, board: Board) -> bool:
         return self._services.authentication.permissions.may_read(identity, board.id, board, self._services.clock.now())
 
-    def _readable(self, request: Request) -> Board:
+    async def _readable(self, request: Request) -> Board:
         """The board that the path names, where whoever asks may read it."""
         name, now = request.path_params["board"], self._services.clock.now()
         identity = self._reader(request)
-        board = resolve(name, now)
+        board = await self._services.leaderboards.find(name, now)
         self._services.authentication.permissions.read(identity, name, board, now)
         return board
 
     def _reader(self, request: Request) -> Identity | None:
         """Who wants to read, where that matters: what everybody may see needs no good token."""
         authentication = self._services.authentication
-        return authentication.identity(request) if authentication.permissions.private else None
+        return authentication.identity(request) if authentication.permissions.restrict_reading else None

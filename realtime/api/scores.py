@@ -68,11 +68,15 @@ class ScoreRoutes:
             if left == 0 and not done.done():
                 done.set_result(None)
 
+        directory, permissions = self._services.leaderboards, self._services.authentication.permissions
         for place, row in enumerate(rows):
             try:
                 fields = object_of(row, "A row of the list")
-                submission = parse_submission(fields, identity.user_id)
-                self._services.authentication.permissions.submit(identity, submission)
+                if type(slug := fields.get("leaderboard")) is str:
+                    await directory.look_up(slug)
+                catalogue = directory.current
+                submission = parse_submission(fields, identity.user_id, catalogue, self._services.clock.now)
+                permissions.submit(identity, submission, catalogue.leaderboard(submission.leaderboard))
             except RealtimeError as error:
                 known = submission_id_of(row) if type(row) is dict else None
                 answer(place, Rejected.of(known, error))

@@ -16,6 +16,7 @@ from realtime.intake.admission import Admission
 from realtime.intake.intake import Intake
 from realtime.ledger.archive import Archive
 from realtime.ledger.clock import Clock
+from realtime.ledger.leaderboards import Leaderboards
 from realtime.metrics import Metrics
 from realtime.people.accounts import Accounts
 from realtime.people.authentication import Authentication
@@ -54,6 +55,7 @@ class Services:
 
     settings: Settings
     clock: Clock
+    leaderboards: Leaderboards
     tokens: Tokens
     authentication: Authentication
     rate_limits: RateLimits

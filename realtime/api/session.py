@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, Final, Protocol
 
-from realtime.boards.board import Board, resolve
+from realtime.boards.board import Board
+from realtime.boards.catalogue import Catalogue, NotAtHand
 from realtime.boards.submissions import Accepted, Outcome, Rejected, Submission, parse_submission, submission_id_of
 from realtime.broadcast.subscribers import Subscriber
 from realtime.errors import LedgerUnavailable, RealtimeError
@@ -49,8 +51,12 @@ class Clock(Protocol):
 class Boards(Protocol):
     """What a session needs of those who follow boards."""
 
-    def subscribe_now(self, subscriber: Subscriber, alias: str, since: messages.Since | None) -> bool: ...
-    async def subscribe(self, subscriber: Subscriber, alias: str, since: messages.Since | None) -> None: ...
+    def subscribe_now(
+        self, subscriber: Subscriber, alias: str, since: messages.Since | None, *, describe: bool
+    ) -> bool: ...
+    async def subscribe(
+        self, subscriber: Subscriber, alias: str, since: messages.Since | None, *, describe: bool
+    ) -> None: ...
     def unsubscribe(self, subscriber: Subscriber, alias: str) -> Board | None: ...
     def remove(self, subscriber: Subscriber) -> None: ...
 
@@ -72,6 +78,16 @@ class Scores(Protocol):
     def submit(self, identity: Identity, submission: Submission, reply: Callable[[Outcome], None]) -> None: ...
 
 
+class Leaderboards(Protocol):
+    """What a session needs of the catalogue."""
+
+    @property
+    def current(self) -> Catalogue: ...
+    def resolve(self, text: object, now: datetime) -> Board: ...
+    async def find(self, text: object, now: datetime) -> Board: ...
+    async def look_up(self, slug: str) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What one connection may ask for; see the settings of the same names."""
@@ -90,6 +106,7 @@ class Session:
         boards: Boards,
         watches: Watches,
         scores: Scores,
+        leaderboards: Leaderboards,
         verify: Callable[[str], Identity],
         clock: Clock,
         *,
@@ -103,6 +120,7 @@ class Session:
         self._boards = boards
         self._watches = watches
         self._scores = scores
+        self._leaderboards = leaderboards
         self._verify = verify
         self._clock = clock
         self._permissions = permissions
@@ -154,6 +172,8 @@ class Session:
                 raise excess
             else:
                 self._dispatch(message)
+        except NotAtHand:
+            self._find(message)
         except RealtimeError as error:
             self._refuse(error, getattr(message, "board", error.board))
 
@@ -183,8 +203,8 @@ class Session:
         match message:
             case messages.Ping():
                 self._write(messages.pong(self._clock.now()))
-            case messages.Subscribe(board, since):
-                self._subscribe(board, since)
+            case messages.Subscribe(board, since, describe):
+                self._subscribe(board, since, describe)
             case messages.Unsubscribe(board):
                 self._unsubscribe(board)
             case messages.Watch(board, user_id):
@@ -213,13 +233,14 @@ class Session:
 
     def _check_readable(self, alias: str) -> None:
         """Raises RealtimeError where the client may not see that board now."""
-        if self._permissions.private:
-            identity, now = self._credentials.required(), self._clock.now()
-            self._permissions.read(identity, alias, resolve(alias, now), now)
+        if self._permissions.restrict_reading:
+            now = self._clock.now()
+            board = self._leaderboards.resolve(alias, now)
+            self._permissions.read(self._credentials.required(), alias, board, now)
 
     def _drop_unreadable(self) -> None:
         """Ends subscriptions and watches of boards that the client may no longer see."""
-        if not self._permissions.private:
+        if not self._permissions.restrict_reading:
             return
         for alias in self._aliases():
             if not self._is_readable(alias):
@@ -240,16 +261,31 @@ class Session:
         followed = (subscription.aliases for subscription in self._subscriber.subscriptions)
         return set(self._tasks.values()).union(*followed)
 
-    def _subscribe(self, board: str, since: messages.Since | None) -> None:
+    def _subscribe(self, board: str, since: messages.Since | None, describe: bool) -> None:
         names = self._aliases()
         if len(self._tasks) >= TASKS or (board not in names and len(names) >= self._limits.max_subscriptions):
             raise RealtimeError("too_many", f"At most {self._limits.max_subscriptions} subscriptions a connection.")
         self._check_readable(board)
-        if self._boards.subscribe_now(self._subscriber, board, since):
-            return
-        task = asyncio.get_running_loop().create_task(self._begin(board, since))
+        if not self._boards.subscribe_now(self._subscriber, board, since, describe=describe):
+            self._start(board, partial(self._boards.subscribe, self._subscriber, board, since, describe=describe))
+
+    def _start(self, board: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Begins what takes time and is about a board."""
+        task = asyncio.get_running_loop().create_task(self._finish(board, work))
         self._tasks[task] = board
         task.add_done_callback(lambda task: self._tasks.pop(task, None))
+
+    def _find(self, message: messages.Message | None) -> None:
+        """Begins to look for the board that a message is about: it is not at hand."""
+        assert isinstance(message, messages.Subscribe | messages.Watch)
+        if len(self._tasks) >= TASKS:
+            self._refuse(RealtimeError("too_many", f"At most {TASKS} boards at a time."), message.board)
+        else:
+            self._start(message.board, partial(self._found, message))
+
+    async def _found(self, message: messages.Subscribe | messages.Watch) -> None:
+        await self._leaderboards.find(message.board, self._clock.now())
+        self._dispatch(message)
 
     def _unsubscribe(self, alias: str) -> None:
         """Ends a subscription, also one whose first state has not come yet: messages act in their order."""
@@ -260,7 +296,14 @@ class Session:
         board = self._boards.unsubscribe(self._subscriber, alias)
         if board is None and not awaited:
             raise RealtimeError("unknown_board", "There is no subscription of that board.")
-        self._write(messages.unsubscribed(board or resolve(alias, self._clock.now()), alias))
+        self._write(messages.unsubscribed(board.id if board else self._id_of(alias), alias))
+
+    def _id_of(self, name: str) -> str:
+        """The id of the board that a name stands for: itself, where it is not at hand."""
+        try:
+            return self._leaderboards.resolve(name, self._clock.now()).id
+        except RealtimeError:
+            return name
 
     def _unwatch(self, alias: str, user_id: int) -> None:
         board = self._watches.unwatch(self._subscriber, alias, user_id)
@@ -268,9 +311,9 @@ class Session:
             raise RealtimeError("unknown_user", "This user is not watched on that board.")
         self._write(messages.unwatched(board, user_id))
 
-    async def _begin(self, board: str, since: messages.Since | None) -> None:
+    async def _finish(self, board: str, work: Callable[[], Awaitable[None]]) -> None:
         try:
-            await self._boards.subscribe(self._subscriber, board, since)
+            await work()
         except RealtimeError as error:
             self._refuse(error, board)
         except LedgerUnavailable:
@@ -281,20 +324,33 @@ class Session:
 
     # Submissions ---------------------------------------------------------------------------------------------
 
-    def _submit(self, fields: Mapping[str, Any], excess: RealtimeError | None) -> None:
+    def _submit(self, fields: Mapping[str, Any], excess: RealtimeError | None, *, may_look_up: bool = True) -> None:
         try:
             if excess is not None:
                 raise excess
             identity = self._credentials.required()
             if identity is None:
                 raise unknown()
-            submission = parse_submission(fields, identity.user_id)
-            self._permissions.submit(identity, submission)
+            catalogue = self._leaderboards.current
+            submission = parse_submission(fields, identity.user_id, catalogue, self._clock.now)
+            self._permissions.submit(identity, submission, catalogue.leaderboard(submission.leaderboard))
         except RealtimeError as error:
+            if error.code == "unknown_leaderboard" and may_look_up and len(self._tasks) < TASKS:
+                slug = fields["leaderboard"]
+                return self._start(slug, partial(self._looked_up, slug, fields))
             self._refused(error.code)
             self._write(messages.rejected(submission_id_of(fields), error))
             return
         self._scores.submit(identity, submission, self._reply)
+
+    async def _looked_up(self, slug: str, fields: Mapping[str, Any]) -> None:
+        """Hands in a score to a leaderboard that this process did not know."""
+        try:
+            await self._leaderboards.look_up(slug)
+        except LedgerUnavailable:
+            self._write(messages.rejected(submission_id_of(fields), _UNAVAILABLE))
+        else:
+            self._submit(fields, None, may_look_up=False)
 
     def _reply(self, outcome: Outcome) -> None:
         if type(outcome) is Rejected:

@@ -72,6 +72,7 @@ class SocketRoute:
             self._services.broadcaster.following,
             self._services.rank_feed,
             self._services.admission,
+            self._services.leaderboards,
             self._services.authentication.verifier(request),
             self._services.clock,
             identity=identity,

@@ -64,6 +64,22 @@ def is_alias(text: str) -> bool:
     return split_id(text)[1].startswith((CURRENT, PREVIOUS))
 
 
+def check_name(text: str, now: datetime) -> None:
+    """Raises RealtimeError `unknown_board` for what can be no board's id or alias, whatever leaderboards there are."""
+    slug, name = split_id(text)
+    if slug == DEFAULT.slug and (name in (CURRENT_WEEK, PREVIOUS_WEEK) or name.startswith(("all_time", "week_of_"))):
+        resolve(name, now)
+    elif not SLUG.fullmatch(slug) or not (is_alias(name) or _is_name(name)):
+        raise no_such_board()
+
+
+def _is_name(name: str) -> bool:
+    try:
+        return read_name(name) is not None
+    except ValueError:
+        return False
+
+
 @dataclass(frozen=True, slots=True)
 class Catalogue:
     """What one process knows of all leaderboards, as of one revision."""
@@ -92,6 +108,11 @@ class Catalogue:
     def default(self) -> Leaderboard:
         """The published leaderboard."""
         return self.leaderboards[DEFAULT.slug]
+
+    @property
+    def has_private(self) -> bool:
+        """Whether there is a leaderboard that not everybody may read, whatever the deployment says of others."""
+        return any(leaderboard.definition.visible == "private" for leaderboard in self.leaderboards.values())
 
     @property
     def is_published_alone(self) -> bool:

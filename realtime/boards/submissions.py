@@ -6,7 +6,7 @@ asking (rights are decided by the caller) nor what a user's total is (the ledger
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
@@ -24,9 +24,6 @@ REASON_LENGTH: Final = 255
 
 METADATA_BYTES: Final = 256
 """At most, as JSON without spaces in UTF-8."""
-
-ALWAYS_NOW: Final = datetime(2000, 1, 1, tzinfo=UTC)
-"""The moment where none matters: the published boards are all at hand."""
 
 LATEST: Final = datetime(9999, 12, 30, tzinfo=UTC)
 
@@ -109,8 +106,16 @@ def submission_id_of(fields: Mapping[str, Any]) -> str | None:
         return None
 
 
+def _never_asked() -> datetime:
+    """The time for who knows the published boards alone, which are all at hand."""
+    return datetime(2000, 1, 1, tzinfo=UTC)
+
+
 def parse_submission(
-    fields: Mapping[str, Any], own_user_id: int | None, catalogue: Catalogue = PUBLISHED, now: datetime = ALWAYS_NOW
+    fields: Mapping[str, Any],
+    own_user_id: int | None,
+    catalogue: Catalogue = PUBLISHED,
+    now: Callable[[], datetime] = _never_asked,
 ) -> Submission:
     """The submission that `fields` describe; `user_id` may be left out where `own_user_id` is given.
 
@@ -199,7 +204,7 @@ def _metadata(value: Any) -> str:
     return text
 
 
-def _within(board_id: Any, leaderboard: Leaderboard, catalogue: Catalogue, now: datetime) -> Span:
+def _within(board_id: Any, leaderboard: Leaderboard, catalogue: Catalogue, now: Callable[[], datetime]) -> Span:
     """The time in which a submission must be recorded to count on the board that it names."""
     wrong = RealtimeError("wrong_board", f"board must be the id of a board of {leaderboard.slug}, or of one `of` it.")
     if type(board_id) is not str or is_alias(board_id):
@@ -218,4 +223,4 @@ def _within(board_id: Any, leaderboard: Leaderboard, catalogue: Catalogue, now: 
     if said is None or said.kind not in ranking.definition.windows or said.first_day is None:
         raise wrong
     # A window that is not at hand was over long ago, or is yet to come; submissions are refused all the same.
-    return Span(None, EARLIEST) if said.first_day <= now.date() else Span(LATEST, None)
+    return Span(None, EARLIEST) if said.first_day <= now().date() else Span(LATEST, None)

@@ -73,15 +73,17 @@ def read_name(name: str) -> Named | None:
     return Named("season", None)
 
 
-def name_of_week(monday: date) -> str:
-    """The name of the published week that begins on `monday`."""
-    return f"week_of_{monday.year:04}_{monday.month:02}_{monday.day:02}"
+def name_of(kind: str, first_day: date) -> str:
+    """The name of the window of that kind that begins on a local day; of no season, and not of all time."""
+    parts = {"year": 1, "month": 2}.get(kind, 3)
+    day = f"{first_day.year:04}", f"{first_day.month:02}", f"{first_day.day:02}"
+    return "_".join((kind, "of", *day[:parts]))
 
 
 @lru_cache(maxsize=4096)
 def published_week(monday: date) -> Window:
     """The published week that begins on `monday`."""
-    return Window("week", name_of_week(monday), starts_of(monday), ends_of(monday))
+    return Window("week", name_of("week", monday), starts_of(monday), ends_of(monday))
 
 
 def monday_of(moment: datetime) -> date:

@@ -263,7 +263,7 @@ class Following:
     def _end(self, stream: Stream) -> None:
         for subscription in list(stream.subscriptions):
             for alias in list(subscription.aliases):
-                subscription.subscriber.write(Frame(messages.unsubscribed(stream.board, alias)))
+                subscription.subscriber.write(Frame(messages.unsubscribed(stream.board.id, alias)))
                 stream.drop_alias(subscription, alias)
             if not subscription.subscriber.subscriptions:
                 self._subscribers.discard(subscription.subscriber)

@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from realtime.boards import board as boards
+from realtime.boards.catalogue import SLUG, check_name
 from realtime.cli.application import DEFAULT_DATA_DIR, DataDir, resolve, run, say
 from realtime.ledger.ledger import Ledger
 from realtime.people.revocation import Revocations
@@ -35,6 +35,9 @@ def token(
     board: Annotated[
         list[str] | None, typer.Option(help="Bind it to this board, as for an overlay; may be given again.")
     ] = None,
+    leaderboard: Annotated[
+        list[str] | None, typer.Option(help="Bind it to this leaderboard; may be given again.")
+    ] = None,
     lifetime: Annotated[int, typer.Option(min=1, help="Seconds it lives.")] = 86_400,
     data_dir: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
@@ -49,9 +52,14 @@ def token(
     if scopes == ["submit"] and user_id is None:
         typer.echo("This token can submit nothing: `submit` is for the user it speaks for, --user-id N.", err=True)
     for name in board or ():
-        boards.resolve(name, datetime.now(UTC))
+        check_name(name, datetime.now(UTC))
+    for slug in leaderboard or ():
+        if not SLUG.fullmatch(slug):
+            raise typer.BadParameter(f"No leaderboard can be called {slug!a}.", context)
     span = timedelta(seconds=lifetime)
-    text, _ = Tokens.of(settings).mint(user_id, scopes, datetime.now(UTC), span, boards=board or ())
+    text, _ = Tokens.of(settings).mint(
+        user_id, scopes, datetime.now(UTC), span, boards=board or (), leaderboards=leaderboard or ()
+    )
     say(text)
 
 

@@ -9,10 +9,11 @@ The table in `web/docs/rights.html` is generated from the test that holds these 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from realtime.boards.board import ALL_TIME, CURRENT_WEEK, Board, week_at
+from realtime.boards.catalogue import Directory, is_alias
 from realtime.boards.leaderboard import DEFAULT, Leaderboard
 from realtime.boards.submissions import Submission
 from realtime.errors import RealtimeError
@@ -27,6 +28,13 @@ class Permissions:
     private: bool = False
     registration_open: bool = False
     max_score: int = INT_MAX
+    directory: Directory = field(default_factory=Directory)
+    """Which leaderboards there are, and what a token's aliases stand for."""
+
+    @property
+    def restrict_reading(self) -> bool:
+        """Whether there is any board that not everybody may read."""
+        return self.private or self.directory.current.has_private
 
     # Boards --------------------------------------------------------------------------------------------------
 
@@ -35,7 +43,7 @@ class Permissions:
         visible = board.leaderboard.definition.visible
         if visible == "public" or (visible is None and not self.private):
             return True
-        return identity is not None and identity.may("read", "admin") and _bound_to(identity, name, board, now)
+        return identity is not None and identity.may("read", "admin") and self._bound_to(identity, name, board, now)
 
     def list_boards(self, identity: Identity | None) -> None:
         """Whether boards may be listed: those that `may_read` allows."""
@@ -51,6 +59,25 @@ class Permissions:
         if identity is None:
             raise _private()
         raise RealtimeError("forbidden", "This token may not read that board.")
+
+    def _bound_to(self, identity: Identity, name: str, board: Board, now: datetime) -> bool:
+        """Whether what a token is bound to covers what is asked for.
+
+        Who asks for an alias follows it from window to window, so the alias itself must be named by the token.
+        """
+        if identity.leaderboards is not None and board.leaderboard.slug not in identity.leaderboards:
+            return False
+        if identity.boards is None or name in identity.boards:
+            return True
+        if is_alias(name):
+            return False
+        return board.id in identity.boards or any(self._stands_for(alias, board, now) for alias in identity.boards)
+
+    def _stands_for(self, alias: str, board: Board, now: datetime) -> bool:
+        try:
+            return is_alias(alias) and self.directory.resolve(alias, now) == board
+        except RealtimeError:
+            return False
 
     # Scores --------------------------------------------------------------------------------------------------
 
@@ -139,17 +166,3 @@ def _on_bound_boards(identity: Identity, submission: Submission) -> None:
     week = CURRENT_WEEK if submission.created_at is None else week_at(submission.created_at).id
     if not identity.boards >= {ALL_TIME.id, week}:
         raise RealtimeError("forbidden", "This token is bound to boards, and the score would count on others too.")
-
-
-def _bound_to(identity: Identity, name: str, board: Board, now: datetime) -> bool:
-    """Whether a token's boards cover what is asked for.
-
-    Who asks for the alias follows it from week to week, so the alias itself must be named by the token.
-    """
-    if identity.leaderboards is not None and board.leaderboard.slug not in identity.leaderboards:
-        return False
-    if identity.boards is None or name in identity.boards:
-        return True
-    if name == CURRENT_WEEK:
-        return False
-    return board.id in identity.boards or (CURRENT_WEEK in identity.boards and board == week_at(now))

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from realtime.api.services import Services
+from realtime.boards.catalogue import Directory
 from realtime.broadcast.broadcaster import Broadcaster
 from realtime.broadcast.cut_off import CutOff
 from realtime.broadcast.rank_feed import RankFeed
@@ -67,13 +68,17 @@ def assemble(
     port. `is_leaving` says whether the process is about to end; `on_hopeless` is told the name of a task that cannot be
     kept going."""
     ledger, store, archive = backends.ledger, backends.store, backends.archive
+    leaderboards = backends.leaderboards
     clock = ledger.clock
     now = clock.now
     snapshots = SnapshotReader(store)
     board_reader = BoardReader(snapshots, archive, now)
-    rank_feed = RankFeed(snapshots, archive, now, most=settings.max_watches)
+    rank_feed = RankFeed(snapshots, archive, now, most=settings.max_watches, directory=leaderboards)
     interval = settings.broadcast_interval_ms / 1000
-    broadcaster = Broadcaster(board_reader, Announcements(store.link), store, now, interval=interval)
+    broadcaster = Broadcaster(
+        board_reader, Announcements(store.link), store, now, interval=interval, directory=leaderboards
+    )
+    leaderboards.on_change.append(broadcaster.following.redefine)
     resync = Resync(ledger, store, now, read_after_write=broadcaster.expect)
     intake = Intake(
         ledger,
@@ -90,7 +95,7 @@ def assemble(
     submissions = Limit("submissions_of_one_user", settings.submission_rate, 1)
     admission = Admission(intake, rate_limits, ledger, limit=submissions, room=settings.queue_limit)
     revocations = Revocations(ledger, lambda: backends.generations.current)
-    rollover = Rollover(broadcaster.following, broadcaster.mark, now, ledger.health.beat)
+    rollover = Rollover(broadcaster.following, broadcaster.mark, now, ledger.health.beat, leaderboards)
     backlog = Backlog(ledger)
     worker = Worker(backends, resync) if with_worker else None
     supervisor = Supervisor(on_hopeless)
@@ -121,10 +126,11 @@ def assemble(
     metrics.read(backends.figures())
     measure(metrics, intake, broadcaster, supervisor, connections)
 
-    permissions = _permissions(settings)
+    permissions = _permissions(settings, leaderboards)
     services = Services(
         settings=settings,
         clock=clock,
+        leaderboards=leaderboards,
         tokens=tokens,
         authentication=Authentication(tokens, revocations, permissions, Origins(settings.origins), clock.instant),
         rate_limits=rate_limits,
@@ -142,8 +148,9 @@ def assemble(
     return Assembly(services, revocations, passwords, supervisor, tuple(tasks))
 
 
-def _permissions(settings: Settings) -> Permissions:
+def _permissions(settings: Settings, directory: Directory) -> Permissions:
     return Permissions(
+        directory=directory,
         private=settings.boards == "private",
         registration_open=settings.registration == "open",
         max_score=settings.max_score,

@@ -17,6 +17,8 @@ from typing import Final
 from realtime.errors import LedgerRefused, LedgerUnavailable, StartupError, StoreUnavailable
 from realtime.ledger.archive import Archive
 from realtime.ledger.closing import Closing
+from realtime.ledger.definitions import Definitions
+from realtime.ledger.leaderboards import Leaderboards
 from realtime.ledger.ledger import Ledger
 from realtime.ledger.views import Views
 from realtime.metrics import Figure
@@ -48,6 +50,7 @@ class Backends:
     """PostgreSQL and the store, open, and what every process needs to keep them in order."""
 
     ledger: Ledger
+    leaderboards: Leaderboards
     store: Store
     archive: Archive
     views: Views
@@ -92,6 +95,10 @@ async def open_backends(settings: Settings, *, lanes: int = 0) -> AsyncIterator[
         )
         stack.push_async_callback(store.aclose)
         await _patiently(ledger.open)
+        leaderboards = Leaderboards(ledger, Definitions(ledger), partitions=settings.partitions)
+        await _patiently(leaderboards.refresh)
+        ledger.clock.edge_after = leaderboards.edge_after
+        leaderboards.on_change.append(lambda catalogue: ledger.clock.take_edges())
         store.link.timestamp = ledger.clock.timestamp
         for warning in await ledger.durability_warnings():
             log.warning(warning, extra={"action": "durability"})
@@ -108,7 +115,7 @@ async def open_backends(settings: Settings, *, lanes: int = 0) -> AsyncIterator[
         closing = Closing(ledger)
         archive = Archive(ledger, store, closing)
         views = Views(archive, closing)
-        yield Backends(ledger, store, archive, views, rebuilder, generations, Clocks(ledger, store))
+        yield Backends(ledger, leaderboards, store, archive, views, rebuilder, generations, Clocks(ledger, store))
 
 
 async def _patiently(attempt: Callable[[], Awaitable[None]]) -> None:
@@ -169,6 +176,7 @@ def common_tasks(backends: Backends) -> list[Task]:
     """The tasks that every process runs."""
     return [
         ("pulse", backends.ledger.health.run),
+        ("catalogue", backends.leaderboards.run),
         ("watch", backends.rebuilder.watch),
         ("heap", Heap().run),
         ("generation", backends.generations.run),

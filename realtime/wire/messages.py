@@ -239,8 +239,8 @@ def description(board: Board) -> dict[str, Any]:
     }
 
 
-def unsubscribed(board: Board, alias: str) -> bytes:
-    return orjson.dumps({"type": "unsubscribed", "board": board.id, "as": alias})
+def unsubscribed(board_id: str, alias: str) -> bytes:
+    return orjson.dumps({"type": "unsubscribed", "board": board_id, "as": alias})
 
 
 def snapshot(value: Snapshot) -> bytes:

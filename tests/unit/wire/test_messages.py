@@ -195,7 +195,7 @@ def test_messages_are_as_the_protocol_says() -> None:
         messages.subscribed(WEEK, "current_week", False): (
             '{"type":"subscribed","board":"week_of_2026_11_23","as":"current_week","resumed":false}'
         ),
-        messages.unsubscribed(WEEK, "current_week"): (
+        messages.unsubscribed(WEEK.id, "current_week"): (
             '{"type":"unsubscribed","board":"week_of_2026_11_23","as":"current_week"}'
         ),
         messages.snapshot(board): (

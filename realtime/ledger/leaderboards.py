@@ -1,0 +1,180 @@
+"""Leaderboards: the catalogue of one process, kept up with the ledger.
+
+Owns which catalogue is current here, and the windows of long ago that somebody has asked for. Must never compute where
+a window begins, nor ask PostgreSQL for what is at hand. Assumes that every change of a definition, a rule or a window
+moves the catalogue's revision in its own transaction.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import date, datetime, timedelta
+from typing import Any, Final, Protocol
+
+from realtime.boards.board import Board, board_in, no_such_board
+from realtime.boards.catalogue import PUBLISHED, Catalogue, Directory, NotAtHand
+from realtime.boards.leaderboard import Leaderboard, partition_of
+from realtime.boards.windows import Window, name_of, read_name
+from realtime.errors import LedgerUnavailable
+from realtime.ledger.defined import Defined
+from realtime.ledger.definitions import Definitions
+from realtime.validation import EARLIEST
+
+log = logging.getLogger(__name__)
+
+INTERVAL: Final = 1.0
+"""Seconds between two looks at the revision: every process knows of a change within two."""
+
+KEPT_EVERY: Final = 20
+"""Looks between two that make sure of the windows to come."""
+
+FOUND: Final = 10_000
+"""Windows of long ago that are remembered."""
+
+UNKNOWN: Final = 1.0
+"""Seconds for which a slug that the ledger does not know is not looked up again."""
+
+
+class Ledger(Protocol):
+    """What the catalogue needs of PostgreSQL."""
+
+    async def fetch(self, name: str, *args: Any) -> list[Any]: ...
+
+
+class Leaderboards(Directory):
+    """The directory that knows what PostgreSQL knows. `on_change` is told every new catalogue."""
+
+    def __init__(self, ledger: Ledger, definitions: Definitions, *, partitions: int) -> None:
+        super().__init__(PUBLISHED)
+        self._ledger = ledger
+        self._definitions = definitions
+        self._partitions = partitions
+        self._found: OrderedDict[tuple[int, str], Window] = OrderedDict()
+        self._refreshing = asyncio.Lock()
+        self._looked_at = 0.0  # the loop's seconds: when a slug was looked up that is not known
+        self.on_change: list[Callable[[Catalogue], None]] = []
+
+    # Keeping up ------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Looks every second whether the catalogue has moved, and makes sure of windows to come, until cancelled."""
+        looks = 0
+        while True:
+            with suppress(LedgerUnavailable):
+                if looks % KEPT_EVERY == 0:
+                    await self._ledger.fetch("windows_kept")
+                await self.look()
+                looks += 1
+            await asyncio.sleep(INTERVAL)
+
+    async def look(self) -> None:
+        """Reads the catalogue anew where its revision has moved. Raises LedgerUnavailable."""
+        ((revision,),) = await self._ledger.fetch("catalogue_revision")
+        if revision != self.current.revision:
+            await self.refresh()
+
+    async def refresh(self) -> None:
+        """Reads the catalogue anew. Raises LedgerUnavailable."""
+        before = self.current
+        async with self._refreshing:
+            if self.current is not before:
+                return  # somebody has just done so
+            ((revision,),) = await self._ledger.fetch("catalogue_revision")
+            rows = await self._ledger.fetch("windows_near")
+            defined = await self._definitions.all()
+            windows: dict[int, list[Window]] = {}
+            for row in rows:
+                window = Window(row["kind"], row["name"], row["starts"], row["ends"], row["id"])
+                windows.setdefault(row["leaderboard"], []).append(window)
+            leaderboards = {slug: self._known(one) for slug, one in defined.items() if not one.is_removed}
+            # What is read later may be newer than the revision: then the next look reads it once more.
+            self.current = Catalogue(revision, leaderboards, windows)
+            self._found.clear()
+        log.info("the catalogue is at revision %d", revision, extra={"action": "catalogue"})
+        for tell in self.on_change:
+            tell(self.current)
+
+    def _known(self, one: Defined) -> Leaderboard:
+        definition = one.definition if one.shown is None else one.shown
+        partition = partition_of(one.source_slug, self._partitions)
+        known = self.current.leaderboards.get(one.slug)
+        new = Leaderboard(
+            one.slug, definition, one.id, one.rule, one.source, one.source_slug, partition, one.next_rule
+        )
+        return known if known == new and known is not None else new
+
+    # Finding ---------------------------------------------------------------------------------------------------------
+
+    def resolve(self, text: object, now: datetime) -> Board:
+        """The board that an id or an alias stands for at `now`, also of a window that somebody has found.
+
+        Raises RealtimeError `unknown_board`, and NotAtHand.
+        """
+        try:
+            return self.current.resolve(text, now)
+        except NotAtHand as error:
+            window = error.leaderboard and self._found.get((error.leaderboard.id, error.window))
+            if not window or error.leaderboard is None:
+                raise
+            return board_in(error.leaderboard, window)
+
+    async def find(self, text: object, now: datetime) -> Board:
+        """The same, also of windows that are not at hand. Raises RealtimeError `unknown_board`, LedgerUnavailable."""
+        try:
+            return self.resolve(text, now)
+        except NotAtHand as error:
+            if error.leaderboard is None:
+                await self.look_up(error.slug)
+                if error.slug not in self.current.leaderboards:
+                    raise no_such_board(f"There is no such board: no leaderboard is called {error.slug}.") from None
+                return await self.find(text, now)
+            return await self._find(error.leaderboard, error.window, now)
+
+    async def look_up(self, slug: str) -> None:
+        """Makes sure that PostgreSQL does not know a slug either that is not known here. Raises LedgerUnavailable."""
+        now = asyncio.get_running_loop().time()
+        if slug not in self.current.leaderboards and now - self._looked_at > UNKNOWN:
+            self._looked_at = now
+            await self.look()
+
+    async def _find(self, leaderboard: Leaderboard, name: str, now: datetime) -> Board:
+        rows = await self._ledger.fetch("window_named", leaderboard.id, name)
+        window = Window(*rows[0]) if rows else await self._empty(leaderboard, name, now)
+        self._found[leaderboard.id, name] = window
+        if len(self._found) > FOUND:
+            self._found.popitem(last=False)
+        return board_in(leaderboard, window)
+
+    async def _empty(self, leaderboard: Leaderboard, name: str, now: datetime) -> Window:
+        """A window in which nobody was, between the first score and now."""
+        said = read_name(name)
+        assert said is not None, "the catalogue has read it"
+        if said.first_day is None:
+            raise no_such_board(f"{leaderboard.slug} has no such season.")
+        if said.first_day > now.date() + timedelta(days=1):
+            raise no_such_board(f"That {said.kind} has not begun.")
+        if said.first_day.year < EARLIEST.year:
+            raise no_such_board("There are no scores that old.")
+        definition = leaderboard.definition
+        args = leaderboard.id, said.kind, definition.zone, definition.week_starts, said.first_day
+        rows = await self._ledger.fetch("window_on", *args)
+        if not rows:
+            raise no_such_board(f"There is no such {said.kind} in {definition.zone}.")
+        ((day, starts, ends, has_begun, is_too_old),) = rows
+        if day != said.first_day:
+            raise no_such_board(_begins(leaderboard, said.kind, day))
+        if not has_begun:
+            raise no_such_board(f"That {said.kind} has not begun.")
+        if is_too_old:
+            raise no_such_board("There are no scores that old.")
+        return Window(said.kind, name, starts, ends, -1)
+
+
+def _begins(leaderboard: Leaderboard, kind: str, day: date) -> str:
+    name = f"{leaderboard.slug}:{name_of(kind, day)}".removeprefix("default:")
+    return f"No {kind} begins on that day: use {name}."
+
