@@ -91,6 +91,11 @@ class Snapshot:
         """The lines in board order."""
         return [Entry(user_id, self.names[user_id], score) for user_id, score in self.scores.items()]
 
+    @property
+    def ranks(self) -> list[int]:
+        """The ranks of the lines, as the board counts them."""
+        return ranks(self.scores.values(), style=self.order.ranks)
+
 
 class Upsert(NamedTuple):
     """A changed line. `username` is None where the receiver knows it already."""

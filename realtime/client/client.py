@@ -5,6 +5,9 @@
         async for board in client.subscribe("all_time"):
             print(board.version, board.entries[:3])
 
+Any leaderboard goes by its slug: `client.submit(score=62345, leaderboard="sprint")`, `subscribe("sprint:current_day")`;
+`client.description("sprint:current_day")` says how its scores are written, and until when it runs.
+
 Owns the boards being followed, and the submissions that have no outcome yet. Must never show a board made of anything
 but a snapshot and its diffs, or drop a submission whose outcome is not known. Assumes wire protocol v1.
 
@@ -16,17 +19,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, Final
 
 from realtime.boards.standings import Snapshot
 from realtime.boards.submissions import Accepted, Outcome, Rejected
 from realtime.client.boards import FollowedBoard, Reader, Refused
 from realtime.client.connection import Message, ReconnectingConnection, Timing
+from realtime.client.descriptions import Description, description_in
 
-__all__ = ["Accepted", "Client", "Outcome", "Refused", "Rejected", "Snapshot", "Timing", "connect"]
+__all__ = ["Accepted", "Client", "Description", "Outcome", "Refused", "Rejected", "Snapshot", "Timing", "connect"]
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +41,9 @@ PASSING: Final = frozenset({"overloaded", "unavailable", "too_many"})
 
 UNANSWERED: Final = 1_000
 """Submissions under way at a time; a further one waits."""
+
+_ALIAS: Final = re.compile(r"([a-z][a-z0-9-]*:)?(current|previous)_")
+"""A name that stands for one window after the other."""
 
 _REAL: Final = Timing()
 
@@ -104,18 +113,22 @@ class Client:
 
     # What callers ask ------------------------------------------------------------------------------------------
 
-    async def subscribe(self, name: str) -> AsyncIterator[Snapshot]:
-        """A board as it is, and again after every change. `name` is an id, or `current_week`, which moves on by itself.
+    async def subscribe(self, name: str, *, describe: bool = False) -> AsyncIterator[Snapshot]:
+        """A board as it is, and again after every change. `name` is an id, or an alias such as `current_week` or
+        `sprint:current_day`, which moves on by itself; between two seasons nothing comes. `describe`: `default` too is
+        described.
 
         Raises Refused where there is no such board, and when the client is closed. A board is never changed: keep it
         as long as you like. (Wrap in contextlib.aclosing to unsubscribe the moment you leave the loop.)
         """
+        name = _named(name)
         reader = Reader()
         followed = self._followed.get(name)
-        if followed is None:
-            followed = self._followed[name] = FollowedBoard(name)
+        if followed is None or (describe and not followed.describe):
+            followed = self._followed.setdefault(name, FollowedBoard(name))
+            followed.describe = describe
             self._ask(followed)
-        elif followed.board is not None:
+        if followed.board is not None:
             reader.show(followed.board)
         followed.readers.add(reader)
         if self._ended:
@@ -129,20 +142,44 @@ class Client:
                 del self._followed[name]
                 self._line.send({"type": "unsubscribe", "board": name})
 
+    def description(self, name: str) -> Description | None:
+        """What the board is that is followed by this name; None until the server has said it, which of `default` it
+        does where a subscription asked."""
+        followed = self._followed.get(_named(name))
+        return None if followed is None else followed.description
+
     async def submit(
         self,
-        score_added: int,
+        score_added: int | None = None,
         *,
+        score: int | None = None,
+        leaderboard: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        board: str | None = None,
+        with_all: bool = False,
         reason: str | None = None,
         user_id: int | None = None,
         submission_id: str | None = None,
     ) -> Outcome:
         """What a submission came to, however often the line breaks until then. Without `user_id`: the token's own.
 
+        `leaderboard` is a slug, `default` where nothing is said. Where scores are summed `score_added` is added, where
+        the best or the last counts `score` is it, both in the smallest unit. `metadata`: at most 256 bytes as JSON.
+        `board`: it counts only in that window. `with_all`: the outcome has the scores of all leaderboards that rank it.
         Raises Refused when the client is closed before that.
         """
         submission_id = submission_id or secrets.token_hex(16)
-        fields = {"submission_id": submission_id, "score_added": score_added, "reason": reason, "user_id": user_id}
+        fields = {
+            "submission_id": submission_id,
+            "leaderboard": leaderboard,
+            "score": score,
+            "score_added": score_added,
+            "metadata": metadata,
+            "board": board,
+            "with": "all" if with_all else None,
+            "reason": reason,
+            "user_id": user_id,
+        }
         async with self._room:
             while same := self._unanswered.get(submission_id):
                 await asyncio.wait([same.outcome])
@@ -177,8 +214,7 @@ class Client:
                 self._subscribed(message)
             case "rollover":
                 if (moving := self._followed.get(message["as"])) and moving.id != message["to"]:
-                    moving.stands_for(message["to"])
-                    moving.asking = True  # its snapshot comes by itself
+                    self._moves(moving, message["to"])
             case "authenticated":
                 self._identified = True
                 self._resend()
@@ -207,7 +243,9 @@ class Client:
             self._error_of_token(code)
         for followed in [f for f in self._followed.values() if board in (f.name, f.id)]:
             if code in PASSING:
-                self._ask_later(followed)
+                self._ask_later(followed, 1)
+            elif code == "unknown_board" and followed.was_known and _ALIAS.match(followed.name):
+                self._ask_later(followed, 10)  # the next season has not begun
             else:
                 followed.refuse(Refused(code, message["message"]))
                 del self._followed[followed.name]
@@ -227,24 +265,31 @@ class Client:
             return
         followed.asking = True
         message: dict[str, Any] = {"type": "subscribe", "board": followed.name}
+        if followed.describe:
+            message["describe"] = True
         if since is not None:
             message["since"] = {"epoch": since.epoch, "version": since.version}
             if since.board != followed.name:  # an alias, which may stand for another board by now
                 message["since"]["board"] = since.board
         self._line.send(message)
 
-    def _ask_later(self, followed: FollowedBoard) -> None:
-        self._line.after(1 + 9 * self._timing.random(), lambda: self._ask(followed, followed.board))
+    def _ask_later(self, followed: FollowedBoard, seconds: float) -> None:
+        self._line.after(seconds * (1 + 9 * self._timing.random()), lambda: self._ask(followed, followed.board))
+
+    def _moves(self, followed: FollowedBoard, to: str | None) -> None:
+        known = followed.description and replace(followed.description, starts=None, ends=None)
+        followed.stands_for(to, known)
+        followed.asking = to is not None  # its snapshot comes by itself
+        if followed.describe and followed.asking:
+            self._ask(followed)  # until when it runs is said of `default` only where that is asked
 
     def _subscribed(self, message: Message) -> None:
         followed = self._followed.get(message["as"])
         if followed is None:
             return
-        followed.stands_for(message["board"])
-        if message["resumed"] and followed.board is None:
-            self._ask(followed)  # the name stands for another board now, which happens to be at the same version
-        elif message["resumed"]:
-            followed.asking = False
+        followed.stands_for(message["board"], description_in(message))
+        if message["resumed"] and not followed.resumed():
+            self._ask(followed)
 
     # Submissions -----------------------------------------------------------------------------------------------
 
@@ -267,6 +312,11 @@ class Client:
             self._line.after(seconds * (1 + self._timing.random()), lambda: self._send(entry))
         else:
             entry.outcome.set_result(Rejected(*(message[name] for name in Rejected.__match_args__)))
+
+
+def _named(name: str) -> str:
+    """`default`'s boards go without a slug."""
+    return name.removeprefix("default:")
 
 
 def _closed() -> Refused:

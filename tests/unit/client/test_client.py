@@ -229,6 +229,75 @@ async def test_a_week_that_ended_while_away_is_not_resumed(server: Server, time:
             assert await reading == [3, 3]
 
 
+SPRINT = {"slug": "sprint", "title": "Sprint", "order": "ascending", "ties": "user_id", "ranks": "competition"}
+
+
+def described(day: int) -> dict[str, Any]:
+    starts, ends = (f"2026-11-{at}T00:00:00.000Z" for at in (day, day + 1))
+    rule = SPRINT | {"format": {"kind": "duration", "unit": "ms"}}
+    return {"leaderboard": rule, "window": {"kind": "day", "starts": starts, "ends": ends}}
+
+
+async def test_a_board_of_any_leaderboard_is_described_ordered_and_moves_on(server: Server, time: Time) -> None:
+    name, today, tomorrow = "sprint:current_day", "sprint:day_of_2026_11_23", "sprint:day_of_2026_11_24"
+    entries = [{"user_id": 1, "username": "a", "score": 60_000}]
+    added = [{"user_id": 2, "username": "b", "score": 59_000}]
+    async with connected(server, time) as (client, line):
+        assert client.description(name) is None
+        async with aclosing(client.subscribe(name)) as boards:
+            reading = asyncio.ensure_future(anext(boards))
+            assert await line.hears("subscribe") == {"board": name}
+            await line.say("subscribed", board=today, **{"as": name}, resumed=False, **described(23))
+            await line.say("snapshot", board=today, epoch="e", version=1, entries=entries)
+            await reading
+            change = {"board": today, "epoch": "e", "from": 1, "version": 2, "upsert": added, "remove": []}
+            await line.say("diff", **change)
+            board = await anext(boards)
+            description = client.description(name)
+            assert description is not None and description.ends is not None and description.ends.day == 24
+            assert board.ranks == [1, 2]
+            assert [description.text(entry.score) for entry in board.entries] == ["0:59.000", "1:00.000"]
+            await line.say("rollover", **{"as": name, "from": today, "to": tomorrow})
+            await line.say("subscribed", board=tomorrow, **{"as": name}, resumed=False, **described(24))
+            await line.say("snapshot", board=tomorrow, epoch="e", version=0, entries=[])
+            assert (await anext(boards)).board == tomorrow
+            description = client.description(name)
+            assert description is not None and description.ends is not None and description.ends.day == 25
+
+
+async def test_between_seasons_nothing_comes_also_over_a_break(server: Server, time: Time) -> None:
+    name, spring, summer = "sprint:current_season", "sprint:season_spring", "sprint:season_summer"
+    async with connected(server, time) as (client, line):
+        async with aclosing(client.subscribe(name)) as boards:
+            reading = asyncio.ensure_future(seen(boards, 2))
+            await line.hears("subscribe")
+            await line.shows(7, spring, name)
+            await line.say("rollover", **{"as": name, "from": spring, "to": None})
+            await line.ends()
+            line = await server.next()
+            assert await line.hears("subscribe") == {"board": name}, "of no board there is nothing to go on from"
+            await line.say("error", code="unknown_board", message="That season has not begun.", board=name)
+            await line.hears("subscribe")
+            assert time.slept[-1] == 100, "now and then"
+            await line.shows(1, summer, name)
+            assert await reading == [7, 1]
+
+
+async def test_the_first_leaderboards_boards_go_by_their_published_ids_and_are_described_on_demand(
+    server: Server, time: Time
+) -> None:
+    old, new = "week_of_2026_11_16", "week_of_2026_11_23"
+    async with connected(server, time) as (client, line):
+        async with aclosing(client.subscribe("default:current_week", describe=True)) as boards:
+            reading = asyncio.ensure_future(seen(boards, 1))
+            assert await line.hears("subscribe") == {"board": "current_week", "describe": True}
+            await line.shows(3, old, "current_week")
+            assert await reading == [3]
+            await line.say("rollover", **{"as": "current_week", "from": old, "to": new})
+            asked = await line.hears("subscribe")
+            assert asked["describe"], "until when the next week runs is said only where it is asked"
+
+
 async def test_a_board_there_is_not_ends_the_loop_and_a_passing_trouble_does_not(server: Server, time: Time) -> None:
     async with connected(server, time) as (client, line):
         async with aclosing(client.subscribe("nothing")) as boards:
@@ -268,6 +337,18 @@ async def test_what_was_not_answered_is_sent_again_under_the_same_id(server: Ser
         assert await line.hears("submit") == first
         await line.say("accepted", **accepted(first), live=False)
         assert await outcome == Accepted(first["submission_id"], 7, 12, 5, False)
+
+
+async def test_a_submission_names_its_leaderboard_and_what_else_was_given(server: Server, time: Time) -> None:
+    async with connected(server, time) as (client, line):
+        more = {"leaderboard": "sprint", "metadata": {"car": "gt"}, "board": "sprint:current_day"}
+        outcome = asyncio.ensure_future(client.submit(score=62_345, submission_id="r-9", with_all=True, **more))
+        sent = {"submission_id": "r-9", "score": 62_345, "with": "all", **more}
+        assert await line.hears("submit") == sent
+        scores = {"sprint:all_time": 61_200}
+        said = {"submission_id": "r-9", "user_id": 7, "leaderboard": "sprint", "duplicate": False}
+        await line.say("accepted", **said, scores=scores, improved=False)
+        assert await outcome == Accepted("r-9", 7, 0, 0, False, scores, False, "sprint")
 
 
 async def test_a_refusal_that_time_heals_is_waited_out(server: Server, time: Time) -> None:
