@@ -12,7 +12,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 from realtime.boards.board import (
     CURRENT_WEEK,
@@ -80,6 +80,20 @@ def _is_name(name: str) -> bool:
         return False
 
 
+class Making(NamedTuple):
+    """Standings that are being made beside those that a leaderboard shows."""
+
+    leaderboard: Leaderboard
+    """With the definition that they are made by, their number as `next_rule`, and as `rule` the one that is shown."""
+    windows: Sequence[Window]
+    """From the one before the last to the next, by kind, in order of time; the published ones are not among them."""
+
+    @property
+    def boards(self) -> list[Board]:
+        """The boards that are to show them."""
+        return [board_in(self.leaderboard, window) for window in self.windows]
+
+
 @dataclass(frozen=True, slots=True)
 class Catalogue:
     """What one process knows of all leaderboards, as of one revision."""
@@ -91,6 +105,8 @@ class Catalogue:
     windows: Mapping[int, Sequence[Window]] = field(default_factory=dict)
     """By a leaderboard's number: its windows from the one before the last to the next, by kind, in order of time. The
     published ones are not among them."""
+    making: Mapping[int, Making] = field(default_factory=dict)
+    """By their number: the standings that are being made."""
     _by_key: dict[tuple[int, int], Board] = field(init=False, repr=False, compare=False)
     _edges: list[datetime] = field(init=False, repr=False, compare=False)
 
@@ -117,7 +133,8 @@ class Catalogue:
     @property
     def is_published_alone(self) -> bool:
         """Whether submissions of `default` count on the published boards and on no others."""
-        return not any(board.leaderboard.source == DEFAULT.id for board in self._by_key.values())
+        counted = [*self.leaderboards.values(), *(making.leaderboard for making in self.making.values())]
+        return not any(one.source == DEFAULT.id and _has_rows(one) for one in counted)
 
     def leaderboard(self, slug: str) -> Leaderboard:
         """The leaderboard of that slug. Raises RealtimeError `unknown_leaderboard`."""
@@ -213,6 +230,14 @@ class Catalogue:
             board for board in self._by_key.values() if _is_shown(board) and _is_live(board.window, now)
         ]
 
+    def current_boards(self, slug: str, now: datetime) -> list[Board]:
+        """The boards of a leaderboard whose window holds `now`."""
+        return [
+            board
+            for board in self.live_boards(now)
+            if board.leaderboard.slug == slug and (board.ends is None or now < board.ends)
+        ]
+
     def told_boards(self, now: datetime) -> list[Board]:
         """The boards that the store is told of at `now`: the live ones and the next of each kind; why the next, see
         `board.told_boards`."""
@@ -235,6 +260,11 @@ class Catalogue:
             return parse_board(name) if leaderboard.id == DEFAULT.id else None
         except RealtimeError:
             return None
+
+
+def _has_rows(leaderboard: Leaderboard) -> bool:
+    """Whether it has standings beside the published ones."""
+    return leaderboard.id != DEFAULT.id or any(kind not in PUBLISHED_KINDS for kind in leaderboard.definition.windows)
 
 
 def _is_shown(board: Board) -> bool:

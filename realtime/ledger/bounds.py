@@ -61,6 +61,9 @@ VIEW: Final = Bounds(statement=3_600, lock=2, transaction=3_600)
 DEFINING: Final = Bounds(statement=60, lock=5, transaction=90)
 """A change of one leaderboard's definition."""
 
+BUILD: Final = Bounds(statement=600, lock=5, transaction=1_200)
+"""A step of a build: some thousand players, or one who sent millions of scores."""
+
 MIGRATION: Final = Bounds(statement=3_600, lock=2, transaction=3_600)
 
 LEASE: Final = Bounds(statement=2, lock=2, transaction=0)

@@ -51,6 +51,11 @@ class Defined:
         made = self.coming or self.shown
         return None if made is None else needs_new_standings(made, wanted, now)
 
+    @property
+    def made_anew_for(self) -> list[str]:
+        """The fields for which other standings are made than those that are shown; empty where the same are."""
+        return [] if self.coming is None or self.shown is None else needs_new_standings(self.shown, self.coming)
+
 
 def defined_of(row: Any) -> Defined:
     """A row of the query `leaderboards`."""

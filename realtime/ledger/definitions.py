@@ -9,10 +9,12 @@ Each leaderboard changes in one transaction. Whatever breaks off a longer change
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
+from time import monotonic
 from typing import Any, Final, Protocol
 
 import orjson
@@ -47,6 +49,9 @@ class Definitions:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._zones: frozenset[str] | None = None
+        self._latest: dict[str, Defined] = {}
+        self._latest_at = float("-inf")
+        self._looking = asyncio.Lock()
 
     # Reading -------------------------------------------------------------------------------------------------------
 
@@ -60,6 +65,16 @@ class Definitions:
         """Every leaderboard there is, by slug. Raises LedgerUnavailable."""
         rows = await self._ledger.fetch("leaderboards")
         return {row["slug"]: defined_of(row) for row in rows if not row["is_removed"]}
+
+    async def lately(self) -> dict[str, Defined]:
+        """The same, as it was at most a second ago: for whoever may ask as often as they like. Raises
+        LedgerUnavailable."""
+        async with self._looking:
+            if monotonic() - self._latest_at > LATELY:
+                began = monotonic()
+                self._latest = await self.all()
+                self._latest_at = began
+            return self._latest
 
     async def one(self, slug: str) -> Defined:
         """The leaderboard of that slug. Raises RealtimeError `unknown_leaderboard`, LedgerUnavailable."""
@@ -129,6 +144,7 @@ class Definitions:
             now = await connection.fetchval("SELECT clock_timestamp()")
             rows = await connection.fetch(self._ledger.query("leaderboards"))
             yield _Change(self._ledger, connection, {row["slug"]: defined_of(row) for row in rows}, now, actor)
+        self._latest_at = float("-inf")
 
 
 def unknown_leaderboard(slug: str) -> RealtimeError:
@@ -146,6 +162,9 @@ def kinds_of(definition: Definition) -> list[str]:
     published = DEFAULT_DEFINITION.windows if definition.slug == DEFAULT_SLUG else ()
     return [kind for kind in definition.windows if kind not in published]
 
+
+LATELY: Final = 1.0
+"""Seconds for which what was read is shown."""
 
 SOON: Final = timedelta(seconds=15)
 """What lies no further ahead may have scores: a sender's clock may be ahead."""
@@ -235,13 +254,19 @@ class _Change:
             if before is not None and shown is not None:
                 going_on = replace(shown, **{name: getattr(wanted, name) for name in _AT_ONCE})
                 await self._run("rule_kept", before.rule, _written(going_on), kinds_of(shown))
-            if before is not None and before.coming is not None and not before.lacks(wanted, self._now):
+            if before is not None and before.coming is not None and self._goes_on(before, wanted):
                 await self._run("rule_kept", before.next_rule, _written(wanted), kinds_of(wanted))
             else:
                 await self._begin(number, source, wanted)
         if shown is not None and wanted.metadata and not shown.metadata:
             await self._describe_derived(number)
         return anew
+
+    def _goes_on(self, before: Defined, wanted: Definition) -> bool:
+        """Whether the build that is under way makes what is wanted. It knows windows by their numbers, which stretching
+        them changes."""
+        moved = before.definition.zone != wanted.zone or before.definition.week_starts != wanted.week_starts
+        return not moved and not before.lacks(wanted, self._now)
 
     async def _describe_derived(self, source: int) -> None:
         """Those that are `of` a source show metadata where it does: their rows in the store lack it so far."""

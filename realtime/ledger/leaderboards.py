@@ -10,13 +10,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from datetime import date, datetime, timedelta
 from typing import Any, Final, Protocol
 
 from realtime.boards.board import Board, board_in, no_such_board
-from realtime.boards.catalogue import PUBLISHED, Catalogue, Directory, NotAtHand
+from realtime.boards.catalogue import PUBLISHED, Catalogue, Directory, Making, NotAtHand
+from realtime.boards.definitions import Definition
 from realtime.boards.leaderboard import Leaderboard, partition_of
 from realtime.boards.windows import Window, name_of, read_name
 from realtime.errors import LedgerUnavailable
@@ -84,28 +86,47 @@ class Leaderboards(Directory):
             if self.current is not before:
                 return  # somebody has just done so
             ((revision,),) = await self._ledger.fetch("catalogue_revision")
-            rows = await self._ledger.fetch("windows_near")
             defined = await self._definitions.all()
-            windows: dict[int, list[Window]] = {}
-            for row in rows:
-                window = Window(row["kind"], row["name"], row["starts"], row["ends"], row["id"])
-                windows.setdefault(row["leaderboard"], []).append(window)
-            leaderboards = {slug: self._known(one) for slug, one in defined.items() if not one.is_removed}
+            rows = await self._ledger.fetch("windows_near")
             # What is read later may be newer than the revision: then the next look reads it once more.
-            self.current = Catalogue(revision, leaderboards, windows)
+            self.current = self._catalogue(revision, defined, rows)
             self._found.clear()
         log.info("the catalogue is at revision %d", revision, extra={"action": "catalogue"})
         for tell in self.on_change:
             tell(self.current)
 
-    def _known(self, one: Defined) -> Leaderboard:
-        definition = one.definition if one.shown is None else one.shown
-        partition = partition_of(one.source_slug, self._partitions)
-        known = self.current.leaderboards.get(one.slug)
-        new = Leaderboard(
+    def partition_of(self, source_slug: str) -> str:
+        """The partition of all leaderboards that rank the submissions of `source_slug`."""
+        return partition_of(source_slug, self._partitions)
+
+    def _catalogue(self, revision: int, defined: Mapping[str, Defined], rows: Iterable[Any]) -> Catalogue:
+        of_rules: dict[int, list[Window]] = {}
+        for row in rows:
+            window = Window(row["kind"], row["name"], row["starts"], row["ends"], row["id"])
+            of_rules.setdefault(row["rule"], []).append(window)
+        leaderboards: dict[str, Leaderboard] = {}
+        windows: dict[int, list[Window]] = {}
+        making: dict[int, Making] = {}
+        for slug, one in defined.items():
+            leaderboard = self._known(one, one.shown or one.coming or one.definition, defined)
+            before = self.current.leaderboards.get(slug)
+            leaderboards[slug] = before if before == leaderboard and before is not None else leaderboard
+            if one.rule is not None:
+                windows[one.id] = _of(leaderboard.definition, of_rules.get(one.rule, ()))
+            if one.next_rule is not None and one.coming is not None:
+                made = self._known(one, one.coming, defined)
+                making[one.next_rule] = Making(made, _of(made.definition, of_rules.get(one.next_rule, ())))
+        return Catalogue(revision, leaderboards, windows, making)
+
+    def _known(self, one: Defined, definition: Definition, others: Mapping[str, Defined]) -> Leaderboard:
+        source = others.get(one.source_slug)
+        if source is not None and source is not one:
+            # Whose submissions it ranks, decides what these bring along.
+            definition = replace(definition, metadata=(source.shown or source.definition).metadata)
+        partition = self.partition_of(one.source_slug)
+        return Leaderboard(
             one.slug, definition, one.id, one.rule, one.source, one.source_slug, partition, one.next_rule
         )
-        return known if known == new and known is not None else new
 
     # Finding ---------------------------------------------------------------------------------------------------------
 
@@ -143,6 +164,8 @@ class Leaderboards(Directory):
 
     async def _find(self, leaderboard: Leaderboard, name: str, now: datetime) -> Board:
         rows = await self._ledger.fetch("window_named", leaderboard.id, name)
+        if not _of(leaderboard.definition, [Window(*row) for row in rows]):
+            rows = []  # one that is not shown yet
         window = Window(*rows[0]) if rows else await self._empty(leaderboard, name, now)
         self._found[leaderboard.id, name] = window
         if len(self._found) > FOUND:
@@ -174,7 +197,12 @@ class Leaderboards(Directory):
         return Window(said.kind, name, starts, ends, -1)
 
 
+def _of(definition: Definition, windows: Iterable[Window]) -> list[Window]:
+    """Those of windows that a definition has: the row of a season is there before the season is shown."""
+    seasons = {f"season_{season.id}" for season in definition.seasons}
+    return [window for window in windows if window.kind != "season" or window.name in seasons]
+
+
 def _begins(leaderboard: Leaderboard, kind: str, day: date) -> str:
     name = f"{leaderboard.slug}:{name_of(kind, day)}".removeprefix("default:")
     return f"No {kind} begins on that day: use {name}."
-

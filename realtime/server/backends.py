@@ -50,6 +50,7 @@ class Backends:
     """PostgreSQL and the store, open, and what every process needs to keep them in order."""
 
     ledger: Ledger
+    definitions: Definitions
     leaderboards: Leaderboards
     store: Store
     archive: Archive
@@ -95,7 +96,8 @@ async def open_backends(settings: Settings, *, lanes: int = 0) -> AsyncIterator[
         )
         stack.push_async_callback(store.aclose)
         await _patiently(ledger.open)
-        leaderboards = Leaderboards(ledger, Definitions(ledger), partitions=settings.partitions)
+        definitions = Definitions(ledger)
+        leaderboards = Leaderboards(ledger, definitions, partitions=settings.partitions)
         await _patiently(leaderboards.refresh)
         ledger.clock.edge_after = leaderboards.edge_after
         leaderboards.on_change.append(lambda catalogue: ledger.clock.take_edges())
@@ -115,7 +117,8 @@ async def open_backends(settings: Settings, *, lanes: int = 0) -> AsyncIterator[
         closing = Closing(ledger)
         archive = Archive(ledger, store, closing)
         views = Views(archive, closing)
-        yield Backends(ledger, leaderboards, store, archive, views, rebuilder, generations, Clocks(ledger, store))
+        clocks = Clocks(ledger, store)
+        yield Backends(ledger, definitions, leaderboards, store, archive, views, rebuilder, generations, clocks)
 
 
 async def _patiently(attempt: Callable[[], Awaitable[None]]) -> None:

@@ -5,10 +5,10 @@
 SELECT revision FROM catalogue
 
 -- name: windows_near
--- Of every leaderboard that is not removed, and of every kind of its windows that has rows: the last three that have begun,
--- and the next two. NULL for what has no start, or no end.
-SELECT w.leaderboard, w.kind, w.name, nullif(w.starts, '-infinity') AS starts, nullif(w.ends, 'infinity') AS ends, w.id
-FROM leaderboards l JOIN rules r ON r.id = coalesce(l.rule, l.next_rule) CROSS JOIN unnest(r.kinds) AS k (kind)
+-- Of all standings that are shown or being made, and of every kind of their windows: the last three that have begun, and the
+-- next two. NULL for what has no start, or no end.
+SELECT r.id AS rule, w.kind, w.name, nullif(w.starts, '-infinity') AS starts, nullif(w.ends, 'infinity') AS ends, w.id
+FROM leaderboards l JOIN rules r ON r.leaderboard = l.id AND r.id IN (l.rule, l.next_rule) CROSS JOIN unnest(r.kinds) AS k (kind)
 CROSS JOIN LATERAL (
     (SELECT * FROM windows b WHERE b.leaderboard = l.id AND b.kind = k.kind AND b.starts <= clock_timestamp()
      ORDER BY b.starts DESC LIMIT 3)
@@ -17,7 +17,7 @@ CROSS JOIN LATERAL (
      ORDER BY n.starts LIMIT 2)
 ) AS w
 WHERE l.removed_at IS NULL
-ORDER BY w.leaderboard, w.kind, w.starts
+ORDER BY r.id, w.kind, w.starts
 
 -- name: windows_kept
 -- Makes sure that every leaderboard has the windows of now, and those after them. Whether a row was made.

@@ -68,20 +68,20 @@ UPDATE catalogue SET revision = revision + 1
 -- Source $1 is one by now: whoever is banned from the leaderboard itself has a head as well.
 INSERT INTO heads (source, user_id, hidden)
 SELECT $1::int, user_id, true FROM bans WHERE leaderboard = $1 ORDER BY user_id
-ON CONFLICT (source, user_id) DO UPDATE SET hidden = true, version = heads.version + 1
+ON CONFLICT (source, user_id) DO UPDATE SET hidden = true
 
 -- name: derived_hidden
 -- Leaderboard $1 is of source $2 by now: whoever is banned from it is known by the source's head.
 INSERT INTO heads AS h (source, user_id, hidden_on)
 SELECT $2::int, user_id, ARRAY[$1::int] FROM bans WHERE leaderboard = $1 ORDER BY user_id
-ON CONFLICT (source, user_id) DO UPDATE SET hidden_on = h.hidden_on || $1::int, version = h.version + 1
+ON CONFLICT (source, user_id) DO UPDATE SET hidden_on = h.hidden_on || $1::int
 WHERE NOT h.hidden_on @> ARRAY[$1::int]
 
 -- name: derived_hidden_of_default
 -- The same where that source is default.
 INSERT INTO user_total_scores AS h (user_id, hidden_on)
 SELECT user_id, ARRAY[$1::int] FROM bans WHERE leaderboard = $1 ORDER BY user_id
-ON CONFLICT (user_id) DO UPDATE SET hidden_on = h.hidden_on || $1::int, version = h.version + 1
+ON CONFLICT (user_id) DO UPDATE SET hidden_on = h.hidden_on || $1::int
 WHERE NOT h.hidden_on @> ARRAY[$1::int]
 
 -- name: seasons
