@@ -75,7 +75,7 @@ CREATE TABLE IF NOT EXISTS windows (
     CONSTRAINT windows_have_a_length CHECK (starts < ends)
 );
 
--- The log of all sources but default: rows never change.
+-- The log of all sources but default: rows never change. Nothing looks for a row by its id alone.
 CREATE TABLE IF NOT EXISTS score_transactions (
     source        INT NOT NULL,
     -- given in order of arrival
@@ -87,14 +87,13 @@ CREATE TABLE IF NOT EXISTS score_transactions (
     reason        VARCHAR(255),
     metadata      JSONB,
     created_at    TIMESTAMPTZ NOT NULL,
-    PRIMARY KEY (source, id),
+    PRIMARY KEY (source, user_id, submission_id),
     CONSTRAINT score_transactions_exact_in_a_double CHECK (score BETWEEN -9007199254740991 AND 9007199254740991)
 );
-CREATE UNIQUE INDEX IF NOT EXISTS score_transactions_submission ON score_transactions (source, user_id, submission_id);
 -- For a user's log. An expression, for the reason that is given at user_score_transactions_log.
-CREATE INDEX IF NOT EXISTS score_transactions_log ON score_transactions (source, (user_id + 0), id);
+CREATE UNIQUE INDEX IF NOT EXISTS score_transactions_log ON score_transactions (source, (user_id + 0), id);
 
--- A player of a source: locked before any row of theirs in `scores`. Who is hidden in the deployment has one of every source.
+-- A player of a source: locked before anything of theirs is recorded. Who is hidden in the deployment has one of every source.
 CREATE TABLE IF NOT EXISTS heads (
     source    INT NOT NULL,
     user_id   BIGINT NOT NULL,
@@ -104,11 +103,10 @@ CREATE TABLE IF NOT EXISTS heads (
     hidden_on INT[] NOT NULL DEFAULT '{}',
     -- the round of the build that has given them their rows of rules that are being made
     built     INT NOT NULL DEFAULT 0,
-    version   BIGINT NOT NULL DEFAULT 1,
-    -- no sum of theirs can be further from zero: of all scores the absolute values, added up, but for what exceeds 2^53
-    reach     BIGINT NOT NULL DEFAULT 0,
+    -- a sum of theirs is more than 2^52 from zero: what comes is added up before it is recorded
+    far       BOOLEAN NOT NULL DEFAULT false,
     PRIMARY KEY (source, user_id)
-) WITH (fillfactor = 70);
+) WITH (fillfactor = 90);
 -- Who is on not all boards, few among many: closed boards leave them out when they are read.
 CREATE INDEX IF NOT EXISTS heads_hidden ON heads (source, user_id) WHERE hidden OR hidden_on <> '{}';
 
@@ -119,15 +117,16 @@ CREATE TABLE IF NOT EXISTS scores (
     user_id  BIGINT NOT NULL,
     score    BIGINT NOT NULL,
     version  BIGINT NOT NULL DEFAULT 1,
-    -- the transaction that brought the score to where it is
-    at       TIMESTAMPTZ NOT NULL,
+    -- the transaction that brought the score to where it is: its moment, in microseconds since 1970, and its id
+    at       BIGINT NOT NULL,
     at_id    BIGINT NOT NULL,
     -- that transaction's
     metadata JSONB,
-    PRIMARY KEY (source, rule, "window", user_id),
+    -- A player's rows stand side by side: a submission writes several.
+    PRIMARY KEY (source, user_id, rule, "window"),
     CONSTRAINT scores_exact_in_a_double CHECK (score BETWEEN -9007199254740991 AND 9007199254740991)
 ) WITH (fillfactor = 70);
-CREATE INDEX IF NOT EXISTS scores_user ON scores (source, user_id);
+CREATE INDEX IF NOT EXISTS scores_board ON scores (source, rule, "window", user_id);
 
 CREATE TABLE IF NOT EXISTS bans (
     user_id     BIGINT NOT NULL,
@@ -238,6 +237,11 @@ BEGIN
         next := next + 1;
     END LOOP;
 END $$;
+
+-- What `at` of a score is: microseconds since 1970.
+CREATE OR REPLACE FUNCTION micros(moment TIMESTAMPTZ) RETURNS BIGINT LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
+    SELECT (extract(epoch FROM moment) * 1000000)::bigint
+$$;
 
 -- Where the windows of a leaderboard are changed: by one transaction at a time, which takes no lock of another leaderboard
 -- after one whose remainder is greater. The locks are few, for a transaction may make windows of a thousand leaderboards.
@@ -406,11 +410,11 @@ CREATE OR REPLACE FUNCTION hide_from_source(source INT) RETURNS VOID LANGUAGE sq
         UNION
         SELECT t.user_id FROM user_total_scores t JOIN users u ON u.id = t.user_id WHERE t.hidden AND u.deleted_at IS NOT NULL
     ) AS hidden ORDER BY hidden.user_id
-    ON CONFLICT (source, user_id) DO UPDATE SET hidden = true, version = heads.version + 1
+    ON CONFLICT (source, user_id) DO UPDATE SET hidden = true
 $$;
 
 -- migrate: rollback
-DROP FUNCTION hide_from_source(INT), while_nobody_is_hidden(), while_sources_stay(), stretch_windows(INT, TEXT), ensure_next_windows(),
+DROP FUNCTION hide_from_source(INT), micros(TIMESTAMPTZ), while_nobody_is_hidden(), while_sources_stay(), stretch_windows(INT, TEXT), ensure_next_windows(),
     ensure_windows(INT[], TIMESTAMPTZ[]), ensure_window(INT, TEXT, TIMESTAMPTZ), make_window(INT, TEXT, TIMESTAMPTZ),
     window_at(INT, TEXT, TIMESTAMPTZ), lock_windows(INT), calendar_window(TEXT, TEXT, TEXT, TIMESTAMPTZ),
     next_first_day(TEXT, DATE), first_day(TEXT, TEXT, DATE), first_instant(DATE, TEXT);
