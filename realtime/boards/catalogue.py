@@ -143,6 +143,18 @@ class Catalogue:
             raise RealtimeError("unknown_leaderboard", f"There is no leaderboard {slug!a} here.")
         return found
 
+    def source(self, slug: str) -> Leaderboard:
+        """The leaderboard of that slug, where submissions are handed in to it.
+
+        Raises RealtimeError `unknown_leaderboard`, and `bad_message` for one that ranks another's.
+        """
+        found = self.leaderboard(slug)
+        if not found.takes_submissions:
+            raise RealtimeError(
+                "bad_message", f"{slug} ranks what is handed in to {found.source_slug}: send it there."
+            )
+        return found
+
     def board_of(self, leaderboard: int, key: int) -> Board | None:
         """The board of a leaderboard's number and a window's; None where the window is not at hand."""
         return self._by_key.get((leaderboard, key))

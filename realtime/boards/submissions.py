@@ -129,7 +129,7 @@ def parse_submission(
         score: int | None = whole_number(fields.get("score_added"), "score_added", INT_MIN, INT_MAX)
     else:
         score = _score(fields, leaderboard)
-    _within_bounds(score, leaderboard)
+    check_score(score, leaderboard)
     reason = fields.get("reason")
     if reason is not None:
         reason = plain_text(reason, "reason", 0, REASON_LENGTH) or None
@@ -150,7 +150,7 @@ def parse_submission(
         reason,
         moment,
         leaderboard.slug,
-        None if metadata is None else _metadata(metadata),
+        None if metadata is None else written_metadata(metadata),
         None if board is None else _within(board, leaderboard, catalogue, now),
         fields.get("with") == "all",
     )
@@ -162,11 +162,7 @@ def _leaderboard(fields: Mapping[str, Any], catalogue: Catalogue) -> Leaderboard
         return catalogue.default
     if type(slug) is not str:
         raise RealtimeError("bad_message", "leaderboard must be the slug of one, as a text.")
-    leaderboard = catalogue.leaderboard(slug)
-    if not leaderboard.takes_submissions:
-        source = leaderboard.source_slug
-        raise RealtimeError("bad_message", f"{slug} ranks what is handed in to {source}: send it there.")
-    return leaderboard
+    return catalogue.source(slug)
 
 
 def _score(fields: Mapping[str, Any], leaderboard: Leaderboard) -> int | None:
@@ -183,14 +179,20 @@ def _score(fields: Mapping[str, Any], leaderboard: Leaderboard) -> int | None:
     return whole_number(fields.get(right), right, -SCORE_MAX, SCORE_MAX)
 
 
-def _within_bounds(score: int | None, leaderboard: Leaderboard) -> None:
+def check_score(score: int | None, leaderboard: Leaderboard) -> None:
+    """Raises RealtimeError `bad_message` where a leaderboard needs a score, `out_of_range` for one it does not take."""
+    if score is None and leaderboard.definition.operator != "count":
+        raise RealtimeError("bad_message", f"{leaderboard.slug} needs a score.")
+    if leaderboard.slug == DEFAULT.slug and score is not None and not INT_MIN <= score <= INT_MAX:
+        raise RealtimeError("out_of_range", f"score_added must be from {INT_MIN} to {INT_MAX}.")
     bounds = leaderboard.definition.bounds
     if bounds is not None and score is not None and not bounds.min <= score <= bounds.max:
         name = "score_added" if leaderboard.definition.operator == "sum" else "score"
         raise RealtimeError("out_of_range", f"{name} must be from {bounds.min} to {bounds.max} on {leaderboard.slug}.")
 
 
-def _metadata(value: Any) -> str:
+def written_metadata(value: Any) -> str:
+    """A submission's metadata as JSON, as short as it can be written. Raises RealtimeError `bad_metadata`."""
     if type(value) is not dict:
         raise RealtimeError("bad_metadata", "metadata must be a JSON object.")
     try:

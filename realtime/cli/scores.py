@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -20,6 +20,8 @@ from typing import Annotated, Final
 
 import typer
 
+from realtime.boards.definitions import Definition
+from realtime.boards.leaderboard import DEFAULT
 from realtime.cli import progress
 from realtime.cli.application import DEFAULT_DATA_DIR, DataDir, Say, cli, resolve, run, say
 from realtime.client.client import Client, connect
@@ -30,6 +32,7 @@ from realtime.errors import LedgerUnavailable, StartupError, StoreUnavailable
 from realtime.intake import score_file
 from realtime.intake.importer import Importer, Summary
 from realtime.intake.score_file import BadRow
+from realtime.ledger.definitions import Definitions, unknown_leaderboard
 from realtime.ledger.ledger import Ledger
 from realtime.people.imported import ImportedPlayers
 from realtime.people.tokens import Tokens
@@ -43,8 +46,8 @@ FIRST_WAIT: Final = 10.0
 """Seconds in which a server must greet before a simulation begins."""
 
 
-async def import_scores(settings: Settings, path: Path, say: Say) -> bool:
-    """Imports a file; whether every row of it is in the ledger now.
+async def import_scores(settings: Settings, path: Path, say: Say, leaderboard: str = DEFAULT.slug) -> bool:
+    """Imports a file, into `leaderboard` what names no other; whether every row of it is in the ledger now.
 
     Raises RealtimeError for a file without a usable header, LedgerUnavailable.
     """
@@ -59,9 +62,14 @@ async def import_scores(settings: Settings, path: Path, say: Say) -> bool:
 
         async with open_backends(settings) as backends:
             now = backends.ledger.clock.instant  # nobody asks PostgreSQL here whether a week is over
-            importer = Importer(backends.ledger, backends.store, backends.views, now, show_bad)
+            directory = backends.leaderboards
+            directory.current.source(leaderboard)
+            importer = Importer(
+                backends.ledger, backends.store, backends.views, now, show_bad,
+                directory=directory, leaderboard=leaderboard,
+            )  # fmt: skip
             try:
-                await importer.run(score_file.rows(file), show_read)
+                await importer.run(score_file.rows(file, of_another=leaderboard != DEFAULT.slug), show_read)
                 await importer.settle(lambda done, total: bars.show("closed weeks", done, total, f"{done} of {total}"))
             except LedgerUnavailable as error:
                 message = f"{error} (after {importer.summary.read:,} rows: import the file again, it goes on there)"
@@ -99,6 +107,7 @@ class Plan:
     players: int
     """Invented ones, where there is no file."""
     limit: int | None
+    leaderboard: str = DEFAULT.slug
 
 
 async def play(settings: Settings, plan: Plan, say: Say) -> bool:
@@ -119,8 +128,12 @@ async def play(settings: Settings, plan: Plan, say: Say) -> bool:
             answered = tally.accepted + tally.refusals.total()
             bars.show("scores", answered, total, f"{tally.rate:,.0f}/s, {tally.refusals.total()} rejected")
 
-        with _scores(plan, show_bad) as (scores, total):
-            async with _ledger(settings) as ledger, _clients(settings, plan, ledger) as clients:
+        async with _ledger(settings) as ledger, _clients(settings, plan, ledger) as clients:
+            defined = await Definitions(ledger).all()
+            if plan.leaderboard not in defined:
+                raise unknown_leaderboard(plan.leaderboard)
+            definitions = {slug: one.definition for slug, one in defined.items()}
+            with _scores(plan, definitions, show_bad) as (scores, total):
                 players, prefix = ImportedPlayers(ledger), secrets.token_hex(6)
                 playing = Simulation(clients, players, prefix, rate=plan.rate, now=monotonic)
                 try:
@@ -132,15 +145,23 @@ async def play(settings: Settings, plan: Plan, say: Say) -> bool:
 
 
 @contextmanager
-def _scores(plan: Plan, on_bad: Callable[[BadRow], None]) -> Iterator[tuple[Iterator[Play], int | None]]:
+def _scores(
+    plan: Plan, definitions: Mapping[str, Definition], on_bad: Callable[[BadRow], None]
+) -> Iterator[tuple[Iterator[Play], int | None]]:
     """What a plan plays, and how much that is, where it has an end."""
     if plan.file is None:
-        yield islice(simulation.invented(plan.players, secrets.SystemRandom()), plan.limit), plan.limit
+        yield (
+            islice(
+                simulation.invented(plan.players, secrets.SystemRandom(), definitions[plan.leaderboard]), plan.limit
+            ),
+            plan.limit,
+        )
         return
     with plan.file.open("rb") as file:
-        rows = sum(1 for _ in score_file.rows(file))
+        of_another = plan.leaderboard != DEFAULT.slug
+        rows = sum(1 for _ in score_file.rows(file, of_another=of_another))
         file.seek(0)
-        plays = simulation.plays(score_file.rows(file), on_bad)
+        plays = simulation.plays(score_file.rows(file, of_another=of_another), on_bad, definitions, plan.leaderboard)
         yield islice(plays, plan.limit), rows if plan.limit is None else min(rows, plan.limit)
 
 
@@ -185,16 +206,17 @@ def _played(tally: Tally, bad: int) -> str:
 @cli.command("import")
 def import_file(
     file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True, help="CSV with a header line.")],
+    leaderboard: Annotated[str, typer.Option(help="Of rows that name none.")] = DEFAULT.slug,
     data_dir: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
     """Bring in scores of the past from a CSV file; safe to repeat, to break off and to resume.
 
-    Its first line names the columns, in any order: submission_id, username (or user_id), score_added, created_at (ISO
-    8601 with a zone, not in the future), and where there is one, reason.
+    Its first line names the columns, in any order: submission_id, username (or user_id), score_added (or score),
+    created_at (ISO 8601 with a zone, not in the future), and where there is one, reason, leaderboard, metadata.
 
     A bad row is named by its line and left out, the others count; the exit code is then 1.
     """
-    if not run(import_scores(resolve(data_dir, *STORES), file, say)):
+    if not run(import_scores(resolve(data_dir, *STORES), file, say, leaderboard)):
         raise typer.Exit(1)
 
 
@@ -204,6 +226,7 @@ def simulate(
     rate: Annotated[float, typer.Option(min=0.01, help="Scores a second.")] = 50.0,
     players: Annotated[int, typer.Option(min=1, help="Invented players.")] = 200,
     limit: Annotated[int | None, typer.Option(min=0, help="Scores to play. [default: the file's; else no end]")] = None,
+    leaderboard: Annotated[str, typer.Option(help="Where to play; rows of a file may name others.")] = DEFAULT.slug,
     url: Annotated[str | None, typer.Option(help="The server. [default: the development instance's]")] = None,
     data_dir: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
@@ -211,6 +234,6 @@ def simulate(
     address = url or instance.address_of(data_dir)
     if address is None:
         raise StartupError("Say which server with --url, or start one with `realtime up`.")
-    plan = Plan(address, file, rate, players, limit)
+    plan = Plan(address, file, rate, players, limit, leaderboard)
     if not run(play(resolve(data_dir, "DATABASE_URL", "REALTIME_SECRET"), plan, say)):
         raise typer.Exit(1)

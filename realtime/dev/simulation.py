@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count, islice
 from random import Random
 from typing import Final, NamedTuple, Protocol
 
+from realtime.boards.definitions import DEFAULT_DEFINITION, DEFAULT_SLUG, Definition
 from realtime.boards.submissions import Accepted, Outcome
 from realtime.intake.score_file import BadRow, FileRow
 
@@ -31,8 +32,12 @@ class Play(NamedTuple):
     """A score to be played. `player` is a name, or the id of an existing user."""
 
     player: str | int
-    score_added: int
+    score: int | None
+    """What is added, or the score that was reached; None where submissions are counted."""
     reason: str | None
+    leaderboard: str = DEFAULT_SLUG
+    is_added: bool = True
+    """Whether the score is added to what was there."""
 
 
 class Players(Protocol):
@@ -45,7 +50,14 @@ class Client(Protocol):
     """What a simulation needs of `realtime.client`."""
 
     async def submit(
-        self, score_added: int, *, reason: str | None, user_id: int | None, submission_id: str | None
+        self,
+        score_added: int | None,
+        *,
+        score: int | None,
+        leaderboard: str | None,
+        reason: str | None,
+        user_id: int | None,
+        submission_id: str | None,
     ) -> Outcome: ...
 
 
@@ -65,26 +77,37 @@ class Tally:
         return (self.accepted + self.refusals.total()) / self.seconds if self.seconds else 0.0
 
 
-def plays(rows: Iterable[FileRow | BadRow], on_bad: Callable[[BadRow], None]) -> Iterator[Play]:
-    """The scores of a file, in order; bad rows are told and left out."""
+def plays(
+    rows: Iterable[FileRow | BadRow], on_bad: Callable[[BadRow], None], definitions: Mapping[str, Definition], slug: str
+) -> Iterator[Play]:
+    """The scores of a file, in order; bad rows are told and left out. Those that name no leaderboard are of `slug`."""
     for row in rows:
         if isinstance(row, BadRow):
             on_bad(row)
         else:
-            yield Play(row.player, row.score_added, row.reason)
+            of = row.leaderboard or slug
+            is_added = of not in definitions or definitions[of].operator == "sum"
+            yield Play(row.player, row.score_added, row.reason, of, is_added)
 
 
 _FIRST: Final = "Amber Brisk Calm Dusty Early Fair Gentle Happy Ivory Jolly Keen Lucky Mellow Noble Opal Quiet".split()
 _SECOND: Final = "Badger Crane Dingo Egret Fox Gecko Heron Ibis Jay Koala Lynx Marten Otter Puffin Raven Stoat".split()
 
 
-def invented(players: int, random: Random) -> Iterator[Play]:
-    """Endless scores of invented players: a few play most, and most scores are small."""
+def invented(players: int, random: Random, definition: Definition = DEFAULT_DEFINITION) -> Iterator[Play]:
+    """Endless scores of invented players: a few play most, and most scores are small, within what is taken."""
     names = [_name(number) for number in range(players)]
+    bounds, operator = definition.bounds, definition.operator
+    low, high = (1, 1_000) if bounds is None else (bounds.min, bounds.max)
+    if bounds is None and definition.format.unit is not None:
+        low, high = (20, 600) if definition.format.unit == "s" else (20_000, 600_000)
     while True:
         player = int(players * random.random() ** 3)
-        score = min(int(random.lognormvariate(2.5, 1.2)) + 1, 1_000)
-        yield Play(names[player], score, "simulated")
+        share = min(int(random.lognormvariate(2.5, 1.2)) + 1, 1_000)
+        score = min(high, low + (share - 1) * max(1, (high - low) // 1_000))
+        yield Play(
+            names[player], None if operator == "count" else score, "simulated", definition.slug, operator == "sum"
+        )
 
 
 def _name(number: int) -> str:
@@ -153,7 +176,12 @@ class Simulation:
         client = self._clients[number % len(self._clients)]
         try:
             outcome = await client.submit(
-                play.score_added, reason=play.reason, user_id=user_id, submission_id=f"{self._run_id}-{number}"
+                play.score if play.is_added else None,
+                score=None if play.is_added else play.score,
+                leaderboard=None if play.leaderboard == DEFAULT_SLUG else play.leaderboard,
+                reason=play.reason,
+                user_id=user_id,
+                submission_id=f"{self._run_id}-{number}",
             )
         finally:
             self._room.release()

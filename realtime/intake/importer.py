@@ -20,8 +20,20 @@ from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from realtime.boards.submissions import CLOCK_GRACE, Accepted, Outcome, Rejected, Submission
-from realtime.errors import LedgerLocked, LedgerUnavailable, StoreUnavailable
+import orjson
+
+from realtime.boards.catalogue import Directory
+from realtime.boards.leaderboard import DEFAULT
+from realtime.boards.submissions import (
+    CLOCK_GRACE,
+    Accepted,
+    Outcome,
+    Rejected,
+    Submission,
+    check_score,
+    written_metadata,
+)
+from realtime.errors import LedgerLocked, LedgerUnavailable, RealtimeError, StoreUnavailable
 from realtime.intake.outcomes import conflict
 from realtime.intake.recorder import Recorder, Recording
 from realtime.intake.score_file import BadRow, FileRow
@@ -98,7 +110,15 @@ class Importer:
     """One import. `on_bad` is told each bad row, in order."""
 
     def __init__(
-        self, ledger: Ledger, store: Store, weeks: Weeks, now: Callable[[], datetime], on_bad: Callable[[BadRow], None]
+        self,
+        ledger: Ledger,
+        store: Store,
+        weeks: Weeks,
+        now: Callable[[], datetime],
+        on_bad: Callable[[BadRow], None],
+        *,
+        directory: Directory | None = None,
+        leaderboard: str = DEFAULT.slug,
     ) -> None:
         self._ledger = ledger
         self._recorder = Recorder(_Patient(ledger))
@@ -107,6 +127,8 @@ class Importer:
         self._weeks = weeks
         self._now = now
         self._on_bad = on_bad
+        self._directory = directory or Directory()
+        self._leaderboard = leaderboard  # of rows that name none
         self.summary = Summary()
 
     async def run(self, rows: Iterator[FileRow | BadRow], progress: Callable[[], None] = lambda: None) -> None:
@@ -148,18 +170,39 @@ class Importer:
             self._on_bad(row)
 
     async def _record_good(self, rows: Sequence[FileRow]) -> list[BadRow]:
-        users = await self._players.of({row.player for row in rows if isinstance(row.player, str)})
-        same: dict[tuple[int, str], list[tuple[FileRow, Submission]]] = {}
-        for row in rows:
-            user_id = row.player if isinstance(row.player, int) else users[row.player]
-            submission = Submission(user_id, row.submission_id, row.score_added, row.reason, row.created_at)
-            same.setdefault((user_id, row.submission_id), []).append((row, submission))
         bad: list[BadRow] = []
+        fit: list[tuple[FileRow, str, str | None]] = []
+        for row in rows:
+            try:
+                fit.append((row, *self._checked(row)))
+            except RealtimeError as error:
+                bad.append(BadRow(row.line, f"{error.code}: {error.message}"))
+        users = await self._players.of({row.player for row, _, _ in fit if isinstance(row.player, str)})
+        same: dict[tuple[str, int, str], list[tuple[FileRow, Submission]]] = {}
+        for row, slug, metadata in fit:
+            user_id = row.player if isinstance(row.player, int) else users[row.player]
+            submission = Submission(
+                user_id, row.submission_id, row.score_added, row.reason, row.created_at, slug, metadata
+            )
+            same.setdefault((slug, user_id, row.submission_id), []).append((row, submission))
         async for recorded in self._recorded([alike[0][1] for alike in same.values()]):
             await self._tell(recorded)
             for submission, outcome in recorded.outcomes:
-                bad += self._judge(same[submission.user_id, submission.submission_id], outcome)
+                key = submission.leaderboard, submission.user_id, submission.submission_id
+                bad += self._judge(same[key], outcome)
         return bad
+
+    def _checked(self, row: FileRow) -> tuple[str, str | None]:
+        """The leaderboard and the metadata of a row that fits its leaderboard. Raises RealtimeError."""
+        leaderboard = self._directory.current.source(row.leaderboard or self._leaderboard)
+        check_score(row.score_added, leaderboard)
+        if row.metadata is None:
+            return leaderboard.slug, None
+        try:
+            metadata = orjson.loads(row.metadata)
+        except orjson.JSONDecodeError:
+            metadata = None
+        return leaderboard.slug, written_metadata(metadata)
 
     async def _recorded(self, batch: Sequence[Submission]) -> AsyncIterator[Recording]:
         """Records a batch, what is in the way of a lock last. Raises LedgerUnavailable."""

@@ -15,19 +15,28 @@ from datetime import datetime
 from functools import lru_cache
 from typing import BinaryIO, Final, NamedTuple, TextIO
 
+from realtime.boards.definitions import SCORE_MAX
 from realtime.boards.submissions import REASON_LENGTH, SUBMISSION_ID_LENGTH
 from realtime.errors import RealtimeError
 from realtime.people.usernames import check_username
 from realtime.validation import ID_MAX, INT_MAX, INT_MIN, parse_moment, plain_text, written_number
 
 REQUIRED: Final = ("submission_id", "score_added", "created_at")
-COLUMNS: Final = ("submission_id", "username", "user_id", "score_added", "reason", "created_at", "id")
+"""Columns there must be; in the place of `score_added` there may be `score`."""
+
+COLUMNS: Final = (
+    "submission_id", "username", "user_id", "score_added", "score", "reason", "created_at", "leaderboard", "metadata",
+    "id",
+)  # fmt: skip
 """Columns there may be. `id` is what a user's log calls its rows: such a log can be handed in, and needs none."""
 
 SEPARATORS: Final = ",;\t"
 """What may part the columns."""
 
-HEADER: Final = "submission_id, username (or user_id), score_added, created_at, and where there is one, reason"
+HEADER: Final = (
+    "submission_id, username (or user_id), score_added (or score), created_at, and where there is one, reason, "
+    "leaderboard, metadata"
+)
 """What the first line must name, as people are told."""
 
 LINE_LENGTH: Final = 4_096
@@ -43,9 +52,14 @@ class FileRow(NamedTuple):
     line: int
     player: str | int
     submission_id: str
-    score_added: int
+    score_added: int | None
+    """None where the cell is empty: for leaderboards that count."""
     reason: str | None
     created_at: datetime
+    leaderboard: str | None = None
+    """A slug; None where the row names none."""
+    metadata: str | None = None
+    """JSON."""
 
 
 class BadRow(NamedTuple):
@@ -55,15 +69,16 @@ class BadRow(NamedTuple):
     cause: str
 
 
-def rows(file: BinaryIO) -> Iterator[FileRow | BadRow]:
+def rows(file: BinaryIO, *, of_another: bool = False) -> Iterator[FileRow | BadRow]:
     """The rows of a file, in order; a line with nothing in it, or in none of its cells, is none.
 
-    Raises RealtimeError `bad_message` for an unusable header.
+    `of_another` says that rows which name no leaderboard are of another than `default`. Raises RealtimeError
+    `bad_message` for an unusable header.
     """
     text = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
     try:
         lines = _Lines(text)
-        columns = _columns(lines)
+        columns = _columns(lines)._replace(is_of_another=of_another)
         reader = csv.reader(lines, delimiter=columns.separator, strict=True)
         while (record := _record(reader, lines)) is not None:
             if isinstance(record, BadRow):
@@ -160,6 +175,8 @@ class _Columns(NamedTuple):
     width: int
     places: dict[str, int]
     """Where each column is; those without a name are empty."""
+    is_of_another: bool = False
+    """Whether rows that name no leaderboard are of another than the published one."""
 
 
 def _columns(lines: _Lines) -> _Columns:
@@ -192,7 +209,7 @@ def _columns(lines: _Lines) -> _Columns:
 def _problem(names: Sequence[str]) -> str | None:
     """What keeps a first line with these names from being one; spreadsheets add empty ones."""
     named = [name for name in names if name]
-    missing = [name for name in REQUIRED if name not in named]
+    missing = [name for name in REQUIRED if name not in named and not (name == "score_added" and "score" in named)]
     if "username" not in named and "user_id" not in named:
         missing.append("username (or user_id)")
     unknown = [name for name in named if name not in COLUMNS]
@@ -202,6 +219,8 @@ def _problem(names: Sequence[str]) -> str | None:
         return f"missing are {', '.join(missing)}"
     if unknown:
         return f"{', '.join(map(ascii, unknown))} is not known"
+    if "score_added" in named and "score" in named:
+        return "score_added and score are both there: which of them counts is not known"
     return "a column is there twice" if len(set(named)) != len(named) else None
 
 
@@ -223,12 +242,25 @@ def _row(record: _Record, columns: _Columns) -> FileRow | BadRow:
             line,
             _player(cells, columns),
             plain_text(cells[places["submission_id"]], "submission_id", 1, SUBMISSION_ID_LENGTH),
-            _whole(cells[places["score_added"]], columns.separator, "score_added", INT_MIN, INT_MAX),
+            _score(cells, columns),
             reason or None,
             parse_moment(cells[places["created_at"]], "created_at"),
+            _cell(cells, places, "leaderboard") or None,
+            _cell(cells, places, "metadata") or None,
         )
     except RealtimeError as error:
         return BadRow(line, error.message)
+
+
+def _score(cells: Sequence[str], columns: _Columns) -> int | None:
+    """The number of a row. How far it may go is the leaderboard's; of the published one it is an INT."""
+    name = "score" if "score" in columns.places else "score_added"
+    text = cells[columns.places[name]]
+    if not text and ("leaderboard" in columns.places or columns.is_of_another):
+        return None
+    if _cell(cells, columns.places, "leaderboard") or columns.is_of_another:
+        return _whole(text, columns.separator, name, -SCORE_MAX, SCORE_MAX)
+    return _whole(text, columns.separator, name, INT_MIN, INT_MAX)
 
 
 def _cell(cells: Sequence[str], places: dict[str, int], name: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from realtime.boards.standings import Order
 from realtime.client import Snapshot, connect
 from realtime.client import boards as followed
 from tests.support.processes import Command, environment, running
@@ -123,9 +124,9 @@ async def compare_while_played(
     heard: dict[str, int] = {"snapshot": 0, "diff": 0}
     plain = followed.board_after
 
-    def counted(board: Snapshot | None, message: Any) -> Snapshot:
+    def counted(board: Snapshot | None, message: Any, order: Order) -> Snapshot:
         heard[message["type"]] += 1
-        return plain(board, message)
+        return plain(board, message, order)
 
     monkeypatch.setattr(followed, "board_after", counted)
     async with Followers(server, "all_time") as seen:
