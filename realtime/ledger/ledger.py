@@ -38,6 +38,7 @@ PATIENT_TIMEOUT: Final = 3_600.0
 """Seconds after which the client gives up where statement_timeout was raised: imports, views."""
 
 _REBUILD_LOCK: Final = MIGRATION_LOCK + 1
+_BUILD_LOCK: Final = MIGRATION_LOCK + 2
 
 
 class OutboxRow(NamedTuple):
@@ -228,6 +229,16 @@ class Ledger:
         """
         with self.outages.mapped():
             async with lease.held(self._dsn, _REBUILD_LOCK) as is_held:
+                yield is_held
+
+    @asynccontextmanager
+    async def build_lease(self) -> AsyncIterator[bool]:
+        """Whether this process alone may build standings, during the block; False while another does.
+
+        Who stands still loses the lease; what it does when it goes on is right all the same. Raises LedgerUnavailable.
+        """
+        with self.outages.mapped():
+            async with lease.held(self._dsn, _BUILD_LOCK) as is_held:
                 yield is_held
 
     async def next_epoch(self, run: str, after: int = 0) -> int:
