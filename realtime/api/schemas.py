@@ -13,7 +13,8 @@ from pydantic import TypeAdapter
 
 from realtime import __version__
 from realtime.boards.board import CURRENT_WEEK, TOP
-from realtime.boards.submissions import REASON_LENGTH, SUBMISSION_ID_LENGTH
+from realtime.boards.definitions import KINDS, ORDERS, RANKS, TIES
+from realtime.boards.submissions import METADATA_BYTES, REASON_LENGTH, SUBMISSION_ID_LENGTH
 from realtime.broadcast.pages import Page, UserPage
 from realtime.errors import STATUS
 from realtime.people.passwords import PASSWORD_LENGTH
@@ -81,7 +82,12 @@ SUBMISSION_ID: Final = text(1, SUBMISSION_ID_LENGTH, "of your choice; the same a
 SCORE_ADDED: Final = whole(INT_MIN, INT_MAX, "negative only with `submit:any` or `admin`")
 REASON: Final = nullable(text(0, REASON_LENGTH) | {"pattern": _TEXT})
 SCORE: Final = whole(-TOTAL_MAX, TOTAL_MAX)
-BOARD: Final = text(1, BOARD_LENGTH, f"`all_time`, `week_of_YYYY_MM_DD` (a Monday), or the alias `{CURRENT_WEEK}`")
+BOARD: Final = text(
+    1,
+    BOARD_LENGTH,
+    f"`all_time`, `week_of_YYYY_MM_DD` (a Monday), or an alias as `{CURRENT_WEEK}`; of another leaderboard with its "
+    "slug in front: `sprint:day_of_YYYY_MM_DD`",
+)
 EPOCH: Final = text(1, about="names a generation of content; versions count within one")
 VERSION: Final = whole(0)
 USERNAME: Final = text(1, USERNAME_LENGTH)
@@ -91,13 +97,56 @@ WAIT: Final = nullable(whole(0, about="try again after so many milliseconds; nul
 PASSWORD: Final = text(*PASSWORD_LENGTH)
 EMAIL: Final = text(3, 254)
 
+SLUG: Final = {"type": "string", "pattern": "^[a-z][a-z0-9-]{0,31}$"}
+AT: Final = listed(whole(-ID_MAX, ID_MAX), 2, 2) | {
+    "description": "on boards where time decides between equal scores: the smaller stands higher"
+}
+METADATA: Final = {
+    "type": ["object", "null"],
+    "description": f"the counting submission's; at most {METADATA_BYTES} bytes as JSON",
+}
+DESCRIPTION: Final = {
+    "leaderboard": shape(
+        "How its boards are ordered, ranked and written; of `default` only where the client asked to `describe`.",
+        {
+            "slug": SLUG, "title": text(), "order": {"enum": list(ORDERS)}, "ties": {"enum": list(TIES)},
+            "ranks": {"enum": list(RANKS)},
+            "format": shape(
+                "", {"kind": {"enum": ["integer", "decimal", "duration"]}},
+                {"places": whole(0), "unit": {"enum": ["s", "ms"]}},
+            ),
+        },
+    ),
+    "window": shape(
+        "Which time it counts.", {"kind": {"enum": list(KINDS)}, "starts": nullable(MOMENT), "ends": nullable(MOMENT)}
+    ),
+}  # fmt: skip
+
 _SUBMISSION: Final = {"submission_id": SUBMISSION_ID, "score_added": SCORE_ADDED}
 _SUBMISSION_OPTIONAL: Final = {
+    "leaderboard": nullable(SLUG | {"description": "left out: `default`"}),
+    "score_added": whole(-ID_MAX, ID_MAX, "what is added, where scores are summed"),
+    "score": whole(-ID_MAX, ID_MAX, "what was reached, where the best or the last counts; in the smallest unit"),
+    "metadata": METADATA,
+    "board": nullable(BOARD | {"description": "it counts in this window or not at all"}),
+    "with": {"description": "`all`: the outcome names every leaderboard's scores"},
     "reason": REASON,
     "user_id": nullable(USER_ID | {"description": "whose score; left out: the token's own user"}),
     "created_at": {"type": ["string", "null"], "format": "date-time", "description": "with its zone; `admin` only"},
 }
 _ENTRY: Final = {"user_id": USER_ID, "username": USERNAME, "score": SCORE}
+_ENTRY_OPTIONAL: Final = {"at": AT, "metadata": METADATA}
+
+
+def _submission(schema: Schema) -> Schema:
+    """A submission to any leaderboard; `default` adds up whole numbers of 32 bits."""
+    published = {"properties": {"leaderboard": {"enum": ["default", None]}}}
+    return schema | {"if": published, "then": {"required": ["score_added"], "properties": {"score_added": SCORE_ADDED}}}
+
+
+def _accepted(schema: Schema) -> Schema:
+    """An outcome of any leaderboard; of `default` it has the totals."""
+    return schema | {"if": {"not": {"required": ["leaderboard"]}}, "then": {"required": ["total_score", "week_score"]}}
 
 
 def message(
@@ -113,11 +162,14 @@ FROM_CLIENT: Final[dict[str, Schema]] = {
     "subscribe": message(
         "subscribe", "Follow a board, from `since` on where you still hold that state.", {"board": BOARD},
         {"since": {"type": ["object", "null"], "required": ["epoch", "version"],
-                   "properties": {"board": BOARD, "epoch": {"type": "string"}, "version": whole(0, ID_MAX)}}},
+                   "properties": {"board": BOARD, "epoch": {"type": "string"}, "version": whole(0, ID_MAX)}},
+         "describe": {"description": "true: say which leaderboard and window it is, also of `default`"}},
     ),
     "unsubscribe": message("unsubscribe", "Follow it no more.", {"board": BOARD}),
     "auth": message("auth", "Say who you are; also at the handshake.", {"token": text()}),
-    "submit": message("submit", "Hand in a score.", _SUBMISSION, _SUBMISSION_OPTIONAL),
+    "submit": _submission(
+        message("submit", "Hand in a score.", {"submission_id": SUBMISSION_ID}, _SUBMISSION_OPTIONAL)
+    ),
     "watch": message("watch", "Follow one user's rank, wherever it is.", {"board": BOARD, "user_id": USER_ID}),
     "unwatch": message("unwatch", "Follow it no more.", {"board": BOARD, "user_id": USER_ID}),
     "ping": message("ping", "Is anybody there?", {}),
@@ -127,27 +179,29 @@ FROM_SERVER: Final[dict[str, Schema]] = {
     "hello": message("hello", "The first message.", {"protocol": constant(PROTOCOL), "now": MOMENT}),
     "subscribed": message(
         "subscribed", "Which board the name stands for; `resumed`: what you hold is where it goes on.",
-        {"board": BOARD, "as": BOARD, "resumed": {"type": "boolean"}},
+        {"board": BOARD, "as": BOARD, "resumed": {"type": "boolean"}}, DESCRIPTION,
     ),
     "unsubscribed": message("unsubscribed", "It is over.", {"board": BOARD, "as": BOARD}),
     "snapshot": message(
         "snapshot", "A board in full, in order.",
-        {"board": BOARD, "epoch": EPOCH, "version": VERSION, "entries": listed(shape("", _ENTRY), 0, TOP)},
+        {"board": BOARD, "epoch": EPOCH, "version": VERSION, "entries": listed(shape("", _ENTRY, _ENTRY_OPTIONAL), 0, TOP)},
     ),
     "diff": message(
-        "diff", "From version `from`, which you hold, to `version`. Apply by id, sort by score and then by the id as "
-        "text, both descending.",
+        "diff", "From version `from`, which you hold, to `version`. Apply by id, sort by the leaderboard's order; that "
+        "of `default` is the score and then the id as text, both descending.",
         {"board": BOARD, "epoch": EPOCH, "from": VERSION, "version": VERSION,
          "upsert": listed(shape("`username` only where you cannot know it", {"user_id": USER_ID, "score": SCORE},
-                                {"username": USERNAME}), 0, TOP),
+                                {"username": USERNAME, **_ENTRY_OPTIONAL}), 0, TOP),
          "remove": listed(USER_ID, 0, TOP)},
     ),
-    "accepted": message(
-        "accepted", "Committed. Totals are as they are now.",
-        {"submission_id": SUBMISSION_ID, "user_id": USER_ID, "total_score": SCORE, "week_score": SCORE,
-         "duplicate": {"type": "boolean"}},
-        {"live": constant(False) | {"description": "boards will show it later: the store is away"}},
-    ),
+    "accepted": _accepted(message(
+        "accepted", "Committed. Scores are as they are now.",
+        {"submission_id": SUBMISSION_ID, "user_id": USER_ID, "duplicate": {"type": "boolean"}},
+        {"total_score": SCORE, "week_score": SCORE, "leaderboard": SLUG,
+         "scores": {"type": "object", "additionalProperties": SCORE, "description": "by board"},
+         "improved": {"type": ["boolean", "null"], "description": "whether this submission is a counting one now"},
+         "live": constant(False) | {"description": "boards will show it later: the store is away"}},
+    )),
     "rejected": message(
         "rejected", "It changed nothing.",
         {"submission_id": nullable(SUBMISSION_ID), "code": CODE, "message": text(), "retry_after_ms": WAIT},
@@ -157,7 +211,10 @@ FROM_SERVER: Final[dict[str, Schema]] = {
         {"board": BOARD, "user_id": USER_ID, "rank": nullable(whole(1)), "score": nullable(SCORE),
          "players": whole(0), "to_next": nullable(whole(0))},
     ),
-    "rollover": message("rollover", "The alias stands for another week.", {"as": BOARD, "from": BOARD, "to": BOARD}),
+    "rollover": message(
+        "rollover", "The alias stands for another window, or for none until the next season begins.",
+        {"as": BOARD, "from": BOARD, "to": nullable(BOARD)},
+    ),
     "status": message("status", "Whether boards move; false: what you hold may be old.", {"live": {"type": "boolean"}}),
     "reconnect": message(
         "reconnect", "Come back on a new connection at a random moment within this time: this server leaves.",
@@ -194,7 +251,7 @@ SHAPES: Final[dict[str, Schema]] = {
     **_definitions(Page),
     "Page": _of(Page),
     "UserPage": _of(UserPage),
-    "Submission": shape("A score.", _SUBMISSION, _SUBMISSION_OPTIONAL),
+    "Submission": _submission(shape("A score.", {"submission_id": SUBMISSION_ID}, _SUBMISSION_OPTIONAL)),
     "Accepted": FROM_SERVER["accepted"],
     "Rejected": FROM_SERVER["rejected"],
     "Outcome": {"oneOf": [named("Accepted"), named("Rejected")]},

@@ -19,7 +19,7 @@ from realtime.api.asyncapi import CLOSE_CODES, asyncapi
 from realtime.api.openapi import OPERATIONS, openapi
 from realtime.api.schemas import FROM_CLIENT, FROM_SERVER, SHAPES
 from realtime.boards.board import week_of
-from realtime.boards.standings import Diff, Snapshot
+from realtime.boards.standings import Diff, Order, Snapshot, Upsert
 from realtime.boards.submissions import Accepted, parse_submission
 from realtime.errors import STATUS, RealtimeError
 from realtime.settings import Settings
@@ -55,11 +55,15 @@ def test_every_message_a_client_may_send_is_in_the_document() -> None:
 SAID = [
     messages.hello(NOW),
     messages.subscribed(WEEK, "current_week", True),
-    messages.unsubscribed(WEEK, "current_week"),
+    messages.subscribed(WEEK, "current_week", True, describe=True),
+    messages.unsubscribed(WEEK.id, "current_week"),
     messages.snapshot(Snapshot("all_time", "x-1", 3, {7: 5, 1: 5}, {7: "a", 1: "b"})),
-    messages.diff(Diff("all_time", "x-1", 3, 4, [(7, None, 6), (2, "new", 1)], [1])),
+    messages.snapshot(Snapshot("x:all_time", "x-1", 3, {7: 5}, {7: "a"}, Order(True, "first"), {7: (9, 2)}, {7: "{}"})),
+    messages.diff(Diff("all_time", "x-1", 3, 4, [Upsert(7, None, 6), Upsert(2, "new", 1)], [1])),
+    messages.diff(Diff("x:all_time", "x-1", 3, 4, [Upsert(7, None, 6, (-9, -2), '{"car":"gt"}')], [], True)),
     messages.outcome(Accepted("s", 7, 100, 50, False), live=True),
     messages.outcome(Accepted("s", 7, 100, 50, True), live=False),
+    messages.outcome(Accepted("s", 7, 0, 0, False, {"x:all_time": 9}, True, "x"), live=True),
     messages.rejected(None, RealtimeError("bad_message", "No.")),
     messages.rejected("s", RealtimeError("overloaded", "Later.", retry_after_ms=10)),
     messages.error(RealtimeError("unknown_board", "No."), "nowhere"),
@@ -67,6 +71,7 @@ SAID = [
     messages.authenticated(None, NOW),
     messages.status(False),
     messages.rollover("current_week", week_of(date(2026, 11, 16)), WEEK),
+    messages.rollover("x:current_season", week_of(date(2026, 11, 16)), None),
     messages.reconnect(500),
     messages.rank(WEEK, 7, 3, 100, 9, 12),
     messages.rank(WEEK, 7, None, None, 9, None),
