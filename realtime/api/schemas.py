@@ -184,7 +184,8 @@ FROM_SERVER: Final[dict[str, Schema]] = {
     "unsubscribed": message("unsubscribed", "It is over.", {"board": BOARD, "as": BOARD}),
     "snapshot": message(
         "snapshot", "A board in full, in order.",
-        {"board": BOARD, "epoch": EPOCH, "version": VERSION, "entries": listed(shape("", _ENTRY, _ENTRY_OPTIONAL), 0, TOP)},
+        {"board": BOARD, "epoch": EPOCH, "version": VERSION,
+         "entries": listed(shape("", _ENTRY, _ENTRY_OPTIONAL), 0, TOP)},
     ),
     "diff": message(
         "diff", "From version `from`, which you hold, to `version`. Apply by id, sort by the leaderboard's order; that "

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Final
@@ -27,6 +28,17 @@ log = logging.getLogger(__name__)
 
 SUBSCRIBE_TIMEOUT: Final = 5.0
 """Seconds a first snapshot may take."""
+
+
+LEADERBOARDS: Final = 50
+"""Leaderboards that metrics name: each is a time series of its own."""
+
+
+def most_of(counts: Counter[str], most: int) -> dict[str, float]:
+    """The `most` greatest of `counts`, and the sum of all others as `(other)`, which no slug can be."""
+    named = dict(counts.most_common(most))
+    rest = counts.total() - sum(named.values())
+    return {name: float(count) for name, count in named.items()} | ({"(other)": float(rest)} if rest else {})
 
 
 class Following:
@@ -81,6 +93,13 @@ class Following:
             kind = "all_time" if board.ends is None else "closed_week" if is_closed else "live_week"
             counts[kind] += len(stream.subscriptions)
         return counts
+
+    def subscriptions_by_leaderboard(self) -> dict[str, float]:
+        """Subscriptions of the LEADERBOARDS most followed leaderboards, by slug; those of all others as `(other)`."""
+        counts: Counter[str] = Counter()
+        for board, stream in self._streams.items():
+            counts[board.leaderboard.slug] += len(stream.subscriptions)
+        return most_of(counts, LEADERBOARDS)
 
     def stream(self, board: Board) -> Stream | None:
         """The stream of a board, where somebody follows it."""

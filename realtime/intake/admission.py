@@ -103,7 +103,7 @@ class Admission:
             corrections = [one for one in batch if one.corrects]
             if corrections:
                 await self._write_down(corrections)
-            counted = Counter(str(one.submission.user_id) for one in batch if not one.corrects)
+            counted = Counter(_counted_as(one.submission) for one in batch if not one.corrects)
             within = await self._throttle.admit(self._limit, counted)
             while left:
                 self._decide(left.popleft(), within)
@@ -114,18 +114,24 @@ class Admission:
                 _refuse(one, _unavailable())
 
     def _decide(self, one: Candidate, within: dict[str, int]) -> None:
-        user = str(one.submission.user_id)
         if not one.corrects:
-            if within[user] == 0:
+            who = _counted_as(one.submission)
+            if within[who] == 0:
                 _refuse(one, self._throttle.refusal(self._limit))
                 return
-            within[user] -= 1
+            within[who] -= 1
         self._intake.submit(one.submission, one.reply)
 
     async def _write_down(self, corrections: Sequence[Candidate]) -> None:
         """Who hands in what for when, before it counts: a correction without its row must not be."""
         rows = [(one.actor, one.submission.user_id, _told(one.submission)) for one in corrections]
         await self._ledger.fetch("audit_corrections", *map(list, zip(*rows, strict=True)))
+
+
+def _counted_as(submission: Submission) -> str:
+    """Under what name a submission is counted: each user has a limit of their own on each leaderboard."""
+    user = str(submission.user_id)
+    return user if submission.leaderboard == DEFAULT.slug else f"{user}:{submission.leaderboard}"
 
 
 def _told(submission: Submission) -> str:

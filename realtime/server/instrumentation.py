@@ -30,10 +30,11 @@ def measure(
         metrics.batch_size.observe(size)
         metrics.commit_seconds.observe(seconds)
 
+    following = broadcaster.following
     arrivals: dict[Board, float] = {}  # when the oldest submission came that a board does not show yet
 
     def storing(boards: Iterable[Board], arrived: float) -> None:
-        for board in boards:
+        for board in filter(following.stream, boards):
             if arrivals.get(board, 0.0) < arrived - 1.0:  # older: a change below the top 100, which has no diff
                 arrivals[board] = arrived
 
@@ -46,12 +47,13 @@ def measure(
     intake.on_storing = storing
     broadcaster.on_changed = changed
     intake.on_stored = metrics.store_seconds.observe
-    delivery, following = broadcaster.delivery, broadcaster.following
+    delivery = broadcaster.delivery
     delivery.on_pass = lambda deliveries, seconds: metrics.pass_seconds.observe(seconds)
     metrics.read(
         [
             ("gauge", "connections", "Open sockets", lambda: connections.open),
             ("gauge", "subscribers", "Subscriptions by class of board", following.subscriptions_by_class),
+            ("gauge", "followers", "Subscriptions by leaderboard", following.subscriptions_by_leaderboard),
             ("gauge", "behind", "Subscribers that are behind", lambda: following.behind),
             ("gauge", "boards_followed", "Boards with subscribers", lambda: sum(1 for _ in following.streams)),
             ("gauge", "live", "1 while boards move", lambda: float(broadcaster.live)),
