@@ -29,7 +29,15 @@ const isPoints = (leaderboard) => isWhole(leaderboard) && (leaderboard?.slug ?? 
 const isAscending = (leaderboard) => leaderboard?.order === 'ascending';
 
 export const scoreText = (leaderboard, score) => (isWhole(leaderboard) ? amount(score) : formatScore(leaderboard.format, score));
-export const gainText = (leaderboard, by) => (isWhole(leaderboard) ? gain(by) : `${by > 0 ? '+' : ''}${formatScore(leaderboard.format, by)}`);
+
+/** By how much a score changed: "+240", "+12.50", "-1.250". */
+export function gainText(leaderboard, by) {
+  if (isWhole(leaderboard)) return gain(by);
+  return `${by > 0 ? '+' : by < 0 ? '-' : ''}${brief(formatScore(leaderboard.format, Math.abs(by)))}`;
+}
+
+/** Less than a minute without its minutes. */
+const brief = (text) => text.replace(/^0:0?(?=\d)/, '');
 
 /** A score within a sentence: "1,200 points", "1:02.345". */
 export const scoreWords = (leaderboard, score) => (isPoints(leaderboard) ? points(score) : scoreText(leaderboard, score));
@@ -40,7 +48,7 @@ export const unitWords = (leaderboard) => (isPoints(leaderboard) ? ' points' : '
 /** How far two scores are from each other: "140 points", "12.50", "1.250 s". */
 export function apart(leaderboard, by) {
   const text = scoreWords(leaderboard, by);
-  return leaderboard?.format?.kind === 'duration' && text.startsWith('0:') ? `${text.slice(2).replace(/^0(?=\d)/, '')} s` : text;
+  return leaderboard?.format?.kind === 'duration' && text.startsWith('0:') ? `${brief(text)} s` : text;
 }
 
 /** How much of the leader's bar a score draws, 0 to 1. Where less is better, twice the leader's draws half. */
@@ -53,10 +61,13 @@ export function share(leaderboard, score, leading) {
 export const isWrittenAlike = (one, other) =>
   one === other || (isAscending(one) === isAscending(other) && JSON.stringify(one?.format) === JSON.stringify(other?.format));
 
-/** What a submission carried beside its score: "car gt · wet true"; '' where there is nothing. */
+/** What a submission carried beside its score: "car gt · wet"; '' where there is nothing. */
 export function metadataWords(metadata) {
-  const word = (value) => (typeof value === 'string' ? value : JSON.stringify(value));
-  return Object.entries(metadata ?? {}).map(([name, value]) => `${name} ${word(value)}`).join(' · ');
+  const words = ([name, value]) => {
+    if (typeof value === 'boolean') return value ? name : `not ${name}`;
+    return `${name} ${typeof value === 'string' ? value : JSON.stringify(value)}`;
+  };
+  return Object.entries(metadata ?? {}).map(words).join(' · ');
 }
 
 // ---- days and weeks

@@ -45,7 +45,7 @@ export function tabsOf({ slug, windows }) {
 export function boardLike(leaderboard, board) {
   const tabs = tabsOf(leaderboard);
   const { kind } = parse(board);
-  return (tabs.find((tab) => tab.kind === kind) ?? tabs[0]).board;
+  return (tabs.find((tab) => kind !== null && tab.kind === kind) ?? tabs[0]).board;
 }
 
 /** The first season that has not begun at `at`: {id, starts} in milliseconds, or null. */
