@@ -94,6 +94,20 @@ class EpochMoved(StoreChanged):
         self.epoch = epoch
 
 
+class DefinitionMoved(StoreChanged):
+    """The store's boards of a leaderboard are made by another rule than the caller knows: it was redefined.
+
+    `rule` is the number that the store has, None where it has none, in content of `epoch`. A newer catalogue says what
+    that rule is; where the content is another as well, that counts.
+    """
+
+    def __init__(self, slug: str, rule: str | None, epoch: str | None) -> None:
+        super().__init__(f"the store's boards of {slug} are made by rule {rule!r}")
+        self.slug = slug
+        self.rule = rule
+        self.epoch = epoch
+
+
 class LedgerUnavailable(Unavailable):
     """PostgreSQL did not answer in time or refused the connection."""
 

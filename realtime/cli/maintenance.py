@@ -94,7 +94,7 @@ async def compare(settings: Settings, say: Say) -> bool:
         now = backends.ledger.clock.now
         if not (await backends.store.adopt()).is_complete:
             raise StoreUnavailable(f"its content is not complete; {HEALED}")
-        comparison = Comparison(backends.ledger, Audit(backends.store.link), now)
+        comparison = Comparison(backends.ledger, Audit(backends.store), now)
         with progress.counting("users") as show:
             try:
                 reports = [await drift.check(comparison, board, show) for board in live_boards(now())]

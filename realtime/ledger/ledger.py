@@ -47,6 +47,8 @@ class OutboxRow(NamedTuple):
     id: int
     kind: str
     user_ids: list[int]
+    source: int = 1
+    """The leaderboard whose submissions they handed in."""
 
 
 async def _is_pooled(connection: asyncpg.Connection[Any]) -> bool:
@@ -221,14 +223,14 @@ class Ledger:
         return [Profile(user_id, version, username) for user_id, username, version in rows]
 
     @asynccontextmanager
-    async def rebuild_lease(self) -> AsyncIterator[bool]:
-        """Whether this process alone may rebuild, during the block; False while another does.
+    async def rebuild_lease(self, partition: str = "") -> AsyncIterator[bool]:
+        """Whether this process alone may rebuild a partition of the store, during the block; False while another does.
 
         Who stands still loses the lease. What it tells the store when it goes on is refused: the next one has begun a
         later epoch, and that is the fence. Raises LedgerUnavailable.
         """
         with self.outages.mapped():
-            async with lease.held(self._dsn, _REBUILD_LOCK) as is_held:
+            async with lease.held(self._dsn, _REBUILD_LOCK + (1 + int(partition[1:]) if partition else 0)) as is_held:
                 yield is_held
 
     @asynccontextmanager
@@ -258,9 +260,15 @@ class Ledger:
 
     # Outbox ----------------------------------------------------------------------------------------------------
 
-    async def clear_outbox(self, ids: Sequence[int], told: str | None = None) -> None:
-        """Removes rows that the store's content of epoch `told` knows of; where another is current by now they stay."""
-        await self.fetch("outbox_clear", ids, told)
+    async def clear_outbox(self, ids: Sequence[int], told: str | None = None, partition: str = "") -> None:
+        """Removes rows that the store's content of epoch `told` knows of; where another is current by now they stay.
+
+        All are of leaderboards that have their boards in `partition`.
+        """
+        if partition:
+            await self.fetch("contents_outbox_clear", ids, told, partition)
+        else:
+            await self.fetch("outbox_clear", ids, told)
 
     async def outbox(self, *, older_than: float, limit: int) -> list[OutboxRow]:
         """Up to `limit` rows waiting for more than `older_than` seconds, oldest first. Nobody holds them: where two

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from realtime.boards.board import ALL_TIME, Board
 from realtime.boards.standings import Profile, Row
+from realtime.ledger.ranked import RankedRows
+from realtime.store.members import DIGITS, digits_of, is_complemented
 from realtime.validation import ID_MAX
 
 if TYPE_CHECKING:
@@ -39,8 +41,9 @@ class Ledger(Protocol):
 class Audit(Protocol):
     """What comparing needs of the store."""
 
-    async def held(self, board: Board, members: Sequence[int | bytes]) -> list[Held]: ...
-    async def held_profiles(self, user_ids: Sequence[int]) -> list[Held]: ...
+    async def held(self, board: Board, user_ids: Sequence[int | bytes]) -> list[Held]: ...
+    async def held_members(self, board: Board, members: Sequence[bytes]) -> list[Held]: ...
+    async def held_profiles(self, user_ids: Sequence[int], partition: str = "") -> list[Held]: ...
     async def top_members(self, board: Board) -> list[bytes]: ...
     async def scan(self, board: Board, cursor: int, count: int) -> tuple[int, set[bytes]]: ...
     async def players(self, board: Board) -> int: ...
@@ -66,12 +69,19 @@ class Said(NamedTuple):
     version: int | None
     """None where it says nothing, -1 where the version is no number."""
     value: float | str | None
+    digits: bytes = b""
+    """Of a board where the moment decides between equal scores: what stands in front of the user id."""
+    metadata: str | None = None
+    """Of a board that shows it."""
 
     def __str__(self) -> str:
         if self.version is None and self.value is None:
             return "nothing"
         value = f"{self.value:g}" if isinstance(self.value, float) and self.value % 1 else _whole(self.value)
-        return f"{value} (version {'none' if self.version is None else self.version if self.version >= 0 else '?'})"
+        since = f" at {self.digits.decode(errors='replace')}" if self.digits else ""
+        described = f" with {self.metadata!a}" if self.metadata is not None else ""
+        version = "none" if self.version is None else self.version if self.version >= 0 else "?"
+        return f"{value}{since}{described} (version {version})"
 
 
 def _whole(value: float | str | None) -> str:
@@ -93,8 +103,8 @@ class Finding:
 
     @property
     def user_id(self) -> int | None:
-        """The user id that the member is; None where it cannot be one."""
-        return user_id_of(self.member)
+        """The user id that the member is, or ends with; None where it cannot be one."""
+        return user_id_of(_user_part(self.board, self.member))
 
     def __str__(self) -> str:
         who = f"member {ascii(self.member)[1:]}" if self.user_id is None else f"user {self.user_id}"
@@ -110,23 +120,46 @@ def user_id_of(member: bytes) -> int | None:
     return user_id if user_id <= ID_MAX else None
 
 
+def _user_part(board: Board, member: bytes) -> bytes:
+    """What of a member stands for the user."""
+    is_dated = board.leaderboard.order.by_time and len(member) > DIGITS
+    return member[DIGITS:] if is_dated and member[:DIGITS].isdigit() else member
+
+
 def _said(held: Held) -> Said:
     value = held.value.decode(errors="replace") if isinstance(held.value, bytes) else held.value
-    if held.version is None:
-        return Said(None, value)
-    return Said(int(held.version) if held.version.isdigit() and len(held.version) < 20 else -1, value)
+    metadata = None if held.metadata is None else held.metadata.decode(errors="replace")
+    version = held.version
+    if version is not None:
+        number = int(version) if version.isdigit() and len(version) < 20 else -1
+        return Said(number, value, held.digits, metadata)
+    return Said(None, value, held.digits, metadata)
+
+
+def _said_by_row(board: Board, row: Row) -> Said:
+    leaderboard = board.leaderboard
+    digits, order = b"", leaderboard.order
+    if order.by_time and row.score is not None and row.at is not None:
+        digits = digits_of(row.at, is_complemented(order)).encode()
+    is_described = leaderboard.definition.metadata and not board.is_published
+    return Said(row.version, row.score, digits, row.metadata if is_described else None)
 
 
 def judge(ledger: Said | None, store: Said) -> Kind | None:
     """How the store differs; None where it does not."""
     if ledger is None:
-        return None if store == (None, None) else Kind.STRAY
+        return None if store.version is None and store.value is None else Kind.STRAY
     if store.version == -1:
         return Kind.STRAY
     assert ledger.version is not None
     if store.version is not None and store.version > ledger.version:
         return Kind.AHEAD
     return None if store == ledger else Kind.OTHER
+
+
+def _record_of(held: Held) -> bytes | None:
+    """What stands in `versions`, as it was read."""
+    return held.version if held.version is None or not held.digits else held.version + b":" + held.digits
 
 
 class _Known(NamedTuple):
@@ -141,6 +174,7 @@ class Comparison:
 
     def __init__(self, ledger: Ledger, audit: Audit, now: Callable[[], datetime]) -> None:
         self._ledger = ledger
+        self._rows = RankedRows(ledger)
         self._audit = audit
         self._now = now
 
@@ -148,7 +182,7 @@ class Comparison:
 
     async def page(self, board: Board, after: int) -> list[int]:
         """The next page of users that the ledger has on a board, after user id `after`; empty at the end."""
-        return [user_id for (user_id,) in await self._ledger.fetch("drift_page", board.week, after, PAGE)]
+        return await self._rows.users(board, after, PAGE)
 
     async def suspects(self, board: Board, user_ids: Sequence[int]) -> list[int]:
         """First look: the users who differ, or are just changing."""
@@ -170,17 +204,20 @@ class Comparison:
         ]
 
     async def _known(self, board: Board, user_ids: Sequence[int]) -> _Known:
-        rows = (await self._ledger.standings_of(user_ids, [ALL_TIME, *({board} - {ALL_TIME})]))[board]
-        profiles = await self._ledger.profiles_of([row.user_id for row in rows]) if board is ALL_TIME else []
+        asked = [ALL_TIME, board] if board.is_published and board != ALL_TIME else [board]
+        rows = (await self._rows.standings_of(user_ids, asked)).get(board, [])
+        names_matter = board == ALL_TIME or bool(board.leaderboard.partition)
+        profiles = await self._ledger.profiles_of([row.user_id for row in rows]) if names_matter else []
         return _Known(
-            {row.user_id: Said(row.version, row.score) for row in rows},
+            {row.user_id: _said_by_row(board, row) for row in rows},
             {user_id: Said(version, username) for user_id, version, username in profiles},
         )
 
     async def _compare(self, board: Board, user_ids: Sequence[int], known: _Known) -> list[Finding]:
         places = zip(user_ids, await self._audit.held(board, user_ids) if user_ids else [], strict=True)
         named = list(known.names)
-        names = zip(named, await self._audit.held_profiles(named) if named else [], strict=True)
+        partition = board.leaderboard.partition
+        names = zip(named, await self._audit.held_profiles(named, partition) if named else [], strict=True)
         found = [_finding(board, user_id, known.places.get(user_id), held) for user_id, held in places]
         found += [_finding(board, user_id, known.names[user_id], held) for user_id, held in names]
         return [finding for finding in found if finding is not None]
@@ -192,7 +229,8 @@ class Comparison:
         members = await self._audit.top_members(board)
         strays = await self._strays_among(board, members)
         gone = {finding.member for finding in strays}
-        return await self.suspects(board, [int(member) for member in members if member not in gone]), strays
+        users = [user_id_of(_user_part(board, member)) for member in members if member not in gone]
+        return await self.suspects(board, [user_id for user_id in users if user_id is not None]), strays
 
     async def strays(self, board: Board, cursor: int) -> tuple[int, list[Finding]]:
         """The next cursor and strays of a scan through all that the store holds of a board.
@@ -206,25 +244,45 @@ class Comparison:
         return cursor, [finding for finding in found if not in_versions or finding.store.value is None]
 
     async def _strays_among(self, board: Board, members: Sequence[bytes]) -> list[Finding]:
-        """The members whom the ledger does not know. One look is enough: the ledger has a row before the store does."""
-        users = {member: user_id for member in members if (user_id := user_id_of(member)) is not None}
-        known = await self._known(board, list(users.values()))
+        """The members whom the ledger does not know. One look is enough: the ledger has a row before the store does.
+
+        Where the moment decides between equal scores, also those that their user's record does not name, of one moment.
+        """
+        users = {m: user_id for m in members if (user_id := user_id_of(_user_part(board, m))) is not None}
+        known = await self._known(board, list({*users.values()}))
+        if board.leaderboard.order.by_time:
+            return await self._unnamed_among(board, members, users, known)
         lost = [member for member in members if member not in users or users[member] not in known.places]
         found = zip(lost, await self._audit.held(board, lost) if lost else [], strict=True)
         return [Finding(board, member, Kind.STRAY, None, _said(held), held.version) for member, held in found]
 
+    async def _unnamed_among(
+        self, board: Board, members: Sequence[bytes], users: dict[bytes, int], known: _Known
+    ) -> list[Finding]:
+        dated = [member for member in members if len(member) > DIGITS]
+        bare = [member for member in members if len(member) <= DIGITS]  # found among the records, or foreign
+        held = dict(zip(dated, await self._audit.held_members(board, dated) if dated else [], strict=True))
+        held |= dict(zip(bare, await self._audit.held(board, bare) if bare else [], strict=True))
+        found: list[Finding] = []
+        for member, of_it in held.items():
+            said = known.places.get(users.get(member, 0))
+            is_named = len(member) <= DIGITS or of_it.digits == member[:DIGITS] or of_it.value is None
+            if said is None or not is_named:
+                found.append(Finding(board, member, Kind.STRAY, said, _said(of_it), _record_of(of_it)))
+        return found
+
     async def counts_agree(self, board: Board) -> bool:
         """Whether as many members are on the board as the ledger says. It may be wrong while players come and go."""
-        ((before,),) = await self._ledger.fetch("drift_count", board.week)
+        before = await self._rows.players(board)
         players = await self._audit.players(board)
-        ((after,),) = await self._ledger.fetch("drift_count", board.week)
+        after = await self._rows.players(board)
         return bool(min(before, after) <= players <= max(before, after))
 
 
 def _finding(board: Board, user_id: int, ledger: Said | None, held: Held) -> Finding | None:
     store = _said(held)
     kind = judge(ledger, store)
-    return None if kind is None else Finding(board, b"%d" % user_id, kind, ledger, store, held.version)
+    return None if kind is None else Finding(board, b"%d" % user_id, kind, ledger, store, _record_of(held))
 
 
 def _overtaken(finding: Finding, later: _Known) -> bool:

@@ -17,6 +17,7 @@ from typing import Final, Protocol
 from realtime.boards.board import ALL_TIME, Board, live_boards
 from realtime.errors import EpochMoved, LedgerUnavailable, StoreUnavailable
 from realtime.repair.comparison import PAGE, Comparison, Finding, Kind
+from realtime.store.snapshots import by_partition
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,9 @@ SUSPECTS: Final = 10_000
 
 SHOWN: Final = 20
 """Findings that a report keeps."""
+
+OTHERS: Final = 8
+"""Boards that are not published, and are looked at in one step or count: they take turns, however many there are."""
 
 Sleep = Callable[[float], Awaitable[None]]
 Take = Callable[[Sequence[Finding]], Awaitable[None]]
@@ -109,9 +113,7 @@ async def _search(comparison: Comparison, board: Board, take: Take, sleep: Sleep
         yield 0
 
 
-async def _look_again(
-    comparison: Comparison, board: Board, suspects: list[int], take: Take, sleep: Sleep
-) -> None:
+async def _look_again(comparison: Comparison, board: Board, suspects: list[int], take: Take, sleep: Sleep) -> None:
     if suspects:
         await sleep(SECOND_LOOK)
     while suspects:
@@ -122,12 +124,18 @@ async def _look_again(
 # A few rows, all the time ------------------------------------------------------------------------------------------
 
 
-class Store(Protocol):
-    """What the repair needs of the store."""
+class Link(Protocol):
+    """What the repair needs of one partition's content."""
 
     @property
     def is_complete(self) -> bool: ...
     def distrust(self) -> None: ...
+
+
+class Store(Protocol):
+    """What the repair needs of the store."""
+
+    def link_of(self, name: str) -> Link: ...
 
 
 class Strays(Protocol):
@@ -141,7 +149,7 @@ class Strays(Protocol):
 class Resync(Protocol):
     """What heals rows."""
 
-    async def users(self, user_ids: Collection[int]) -> object: ...
+    async def each(self, user_ids: Collection[int], partition: str | None = None) -> object: ...
 
 
 @dataclass(slots=True)
@@ -167,14 +175,17 @@ class Drift:
         resync: Resync,
         now: Callable[[], datetime],
         sleep: Sleep = asyncio.sleep,
+        boards: Callable[[datetime], Sequence[Board]] = live_boards,
     ) -> None:
         self._comparison = comparison
+        self._boards = boards
         self._store = store
         self._strays = strays
         self._resync = resync
         self._now = now
         self._sleep = sleep
         self._places: dict[Board, _Place] = {}
+        self._turn = self._counting_turn = 0  # the next of the boards that take turns
         self._counted_at = float("-inf")
         self.differing = 0
         """Differences found by the last step."""
@@ -190,8 +201,6 @@ class Drift:
         loop = asyncio.get_running_loop()
         while True:
             await self._sleep(INTERVAL)
-            if not self._store.is_complete:
-                continue
             try:
                 await self.step()
                 if loop.time() - self._counted_at > COUNT_INTERVAL:
@@ -203,12 +212,35 @@ class Drift:
                 log.debug("cannot look for drift: %s", error)
 
     async def step(self) -> None:
-        """Compares the next rows of every live board. Raises StoreUnavailable and its kin, LedgerUnavailable."""
-        live = live_boards(self._now())
+        """Compares the next rows of live boards: of every published one, and of some others, which take turns.
+
+        One content that cannot be compared keeps no other from it. Raises StoreUnavailable and its kin,
+        LedgerUnavailable, once all were tried.
+        """
+        self._live()
+        taken, self._turn = _turns(self._places, self._turn)
+        self.differing = self.waiting = 0
+        failed: StoreUnavailable | None = None
+        for partition, boards in by_partition(taken).items():
+            if not self._store.link_of(partition).is_complete:
+                continue
+            try:
+                await self._take(await self._compared(boards))
+            except StoreUnavailable as error:
+                failed = failed or error
+        if failed is not None:
+            raise failed
+
+    def _live(self) -> None:
+        live = self._boards(self._now())
         self._places = {board: self._places.get(board) or _Place() for board in live}
+
+    async def _compared(self, boards: Sequence[Board]) -> list[Finding]:
+        """What differs in the next rows of boards."""
         suspects: dict[Board, set[int]] = {}
         findings: list[Finding] = []
-        for board, place in self._places.items():
+        for board in boards:
+            place = self._places[board]
             seen, strays = await self._comparison.top(board)
             page = await self._comparison.page(board, place.after)
             place.after = page[-1] if page else 0
@@ -220,16 +252,22 @@ class Drift:
         for board, user_ids in suspects.items():
             if user_ids:
                 findings += await self._comparison.confirmed(board, sorted(user_ids))
-        self.differing = self.waiting = 0
-        await self._take(findings)
+        return findings
 
     async def count(self, at: float) -> None:
         """Compares how many players each board has, and searches in full where the numbers do not agree.
 
         `at` is the time in monotonic seconds. Raises StoreUnavailable and its kin, LedgerUnavailable.
         """
-        for board, place in list(self._places.items()):
-            if at - place.searched_at < SEARCH_AGAIN or await self._comparison.counts_agree(board):
+        taken, self._counting_turn = _turns(self._places, self._counting_turn)
+        for board in taken:
+            place = self._places[board]
+            if (
+                at - place.searched_at < SEARCH_AGAIN
+                or not self._store.link_of(board.leaderboard.partition).is_complete
+            ):
+                continue
+            if await self._comparison.counts_agree(board):
                 continue
             place.searched_at = at
             log.info("%s may have drifted: searching it", board.id, extra={"action": "drift"})
@@ -246,9 +284,13 @@ class Drift:
             await self._repair(differing)
 
     async def _repair(self, findings: Sequence[Finding]) -> None:
-        if any(finding.kind is Kind.AHEAD for finding in findings):
-            self._store.distrust()
-            return
+        for partition, of in _by_partition(findings).items():
+            if any(finding.kind is Kind.AHEAD for finding in of):
+                self._store.link_of(partition).distrust()
+            else:
+                await self._repair_in(partition, of)
+
+    async def _repair_in(self, partition: str, findings: Sequence[Finding]) -> None:
         strays = [finding for finding in findings if finding.kind is Kind.STRAY]
         for board in {finding.board: None for finding in strays}:
             of_board = [finding for finding in strays if finding.board == board]
@@ -256,5 +298,22 @@ class Drift:
                 part = of_board[start : start + PAGE]
                 users = [f.user_id for f in part if f.user_id is not None] if board is ALL_TIME else []
                 await self._strays.forget(board, {finding.member: finding.seen for finding in part}, users)
-        await self._resync.users({finding.user_id for finding in findings if finding.user_id is not None})
+        user_ids = {finding.user_id for finding in findings if finding.user_id is not None}
+        await self._resync.each(user_ids, partition)
         self.repaired += len(findings)
+
+
+def _by_partition(findings: Iterable[Finding]) -> dict[str, list[Finding]]:
+    found: dict[str, list[Finding]] = {}
+    for finding in findings:
+        found.setdefault(finding.board.leaderboard.partition, []).append(finding)
+    return found
+
+
+def _turns(boards: Iterable[Board], turn: int) -> tuple[list[Board], int]:
+    """The published boards with those of the others whose turn it is, and the next turn."""
+    every = list(boards)
+    published = [board for board in every if board.is_published]
+    others = [board for board in every if not board.is_published]
+    first = turn if turn < len(others) else 0
+    return published + others[first : first + OTHERS], first + OTHERS

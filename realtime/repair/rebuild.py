@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from realtime.boards.board import ALL_TIME, Board, told_boards
 from realtime.boards.standings import Profile, Row
 from realtime.errors import LedgerUnavailable, StoreChanged, StoreUnavailable, StoreUnfit
+from realtime.repair.claims import Claims
 from realtime.store import keys
 
 if TYPE_CHECKING:
@@ -62,9 +63,15 @@ class Ledger(Protocol):
     """What a rebuild needs of PostgreSQL."""
 
     async def fetch(self, name: str, *args: Any) -> list[Any]: ...
-    def rebuild_lease(self) -> AbstractAsyncContextManager[bool]: ...
+    def rebuild_lease(self, partition: str = "") -> AbstractAsyncContextManager[bool]: ...
     async def next_epoch(self, run: str, after: int = 0) -> int: ...
     def pages(self, name: str, *args: Any, size: int) -> AsyncIterator[list[Any]]: ...
+
+
+class RankedRows(Protocol):
+    """Where the rows of boards are read that are not published."""
+
+    def pages(self, board: Board, *, size: int) -> AsyncIterator[tuple[list[Row], list[Profile]]]: ...
 
 
 class Store(Protocol):
@@ -90,6 +97,7 @@ class Filling(Protocol):
 
     async def begin(self, run: str, epoch: str) -> bool: ...
     async def clear(self, epoch: str) -> None: ...
+    async def define(self, epoch: str, rules: Mapping[str, int]) -> None: ...
     async def end(self, run: str, epoch: str, announced: Sequence[str]) -> bool: ...
 
 
@@ -109,8 +117,16 @@ def epoch_number(epoch: str | None, run: str) -> int:
     return int(n, 36) if mine == run[:8] and n.isascii() and n.isalnum() and len(n) <= 8 else 0
 
 
+Boards = Callable[[], Awaitable[Sequence[Board]]]
+"""Says which boards the content has, as the ledger has it now. Raises LedgerUnavailable."""
+
+
 class Rebuilder:
-    """Watches over the store's content, and rebuilds it where it is not ours."""
+    """Watches over one partition's content, and rebuilds it where it is not ours.
+
+    `boards` says which boards it has, `ranked` where those are read that are not published; without either it has the
+    published ones alone.
+    """
 
     def __init__(
         self,
@@ -119,13 +135,20 @@ class Rebuilder:
         filling: Filling,
         now: Callable[[], datetime],
         *,
+        partition: str = "",
+        boards: Boards | None = None,
+        ranked: RankedRows | None = None,
         chunk: int = CHUNK,
         at_once: int = AT_ONCE,
     ) -> None:
         self._ledger = ledger
+        self._claims = Claims(ledger, partition)
         self._store = store
         self._filling = filling
         self._now = now
+        self._partition = partition
+        self._boards = boards or self._published
+        self._ranked = ranked
         self._chunk = chunk
         self._at_once = at_once
         # Of distrusted content: its epoch, when its rebuild is due, after what pause, and when the last one ended
@@ -200,7 +223,7 @@ class Rebuilder:
 
     async def _named(self, content: Content) -> str | None:
         """The epoch that the ledger names as current; this content's epoch where it names none yet."""
-        ((epoch, used_at, used_lately, stray),) = await self._ledger.fetch("content_named_now")
+        epoch, used_at, used_lately, stray = await self._claims.named_now()
         if stray not in (None, self.stray, content.epoch):
             log.warning(STRAY, stray, epoch, extra={"action": "store"})
         self.stray = None if stray == content.epoch else stray
@@ -209,7 +232,7 @@ class Rebuilder:
                 self._store.leave(self._last_named)
             self._last_named = epoch
         if epoch is None or (epoch == content.epoch and not used_lately):
-            await self._ledger.fetch("content_used", content.epoch)
+            await self._claims.used(content.epoch)
         if used_at != self._used_at:
             self._used_at, self._used_seen = used_at, asyncio.get_running_loop().time()
         return content.epoch if epoch is None else str(epoch)
@@ -221,7 +244,7 @@ class Rebuilder:
                 return False  # somebody has just rebuilt it
             self._store.distrust("superseded")
             if self.stray is None:
-                await self._ledger.fetch("content_strayed", content.epoch)
+                await self._claims.strayed(content.epoch)
             if asyncio.get_running_loop().time() - self._used_seen < ABANDONED:
                 return False
         return await self.rebuild(instead_of=content.epoch)
@@ -238,25 +261,26 @@ class Rebuilder:
         Complete content stays as it is, except content of the epoch `instead_of`, and except with `force`. Raises
         StoreUnavailable, LedgerUnavailable: then the store stays marked, and anybody may begin again.
         """
-        async with self._ledger.rebuild_lease() as held:
+        async with self._ledger.rebuild_lease(self._partition) as held:
             if not held:
                 return False
             content = await self._store.adopt()
             if content.is_complete and not force and content.epoch != instead_of:
                 return False
-            ((claim,),) = await self._ledger.fetch("content_claimed")
+            claim = await self._claims.claimed()
             n = await self._ledger.next_epoch(content.run, epoch_number(content.epoch, content.run))
             epoch = epoch_name(content.run, n)
             # Nobody here has seen content that is replaced at the first look; later, people lose what they see.
             level = logging.WARNING if self._shown else logging.INFO
-            log.log(level, "rebuilding the store's content as %s", epoch, extra={"action": "rebuild"})
+            log.log(level, "rebuilding %s as %s", self._what, epoch, extra={"action": "rebuild"})
             if not await self._filling.begin(content.run, epoch):
                 raise StoreChanged("another rebuild went ahead")
-            if not await self._ledger.fetch("content_named", epoch, claim):
+            if not await self._claims.named(epoch, claim):
                 raise StoreChanged("another store's rebuild went ahead")
             await self._store.adopt()
             await self._filling.clear(epoch)
-            live = told_boards(self._now())
+            live = await self._boards()
+            await self._filling.define(epoch, _rules(live))
             await self._fill(live, epoch, progress)
             announced = [*(board.id for board in live), "users"]
             if not await self._filling.end(content.run, epoch, announced):
@@ -264,20 +288,25 @@ class Rebuilder:
         await self._store.adopt()
         self.rebuilds += 1
         self._shown = True
-        log.log(level, "the store's content is complete as %s", epoch, extra={"action": "rebuild"})
+        log.log(level, "%s is complete as %s", self._what, epoch, extra={"action": "rebuild"})
         return True
 
+    @property
+    def _what(self) -> str:
+        return f"partition {self._partition} of the store" if self._partition else "the store's content"
+
+    async def _published(self) -> Sequence[Board]:
+        return told_boards(self._now())
+
     async def _fill(self, live: Sequence[Board], epoch: str, progress: Progress) -> None:
+        naming = naming_boards(live)
         for board in live:
-            if board is ALL_TIME:
-                chunks = self._ledger.pages("all_totals", size=self._chunk)
-            else:
-                chunks = self._ledger.pages("all_of_week", board.week, size=self._chunk)
             done = 0
             under_way: deque[asyncio.Task[int]] = deque()
             try:
-                async for records in chunks:
-                    under_way.append(asyncio.create_task(self._tell(board, records, keys.FILLING + epoch)))
+                async for rows, profiles in self._pages(board):
+                    told = self._tell(board, rows, profiles if board in naming else [], keys.FILLING + epoch)
+                    under_way.append(asyncio.create_task(told))
                     if len(under_way) == self._at_once:
                         done += await under_way.popleft()
                         progress(board.id, done)
@@ -289,9 +318,36 @@ class Rebuilder:
                     task.cancel()
                 await asyncio.gather(*under_way, return_exceptions=True)
 
-    async def _tell(self, board: Board, records: Sequence[Any], epoch: str) -> int:
-        """Tells the store records of a board; returns how many."""
-        rows = [Row(record[0], record[1], record[2]) for record in records]
-        profiles = [Profile(r[0], r[4], r[3]) for r in records] if board is ALL_TIME else []
+    async def _pages(self, board: Board) -> AsyncIterator[tuple[list[Row], list[Profile]]]:
+        """The rows of a board and what it shows of their users, a chunk at a time."""
+        if not board.is_published:
+            assert self._ranked is not None
+            async for rows, profiles in self._ranked.pages(board, size=self._chunk):
+                yield rows, profiles
+        elif board is ALL_TIME:
+            async for records in self._ledger.pages("all_totals", size=self._chunk):
+                profiles = [Profile(record[0], record[4], record[3]) for record in records]
+                yield [Row(record[0], record[1], record[2]) for record in records], profiles
+        else:
+            async for records in self._ledger.pages("all_of_week", board.week, size=self._chunk):
+                yield [Row(record[0], record[1], record[2]) for record in records], []
+
+    async def _tell(self, board: Board, rows: Sequence[Row], profiles: Sequence[Profile], epoch: str) -> int:
+        """Tells the store rows of a board; returns how many."""
         await self._store.apply({board: rows}, profiles, epoch=epoch)
         return len(rows)
+
+
+def _rules(boards: Sequence[Board]) -> dict[str, int]:
+    """The rules by which boards that are not published are made, by their leaderboards' slugs."""
+    leaderboards = {board.leaderboard.slug: board.leaderboard for board in boards if not board.is_published}
+    return {slug: leaderboard.rule for slug, leaderboard in leaderboards.items() if leaderboard.rule is not None}
+
+
+def naming_boards(boards: Collection[Board]) -> set[Board]:
+    """The boards on which all players of a partition are, each as seldom as may be: the published one of all time, or
+    in other partitions each leaderboard's, and all of its boards where it has none."""
+    of_all_time = {board.leaderboard.id for board in boards if board.window.kind == ALL_TIME.window.kind}
+    if ALL_TIME in boards:
+        return {ALL_TIME}
+    return {b for b in boards if b.leaderboard.id not in of_all_time or b.window.kind == ALL_TIME.window.kind}

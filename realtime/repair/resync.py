@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from realtime.boards import board
-from realtime.boards.board import Board
+from realtime.boards.board import Board, told_boards
 from realtime.boards.standings import Profile, Row
+from realtime.ledger.ranked import RankedRows
 
 if TYPE_CHECKING:
     from realtime.store.replies import Anew, ReadAfterWrite
@@ -25,6 +25,7 @@ USERS: Final = 500
 class Ledger(Protocol):
     """What a resync needs of PostgreSQL."""
 
+    async def fetch(self, name: str, *args: Any) -> list[Any]: ...
     async def standings_of(self, user_ids: Collection[int], live: Sequence[Board]) -> dict[Board, list[Row]]: ...
     async def profiles_of(self, user_ids: Collection[int]) -> list[Profile]: ...
 
@@ -34,18 +35,18 @@ class Store(Protocol):
 
     @property
     def told(self) -> str | None: ...
-    async def tell(
+    async def tell_each(
         self,
         rows: Mapping[Board, Sequence[Row]],
         profiles: Sequence[Profile] = (),
         *,
         anew: Anew | None,
         read_after_write: ReadAfterWrite | None,
-    ) -> str | None: ...
+    ) -> dict[str, str | None]: ...
 
 
 class Resync:
-    """Brings users in the store up to the ledger."""
+    """Brings users in the store up to the ledger. `boards` says which boards the store is told of at a moment."""
 
     def __init__(
         self,
@@ -53,29 +54,40 @@ class Resync:
         store: Store,
         now: Callable[[], datetime],
         *,
+        boards: Callable[[datetime], Sequence[Board]] = told_boards,
         read_after_write: ReadAfterWrite | None = None,
     ) -> None:
-        self._ledger = ledger
+        self._rows = RankedRows(ledger)
         self._store = store
         self._now = now
+        self._boards = boards
         self._read_after_write = read_after_write
 
     async def users(self, user_ids: Collection[int]) -> str | None:
         """Brings these users' rows on every live board, and their profiles, up to the ledger.
 
-        Returns the epoch of the content that has all of it. Raises StoreUnavailable, LedgerUnavailable. Safe to repeat.
+        Returns the epoch of the published content that has all of it. Raises StoreUnavailable, LedgerUnavailable. Safe
+        to repeat.
         """
+        told = await self.each(user_ids)
+        return told.get("", self._store.told)
+
+    async def each(self, user_ids: Collection[int], partition: str | None = None) -> dict[str, str | None]:
+        """The same; with `partition` on the boards of that one alone. Returns, by partition, the epoch of the content
+        that has all of it."""
         ordered = sorted(set(user_ids))
-        told = None if ordered else self._store.told
+        told: dict[str, str | None] = {}
         for start in range(0, len(ordered), USERS):
-            at = await self._part(ordered[start : start + USERS])
-            told = told or at  # the first: where content was made anew in between, rows stay and are told again
+            at = await self._part(ordered[start : start + USERS], partition)
+            told = at | told  # the first: where content was made anew in between, rows stay and are told again
         return told
 
-    async def _part(self, user_ids: Sequence[int]) -> str | None:
+    async def _part(self, user_ids: Sequence[int], partition: str | None) -> dict[str, str | None]:
         async def read() -> tuple[Mapping[Board, Sequence[Row]], Sequence[Profile]]:
-            rows = await self._ledger.standings_of(user_ids, board.told_boards(self._now()))
-            return rows, await self._ledger.profiles_of(user_ids)
+            boards = self._boards(self._now())
+            if partition is not None:
+                boards = [board for board in boards if board.leaderboard.partition == partition]
+            return await self._rows.standings_of(user_ids, boards), await self._rows.profiles_of(user_ids)
 
         rows, profiles = await read()
-        return await self._store.tell(rows, profiles, anew=read, read_after_write=self._read_after_write)
+        return await self._store.tell_each(rows, profiles, anew=read, read_after_write=self._read_after_write)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
 from realtime.errors import LedgerUnavailable, StoreUnavailable
@@ -35,15 +35,16 @@ class Outbox(Protocol):
     """What sweeping needs of PostgreSQL."""
 
     async def outbox(self, *, older_than: float, limit: int) -> list[OutboxRow]: ...
-    async def clear_outbox(self, ids: Sequence[int], told: str | None) -> None: ...
+    async def clear_outbox(self, ids: Sequence[int], told: str | None, partition: str = "") -> None: ...
 
 
 class Sweeper:
     """Resyncs the users of outbox rows that stayed."""
 
-    def __init__(self, outbox: Outbox, resync: Resync) -> None:
+    def __init__(self, outbox: Outbox, resync: Resync, partition_of: Callable[[int], str] = lambda source: "") -> None:
         self._outbox = outbox
         self._resync = resync
+        self._partition_of = partition_of  # the partition that the boards of a source's submissions are in
         self.resynced = 0
         """Outbox rows whose users were resynced, ever."""
 
@@ -66,7 +67,20 @@ class Sweeper:
         rows = await self._outbox.outbox(older_than=older_than, limit=ROWS)
         if not rows:
             return 0
-        told = await self._resync.users({user_id for row in rows for user_id in row.user_ids})
-        await self._outbox.clear_outbox([row.id for row in rows], told)
-        self.resynced += len(rows)
+        of_partitions: dict[str, list[OutboxRow]] = {}
+        for row in rows:
+            of_partitions.setdefault(self._partition_of(row.source), []).append(row)
+        failed: StoreUnavailable | None = None
+        for partition, of in of_partitions.items():
+            try:
+                await self._tell(partition, of)
+            except StoreUnavailable as error:  # one content keeps no other from its rows
+                failed = error
+        if failed is not None:
+            raise failed
         return len(rows)
+
+    async def _tell(self, partition: str, rows: Sequence[OutboxRow]) -> None:
+        told = await self._resync.each({user_id for row in rows for user_id in row.user_ids}, partition)
+        await self._outbox.clear_outbox([row.id for row in rows], told.get(partition), partition)
+        self.resynced += len(rows)

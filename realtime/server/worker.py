@@ -29,7 +29,7 @@ class Worker:
     def __init__(self, backends: Backends, resync: Resync) -> None:
         self._backends = backends
         self._now = backends.ledger.clock.now
-        audit = Audit(backends.store.link)
+        audit = Audit(backends.store)
         comparison = Comparison(backends.ledger, audit, self._now)
         self._sweeper = Sweeper(backends.ledger, resync)
         self._keeping = Keeping(backends.views)

@@ -1,61 +1,71 @@
 """Announcements: says on the store's channels that a board changed, and hears what others say there.
 
-Owns what a message on `leaderboard:changes:*` means. Must never raise because of a message: anybody may have sent it.
-Assumes that the scripts which change live boards announce those themselves.
+Owns what a message on `leaderboard:changes:*`, or on `{p07}leaderboard:changes`, means. Must never raise because of a
+message: anybody may have sent it. Assumes that the scripts which change live boards announce those themselves.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 import orjson
 
 from realtime.boards.standings import Position
-from realtime.store.keys import CHANNEL_PATTERN, CHANNEL_PREFIX
+from realtime.store.keys import CHANNEL_PATTERN, CHANNEL_PREFIX, partition_of_channel
 
 if TYPE_CHECKING:
     from realtime.store.link import Link
 
 
 class Announcement(NamedTuple):
-    """One message from `leaderboard:changes:*`."""
+    """One message that something changed."""
 
     board: str | None
-    """None where users' names changed."""
+    """A board's id; None where users' names changed."""
     position: Position | None
     """The position that the board has reached; None where the message names none."""
+    partition: str = ""
+    """Where it happened; '' for the published content."""
 
 
 class Announcements:
-    """Announces and hears changes through the process's link to the store. Raises StoreUnavailable and its kin."""
+    """Hears changes through the process's links to the store. Raises StoreUnavailable and its kin."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, link_of: Callable[[str], Link] | None = None) -> None:
         self._link = link
+        self._link_of = link_of
 
     @asynccontextmanager
-    async def hearing(self) -> AsyncIterator[AsyncIterator[Announcement]]:
-        """Subscribes to `leaderboard:changes:*` before the block is entered; the block reads what is announced.
+    async def hearing(self, partition: str = "") -> AsyncIterator[AsyncIterator[Announcement]]:
+        """Subscribes to what is announced of a partition before the block is entered; the block reads it.
 
-        The iterator ends with StoreUnavailable where the connection breaks, or leaves a ping without an answer for
-        longer than the time-out: so a connection of which one half is gone is found.
+        Of the published content that is `leaderboard:changes:*`. The iterator ends with StoreUnavailable where the
+        connection breaks, or leaves a ping without an answer for longer than the time-out: so a connection of which one
+        half is gone is found.
         """
-        with self._link.mapped():
-            async with aclosing(self._link.checked.listen(CHANNEL_PATTERN, self._link.timeout)) as messages:
+        link = self._link if not partition or self._link_of is None else self._link_of(partition)
+        pattern = link.keys.channel if partition else CHANNEL_PATTERN
+        with link.mapped():
+            async with aclosing(link.checked.listen(pattern, link.timeout)) as messages:
                 await anext(messages)
-                yield self._heard(messages)
+                yield self._heard(link, messages)
 
-    async def _heard(self, messages: AsyncIterator[list[bytes]]) -> AsyncIterator[Announcement]:
-        with self._link.mapped():
+    async def _heard(self, link: Link, messages: AsyncIterator[list[bytes]]) -> AsyncIterator[Announcement]:
+        with link.mapped():
             async for _, channel, text in messages:
-                yield as_announcement(channel.decode(errors="replace").removeprefix(CHANNEL_PREFIX), text)
+                yield as_announcement(channel.decode(errors="replace"), text)
 
 
-def as_announcement(topic: str, text: bytes) -> Announcement:
-    """The announcement that a message is, on the channel whose name ends with `topic`."""
-    board, position = None if topic == "users" else topic, None
+def as_announcement(channel: str, text: bytes) -> Announcement:
+    """The announcement that a message on a channel is."""
+    partition = partition_of_channel(channel)
+    topic, said, position = None if partition else channel.removeprefix(CHANNEL_PREFIX), {}, None
     with suppress(ValueError, TypeError, KeyError):
         said = orjson.loads(text)
         position = Position(str(said["epoch"]), int(said["version"]))
-    return Announcement(board, position)
+    if partition is None:
+        return Announcement(None if topic == "users" else topic, position)
+    board = said.get("board") if isinstance(said, dict) else None
+    return Announcement(board if isinstance(board, str) else None, position, partition)

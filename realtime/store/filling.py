@@ -6,12 +6,11 @@ Assumes that nobody reads content whose epoch begins with `filling:`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from realtime import resources
 from realtime.errors import StoreChanged
-from realtime.store.keys import EPOCH_KEY, LEDGER_KEY, RUN_KEY
 from realtime.store.pool import Script
 
 if TYPE_CHECKING:
@@ -26,8 +25,10 @@ class Filling:
 
     def __init__(self, link: Link) -> None:
         self._link = link
+        self._keys = link.keys
         self._begin = Script(resources.script("begin_filling"))
         self._clear = Script(resources.script("clear"))
+        self._define = Script(resources.script("define"))
         self._end = Script(resources.script("end_filling"))
 
     async def begin(self, run: str, epoch: str) -> bool:
@@ -35,29 +36,41 @@ class Filling:
         await self._link.turn_to(run)
         self._link.accept()  # whatever content was there is about to go
         with self._link.mapped():
-            return await self._link.checked.run(self._begin, [EPOCH_KEY], [epoch]) == [b"ok"]
+            return await self._link.checked.run(self._begin, [self._keys.epoch], [epoch]) == [b"ok"]
 
     async def clear(self, epoch: str) -> None:
-        """Drops all content, some thousand keys at a time.
+        """Drops all content of the partition, some thousand keys at a time.
 
         The epoch, what the store remembers of the ledger, and the counters of limits stay. Raises StoreChanged where
         the store is no longer filled for `epoch`: a rebuild that hung must not drop what the next one has filled.
         """
-        kept = (EPOCH_KEY.encode(), LEDGER_KEY.encode(), b"leaderboard:limit:")
+        kept, pattern = self._keys.kept, self._keys.pattern
         cursor = 0
         with self._link.mapped():
             while True:
-                follows, keys = await self._link.checked.ask("SCAN", cursor, "MATCH", "leaderboard:*", "COUNT", 1_000)
+                follows, keys = await self._link.checked.ask("SCAN", cursor, "MATCH", pattern, "COUNT", 1_000)
                 cursor, doomed = int(follows), [key for key in keys if not key.startswith(kept)]
                 for start in range(0, len(doomed), KEYS_A_CALL):
                     part = doomed[start : start + KEYS_A_CALL]
-                    if await self._link.checked.run(self._clear, [EPOCH_KEY, *part], [epoch]) != [b"ok"]:
+                    if await self._link.checked.run(self._clear, [self._keys.epoch, *part], [epoch]) != [b"ok"]:
                         raise StoreChanged("another rebuild went ahead")
                 if cursor == 0:
                     return
 
+    async def define(self, epoch: str, rules: Mapping[str, int]) -> None:
+        """Says by which rule the boards of each leaderboard (by slug) are made: whoever knows another tells nothing.
+
+        Raises StoreChanged where the store is no longer filled for `epoch`.
+        """
+        if not rules:
+            return
+        keys = [self._keys.epoch, *map(self._keys.definition, rules)]
+        with self._link.mapped():
+            if await self._link.checked.run(self._define, keys, [epoch, *rules.values()]) != [b"ok"]:
+                raise StoreChanged("another rebuild went ahead")
+
     async def end(self, run: str, epoch: str, announced: Sequence[str]) -> bool:
         """Makes `epoch` current and announces it; False where the store is no longer filled for it."""
         with self._link.mapped():
-            keys = [EPOCH_KEY, RUN_KEY]
-            return await self._link.checked.run(self._end, keys, [epoch, run, *announced]) == [b"ok"]
+            keys, args = [self._keys.epoch, self._keys.run], [epoch, run, self._keys.tag, *announced]
+            return await self._link.checked.run(self._end, keys, args) == [b"ok"]

@@ -1,4 +1,4 @@
-"""Link: leads one process to the store, and decides which content its commands may meet.
+"""Link: leads one process to the content of one partition, and decides which content its commands may meet.
 
 Owns the run and the epoch whose content was adopted last, whether commands are let through, and how far the store's
 clock is ahead of the ledger's. Must never send a write twice by itself: the caller knows which commands may be
@@ -22,8 +22,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from realtime.errors import ForeignContent, StoreUnavailable, StoreUnfit
-from realtime.store import keys
 from realtime.store.fitness import Content, parse_info, run_of, unfitness
+from realtime.store.keys import FILLING, LEDGER_KEY, Keys
 from realtime.store.outages import WrongRun, mapped, meaning_of, words_of
 from realtime.store.pool import Connection, Pool
 from realtime.store.replies import as_text
@@ -63,13 +63,15 @@ CLOCK_STEP: Final = 86_400.0
 
 
 class Link:
-    """One process's connections to the store. `run` and `epoch` name the content that was adopted last.
+    """One process's connections for one partition. `run` and `epoch` name the content that was adopted last.
 
     `checked` carries commands: it leads only to the store whose content was adopted, and only while commands may meet
     that content.
     """
 
-    def __init__(self, url: str, *, timeout: float, connections: int) -> None:
+    def __init__(self, url: str, *, timeout: float, connections: int, partition: str = "") -> None:
+        self.keys = Keys(partition)
+        self._told_by = (self.keys.run, self.keys.epoch, *(() if partition else (LEDGER_KEY,)))
         self.run: str | None = None
         self.epoch: str | None = None
         self.distrusted: str | None = None
@@ -128,8 +130,8 @@ class Link:
         with self.mapped():
             told, values, written, time = await self._free.exchange(
                 ("INFO",),
-                ("MGET", keys.RUN_KEY, keys.EPOCH_KEY, keys.LEDGER_KEY),
-                ("SETRANGE", keys.EPOCH_KEY, 0, ""),
+                ("MGET", *self._told_by),
+                ("SETRANGE", self.keys.epoch, 0, ""),
                 ("TIME",),
             )
             for reply in (told, values):
@@ -223,6 +225,11 @@ class Link:
         return {cause: float(cause == self.refused_for) for cause in CAUSES}
 
     @property
+    def is_fit(self) -> bool:
+        """Whether commands are let through: nothing is known that speaks against the store."""
+        return self.complaint is None
+
+    @property
     def is_complete(self) -> bool:
         """Whether the adopted content may be read."""
-        return self.checked.refusal is None and self.epoch is not None and not self.epoch.startswith(keys.FILLING)
+        return self.checked.refusal is None and self.epoch is not None and not self.epoch.startswith(FILLING)

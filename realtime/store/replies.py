@@ -6,13 +6,14 @@ a value pass that cannot be ours: it raises ForeignContent. Assumes RESP2.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from realtime.boards.board import Board
-from realtime.boards.standings import Profile, Row
+from realtime.boards.standings import NOTHING, At, Order, Profile, Row
 from realtime.errors import ForeignContent
+from realtime.store import members
 from realtime.validation import ID_MAX, TOTAL_MAX
 
 
@@ -21,6 +22,10 @@ class Top(NamedTuple):
 
     version: int
     scores: dict[int, int]
+    at: Mapping[int, At] = NOTHING
+    """See `Snapshot.at`."""
+    metadata: Mapping[int, str | None] | None = None
+    """See `Snapshot.metadata`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +48,10 @@ class Page(NamedTuple):
     players: int
     first_rank: int
     scores: dict[int, int]
+    at: Mapping[int, At] = NOTHING
+    metadata: Mapping[int, str | None] | None = None
+    first_dense: int | None = None
+    """The dense rank of the first row; None where the board counts otherwise, and beyond the top."""
 
 
 class Around(NamedTuple):
@@ -56,12 +65,16 @@ class Around(NamedTuple):
     """The place of the first row, from 0."""
     first_rank: int
     next_score: int | None
-    """The least score above the user's."""
+    """The next score that is better than the user's."""
     scores: dict[int, int]
+    at: Mapping[int, At] = NOTHING
+    metadata: Mapping[int, str | None] | None = None
+    first_dense: int | None = None
+    """As of a Page."""
 
 
 class Versions(NamedTuple):
-    """The epoch and the versions of names and boards, which the 2-second poll compares."""
+    """The epoch and the versions of names and boards of one partition, which the 2-second poll compares."""
 
     epoch: str | None
     users: int
@@ -74,6 +87,10 @@ class Held(NamedTuple):
     version: bytes | None
     value: float | bytes | None
     """The score, or the username."""
+    digits: bytes = b""
+    """Of a board where the moment decides between equal scores: the 32 that stand in front of the user id."""
+    metadata: bytes | None = None
+    """Of a board that shows it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,15 +121,47 @@ def as_scores(reply: Sequence[Any]) -> dict[int, int]:
     Scores are doubles that hold whole numbers.
     """
     try:
-        scores = _whole(reply[1::2])
-        if scores and max(scores[0], -scores[-1]) > TOTAL_MAX:
-            raise ValueError("a score is beyond plus or minus 2^53")
-        user_ids = list(map(int, reply[::2]))
-        if user_ids and not 1 <= min(user_ids) <= max(user_ids) <= ID_MAX:
-            raise ValueError("a member is no user id")
-        return dict(zip(user_ids, scores, strict=True))
+        return _scores(reply[::2], reply[1::2])
     except (ValueError, OverflowError) as error:
         raise ForeignContent(str(error)) from error
+
+
+def as_rows(reply: Sequence[Any], order: Order) -> tuple[dict[int, int], Mapping[int, At]]:
+    """The scores in a reply to ZRANGE or ZREVRANGE WITHSCORES, by user id, in its order: the best first.
+
+    And the moments at which they were reached, as they are shown, where these decide between equal scores.
+    """
+    if not order.by_time:
+        return as_scores(reply), NOTHING
+    try:
+        user_ids, moments = members.split(reply[::2], order)
+        scores = _scores(user_ids, reply[1::2])
+    except (ValueError, OverflowError) as error:
+        raise ForeignContent(str(error)) from error
+    return scores, dict(zip(scores, map(order.stands, moments), strict=True))
+
+
+def as_metadata(user_ids: Iterable[int], reply: Sequence[bytes | None]) -> dict[int, str | None]:
+    """The metadata of users, in their order."""
+    try:
+        texts = [None if text is None else text.decode() for text in reply]
+    except UnicodeDecodeError as error:
+        raise ForeignContent(str(error)) from error
+    return dict(zip(user_ids, texts, strict=True))
+
+
+def _scores(members: Sequence[Any], texts: Sequence[Any]) -> dict[int, int]:
+    """Whole scores by user id. Raises ValueError, OverflowError."""
+    scores = _whole(texts)
+    if scores and not -TOTAL_MAX <= min(scores[0], scores[-1]) <= max(scores[0], scores[-1]) <= TOTAL_MAX:
+        raise ValueError("a score is beyond plus or minus 2^53")
+    user_ids = list(map(int, members))
+    if user_ids and not 1 <= min(user_ids) <= max(user_ids) <= ID_MAX:
+        raise ValueError("a member is no user id")
+    found = dict(zip(user_ids, scores, strict=True))
+    if len(found) < len(user_ids):
+        raise ValueError("a user has two members")
+    return found
 
 
 def _whole(texts: Sequence[Any]) -> list[int]:

@@ -1,106 +1,119 @@
-"""The store: writes boards to Dragonfly, or anything that speaks its protocol, and reads them there.
+"""The store: Dragonfly, or anything that speaks its protocol, as one object for whoever writes and reads boards.
 
-Owns the commands and scripts of writes, consistent readings and caches, and their arguments. Its link owns connections,
-and which content they may meet. Must never use a command that Dragonfly lacks, or repeat a write that may have been
-done: the caller knows whether that is safe. Assumes that rows are absolute and carry versions. Every method raises
-StoreUnavailable and its kin (see `realtime.errors`).
+Owns which partitions this process has met, and which of them a board belongs to. Must never do anything for a partition
+without a leaderboard: it comes into being when the first board of it is named. Assumes that rows are absolute and carry
+versions. Every method raises StoreUnavailable and its kin (see `realtime.errors`).
+
+Each partition is a content of its own, with its own epoch, and has its own connections: where one is lost, refused or
+being made anew, the others go on. Today all of them lead to one address; a deployment that spreads partitions over
+several nodes needs nothing but another `_link_to`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from itertools import islice
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Final
 
 import redis.exceptions as failures
 
-from realtime import resources
-from realtime.boards.board import CLOSED_EPOCH, TOP, Board
-from realtime.boards.standings import Position, Standing, standing
-from realtime.errors import EpochMoved, StoreChanged
+from realtime.boards.board import Board
+from realtime.boards.making import in_the_making
+from realtime.boards.standings import Position, Standing
+from realtime.errors import DefinitionMoved, EpochMoved, LedgerUnavailable, StoreUnavailable
 from realtime.store.fitness import Content
-from realtime.store.keys import (
-    EPOCH_KEY,
-    FILLING,
-    LEDGER_KEY,
-    USERS_VERSION_KEY,
-    cache_key,
-    channel,
-    expire_at,
-    scores_key,
-    user_key,
-    version_key,
-    versions_key,
-)
+from realtime.store.keys import LEDGER_KEY
 from realtime.store.link import Link
 from realtime.store.outages import mapped
-from realtime.store.pool import Command, Script, checked, executed, transaction
-from realtime.store.replies import (
-    Around,
-    Expectation,
-    Look,
-    Page,
-    Top,
-    Versions,
-    as_count,
-    as_name,
-    as_scores,
-    as_text,
-)
+from realtime.store.partition import Partition
+from realtime.store.pool import Command, checked
+from realtime.store.replies import Around, Look, Page, Versions
 
 if TYPE_CHECKING:
+    from realtime.boards.leaderboard import Leaderboard
     from realtime.boards.standings import Profile, Row
     from realtime.store.replies import Anew, ReadAfterWrite
 
-RANKED_A_CALL: Final = 250
-"""Users ranked in one script call: about two milliseconds of the store's time on a board of a million."""
+Renew = Callable[[], Awaitable[object]]
+"""Brings this process's catalogue up to date."""
 
-ROWS_A_CALL: Final = 1_000
-"""Rows of one board, and profiles, in one script call: Lua's `unpack` ends at about 8,000 values."""
+RENEWALS: Final = 2
+"""Times that what a partition is told is read anew: it may have been made anew, and a leaderboard redefined besides."""
+
+CONNECTIONS_OF_OTHERS: Final = 4
+"""Connections at most to each partition but the published one; none is opened before it is needed."""
 
 
 class Store:
-    """Writes boards and reads them, through one process's `link` to the store."""
+    """Writes boards and reads them. `link` leads to the published content."""
+
+    renew: Renew | None = None
+    """Brings this process's catalogue up to date: asked where the store has boards by another rule than was named."""
 
     def __init__(self, url: str, *, timeout: float = 2.0, connections: int = 8) -> None:
+        self._url = url
+        self._timeout = timeout
         self.link = Link(url, timeout=timeout, connections=connections)
-        self._checked = self.link.checked
-        self._apply = Script(resources.script("apply"))
-        self._page = Script(resources.script("page"))
-        self._around = Script(resources.script("around"))
-        self._ranks = resources.script("ranks")
-        self._cache = Script(resources.script("cache_week"))
+        self._published = Partition(self.link)
+        self._partitions = {"": self._published}
 
     async def aclose(self) -> None:
         """Closes every connection."""
-        await self.link.aclose()
+        for partition in list(self._partitions.values()):
+            await partition.link.aclose()
+
+    # Partitions ---------------------------------------------------------------------------------------------------
+
+    def partition(self, name: str) -> Partition:
+        """The partition of that name, '' for the published content."""
+        found = self._partitions.get(name)
+        if found is None:
+            found = self._partitions[name] = Partition(self._link_to(name))
+        return found
+
+    def link_of(self, name: str) -> Link:
+        """The link that leads to a partition."""
+        return self.partition(name).link
+
+    @property
+    def partitions(self) -> list[str]:
+        """The partitions that this process has met, the published one among them."""
+        return list(self._partitions)
+
+    def _link_to(self, name: str) -> Link:
+        link = Link(self._url, timeout=self._timeout, connections=CONNECTIONS_OF_OTHERS, partition=name)
+        link.timestamp = self.link.timestamp
+        return link
+
+    def _of(self, board: Board) -> Partition:
+        return self.partition(board.leaderboard.partition)
 
     # Which content it is ------------------------------------------------------------------------------------------
 
     @property
     def run(self) -> str | None:
-        """The run of the store whose content was adopted last."""
+        """The run of the store whose published content was adopted last."""
         return self.link.run
 
     @property
     def epoch(self) -> str | None:
-        """The epoch of the content that was adopted last."""
+        """The epoch of the published content that was adopted last."""
         return self.link.epoch
 
     @property
     def distrusted(self) -> str | None:
-        """The epoch of content that must not be used, though it says that it is ours; None where there is none."""
+        """The epoch of published content that must not be used, though it says that it is ours; None where there is
+        none."""
         return self.link.distrusted
 
     @property
     def is_complete(self) -> bool:
-        """Whether the adopted content may be read."""
+        """Whether the adopted published content may be read."""
         return self.link.is_complete
 
     @property
     def is_fit(self) -> bool:
         """Whether commands are let through: nothing is known that speaks against the store."""
-        return self.link.complaint is None
+        return self.link.is_fit
 
     async def info(self) -> dict[str, str]:
         """See `Link.info`."""
@@ -111,22 +124,21 @@ class Store:
         return await self.link.content()
 
     async def adopt(self) -> Content:
-        """See `Link.adopt`."""
+        """See `Link.adopt`; of the published content."""
         return await self.link.adopt()
 
-    @property
-    def told(self) -> str | None:
-        """The epoch that the adopted content has, or will have once it is complete: a write now becomes part of it."""
-        epoch = self.link.epoch
-        return None if epoch is None else epoch.removeprefix(FILLING)
-
     def distrust(self, why: str = "foreign") -> None:
-        """See `Link.distrust`."""
+        """See `Link.distrust`; of the published content."""
         self.link.distrust(why)
 
     def leave(self, epoch: str) -> None:
-        """See `Link.leave`."""
+        """See `Link.leave`; of the published content."""
         self.link.leave(epoch)
+
+    @property
+    def told(self) -> str | None:
+        """See `Partition.told`; of the published content."""
+        return self._published.told
 
     @property
     def ledger_seen(self) -> str | None:
@@ -136,7 +148,7 @@ class Store:
     async def remember_ledger(self, seen: str) -> None:
         """Makes the store remember how far the ledger has come, also through rebuilds."""
         with mapped():
-            await self._checked.ask("SET", LEDGER_KEY, seen)
+            await self.link.checked.ask("SET", LEDGER_KEY, seen)
 
     # Writing -------------------------------------------------------------------------------------------------
 
@@ -148,23 +160,66 @@ class Store:
         anew: Anew | None = None,
         read_after_write: ReadAfterWrite | None = None,
     ) -> str | None:
-        """Applies what the ledger has committed to whichever content is current; returns that content's epoch.
-
-        Where that is other content by now, `anew` reads rows and profiles once more: the ledger may have been restored
-        meanwhile, and what was read before that would count as newer. Raises StoreUnavailable (EpochMoved without an
-        `anew`), and LedgerUnavailable from it. Safe to repeat.
-        """
+        """See `tell_each`; returns the epoch of the published content, as it was before."""
+        if _partitions_of(rows) <= _PUBLISHED:
+            return await self._tell(self._published, rows, profiles, anew, read_after_write)
         told = self.told
-        try:
-            await self.apply(rows, profiles, read_after_write=read_after_write)
-        except EpochMoved:
-            await self.adopt()
-            if anew is None:
-                raise
-            told = self.told
-            rows, profiles = await anew()
-            await self.apply(rows, profiles, read_after_write=read_after_write)
+        each = await self.tell_each(rows, profiles, anew=anew, read_after_write=read_after_write)
+        return each.get("", told)
+
+    async def tell_each(
+        self,
+        rows: Mapping[Board, Sequence[Row]],
+        profiles: Sequence[Profile] = (),
+        *,
+        anew: Anew | None = None,
+        read_after_write: ReadAfterWrite | None = None,
+    ) -> dict[str, str | None]:
+        """Applies what the ledger has committed to whichever contents are current; returns their epochs by partition.
+
+        Where one is other content by now, or a leaderboard was redefined, `anew` reads rows and profiles once more: the
+        ledger may have been restored meanwhile, and what was read before that would count as newer. Each partition with
+        a board among `rows` is told, whatever becomes of the others, and hears of the users that have rows there; the
+        published one also of those who have rows nowhere. Raises StoreUnavailable (EpochMoved or DefinitionMoved
+        without an `anew`), and LedgerUnavailable from it. Safe to repeat.
+        """
+        told: dict[str, str | None] = {}
+        failed: StoreUnavailable | LedgerUnavailable | None = None
+        for name in sorted(_partitions_of(rows)):
+            share = _share(name, rows, profiles)
+            of_it = None if anew is None else _anew_of(name, anew)
+            try:
+                told[name] = await self._tell(self.partition(name), *share, of_it, read_after_write)
+            except (StoreUnavailable, LedgerUnavailable) as error:
+                failed = failed or error
+        if failed is not None:
+            raise failed
         return told
+
+    async def _tell(
+        self,
+        partition: Partition,
+        rows: Mapping[Board, Sequence[Row]],
+        profiles: Sequence[Profile],
+        anew: Anew | None,
+        read_after_write: ReadAfterWrite | None,
+    ) -> str | None:
+        """Tells one partition what is of it; `anew` reads that once more."""
+        for attempt in range(RENEWALS + 1):
+            told = partition.told
+            try:
+                await self.apply(rows, profiles, read_after_write=read_after_write)
+                return told
+            except EpochMoved:
+                await (partition.adopt() if partition.name else self.adopt())
+                if anew is None or attempt == RENEWALS:
+                    raise
+            except DefinitionMoved:
+                if anew is None or self.renew is None or attempt == RENEWALS:
+                    raise
+                await self.renew()
+            rows, profiles = await anew()
+        raise AssertionError("unreachable")
 
     async def apply(
         self,
@@ -178,56 +233,20 @@ class Store:
 
         A board without rows is looked at too: it may show a renamed user. `epoch` names content that is being filled;
         without it the adopted content is meant. `read_after_write` is asked before each script call what to read in
-        the same exchange, right behind the write. Returns how many rows were new to the store. Raises EpochMoved where
-        the content is of another epoch: then that call wrote nothing. Safe to repeat.
+        the same exchange, right behind the write. Of a partition without published boards only those users are told
+        who have rows in it. Returns how many rows were new to the store. Raises EpochMoved where the content is of
+        another epoch, DefinitionMoved where a leaderboard's boards are made by another rule: then that call wrote
+        nothing. Safe to repeat.
         """
+        names = _partitions_of(rows)
+        if names <= _PUBLISHED:
+            return await self._published.writing.apply(rows, profiles, epoch=epoch, read_after_write=read_after_write)
         applied = 0
-        chunks = max((len(part) for part in [*rows.values(), profiles]), default=0)
-        for start in range(0, chunks, ROWS_A_CALL):
-            end = start + ROWS_A_CALL
-            part = {board: list(islice(of_board, start, end)) for board, of_board in rows.items()}
-            expected = read_after_write(part) if read_after_write is not None else None
-            look: Look | None = None
-            try:
-                done, look = await self._apply_part(part, profiles[start:end], epoch or self.epoch, expected)
-            finally:
-                if expected is not None:
-                    expected.fulfil(look)
-            applied += done
+        for name in sorted(names):
+            own = _share(name, rows, profiles)
+            writing = self.partition(name).writing
+            applied += await writing.apply(*own, epoch=epoch, read_after_write=read_after_write)
         return applied
-
-    async def _apply_part(
-        self,
-        rows: Mapping[Board, Sequence[Row]],
-        profiles: Sequence[Profile],
-        epoch: str | None,
-        expected: Expectation | None,
-    ) -> tuple[int, Look | None]:
-        keys: list[str] = [EPOCH_KEY, USERS_VERSION_KEY]
-        args: list[Any] = [epoch or "", len(rows), len(profiles)]
-        for board, of_board in rows.items():
-            keys += (scores_key(board), version_key(board), versions_key(board))
-            args += (board.id, self._expire_at(board))
-            args.append(" ".join([str(row.user_id) for row in of_board]))
-            args.append(" ".join([str(row.version) for row in of_board]))
-            args.append(" ".join(["-" if row.score is None else str(row.score) for row in of_board]))
-        if profiles:
-            keys += [user_key(profile.user_id) for profile in profiles]
-            args.append(" ".join([str(profile.user_id) for profile in profiles]))
-            args.append(" ".join([str(profile.version) for profile in profiles]))
-            args += [profile.username for profile in profiles]
-        behind = transaction(_look_commands(expected.wanted, expected.names_of)) if expected else ()
-        with self.link.mapped():
-            (verdict, value), *replies = await self._checked.run(self._apply, keys, args, *behind)
-            if verdict == b"epoch":
-                raise EpochMoved(as_text(value) or None)
-            if expected is None:
-                return int(value), None
-            return int(value), _look_of(expected.wanted, expected.names_of, executed(replies))
-
-    def _expire_at(self, board: Board) -> int:
-        """When a board's keys expire by the store's clock: not before they are due by the ledger's clock either."""
-        return expire_at(board) and expire_at(board) + max(0, int(self.link.ahead or 0))
 
     async def count(self, amounts: Mapping[str, int], seconds: int) -> list[int]:
         """Adds amounts to counters, which expire `seconds` after the last addition; returns each new total, in order.
@@ -239,115 +258,125 @@ class Store:
             commands += (("INCRBY", key, amount), ("EXPIRE", key, seconds))
         with mapped():
             try:
-                return [int(total) for total in checked(await self._checked.exchange(*commands))[::2]]
+                return [int(total) for total in checked(await self.link.checked.exchange(*commands))[::2]]
             except failures.ResponseError:
-                await self._checked.ask("DEL", *amounts)
+                await self.link.checked.ask("DEL", *amounts)
                 raise
+
+    # A leaderboard that is redefined ------------------------------------------------------------------------------
+
+    async def fill_next(self, made: Leaderboard, rows: Mapping[Board, Sequence[Row]]) -> str | None:
+        """Writes rows of the standings that are being made beside a leaderboard's boards, and says nothing of them.
+
+        `made` has the next definition, `next_rule`, and as `rule` the one shown now. `rows` are by the boards that are
+        to show them. Returns the epoch of the content that has them, for `switch`: where it is another by then, all of
+        it must be filled anew. Raises as `apply` does. Safe to repeat.
+        """
+        partition = self.partition(made.partition)
+        epoch = partition.link.epoch
+        beside = {in_the_making(board, made): of_board for board, of_board in rows.items()}
+        await partition.writing.apply(beside, epoch=epoch)
+        return epoch
+
+    async def switch(
+        self, made: Leaderboard, boards: Iterable[Board], gone: Iterable[Board] = (), *, epoch: str | None = None
+    ) -> bool:
+        """Makes the standings that were filled the ones that a leaderboard's boards show, all at one moment.
+
+        `boards` are those that it has from now on, `gone` those that only its old definition had: they are emptied.
+        Each gets a new version and is announced. `epoch` is that of the content that was filled; without it the adopted
+        content is meant. False where that rule is shown already. Raises EpochMoved where there is other content, or
+        content that is being filled.
+        """
+        partition = self.partition(made.partition)
+        at = epoch or partition.link.epoch or ""
+        return await partition.writing.switch(made, boards, gone, at)
+
+    async def discard(self, made: Leaderboard, boards: Iterable[Board], *, beside: bool = False) -> None:
+        """Drops what the store has of a leaderboard that was removed: its boards, and by which rule they are made; with
+        `beside` what was filled for a `next_rule` that is given up. Raises EpochMoved."""
+        partition = self.partition(made.partition)
+        doomed = [in_the_making(board, made) for board in boards] if beside else boards
+        await partition.writing.discard(doomed, None if beside else made.slug)
+
+    async def rules(self, partition: str, slugs: Sequence[str]) -> dict[str, str | None]:
+        """By which rule a partition's content has the boards of each leaderboard; None where it has none."""
+        return await self.partition(partition).reading.rules(slugs)
 
     # Reading -------------------------------------------------------------------------------------------------
 
-    async def read(self, wanted: Sequence[Board], names_of: Collection[int] = ()) -> Look:
-        """The tops and versions of boards and the names of some users, all of the same moment (one MULTI)."""
-        with self.link.mapped():
-            replies = await self._checked.exchange(*transaction(_look_commands(wanted, names_of)))
-            return _look_of(wanted, names_of, executed(replies))
+    async def read(
+        self, wanted: Sequence[Board], names_of: Collection[int] = (), *, partition: str | None = None
+    ) -> Look:
+        """The tops and versions of boards and the names of some users, all of the same moment (one MULTI).
+
+        All boards are of one partition: that of the first, `partition` where there is none.
+        """
+        name = wanted[0].leaderboard.partition if wanted else partition or ""
+        return await self.partition(name).reading.read(wanted, names_of)
 
     async def page(self, board: Board, offset: int, limit: int) -> Page:
         """`limit` rows of a board from place `offset` (from 0) on, in one script call."""
-        with self.link.mapped():
-            keys = [EPOCH_KEY, USERS_VERSION_KEY, version_key(board), scores_key(board)]
-            (found,) = await self._checked.run(self._page, keys, [offset, offset + limit - 1])
-            epoch, users, version, players, above, reply = found
-            counters = as_count(users), as_count(version)
-            return Page(as_text(epoch) or None, *counters, int(players), int(above) + 1, as_scores(reply))
+        return await self._of(board).reading.page(board, offset, limit)
 
     async def around(self, board: Board, user_id: int, neighbours: int) -> Around:
         """A user's row with `neighbours` rows on each side, in one script call."""
-        with self.link.mapped():
-            keys = [EPOCH_KEY, USERS_VERSION_KEY, version_key(board), scores_key(board)]
-            (found,) = await self._checked.run(self._around, keys, [user_id, neighbours])
-            epoch, users, version, players, place, above, next_score, reply = found
-            scores = as_scores(reply)
-            counters = as_count(users), as_count(version)
-            return Around(as_text(epoch) or None, *counters, players, place, above + 1, next_score, scores)
+        return await self._of(board).reading.around(board, user_id, neighbours)
 
     async def standings(self, wanted: Mapping[Board, Sequence[int]]) -> tuple[str | None, dict[Board, list[Standing]]]:
-        """Where users stand, board by board, and the epoch that held all the while; in one round trip.
+        """Where users stand, board by board, and the epoch that held all the while; see `Reading.standings`.
 
-        Each script call is of one moment and names one key, so that Dragonfly runs it where the key is. The epoch is
-        therefore read before and after all of them. Raises StoreChanged where it moved.
+        All boards are of one partition.
         """
-        calls = [
-            (board, user_ids[start : start + RANKED_A_CALL])
-            for board, user_ids in wanted.items()
-            for start in range(0, len(user_ids), RANKED_A_CALL)
-        ]
-        with self.link.mapped():
-            before, *replies, after = checked(
-                await self._checked.exchange(
-                    ("GET", EPOCH_KEY),
-                    *(("EVAL", self._ranks, 1, scores_key(board), " ".join(map(str, ids))) for board, ids in calls),
-                    ("GET", EPOCH_KEY),
-                )
-            )
-        if before != after:
-            raise StoreChanged("the store's content changed during a reading")
-        found: dict[Board, list[Standing]] = {board: [] for board in wanted}
-        for (board, _), (players, *values) in zip(calls, replies, strict=True):
-            rows = zip(values[::3], values[1::3], values[2::3], strict=True)
-            found[board] += [standing(score, above, following, players) for score, above, following in rows]
-        return as_text(before), found
+        first = next(iter(wanted), None)
+        of = self._published if first is None else self._of(first)
+        return await of.reading.standings(wanted)
 
-    async def versions(self, of: Sequence[Board]) -> Versions:
-        """The epoch and change counters, in one MGET: the poll compares them with what was last shown."""
-        with self.link.mapped():
-            epoch, users, *versions = await self._checked.ask(
-                "MGET", EPOCH_KEY, USERS_VERSION_KEY, *(version_key(board) for board in of)
-            )
-            counters = [as_count(version) for version in versions]
-            return Versions(as_text(epoch), as_count(users), dict(zip(of, counters, strict=True)))
+    async def versions(self, of: Sequence[Board], *, partition: str | None = None) -> Versions:
+        """The epoch and change counters, in one MGET: the poll compares them with what was last shown.
 
-    # Closed weeks --------------------------------------------------------------------------------------------
+        All boards are of one partition: that of the first, `partition` where there is none.
+        """
+        name = of[0].leaderboard.partition if of else partition or ""
+        return await self.partition(name).reading.versions(of)
+
+    # Closed boards -------------------------------------------------------------------------------------------
 
     async def cached_week(self, board: Board) -> tuple[bytes | None, Position]:
-        """A closed week's cached JSON, None where there is none, and the position of names at the same moment."""
-        with self.link.mapped():
-            value, users, epoch = await self._checked.ask(
-                "MGET", cache_key(board), USERS_VERSION_KEY, EPOCH_KEY
-            )
-            return value if isinstance(value, bytes) else None, Position(as_text(epoch), as_count(users))
+        """See `Reading.cached`."""
+        return await self._of(board).reading.cached(board)
 
     async def cache_week(self, board: Board, version: int, names_at: Position, value: bytes) -> None:
-        """Caches a closed week's JSON, unless a newer one is there or names have moved since `names_at`."""
-        with self.link.mapped():
-            keys = [cache_key(board), USERS_VERSION_KEY, EPOCH_KEY]
-            args = [version, names_at.version, names_at.epoch or "", value]
-            await self._checked.run(self._cache, keys, args)
+        """See `Reading.cache`."""
+        await self._of(board).reading.cache(board, version, names_at, value)
 
     async def announce(self, board: Board, version: int) -> None:
-        """Says that a closed week's top has a new version."""
-        with self.link.mapped():
-            message = f'{{"epoch":"{CLOSED_EPOCH}","version":{version}}}'
-            await self._checked.ask("PUBLISH", channel(board), message)
+        """See `Reading.announce`."""
+        await self._of(board).reading.announce(board, version)
 
 
-def _look_commands(wanted: Sequence[Board], names_of: Collection[int]) -> list[Command]:
-    """The commands of a look: a transaction runs them as one."""
-    return [
-        ("MGET", EPOCH_KEY, USERS_VERSION_KEY, *(version_key(board) for board in wanted)),
-        *(("ZREVRANGE", scores_key(board), 0, TOP - 1, "WITHSCORES") for board in wanted),
-        *map(_name_of, names_of),
-    ]
+_PUBLISHED: Final = frozenset({""})
 
 
-def _look_of(wanted: Sequence[Board], names_of: Collection[int], replies: list[Any]) -> Look:
-    """The look that the replies to these commands give."""
-    (epoch, users_version, *versions), *found = checked(replies)
-    tops = [Top(as_count(version), as_scores(top)) for version, top in zip(versions, found, strict=False)]
-    of_users = zip(names_of, found[len(wanted) :], strict=True)
-    names = {user_id: as_name(name) for user_id, name in of_users if name is not None}
-    return Look(as_text(epoch), as_count(users_version), tops, names)
+def _partitions_of(rows: Iterable[Board]) -> set[str]:
+    return {board.leaderboard.partition for board in rows}
 
 
-def _name_of(user_id: int) -> Command:
-    return ("HGET", user_key(user_id), "username")
+def _share(
+    name: str, rows: Mapping[Board, Sequence[Row]], profiles: Sequence[Profile]
+) -> tuple[dict[Board, Sequence[Row]], Sequence[Profile]]:
+    """What of rows and profiles a partition is told: the users that have rows in it; the published one, which has those
+    who have a score nowhere too, whoever has no rows elsewhere alone."""
+    own = {board: of_board for board, of_board in rows.items() if board.leaderboard.partition == name}
+    here = {row.user_id for of_board in own.values() for row in of_board}
+    if name:
+        return own, [profile for profile in profiles if profile.user_id in here]
+    elsewhere = {row.user_id for board, of in rows.items() if board.leaderboard.partition for row in of}
+    return own, [p for p in profiles if p.user_id in here or p.user_id not in elsewhere]
+
+
+def _anew_of(name: str, anew: Anew) -> Anew:
+    async def of_it() -> tuple[Mapping[Board, Sequence[Row]], Sequence[Profile]]:
+        return _share(name, *await anew())
+
+    return of_it

@@ -25,6 +25,8 @@ WITH moment AS (
 ), weeks AS (
     UPDATE closed_weeks SET version = greatest(version + 1, (SELECT first_version FROM renewed)), updated_at = clock_timestamp()
     WHERE EXISTS (SELECT FROM renewed)
+), others AS (
+    UPDATE contents SET epoch = '' WHERE EXISTS (SELECT FROM renewed)
 )
 SELECT setval('users_id_seq', greatest((SELECT last_value FROM users_id_seq) + 1000000, ms)),
        setval('user_total_scores_id_seq', greatest((SELECT last_value FROM user_total_scores_id_seq) + 1000000, ms)),

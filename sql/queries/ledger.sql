@@ -184,7 +184,7 @@ DELETE FROM outbox WHERE id IN (SELECT id FROM outbox WHERE id = ANY ($1::bigint
 -- name: outbox_waiting
 -- Up to $2 rows older than $1 seconds, oldest first. A row of the future was written while the clock was wrong, so that nobody
 -- knows how old it is.
-SELECT id, kind, user_ids FROM outbox
+SELECT id, kind, user_ids, source FROM outbox
 WHERE created_at < clock_timestamp() - make_interval(secs => $1) OR created_at > clock_timestamp()
 ORDER BY id LIMIT $2;
 

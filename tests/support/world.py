@@ -228,6 +228,9 @@ class DelayedStore(Store):
     async def adopt(self) -> Content:
         return cast(Content, await self._post.send("adopt", super().adopt))
 
+    def link_of(self, name: str) -> Any:
+        return DelayedLink(self) if name == "" else super().link_of(name)
+
     async def apply(
         self,
         rows: Mapping[Board, Sequence[Row]],
@@ -246,6 +249,18 @@ class DelayedStore(Store):
         call = super().cache_week
         told = f"cache {board.id} {version} of names {names_at.version} of {names_at.epoch}"
         await self._post.send(told, lambda: call(board, version, names_at, value))
+
+
+class DelayedLink:
+    """The link of such a store: whoever has it adopt or distrust content asks the store."""
+
+    def __init__(self, store: DelayedStore) -> None:
+        self._store = store
+        self.adopt = store.adopt
+        self.distrust = store.distrust
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store.link, name)
 
 
 class DelayedFilling(Filling):
@@ -324,7 +339,7 @@ class Process:
         filling = DelayedFilling(store.link, self.world.post)
         self.rebuilder = Rebuilder(ledger, store, filling, now, chunk=CHUNK, at_once=1)
         self.sweeper = Sweeper(ledger, self.resync)
-        audit = Audit(store.link)
+        audit = Audit(store)
         self.drift = Drift(Comparison(ledger, audit, now), store, audit, self.resync, now, _at_once)
         self.accounts = Accounts(ledger, self.resync, cast(Passwords, None))
         self.intake = Intake(ledger, store, self.views.amend, now, batching=Batching(), limit=100)

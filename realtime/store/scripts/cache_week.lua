@@ -1,8 +1,8 @@
--- Keeps a closed week's top 100, unless a newer one is there, or names have moved since it was read.
+-- Keeps a closed board's top 100, unless a newer one is there, or names have moved since it was read.
 --
 -- KEYS[1]  leaderboard:cache_top_100:{board}   KEYS[2]  leaderboard:version:users   KEYS[3]  leaderboard:epoch
--- ARGV[1]  version of the closed week          ARGV[2]  version:users and           ARGV[3]  epoch that the names are from
--- ARGV[4]  the JSON
+-- ARGV[1]  version of the closed board          ARGV[2]  version:users and           ARGV[3]  epoch that the names are from
+-- ARGV[4]  the JSON             ARGV[5]  seconds for which it is kept (0: for good)
 --
 -- Returns 1 where it was written. A counter that stands elsewhere than it was read makes the JSON useless, or, where the
 -- content was made anew meanwhile, wrong: it would come to pass for good when the counter gets there again.
@@ -16,4 +16,5 @@ if there then
   if version and version > tonumber(ARGV[1]) and version < 2^53 then return 0 end  -- beyond that it is none of ours
 end
 redis.call('SET', KEYS[1], ARGV[4])
+if tonumber(ARGV[5]) > 0 then redis.call('EXPIRE', KEYS[1], ARGV[5]) end
 return 1

@@ -34,8 +34,9 @@ from realtime.ledger.views import Views
 from realtime.repair.resync import Resync
 from realtime.store.filling import Filling
 from realtime.store.keys import EPOCH_KEY, scores_key, versions_key
+from realtime.store.reading import RANKED_A_CALL
 from realtime.store.snapshots import SnapshotReader
-from realtime.store.store import RANKED_A_CALL, Store
+from realtime.store.store import Store
 from realtime.wire.frames import Frame
 from tests.support.closed_weeks import views_of
 from tests.support.databases import MakeUsers
@@ -189,13 +190,13 @@ async def test_standings_of_a_content_that_changes_meanwhile_are_none(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await fill(store, {1: 10, 2: 20})
-    exchange = store._checked.exchange
+    exchange = store.link.checked.exchange
 
     async def interrupted(first: Any, *others: Any) -> list[Any]:
         before, _, *replies = await exchange(first, ("SET", EPOCH_KEY, "another"), *others)
         return [before, *replies]
 
-    monkeypatch.setattr(store._checked, "exchange", interrupted)
+    monkeypatch.setattr(store.link.checked, "exchange", interrupted)
     with pytest.raises(StoreChanged):
         await SnapshotReader(store).standings({ALL_TIME: [1]})
 

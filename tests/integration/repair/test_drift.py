@@ -72,12 +72,12 @@ class Scored:
 
     @property
     def comparison(self) -> Comparison:
-        return Comparison(self.ledger, Audit(self.store.link), self.ledger.clock.now)
+        return Comparison(self.ledger, Audit(self.store), self.ledger.clock.now)
 
     def drift(self, sleep: Callable[[float], Awaitable[None]] = no_time) -> Drift:
         now = self.ledger.clock.now
         resync = Resync(self.ledger, self.store, now)
-        return Drift(self.comparison, self.store, Audit(self.store.link), resync, now, sleep)
+        return Drift(self.comparison, self.store, Audit(self.store), resync, now, sleep)
 
     async def check(self) -> dict[str, Report]:
         """Every live board's report, by id."""
@@ -265,7 +265,7 @@ async def test_a_user_who_scores_between_the_readings_is_no_difference(scored: S
     async def more(reading: int) -> None:
         await scored.score(scored.ids, 1)
 
-    looking = Comparison(Interrupted(scored.ledger, more), Audit(scored.store.link), scored.ledger.clock.now)
+    looking = Comparison(Interrupted(scored.ledger, more), Audit(scored.store), scored.ledger.clock.now)
     suspects = await looking.suspects(ALL_TIME, scored.ids)
     assert suspects == scored.ids, "the first look cannot tell"
     assert await looking.confirmed(ALL_TIME, suspects) == []
@@ -278,7 +278,7 @@ async def test_a_player_who_appears_between_the_readings_is_no_stray(scored: Sco
         if reading == 1:
             await scored.score(newcomers)
 
-    looking = Comparison(Interrupted(scored.ledger, more), Audit(scored.store.link), scored.ledger.clock.now)
+    looking = Comparison(Interrupted(scored.ledger, more), Audit(scored.store), scored.ledger.clock.now)
     assert await looking.confirmed(ALL_TIME, newcomers) == []
 
 
@@ -291,7 +291,7 @@ async def test_real_drift_of_a_busy_user_is_found_all_the_same(scored: Scored, k
     async def others(reading: int) -> None:
         await scored.score(scored.ids[1:], 1)
 
-    looking = Comparison(Interrupted(scored.ledger, others), Audit(scored.store.link), scored.ledger.clock.now)
+    looking = Comparison(Interrupted(scored.ledger, others), Audit(scored.store), scored.ledger.clock.now)
     assert [finding.user_id for finding in await looking.confirmed(ALL_TIME, scored.ids)] == [scored.ids[0]]
 
 

@@ -127,10 +127,10 @@ async def test_a_sweeper_that_stands_still_keeps_no_other_from_the_rows(
     class Standing(Resync):
         """Has read what there is, and stands still before it says so."""
 
-        async def users(self, user_ids: Collection[int]) -> None:
+        async def each(self, user_ids: Collection[int], partition: str | None = None) -> dict[str, str | None]:
             stands.set()
             await goes_on.wait()
-            await super().users(user_ids)
+            return await super().each(user_ids, partition)
 
     standing = Sweeper(ledger, Standing(ledger, store, ledger.clock.now))
     late = asyncio.create_task(standing.sweep(older_than=0))
