@@ -1,0 +1,67 @@
+-- Queries on boards whose window is over, read from `scores` as it is: {order} puts the better row first, {better} compares a
+-- better score with another, {worst} and {best} sort scores. All of it is put in by `ledger.closed_boards`, never from input.
+-- $1 source, $2 rule, $3 window, $4 leaderboard, in all but the last two.
+
+-- name: closed_page
+-- $5 offset, $6 limit: rows of a board, in its order; with each the board's version, its players, and how many of those are
+-- better than the first row, and by how many scores. A page without rows gives one row with NULL user_id.
+WITH hidden AS MATERIALIZED (
+    SELECT user_id FROM heads WHERE source = $1 AND (hidden OR hidden_on <> '{{}}') AND (hidden OR $4::int = ANY (hidden_on))
+    UNION ALL
+    SELECT user_id FROM user_total_scores WHERE $1 = 1 AND (hidden OR hidden_on <> '{{}}') AND (hidden OR $4::int = ANY (hidden_on))
+), shown AS NOT MATERIALIZED (
+    SELECT s.user_id, s.score, s.at, s.at_id, s.metadata FROM scores s
+    WHERE s.source = $1 AND s.rule = $2 AND s."window" = $3 AND s.user_id NOT IN (SELECT user_id FROM hidden)
+), page AS MATERIALIZED (
+    SELECT *, row_number() OVER (ORDER BY {order}) AS place
+    FROM (SELECT * FROM shown s ORDER BY {order} OFFSET $5 LIMIT $6) AS s
+), first AS MATERIALIZED (
+    SELECT score FROM page WHERE place = 1
+)
+SELECT w.version + c.shown AS version, (SELECT count(*) FROM shown) AS players,
+       (SELECT count(*) FROM shown WHERE score {better} (SELECT score FROM first)) AS above,
+       (SELECT count(DISTINCT score) FROM shown WHERE $5 < 100 AND score {better} (SELECT score FROM first)) AS scores_above,
+       p.user_id, u.username, p.score, p.at, p.at_id, p.metadata
+FROM windows w CROSS JOIN catalogue c LEFT JOIN page p ON true LEFT JOIN users u ON u.id = p.user_id
+WHERE w.leaderboard = $4 AND w.id = $3
+ORDER BY p.place
+
+-- name: closed_standings
+-- $5 bigint[] users: where each stands on a board, in the order asked: score, place, competition rank, rank among scores, the next
+-- better score; NULL where not shown. With each the board's version and players.
+WITH hidden AS MATERIALIZED (
+    SELECT user_id FROM heads WHERE source = $1 AND (hidden OR hidden_on <> '{{}}') AND (hidden OR $4::int = ANY (hidden_on))
+    UNION ALL
+    SELECT user_id FROM user_total_scores WHERE $1 = 1 AND (hidden OR hidden_on <> '{{}}') AND (hidden OR $4::int = ANY (hidden_on))
+), ranked AS MATERIALIZED (
+    SELECT s.user_id, s.score, row_number() OVER (ORDER BY {order}) AS place, rank() OVER better AS rank,
+           dense_rank() OVER better AS dense,
+           max(s.score) OVER (ORDER BY s.score {best} GROUPS BETWEEN 1 PRECEDING AND 1 PRECEDING) AS next_score
+    FROM scores s
+    WHERE s.source = $1 AND s.rule = $2 AND s."window" = $3 AND s.user_id NOT IN (SELECT user_id FROM hidden)
+    WINDOW better AS (ORDER BY s.score {best})
+)
+SELECT w.version + c.shown AS version, (SELECT count(*) FROM ranked) AS players,
+       r.score, r.place, r.rank, r.dense, r.next_score
+FROM windows w CROSS JOIN catalogue c CROSS JOIN unnest($5::bigint[]) WITH ORDINALITY AS wanted (user_id, ord)
+LEFT JOIN ranked r ON r.user_id = wanted.user_id
+WHERE w.leaderboard = $4 AND w.id = $3
+ORDER BY wanted.ord
+
+-- name: closed_versions
+-- Versions of boards: $1 int[] leaderboards, $2 bigint[] windows of theirs.
+SELECT w.leaderboard, w.id, w.version + c.shown AS version
+FROM unnest($1::int[], $2::bigint[]) AS wanted (leaderboard, id)
+JOIN windows w ON w.leaderboard = wanted.leaderboard AND w.id = wanted.id CROSS JOIN catalogue c
+
+-- name: closed_listed
+-- Windows of leaderboard $1 of kinds $2 text[] that are over for $3 interval, newest first: $4 offset, $5 limit. With each how many
+-- players there are under rule $7 of source $6, and how many windows there are in all.
+SELECT w.kind, w.name, nullif(w.starts, '-infinity') AS starts, w.ends, w.id, w.total,
+       (SELECT count(*) FROM scores s WHERE s.source = $6 AND s.rule = $7 AND s."window" = w.id) AS players
+FROM (
+    SELECT *, count(*) OVER () AS total FROM windows
+    WHERE leaderboard = $1 AND kind = ANY ($2::text[]) AND ends <= clock_timestamp() - $3::interval
+    ORDER BY ends DESC, kind OFFSET $4 LIMIT $5
+) AS w
+ORDER BY w.ends DESC, w.kind
