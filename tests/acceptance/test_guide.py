@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import html
+import json
 import re
 from pathlib import Path
 
 import httpx
+import jsonschema
 from typer.models import CommandInfo
 
 from realtime.api.openapi import OPERATIONS
-from realtime.api.schemas import FROM_CLIENT, FROM_SERVER
+from realtime.api.schemas import FROM_CLIENT, FROM_SERVER, SHAPES
 from realtime.cli.main import cli
 from realtime.errors import STATUS
 from realtime.server.draining import LEAVING_A_SECOND, longest_leave
@@ -48,6 +50,16 @@ def test_every_message_field_and_route_is_explained() -> None:
         assert told == fields, kind
     for operation in OPERATIONS:
         assert f"<td><code>{operation.method.upper()} {operation.path}</code></td>" in PROTOCOL
+
+
+def test_every_message_that_is_shown_is_as_documented() -> None:
+    lines = re.findall(r"^(?:<pre[^>]*><code>)?(client|server)  (\{.*\})", PROTOCOL, re.MULTILINE)
+    assert len(lines) > 10
+    for who, text in lines:
+        message = json.loads(html.unescape(text))
+        schema = {"client": FROM_CLIENT, "server": FROM_SERVER}[who][message["type"]]
+        jsonschema.validate(message, {**schema, "components": {"schemas": SHAPES}})
+        assert set(message) <= set(schema["properties"]), text
 
 
 async def test_every_metric_is_explained(server: RunningServer) -> None:
@@ -112,7 +124,7 @@ def _name(command: CommandInfo) -> str:
 
 
 async def test_every_link_leads_somewhere(server: RunningServer) -> None:
-    for name in ("index", "operations", "protocol", "settings", "rights", "measurements"):
+    for name in ("index", "operations", "protocol", "leaderboards", "settings", "rights", "measurements"):
         page = await server.http.get("/docs/" if name == "index" else f"/docs/{name}")
         assert page.status_code == 200
         assert not re.search(r"<style|\sstyle=|<script|\son\w+=", page.text), "the policy would stop it"

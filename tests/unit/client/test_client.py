@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import html
 import json
+import re
+import textwrap
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -322,6 +326,39 @@ async def test_a_client_says_when_boards_stand_still(server: Server, time: Time)
         await line.ends()
         await server.next()
         await eventually(lambda: not client.stale)
+
+
+async def test_the_example_of_the_documents_runs(
+    server: Server, time: Time, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (Path(__file__).parents[3] / "web/docs/leaderboards.html").read_text(encoding="utf-8")
+    (code,) = re.findall(r'id="python-example"><code>(.*?)</code>', page, re.DOTALL)
+    program = html.unescape(code).replace("https://scores.example", server.url)
+    scope: dict[str, Any] = {"token": "t"}
+    exec("async def example():\n" + textwrap.indent(program, "    "), scope)
+    running = asyncio.ensure_future(scope["example"]())
+    line = await server.next()
+    assert await line.hears("auth") == {"token": "t"}
+    await line.say("authenticated", user_id=7, expires_at="2026-11-24T10:00:00.000Z")
+    message = await line.hears("submit")
+    said = {"submission_id": message["submission_id"], "user_id": 7, "leaderboard": "sprint", "duplicate": False}
+    await line.say("accepted", **said, scores={"sprint:all_time": 62_345}, improved=True)
+    name, today = "sprint:current_day", "sprint:day_of_2026_11_23"
+    assert await line.hears("subscribe") == {"board": name}
+    await line.say("subscribed", board=today, **{"as": name}, resumed=False, **described(23))
+    entries = [{"user_id": 7, "username": "kim", "score": 62_345}]
+    await line.say("snapshot", board=today, epoch="e", version=1, entries=entries)
+    shown = ""
+
+    def is_shown() -> bool:
+        nonlocal shown
+        shown += capsys.readouterr().out
+        return "until" in shown
+
+    await eventually(is_shown)
+    assert "improved=True" in shown and "1 kim 1:02.345\nuntil 2026-11-24 00:00:00+00:00" in shown
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
 
 
 # Submissions -----------------------------------------------------------------------------------------------------
