@@ -1,4 +1,4 @@
-"""Worker: sweeps the outbox, makes the views of closed weeks, looks for drift; alone, or within a server.
+"""Worker: sweeps the outbox, makes views of closed weeks and standings, looks for drift; alone, or within a server.
 
 Owns which tasks these are, and how a process without a server keeps them running. Must never decide anything: what to
 do is the services'. Assumes open backends; several workers may run at once.
@@ -9,13 +9,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from realtime.boards.catalogue import Catalogue
 from realtime.errors import TaskFailed
+from realtime.ledger.builds import Builds
+from realtime.ledger.ranked import RankedRows
 from realtime.metrics import Figure, Metrics
 from realtime.repair.backlog import Backlog
+from realtime.repair.building import Building
 from realtime.repair.comparison import Comparison
 from realtime.repair.drift import Drift
 from realtime.repair.keeping import Keeping
 from realtime.repair.resync import Resync
+from realtime.repair.showing import Showing
 from realtime.repair.sweeper import Sweeper
 from realtime.server.backends import Backends, Task, common_tasks, open_backends
 from realtime.server.supervisor import Supervisor
@@ -34,6 +39,11 @@ class Worker:
         self._sweeper = Sweeper(backends.ledger, resync)
         self._keeping = Keeping(backends.views)
         self._drift = Drift(comparison, backends.store, audit, resync, self._now)
+        builds = Builds(backends.ledger)
+        rows = RankedRows(backends.ledger)
+        showing = Showing(builds, backends.leaderboards, backends.store, rows, self._now)
+        self._building = Building(backends.ledger, builds, showing)
+        backends.leaderboards.on_change.append(self._look_for_builds)
 
     @property
     def differing(self) -> int:
@@ -46,17 +56,28 @@ class Worker:
             ("sweeper", self._sweeper.run),
             ("weeks", self._keeping.run),
             ("drift", self._drift.run),
+            ("builds", self._building.run),
         ]
+
+    def _look_for_builds(self, catalogue: Catalogue) -> None:
+        if catalogue.making:
+            self._building.hurry()
+
+    def _waiting(self) -> float:
+        return float(len(self._backends.leaderboards.current.making))
 
     def figures(self) -> list[Figure]:
         """What the metrics show of it."""
-        sweeper, drift, views = self._sweeper, self._drift, self._backends.views
+        sweeper, drift, views, building = self._sweeper, self._drift, self._backends.views, self._building
         return [
             ("counter", "outbox_replayed", "Changes brought to the store again", lambda: sweeper.resynced),
             ("gauge", "drift", "Rows that differed between the stores at the last look", lambda: drift.differing),
             ("counter", "drift_found", "Rows that differed, ever", lambda: drift.found),
             ("counter", "weeks_wrong", "Users whom closed weeks were wrong about, ever", lambda: views.wrong),
             ("counter", "drift_repaired", "Of these, repaired one by one", lambda: drift.repaired),
+            ("gauge", "builds_waiting", "Standings that are being made, or wait for that", self._waiting),
+            ("counter", "builds", "Standings that were made and are shown", lambda: building.built),
+            ("counter", "builds_failed", "Standings that could not be made", lambda: building.failed),
         ]
 
 
