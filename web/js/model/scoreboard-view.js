@@ -144,9 +144,10 @@ export const isMisframed = (view) => isClosed(view) !== view.framedClosed;
 
 /** The id of the board that is shown, as far as it is known: that for which an alias stands. */
 export function shownId(view) {
-  if (view.standings) return view.standings.board;
   const { slug, kind, which } = parse(view.board);
-  if (slug !== 'default' || kind !== 'week' || which === null) return view.board;
+  if (which === null) return view.board;
+  if (view.standings) return view.standings.board;
+  if (slug !== 'default' || kind !== 'week') return view.board;
   return `week_of_${new Date(windowOf(view).starts).toISOString().slice(0, 10).replaceAll('-', '_')}`;
 }
 
