@@ -16,6 +16,7 @@ from realtime.intake.admission import Admission
 from realtime.intake.intake import Intake
 from realtime.ledger.archive import Archive
 from realtime.ledger.clock import Clock
+from realtime.ledger.closed_boards import ClosedBoards
 from realtime.ledger.leaderboards import Leaderboards
 from realtime.metrics import Metrics
 from realtime.people.accounts import Accounts
@@ -65,6 +66,7 @@ class Services:
     rank_feed: RankFeed
     board_reader: BoardReader
     archive: Archive
+    closed_boards: ClosedBoards
     accounts: Accounts
     connections: AddressCounter
     readiness: Readiness

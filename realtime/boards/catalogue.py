@@ -126,6 +126,11 @@ class Catalogue:
         return self.leaderboards[DEFAULT.slug]
 
     @property
+    def partitions(self) -> frozenset[str]:
+        """The partitions that hold boards; the published one always."""
+        return frozenset({"", *(leaderboard.partition for leaderboard in self.leaderboards.values())})
+
+    @property
     def has_private(self) -> bool:
         """Whether there is a leaderboard that not everybody may read, whatever the deployment says of others."""
         return any(leaderboard.definition.visible == "private" for leaderboard in self.leaderboards.values())
@@ -313,6 +318,9 @@ class Directory:
     def edge_after(self, moment: datetime) -> datetime:
         """See `Catalogue.edge_after`."""
         return self.current.edge_after(moment)
+
+    async def look_soon(self) -> None:
+        """Something shows that there may be a newer catalogue: looks for it. Never raises."""
 
     async def find(self, text: object, now: datetime) -> Board:
         """The same as `resolve`, also of windows that are not at hand. Raises RealtimeError `unknown_board`."""

@@ -28,9 +28,9 @@ from realtime.broadcast.delivery import Delivery
 from realtime.broadcast.following import Following
 from realtime.broadcast.frame_cache import Advance
 from realtime.broadcast.streams import Stream
-from realtime.errors import LedgerUnavailable, StoreUnavailable
+from realtime.errors import DefinitionMoved, LedgerUnavailable, StoreUnavailable
 from realtime.store.replies import Expectation, Look
-from realtime.store.snapshots import Expected
+from realtime.store.snapshots import Expected, by_partition
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class Broadcaster:
     ) -> None:
         self._snapshots = snapshots
         self._now = now
-        directory = directory or Directory()
+        self._directory = directory = directory or Directory()
         self.following = Following(directory, now, wanted=self._mark, unused=self._forget)
         self.changes = Changes(announcements, store, self, directory)
         self.delivery = Delivery()
@@ -220,15 +220,19 @@ class Broadcaster:
         return set().union(*(snapshot.scores for snapshot in latest if snapshot))
 
     async def _read_boards(self, due: Sequence[Board]) -> None:
-        try:
-            found = await self._snapshots.read(due, self._shown_on(due))
-        except (StoreUnavailable, LedgerUnavailable) as error:
-            self.following.set_live(False, str(error))
-            loop = asyncio.get_running_loop()
-            for board in due:
-                loop.call_later(RETRY_INTERVAL, self.mark, board)
-            return
-        self._show(found)
+        for partition, boards in by_partition(due).items():
+            try:
+                found = await self._snapshots.read(boards, self._shown_on(boards))
+            except (StoreUnavailable, LedgerUnavailable) as error:
+                if isinstance(error, DefinitionMoved):
+                    await self._directory.look_soon()
+                elif not partition:
+                    self.following.set_live(False, str(error))
+                loop = asyncio.get_running_loop()
+                for board in boards:
+                    loop.call_later(RETRY_INTERVAL, self.mark, board)
+                continue
+            self._show(found)
 
     def _show(self, found: Mapping[Board, Snapshot]) -> None:
         self.following.set_live(True, "")

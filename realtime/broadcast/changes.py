@@ -7,7 +7,7 @@ Must never read a board's content. Assumes that whatever changes a board moves i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Final, Protocol
 
@@ -21,6 +21,9 @@ from realtime.store.replies import Versions
 POLL_INTERVAL: Final = 2.0
 """Seconds between two comparisons of versions: what a lost announcement costs."""
 
+PARTITIONS_INTERVAL: Final = 1.0
+"""Seconds between two looks whether there are other partitions."""
+
 CLOSED_A_POLL: Final = 25
 """Closed weeks looked at in each poll: one that is lost among more costs some polls."""
 
@@ -28,13 +31,13 @@ CLOSED_A_POLL: Final = 25
 class Announcements(Protocol):
     """Where changes are heard of."""
 
-    def hearing(self) -> AbstractAsyncContextManager[AsyncIterator[Announcement]]: ...
+    def hearing(self, partition: str = "") -> AbstractAsyncContextManager[AsyncIterator[Announcement]]: ...
 
 
 class Store(Protocol):
     """What comparing versions needs of the store."""
 
-    async def versions(self, of: Sequence[Board]) -> Versions: ...
+    async def versions(self, of: Sequence[Board], *, partition: str | None = None) -> Versions: ...
 
 
 class Followed(Protocol):
@@ -58,18 +61,47 @@ class Changes:
         self._store = store
         self._boards = boards
         self._directory = directory
-        self._users_version = -1
+        self._users_versions: dict[str, int] = {}  # of each partition
         self._closed_turn = 0  # the next of the followed closed weeks to look at unasked
 
     async def listen(self) -> None:
-        """Hears announcements until the connection breaks, and raises then: its supervisor starts it again."""
-        async with self._announcements.hearing() as heard:
-            self._boards.mark_all()  # whatever was announced before the subscription stood
+        """Hears announcements of every partition until a connection breaks, and raises then: its supervisor starts it
+        again."""
+        while True:
+            await self._listen_to_all(self._directory.current.partitions)
+
+    async def _listen_to_all(self, partitions: frozenset[str]) -> None:
+        """Hears announcements until there are other partitions."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                for partition in partitions:
+                    group.create_task(self._listen_to(partition))
+                group.create_task(self._watch(partitions))
+        except* StoreUnavailable as errors:
+            raise _first(errors) from None
+        except* _Moved:
+            pass
+
+    async def _watch(self, partitions: frozenset[str]) -> None:
+        """Ends the listening where there are other partitions by now."""
+        while True:
+            await asyncio.sleep(PARTITIONS_INTERVAL)
+            if self._directory.current.partitions != partitions:
+                raise _Moved
+
+    async def _listen_to(self, partition: str) -> None:
+        async with self._announcements.hearing(partition) as heard:
+            self._mark_partition(partition)  # whatever was announced before the subscription stood
             async for announcement in heard:
                 if announcement.board is None:
-                    self._boards.mark_all()  # names moved; boards that show them announce themselves, closed weeks not
+                    self._mark_partition(partition)  # names moved; boards that show them say so, closed ones do not
                 else:
                     self._mark(announcement.board, announcement.position)
+
+    def _mark_partition(self, partition: str) -> None:
+        for board in self._boards.positions():
+            if board.leaderboard.partition == partition:
+                self._boards.mark(board)
 
     def _mark(self, board_id: str, position: Position | None) -> None:
         board = self._directory.current.parse(board_id)
@@ -84,28 +116,49 @@ class Changes:
 
     async def compare(self) -> None:
         """Marks every followed board of which the store has another version than was last shown."""
-        shown = self._boards.positions()
-        live = [board for board in shown if not self._boards.is_closed(board)]
-        try:
-            versions = await self._store.versions(live)
-        except StoreUnavailable as error:
-            self._boards.stand_still(str(error))
-            return
-        moved = versions.users != self._users_version
-        self._users_version = versions.users
-        shown = self._boards.positions()
-        for board, version in versions.boards.items():
-            if moved or shown.get(board) != Position(versions.epoch, version):
-                self._boards.mark(board)
-        self._look_at_closed(all_of_them=moved)
+        live = [board for board in self._boards.positions() if not self._boards.is_closed(board)]
+        by_partition: dict[str, list[Board]] = {"": []}
+        for board in live:
+            by_partition.setdefault(board.leaderboard.partition, []).append(board)
+        moved: set[str] = set()
+        for partition, boards in by_partition.items():
+            try:
+                versions = await self._store.versions(boards, partition=partition)
+            except StoreUnavailable as error:
+                if not partition:
+                    self._boards.stand_still(str(error))
+                    return
+                continue  # that partition's boards stand still: they are read when it is back
+            if versions.users != self._users_versions.get(partition, -1):
+                moved.add(partition)
+            self._users_versions[partition] = versions.users
+            shown = self._boards.positions()
+            for board, version in versions.boards.items():
+                if partition in moved or shown.get(board) != Position(versions.epoch, version):
+                    self._boards.mark(board)
+        self._look_at_closed(moved)
         if not self._boards.live:
             self._boards.mark_all()
             await self._boards.probe()
 
-    def _look_at_closed(self, *, all_of_them: bool) -> None:
-        """Marks closed weeks, which have no version in the store to compare: names moved, or it is their turn."""
+    def _look_at_closed(self, moved: Collection[str]) -> None:
+        """Marks closed boards, which have no version in the store to compare: names moved, or it is their turn."""
         closed = [board for board in self._boards.positions() if self._boards.is_closed(board)]
         turn = self._closed_turn if self._closed_turn < len(closed) else 0
         self._closed_turn = turn + CLOSED_A_POLL
-        for board in closed if all_of_them else closed[turn : self._closed_turn]:
+        for board in closed[turn : self._closed_turn]:
             self._boards.mark(board)
+        for board in closed if moved else ():
+            if board.leaderboard.partition in moved:
+                self._boards.mark(board)
+
+
+class _Moved(Exception):
+    """There are other partitions than before."""
+
+
+def _first(errors: BaseExceptionGroup[StoreUnavailable]) -> BaseException:
+    error: BaseException = errors
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

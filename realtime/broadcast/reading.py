@@ -1,24 +1,25 @@
-"""Reading boards, whatever they are made of: live ones from the store, closed weeks from the archive.
+"""Reading boards, whatever they are made of: live ones from the store, closed ones from the ledger.
 
-Owns the decision which of the two answers, and the last state seen of a few boards for when the store is away. Must
+Owns the decision which of them answers, and the last state seen of a few boards for when the store is away. Must
 never show an old state as a new one: it says `stale`. Assumes that whatever subscribers are shown is read through it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from realtime.boards.board import CLOSED_EPOCH, TOP, Board
-from realtime.boards.standings import Snapshot, ranks
-from realtime.broadcast.pages import Line, Page, UserPage
+from realtime.boards.standings import Snapshot
+from realtime.broadcast.pages import Line, Page, Stretch, UserPage
 from realtime.errors import NotOver, RealtimeError, StoreUnavailable
 
 if TYPE_CHECKING:
     from realtime.ledger.archive import Archive
+    from realtime.ledger.closed_boards import ClosedBoards, ClosedPage
     from realtime.store.replies import Look
     from realtime.store.snapshots import Expected, SnapshotReader
 
@@ -29,9 +30,17 @@ REMEMBERED: Final = 64
 class BoardReader:
     """Reads a board from the store, or from the archive once it is closed."""
 
-    def __init__(self, live: SnapshotReader, closed: Archive, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        live: SnapshotReader,
+        closed: Archive,
+        now: Callable[[], datetime],
+        *,
+        closed_boards: ClosedBoards | None = None,
+    ) -> None:
         self._live = live
-        self._closed = closed
+        self._closed = closed  # of the published weeks
+        self._others = closed_boards  # of all other boards; None where there are none
         self._now = now
         self._last: dict[Board, Page] = {}  # the top of boards read lately, oldest first
         self._shown: dict[Board, Snapshot] = {}  # newer tops of some of these, as their subscribers have them
@@ -44,7 +53,7 @@ class BoardReader:
         found: dict[Board, Snapshot] = {}
         for board in closed:
             try:
-                found[board], _ = await self._closed.snapshot(board)
+                found[board], _ = await self._closed_snapshot(board)
             except RealtimeError:
                 continue  # a week that never was: its subscribers were refused already
             except NotOver:
@@ -88,7 +97,8 @@ class BoardReader:
 
     async def _live_page(self, board: Board, offset: int, limit: int) -> Page:
         page, names = await self._live.page(board, offset, limit)
-        lines = _lines(page.scores, names, page.first_rank, offset)
+        stretch = Stretch(offset, page.first_rank, page.scores, names, page.at, page.metadata, page.first_dense)
+        lines = stretch.lines(board)
         result = Page(board.id, page.epoch or "", page.version, page.players, False, lines)
         if offset == 0:
             self._remember(board, result)
@@ -98,14 +108,24 @@ class BoardReader:
         top = await self._closed_top(board)
         if offset + limit <= TOP or top.players <= TOP:
             return replace(top, entries=top.entries[offset : offset + limit])
+        if not board.is_published:
+            page = await self._closed_boards.page(board, offset, limit)
+            return Page(board.id, CLOSED_EPOCH, page.version, page.players, False, _stretch(page, offset).lines(board))
         week = await self._closed.page(board, offset, limit)
         entries = [Line(*line) for line in week.lines]
         return Page(board.id, CLOSED_EPOCH, week.version, week.players, False, entries)
 
     async def _closed_top(self, board: Board) -> Page:
-        snapshot, players = await self._closed.snapshot(board)
-        lines = _lines(snapshot.scores, snapshot.names, 1, 0)
-        return Page(board.id, snapshot.epoch, snapshot.version, players, False, lines)
+        snapshot, players = await self._closed_snapshot(board)
+        return Page(board.id, snapshot.epoch, snapshot.version, players, False, _top(snapshot).lines(board))
+
+    async def _closed_snapshot(self, board: Board) -> tuple[Snapshot, int]:
+        return await (self._closed if board.is_published else self._closed_boards).snapshot(board)
+
+    @property
+    def _closed_boards(self) -> ClosedBoards:
+        assert self._others is not None
+        return self._others
 
     async def user(self, board: Board, user_id: int, neighbours: int) -> UserPage:
         """A user's row with up to `neighbours` on each side. While the store is away: from the last top seen, `stale`.
@@ -122,13 +142,23 @@ class BoardReader:
             if found is None:
                 raise _unavailable() from None
             return found
-        lines = _lines(around.scores, names, around.first_rank, around.place)
-        page = Page(board.id, around.epoch or "", around.version, around.players, False, lines)
+        stretch = Stretch(
+            around.place, around.first_rank, around.scores, names, around.at, around.metadata, around.first_dense
+        )
+        page = Page(board.id, around.epoch or "", around.version, around.players, False, stretch.lines(board))
         return _user_page(page, user_id, around.next_score)
 
     async def _closed_user(self, board: Board, user_id: int, neighbours: int) -> UserPage:
         if found := _user_in(await self._closed_top(board), user_id, neighbours):
             return found
+        if not board.is_published:
+            found_there = await self._closed_boards.around(board, user_id, neighbours)
+            if found_there is None:
+                raise _unknown_user()
+            of = found_there.page
+            lines_there = _stretch(of, found_there.place).lines(board)
+            page = Page(board.id, CLOSED_EPOCH, of.version, of.players, False, lines_there)
+            return _user_page(page, user_id, found_there.next_score)
         week = await self._closed.around(board, user_id, neighbours)
         lines = [Line(*line) for line in week.lines]
         page = Page(board.id, CLOSED_EPOCH, week.version, week.players, False, lines)
@@ -155,8 +185,7 @@ class BoardReader:
             return replace(last, stale=True)
         # Beyond the top the number of players is as old as the last page.
         players = max(last.players, TOP) if len(shown.scores) == TOP else len(shown.scores)
-        lines = _lines(shown.scores, shown.names, 1, 0)
-        return Page(board.id, shown.epoch, shown.version, players, True, lines)
+        return Page(board.id, shown.epoch, shown.version, players, True, _top(shown).lines(board))
 
     def _remembered(self, board: Board, offset: int, limit: int) -> Page:
         last = self._last_top(board)
@@ -184,7 +213,7 @@ def _user_in(top: Page, user_id: int, neighbours: int) -> UserPage | None:
         return None
     if place is None:
         raise _unknown_user()
-    better = [line.score for line in known[:place] if line.score > known[place].score]
+    better = [line.score for line in known[:place] if line.score != known[place].score]
     around = replace(top, entries=known[max(0, place - neighbours) : place + neighbours + 1])
     return _user_page(around, user_id, better[-1] if better else None)
 
@@ -193,7 +222,7 @@ def _user_page(page: Page, user_id: int, next_score: int | None) -> UserPage:
     own = next((line for line in page.entries if line.user_id == user_id), None)
     if own is None:
         raise _unknown_user()
-    to_next = None if next_score is None else next_score - own.score
+    to_next = None if next_score is None else abs(next_score - own.score)
     return UserPage(
         page.board,
         page.epoch,
@@ -209,11 +238,18 @@ def _user_page(page: Page, user_id: int, next_score: int | None) -> UserPage:
     )
 
 
-def _lines(scores: Mapping[int, int], names: Mapping[int, str], first_rank: int, offset: int) -> list[Line]:
-    """Rows with ranks. Those equal to the first share its rank; from the next score on, place and rank agree."""
-    places = ranks(scores.values(), offset + 1)
-    first = places[0] if places else 0
-    return [
-        Line(first_rank if place == first else place, user_id, names[user_id], score)
-        for place, (user_id, score) in zip(places, scores.items(), strict=True)
-    ]
+def _top(snapshot: Snapshot) -> Stretch:
+    return Stretch(0, 1, snapshot.scores, snapshot.names, snapshot.at, snapshot.metadata, 1)
+
+
+def _stretch(page: ClosedPage, offset: int) -> Stretch:
+    lines = page.lines
+    return Stretch(
+        offset,
+        page.above + 1,
+        {line.user_id: line.score for line in lines},
+        {line.user_id: line.username for line in lines},
+        {line.user_id: line.at for line in lines if line.at is not None},
+        {line.user_id: line.metadata for line in lines},
+        page.scores_above + 1 if offset < TOP else None,
+    )

@@ -73,6 +73,11 @@ class Leaderboards(Directory):
                 looks += 1
             await asyncio.sleep(INTERVAL)
 
+    async def look_soon(self) -> None:
+        """Something shows that there may be a newer catalogue: looks for it. Never raises."""
+        with suppress(LedgerUnavailable):
+            await self.look()
+
     async def look(self) -> None:
         """Reads the catalogue anew where its revision has moved. Raises LedgerUnavailable."""
         ((revision,),) = await self._ledger.fetch("catalogue_revision")

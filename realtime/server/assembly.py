@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from realtime.api.services import Services
 from realtime.boards.catalogue import Directory
 from realtime.broadcast.broadcaster import Broadcaster
+from realtime.broadcast.closed_ranks import ClosedRanks
 from realtime.broadcast.cut_off import CutOff
 from realtime.broadcast.rank_feed import RankFeed
 from realtime.broadcast.reading import BoardReader
@@ -72,11 +73,13 @@ def assemble(
     clock = ledger.clock
     now = clock.now
     snapshots = SnapshotReader(store)
-    board_reader = BoardReader(snapshots, archive, now)
-    rank_feed = RankFeed(snapshots, archive, now, most=settings.max_watches, directory=leaderboards)
+    closed_boards = backends.closed_boards
+    board_reader = BoardReader(snapshots, archive, now, closed_boards=closed_boards)
+    closed_ranks = ClosedRanks(archive, closed_boards)
+    rank_feed = RankFeed(snapshots, closed_ranks, now, most=settings.max_watches, directory=leaderboards)
     interval = settings.broadcast_interval_ms / 1000
     broadcaster = Broadcaster(
-        board_reader, Announcements(store.link), store, now, interval=interval, directory=leaderboards
+        board_reader, Announcements(store.link, store.link_of), store, now, interval=interval, directory=leaderboards
     )
     leaderboards.on_change.append(broadcaster.following.redefine)
     resync = Resync(ledger, store, now, read_after_write=broadcaster.expect)
@@ -140,6 +143,7 @@ def assemble(
         rank_feed=rank_feed,
         board_reader=board_reader,
         archive=archive,
+        closed_boards=closed_boards,
         accounts=Accounts(ledger, resync, passwords),
         connections=connections,
         readiness=Readiness(backends, broadcaster, rollover, backlog, worker, is_leaving),

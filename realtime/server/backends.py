@@ -16,6 +16,7 @@ from typing import Final
 
 from realtime.errors import LedgerRefused, LedgerUnavailable, StartupError, StoreUnavailable
 from realtime.ledger.archive import Archive
+from realtime.ledger.closed_boards import ClosedBoards
 from realtime.ledger.closing import Closing
 from realtime.ledger.definitions import Definitions
 from realtime.ledger.leaderboards import Leaderboards
@@ -54,6 +55,7 @@ class Backends:
     leaderboards: Leaderboards
     store: Store
     archive: Archive
+    closed_boards: ClosedBoards
     views: Views
     rebuilder: Rebuilder
     generations: Generations
@@ -118,7 +120,10 @@ async def open_backends(settings: Settings, *, lanes: int = 0) -> AsyncIterator[
         archive = Archive(ledger, store, closing)
         views = Views(archive, closing)
         clocks = Clocks(ledger, store)
-        yield Backends(ledger, definitions, leaderboards, store, archive, views, rebuilder, generations, clocks)
+        closed_boards = ClosedBoards(ledger, store)
+        yield Backends(
+            ledger, definitions, leaderboards, store, archive, closed_boards, views, rebuilder, generations, clocks
+        )
 
 
 async def _patiently(attempt: Callable[[], Awaitable[None]]) -> None:
