@@ -6,7 +6,8 @@ RealtimeError for a board or a user that nobody knows.
 
 from __future__ import annotations
 
-from typing import Final
+from datetime import datetime
+from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -15,7 +16,10 @@ from starlette.routing import BaseRoute, Route
 from realtime.api.requests import PAGE_LIMIT, number_in_query, user_in_path
 from realtime.api.responses import json_response
 from realtime.api.services import Services
-from realtime.boards.board import ALL_TIME, CURRENT_WEEK, Board, live_boards, week_at
+from realtime.boards.board import Board
+from realtime.boards.catalogue import CURRENT
+from realtime.boards.leaderboard import DEFAULT, Leaderboard
+from realtime.errors import RealtimeError
 from realtime.people.identity import Identity
 from realtime.validation import ID_MAX
 from realtime.wire import messages
@@ -38,42 +42,50 @@ class BoardRoutes:
         ]
 
     async def list_boards(self, request: Request) -> Response:
-        """Closed weeks, newest first; on the first page all time and the current week before them."""
+        """A leaderboard's closed boards, newest first; on the first page those that are live before them."""
         limit = number_in_query(request, "limit", 100, 1, PAGE_LIMIT)
         offset = number_in_query(request, "offset", 0, 0, ID_MAX)
+        slug = request.query_params.get("leaderboard", DEFAULT.slug)
         now = self._services.clock.now()
         identity = self._reader(request)
+        directory = self._services.leaderboards
+        await directory.look_up(slug)
+        leaderboard = directory.current.leaderboard(slug)
         self._services.authentication.permissions.list_boards(identity)
-        weeks, total = await self._services.archive.listed(now, offset, limit)
-        weeks = [week for week in weeks if self._may_read(identity, week.board)]
-        current_boards = [board for board in live_boards(now) if not offset and self._may_read(identity, board)]
-        live = [await self._services.board_reader.page(board, 0, 1) for board in current_boards]
-        current = week_at(now)
+        closed, total = await self._closed(leaderboard, now, offset, limit)
+        live = directory.current.live_boards(now) if not offset else []
+        readable = [board for board in live if board.slug == slug and self._may_read(identity, board)]
+        pages = [await self._services.board_reader.page(board, 0, 1) for board in readable]
         listed = [
-            {
-                "board": page.board,
-                "alias": CURRENT_WEEK if page.board == current.id else None,
-                "closed": False,
-                "players": page.players,
-                "starts": None if board is ALL_TIME else messages.moment(board.starts),
-                "ends": None if board.ends is None else messages.moment(board.ends),
-            }
-            for board, page in zip(current_boards, live, strict=True)
+            _listed(board, page.players, closed=False, alias=self._alias_of(board, now))
+            for board, page in zip(readable, pages, strict=True)
         ]
-        listed += [
-            {
-                "board": week.board.id,
-                "alias": None,
-                "closed": True,
-                "players": week.players,
-                "starts": messages.moment(week.board.starts),
-                "ends": messages.moment(week.board.ends) if week.board.ends else None,
-            }
-            for week in weeks
-        ]
+        listed += [_listed(board, players, closed=True) for board, players in closed if self._may_read(identity, board)]
+        kind = "closed_weeks" if leaderboard.id == DEFAULT.id else "closed_boards"
         return json_response(
-            {"boards": listed, "closed_weeks": total, "offset": offset, "limit": limit, "now": messages.moment(now)}
+            {"boards": listed, kind: total, "offset": offset, "limit": limit, "now": messages.moment(now)}
         )
+
+    async def _closed(
+        self, leaderboard: Leaderboard, now: datetime, offset: int, limit: int
+    ) -> tuple[list[tuple[Board, int]], int]:
+        """Closed boards with their players, and how many there are; of `default` the weeks, then other kinds."""
+        others, total = await self._services.closed_boards.listed(leaderboard, offset, limit)
+        closed = [(one.board, one.players) for one in others]
+        if leaderboard.id != DEFAULT.id:
+            return closed, total
+        weeks, of_weeks = await self._services.archive.listed(now, offset, limit)
+        return [(week.board, week.players) for week in weeks] + closed, of_weeks + total
+
+    def _alias_of(self, board: Board, now: datetime) -> str | None:
+        """The alias that stands for a board now; None for all time, and for one that ended a moment ago."""
+        if board.ends is None:
+            return None
+        alias = board.id.removesuffix(board.window.name) + CURRENT + board.window.kind
+        try:
+            return alias if self._services.leaderboards.resolve(alias, now) == board else None
+        except RealtimeError:
+            return None
 
     async def read_board(self, request: Request) -> Response:
         """A stretch of a board."""
@@ -104,3 +116,15 @@ class BoardRoutes:
         """Who wants to read, where that matters: what everybody may see needs no good token."""
         authentication = self._services.authentication
         return authentication.identity(request) if authentication.permissions.restrict_reading else None
+
+
+def _listed(board: Board, players: int, *, closed: bool, alias: str | None = None) -> dict[str, Any]:
+    starts, ends = board.window.starts, board.window.ends
+    return {
+        "board": board.id,
+        "alias": alias,
+        "closed": closed,
+        "players": players,
+        "starts": None if starts is None else messages.moment(starts),
+        "ends": None if ends is None else messages.moment(ends),
+    }

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from realtime.api.schemas import BOARD, INFO, SHAPES, USER_ID, Schema, listed, named, whole
+from realtime.api.schemas import BOARD, INFO, SHAPES, SLUG, USER_ID, Schema, listed, named, whole
 from realtime.errors import STATUS
 from realtime.validation import ID_MAX
 
@@ -46,8 +46,9 @@ class Operation:
 
 OPERATIONS: Final = (
     Operation(
-        "get", "/boards", "Which boards there are.", "Boards", query=(("limit", _LIMIT), ("offset", _OFFSET)),
-        errors=_READING,
+        "get", "/boards", "Which boards a leaderboard has.", "Boards",
+        query=(("leaderboard", SLUG | {"default": "default"}), ("limit", _LIMIT), ("offset", _OFFSET)),
+        errors=("unknown_leaderboard", *_READING),
     ),
     Operation(
         "get", "/boards/{board}", "A stretch of a board.", "Page", query=(("limit", _LIMIT), ("offset", _OFFSET)),
@@ -60,7 +61,10 @@ OPERATIONS: Final = (
     Operation(
         "post", "/scores", "Hand in one score, or up to 1,000.", "Outcome | Outcomes",
         body={"oneOf": [named("Submission"), listed(named("Submission"), 1, 1_000)]}, scope="submit",
-        errors=("unknown_user", "submission_conflict", "overloaded", "too_large", "forbidden"),
+        errors=(
+            "unknown_user", "submission_conflict", "overloaded", "too_large", "forbidden", "unknown_leaderboard",
+            "wrong_board", "window_over", "window_not_begun", "bad_metadata",
+        ),
     ),
     Operation(
         "post", "/users", "Register.", "User", 201, named("Registration"), errors=("conflict", "forbidden", "too_many")

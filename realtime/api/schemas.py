@@ -262,7 +262,7 @@ SHAPES: Final[dict[str, Schema]] = {
         {"error": shape("", {"code": CODE, "message": text()}, {"retry_after_ms": WAIT})},
     ),
     "Boards": shape(
-        "All time, the current week, then closed weeks, newest first.",
+        "What is live, then what is closed, newest first.",
         {
             "boards": listed(
                 shape(
@@ -271,8 +271,10 @@ SHAPES: Final[dict[str, Schema]] = {
                      "players": whole(0), "starts": nullable(MOMENT), "ends": nullable(MOMENT)},
                 )
             ),
-            "closed_weeks": whole(0), "offset": whole(0), "limit": whole(1), "now": MOMENT,
+            "offset": whole(0), "limit": whole(1), "now": MOMENT,
         },
+        {"closed_weeks": whole(0, about="of `default`: how many there are"),
+         "closed_boards": whole(0, about="of another leaderboard: how many there are")},
     ),
     "Registration": shape("A new user.", {"email": EMAIL, "password": PASSWORD, "username": USERNAME}),
     "User": shape("A user.", _USER),

@@ -51,6 +51,11 @@ class Board:
         return f"Board({self.id})"
 
     @property
+    def slug(self) -> str:
+        """The leaderboard's."""
+        return self.leaderboard.slug
+
+    @property
     def is_published(self) -> bool:
         """Whether it is one of the published system's, with tables and views of its own."""
         return self.window.key == 0

@@ -18,7 +18,8 @@ from typing import Any, Final, NamedTuple, Protocol
 import orjson
 
 from realtime.boards.board import CLOSED_EPOCH, TOP, Board, board_in
-from realtime.boards.leaderboard import Leaderboard
+from realtime.boards.catalogue import PUBLISHED_KINDS
+from realtime.boards.leaderboard import DEFAULT, Leaderboard
 from realtime.boards.standings import At, Order, Position, Snapshot, Standing, standing
 from realtime.boards.windows import CLOSE_GRACE, Window
 from realtime.errors import StoreUnavailable
@@ -147,7 +148,8 @@ class ClosedBoards:
 
     async def listed(self, leaderboard: Leaderboard, offset: int, limit: int) -> tuple[list[Listed], int]:
         """Boards of a leaderboard whose windows are over, newest first, and how many there are."""
-        kinds = [kind for kind in leaderboard.definition.windows if kind != "all_time"]
+        published = PUBLISHED_KINDS if leaderboard.id == DEFAULT.id else ("all_time",)
+        kinds = [kind for kind in leaderboard.definition.windows if kind not in published]
         if leaderboard.rule is None or not kinds:
             return [], 0
         args = leaderboard.id, kinds, CLOSE_GRACE, offset, limit, leaderboard.source, leaderboard.rule
