@@ -184,13 +184,17 @@ class Catalogue:
                 raise no_such_board()
             raise NotAtHand(None, slug, name)
         if leaderboard.id == DEFAULT.id and self._is_published(name):
-            return resolve(name, now)
+            return self._as_defined(resolve(name, now))
         if not leaderboard.is_live:
             raise no_such_board(f"The boards of {slug} are being made.")
         for prefix in (CURRENT, PREVIOUS):
             if name.startswith(prefix):
                 return self._of_alias(leaderboard, name.removeprefix(prefix), now, previous=prefix == PREVIOUS)
         return self._of_name(leaderboard, name, now)
+
+    def _as_defined(self, board: Board) -> Board:
+        """A published board with what this deployment has defined of `default`."""
+        return board if board.leaderboard == self.default else Board(board.id, self.default, board.window)
 
     def _is_published(self, name: str) -> bool:
         if name in (ALWAYS.name, CURRENT_WEEK, PREVIOUS_WEEK) or name.startswith("week_of_"):
@@ -232,7 +236,7 @@ class Catalogue:
     def now_called(self, board: Board) -> Board | None:
         """A board of an earlier catalogue as it is in this one; None where there is none of its id any more."""
         if board.is_published:
-            return board
+            return self._as_defined(board)
         leaderboard = self.leaderboards.get(board.leaderboard.slug)
         if leaderboard is None or not leaderboard.is_live or board.window.kind not in leaderboard.definition.windows:
             return None
