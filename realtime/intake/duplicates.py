@@ -35,12 +35,21 @@ class First:
             reply(again(outcome))
 
 
-def grouped(batch: Iterable[Waiting]) -> dict[tuple[int, str], First]:
-    """What came first under each user and submission id, in the order of the batch."""
-    firsts: dict[tuple[int, str], First] = {}
+Key = tuple[int, str, str]
+"""What a submission is known by: its user, its id, and its leaderboard."""
+
+
+def key_of(submission: Submission) -> Key:
+    """What a submission is known by."""
+    return submission.user_id, submission.submission_id, submission.leaderboard
+
+
+def grouped(batch: Iterable[Waiting]) -> dict[Key, First]:
+    """What came first under each key, in the order of the batch."""
+    firsts: dict[Key, First] = {}
     for waiting in batch:
         submission = waiting[0]
-        key = submission.user_id, submission.submission_id
+        key = submission.user_id, submission.submission_id, submission.leaderboard
         first = firsts.get(key)
         if first is None:
             firsts[key] = First(waiting)
@@ -57,7 +66,16 @@ def again(outcome: Outcome) -> Outcome:
 
 
 def beside(other: Submission, first: Submission, outcome: Outcome) -> Outcome:
-    """What is said of other content under an id that is taken; a moment may be left out, as in the ledger's rule."""
-    if isinstance(outcome, Accepted) and other == first._replace(created_at=None):
+    """What is said of other content under an id that is taken; a moment may be left out, as in the ledger's rule, and
+    a window has nothing to say of what is recorded."""
+    if isinstance(outcome, Accepted) and _content(other) in (
+        _content(first),
+        _content(first._replace(created_at=None)),
+    ):
         return again(outcome)
     return conflict(other)
+
+
+def _content(submission: Submission) -> Submission:
+    """What two submissions have in common that are the same."""
+    return submission._replace(within=None, with_all=False)

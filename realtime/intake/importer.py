@@ -33,8 +33,9 @@ from realtime.boards.submissions import (
     check_score,
     written_metadata,
 )
-from realtime.errors import LedgerLocked, LedgerUnavailable, RealtimeError, StoreUnavailable
+from realtime.errors import LedgerLocked, LedgerUnavailable, RealtimeError, StoreUnavailable, WindowsMissing
 from realtime.intake.outcomes import conflict
+from realtime.intake.recorder import Ledger as RecorderLedger
 from realtime.intake.recorder import Recorder, Recording
 from realtime.intake.score_file import BadRow, FileRow
 from realtime.ledger.bounds import AROUND, IMPORT, Bounds
@@ -42,8 +43,10 @@ from realtime.people.imported import ImportedPlayers
 
 if TYPE_CHECKING:
     from realtime.boards.board import Board
+    from realtime.boards.catalogue import Catalogue
     from realtime.boards.standings import Profile, Row
     from realtime.ledger.batch import Recorded, Twin
+    from realtime.ledger.mixture import Cleared, Judged, Mixture
     from realtime.store.replies import Anew
 
 log = logging.getLogger(__name__)
@@ -57,20 +60,33 @@ LOCK_LOOK: Final = 1.0
 LOCK_LOOKS: Final = 60
 
 
-class Ledger(Protocol):
+class Ledger(RecorderLedger, Protocol):
     """What an import needs of PostgreSQL."""
 
     def transaction(self, kind: Bounds) -> AbstractAsyncContextManager[Any]: ...
     def query(self, name: str) -> str: ...
     async def fetch(self, name: str, *args: Any) -> list[Any]: ...
     async def record_batch(
-        self, batch: Sequence[Submission], cleared: Sequence[int], *, kind: str, told: str | None, connection: Any
+        self,
+        batch: Sequence[Submission],
+        cleared: Sequence[int],
+        *,
+        told: str | None,
+        around: bool = ...,
+        revision: int | None,
+        kind: str = ...,
+        connection: Any = ...,
     ) -> list[Recorded]: ...
-    async def locked(self, user_ids: Collection[int]) -> set[int]: ...
-    async def recorded(self, batch: Sequence[Submission]) -> list[Twin]: ...
-    async def clear_outbox(self, ids: Sequence[int], told: str | None) -> None: ...
-    async def standings_of(self, user_ids: Collection[int], live: Sequence[Board]) -> dict[Board, list[Row]]: ...
-    async def profiles_of(self, user_ids: Collection[int]) -> list[Profile]: ...
+    async def record_scores(
+        self,
+        batch: Sequence[Submission],
+        catalogue: Catalogue,
+        cleared: Sequence[Cleared],
+        *,
+        around: bool = ...,
+        kind: str = ...,
+        connection: Any = ...,
+    ) -> Mixture: ...
 
 
 class Store(Protocol):
@@ -258,19 +274,39 @@ class _Patient:
         self._ledger = ledger
 
     async def record_batch(
-        self, batch: Sequence[Submission], cleared: Sequence[int], *, told: str | None, around: bool
+        self,
+        batch: Sequence[Submission],
+        cleared: Sequence[int],
+        *,
+        told: str | None,
+        around: bool,
+        revision: int | None,
     ) -> list[Recorded]:
         async with self._ledger.transaction(AROUND if around else IMPORT) as connection:
-            return await self._ledger.record_batch(batch, cleared, kind="import", told=told, connection=connection)
+            return await self._ledger.record_batch(
+                batch, cleared, kind="import", told=told, revision=revision, connection=connection
+            )
 
-    async def locked(self, user_ids: Collection[int]) -> set[int]:
-        return await self._ledger.locked(user_ids)
+    async def record_scores(
+        self, batch: Sequence[Submission], catalogue: Catalogue, cleared: Sequence[Cleared], *, around: bool
+    ) -> Mixture:
+        async with self._ledger.transaction(AROUND if around else IMPORT) as connection:
+            return await self._ledger.record_scores(batch, catalogue, cleared, kind="import", connection=connection)
+
+    async def locked(self, user_ids: Collection[int], sources: Collection[int]) -> set[int]:
+        return await self._ledger.locked(user_ids, sources)
 
     async def recorded(self, batch: Sequence[Submission]) -> list[Twin]:
         return await self._ledger.recorded(batch)
 
-    async def clear_outbox(self, ids: Sequence[int], told: str | None) -> None:
-        await self._ledger.clear_outbox(ids, told)
+    async def recorded_scores(self, batch: Sequence[Submission], catalogue: Catalogue) -> list[Judged]:
+        return await self._ledger.recorded_scores(batch, catalogue)
+
+    async def ensure_windows(self, missing: WindowsMissing) -> bool:
+        return await self._ledger.ensure_windows(missing)
+
+    async def clear_told(self, cleared: Sequence[Cleared]) -> None:
+        await self._ledger.clear_told(cleared)
 
     async def standings_of(self, user_ids: Collection[int], live: Sequence[Board]) -> dict[Board, list[Row]]:
         return await self._ledger.standings_of(user_ids, live)

@@ -18,11 +18,12 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final, Protocol
 
 from realtime.boards.board import Board
+from realtime.boards.catalogue import Directory
 from realtime.boards.submissions import Accepted, Rejected, Submission
 from realtime.errors import LedgerUnavailable, StoreUnavailable
 from realtime.intake import holdups
 from realtime.intake.batching import Batching
-from realtime.intake.duplicates import Reply, Waiting, beside, grouped
+from realtime.intake.duplicates import Reply, Waiting, beside, grouped, key_of
 from realtime.intake.holdups import Holdups
 from realtime.intake.outcomes import unavailable
 from realtime.intake.recorder import Ledger, Recorder, Recording
@@ -45,7 +46,6 @@ DOUBT: Final = 3.0
 
 AMENDED_AT_ONCE: Final = 8
 """Closed weeks in one batch whose views are refreshed at once; where there are more, the worker does it."""
-
 
 
 class Store(Protocol):
@@ -77,8 +77,9 @@ class Intake:
         batching: Batching,
         limit: int,
         read_after_write: ReadAfterWrite | None = None,
+        directory: Directory | None = None,
     ) -> None:
-        self._recorder = Recorder(ledger)
+        self._recorder = Recorder(ledger, directory)
         self._store = store
         self._read_after_write = read_after_write
         self._amend = amend
@@ -139,8 +140,8 @@ class Intake:
         try:
             while True:
                 await asyncio.sleep(CLEARING)
-                if not self._in_flight and not self._queue:  # else a batch takes the rows along
-                    await self._clear_stored()
+                # Where there are others, a batch takes the rows of the published content along.
+                await self._clear_stored(others_alone=bool(self._in_flight or self._queue))
         finally:
             self._running = False
             await self.drain()
@@ -195,9 +196,9 @@ class Intake:
         self._holdups.close()
         await self._clear_stored()
 
-    async def _clear_stored(self) -> None:
+    async def _clear_stored(self, *, others_alone: bool = False) -> None:
         try:
-            await self._recorder.clear()
+            await (self._recorder.clear_others() if others_alone else self._recorder.clear())
         except LedgerUnavailable:
             pass  # the sweeper finds the rows and tells the store what it has already: nothing changes
 
@@ -233,7 +234,7 @@ class Intake:
             return
         others: list[Waiting] = []
         for submission, outcome in recorded.outcomes:
-            first = firsts[submission.user_id, submission.submission_id]
+            first = firsts[key_of(submission)]
             first.answer(outcome)
             if again and not isinstance(outcome, Accepted):
                 others += first.others  # nothing of this stands under the id: theirs may
@@ -241,13 +242,13 @@ class Intake:
                 for other, reply, _ in first.others:
                     reply(beside(other, submission, outcome))
         for submission in recorded.held:
-            first = firsts[submission.user_id, submission.submission_id]
+            first = firsts[key_of(submission)]
             for waiting in (*first.same, *first.others):
                 self._holdups.take(waiting)
         took = loop.time() - began
         self._rate += 0.2 * (len(batch) / max(took, 1e-4) - self._rate)
         self.on_batch(len(batch), took)
-        if recorded.outbox_ids and (len(self._storing) < STORING or self._draining):
+        if recorded.is_to_be_told and (len(self._storing) < STORING or self._draining):
             # Beside the lanes: a store that hangs must not keep the next batch from the ledger.
             task = loop.create_task(self._tell(recorded, batch[0][2]))
             self._storing.add(task)

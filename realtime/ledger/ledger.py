@@ -19,17 +19,28 @@ import asyncpg
 from realtime import resources
 from realtime.boards.board import ALL_TIME, Board, week_of
 from realtime.boards.standings import Profile, Row
-from realtime.errors import LedgerLocked, LedgerUnavailable
+from realtime.errors import CatalogueMoved, LedgerLocked, LedgerUnavailable, WindowsMissing
 from realtime.ledger import bounds, lease
 from realtime.ledger.batch import Recorded, Twin, assembled, columns
 from realtime.ledger.bounds import Bounds
 from realtime.ledger.clock import Clock
 from realtime.ledger.health import HealthCheck
 from realtime.ledger.migrations import MIGRATION_LOCK, check_encoding
+from realtime.ledger.mixture import (
+    Assembly,
+    Cleared,
+    Columns,
+    Judged,
+    Mixture,
+    as_recorded,
+    cleared_columns,
+    judged_of_recorded,
+)
 from realtime.ledger.outages import Outages, judged, mapped
 from realtime.ledger.pool import Pool
 
 if TYPE_CHECKING:
+    from realtime.boards.catalogue import Catalogue
     from realtime.boards.submissions import Submission
 
 log = logging.getLogger(__name__)
@@ -173,35 +184,78 @@ class Ledger:
         around: bool = False,
         kind: str = "scores",
         told: str | None = None,
+        revision: int | None = None,
         connection: asyncpg.Connection[Any] | None = None,
     ) -> list[Recorded]:
-        """Records submissions in one statement, committed when this returns; clears outbox rows the store has, where
-        the content that was `told` of them is current.
+        """Records submissions of `default` in one statement, committed when this returns; clears outbox rows the store
+        has, where the content that was `told` of them is current.
 
-        No (user, submission id) pair may be twice in `batch`. `kind` is the outbox row's. Raises RowRefused where
-        PostgreSQL refuses what it holds, TransactionConflict where others were in the way, LedgerLocked where
-        somebody's lock is, at once if `around`: then nothing was recorded.
+        No (user, submission id) pair may be twice in `batch`. `kind` is the outbox row's. `revision` is that of the
+        catalogue by which they count on the published boards alone. Raises CatalogueMoved where it has another by now,
+        RowRefused where PostgreSQL refuses what it holds, TransactionConflict where others were in the way,
+        LedgerLocked where somebody's lock is, at once if `around`: then nothing was recorded.
         Where `connection` is given, it happens in the transaction that is open there, under whatever bounds that has.
         """
-        args = (*columns(batch), cleared, kind, told)
-        if connection is None:
-            intake = _opened(self._intake)
-            async with intake.transaction(bounds.AROUND) if around else intake.lent() as own:
-                with judged():
-                    (row,) = await own.fetch(self._sql["record_batch"], *args)
-        else:
-            with judged():
-                (row,) = await connection.fetch(self._sql["record_batch"], *args, timeout=PATIENT_TIMEOUT)
-        return assembled(batch, row)
+        args = (*columns(batch), cleared, kind, told, revision)
+        rows = await self._recording("record_batch", args, around=around, connection=connection)
+        if not rows:
+            raise CatalogueMoved
+        return assembled(batch, rows[0])
 
-    async def locked(self, user_ids: Collection[int]) -> set[int]:
-        """Those whose total somebody else has locked."""
+    async def record_scores(
+        self,
+        batch: Sequence[Submission],
+        catalogue: Catalogue,
+        cleared: Sequence[Cleared] = (),
+        *,
+        around: bool = False,
+        kind: str = "scores",
+        connection: asyncpg.Connection[Any] | None = None,
+    ) -> Mixture:
+        """Records submissions to any leaderboards of `catalogue` in one statement, committed when this returns; clears
+        outbox rows that the store has.
+
+        No triple of leaderboard, user and submission id may be twice in `batch`, and every leaderboard must take
+        submissions. Raises WindowsMissing where windows must be made first. Otherwise as `record_batch`.
+        """
+        given = Columns(batch, catalogue)
+        args = (*given.args, kind, catalogue.revision, *cleared_columns(cleared))
+        rows = await self._recording("record_scores", args, around=around, connection=connection)
+        if not rows:
+            raise CatalogueMoved
+        if rows[0]["lacking_sources"] is not None:
+            raise WindowsMissing(rows[0]["lacking_sources"], rows[0]["lacking_moments"])
+        return Assembly(batch, given, rows[0], catalogue).mixture()
+
+    async def ensure_windows(self, missing: WindowsMissing) -> bool:
+        """Makes windows; returns whether the catalogue has moved with it."""
+        return bool((await self.fetch("windows_ensured", missing.sources, missing.moments))[0][0])
+
+    async def _recording(
+        self, query: str, args: Sequence[Any], *, around: bool, connection: asyncpg.Connection[Any] | None
+    ) -> list[asyncpg.Record]:
+        if connection is not None:
+            with judged():
+                return await connection.fetch(self._sql[query], *args, timeout=PATIENT_TIMEOUT)
+        intake = _opened(self._intake)
+        async with intake.transaction(bounds.AROUND) if around else intake.lent() as own:
+            with judged():
+                return await own.fetch(self._sql[query], *args)
+
+    async def locked(self, user_ids: Collection[int], sources: Collection[int] = ()) -> set[int]:
+        """Those whose total somebody else has locked, or whose head on one of the `sources`."""
         try:
             async with _opened(self._intake).transaction(bounds.AROUND) as connection:
-                rows = await connection.fetch(self._sql["locked_totals"], list(user_ids))
+                rows = await connection.fetch(self._sql["locked_players"], list(user_ids), list(sources))
         except LedgerLocked:
             return set(user_ids)  # the table is
         return {user_id for (user_id,) in rows}
+
+    async def recorded_scores(self, batch: Sequence[Submission], catalogue: Catalogue) -> list[Judged]:
+        """What has become of submissions of a mixture that are recorded, or that met a concurrent twin; `gone` where
+        neither."""
+        rows = await self.fetch("recorded_scores", *as_recorded(batch, catalogue))
+        return judged_of_recorded(batch, rows, catalogue)
 
     async def recorded(self, batch: Sequence[Submission]) -> list[Twin]:
         """What became of submissions that met a concurrent twin."""
@@ -269,6 +323,10 @@ class Ledger:
             await self.fetch("contents_outbox_clear", ids, told, partition)
         else:
             await self.fetch("outbox_clear", ids, told)
+
+    async def clear_told(self, cleared: Sequence[Cleared]) -> None:
+        """The same, of several contents."""
+        await self.fetch("outbox_told", *cleared_columns(cleared))
 
     async def outbox(self, *, older_than: float, limit: int) -> list[OutboxRow]:
         """Up to `limit` rows waiting for more than `older_than` seconds, oldest first. Nobody holds them: where two

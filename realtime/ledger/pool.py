@@ -39,6 +39,7 @@ class Pool:
             timeout=bounds.CONNECT,
             command_timeout=kind.statement + 2,
             max_inactive_connection_lifetime=60,
+            max_cacheable_statement_size=0,  # planning the longest anew would take as long as a hundred runs of it
             reset=_keep_settings,
             connection_class=bounds.Connection,
             **differing,

@@ -91,6 +91,7 @@ def assemble(
         batching=Batching(settings.batch_limit, settings.batch_lanes),
         limit=settings.queue_limit,
         read_after_write=broadcaster.expect,
+        directory=leaderboards,
     )
     passwords = Passwords()
     metrics = Metrics(peers.others if peers else list)

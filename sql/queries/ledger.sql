@@ -2,8 +2,9 @@
 -- Records up to 1,000 submissions in one statement: transactions, totals, weeks, and one outbox row.
 --   $1 bigint[] user ids, $2 text[] submission ids (no pair twice), $3 int[] scores, $4 text[] reasons,
 --   $5 timestamptz[] moments (NULL: now), $6 bigint[] outbox rows that the store has by now, $7 text kind of outbox row,
---   $8 text epoch of the content that has those rows (NULL: that which is current).
--- One row; what lists hold of one thing stands at the same place in each, NULL for empty lists:
+--   $8 text epoch of the content that has those rows (NULL: that which is current), $9 bigint the catalogue's revision by which
+--   they count on the published boards alone (NULL: any).
+-- No row where the catalogue has another revision: nothing was recorded. Else one; what lists hold of one thing stands at the same place in each, NULL for empty lists:
 --   week                                               Monday of the week it is now
 --   outbox_id                                          NULL where nothing was recorded
 --   ords, verdicts, verdict_weeks, seen_totals, seen_weeks  the submissions that are not recorded, by their place in the
@@ -24,7 +25,7 @@
 -- most submissions two pages that nothing else needs.
 WITH moment AS MATERIALIZED (
     SELECT now, now + interval '5 seconds' AS latest  -- submissions.CLOCK_GRACE
-    FROM clock_timestamp() AS now
+    FROM clock_timestamp() AS now WHERE $9::bigint IS NULL OR EXISTS (SELECT FROM catalogue WHERE revision = $9)
 ), judged AS MATERIALIZED (
     SELECT i.ord, i.user_id, i.submission_id, i.score_added, i.reason,
            coalesce(i.created_at, moment.now) AS created_at,
@@ -110,12 +111,18 @@ FROM moment, (
     WHERE (SELECT count(*) FROM fresh) < (SELECT count(*) FROM judged WHERE verdict IS NULL)
 ) AS of_twins;
 
--- name: locked_totals
--- Those of $1 bigint[] users whose total somebody else has locked, as a batch with a score of theirs would find it.
-WITH free AS MATERIALIZED (
+-- name: locked_players
+-- Those of $1 bigint[] users whose total somebody else has locked, or whose head on one of $2 int[] sources, as a batch with a
+-- score of theirs would find it.
+WITH free_totals AS MATERIALIZED (
     SELECT user_id FROM user_total_scores WHERE user_id = ANY ($1::bigint[]) FOR NO KEY UPDATE SKIP LOCKED
+), free_heads AS MATERIALIZED (
+    SELECT source, user_id FROM heads WHERE source = ANY ($2::int[]) AND user_id = ANY ($1::bigint[]) FOR NO KEY UPDATE SKIP LOCKED
 )
-SELECT user_id FROM user_total_scores WHERE user_id = ANY ($1::bigint[]) AND user_id NOT IN (SELECT user_id FROM free);
+SELECT user_id FROM user_total_scores WHERE user_id = ANY ($1::bigint[]) AND user_id NOT IN (SELECT user_id FROM free_totals)
+UNION
+SELECT user_id FROM heads WHERE source = ANY ($2::int[]) AND user_id = ANY ($1::bigint[])
+       AND (source, user_id) NOT IN (SELECT source, user_id FROM free_heads);
 
 -- name: recorded
 -- What became of submissions that met a concurrent twin: $1 bigint[] user ids, $2 text[] submission ids, $3 int[]

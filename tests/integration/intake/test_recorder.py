@@ -198,7 +198,7 @@ async def test_a_twin_gets_its_outcome_from_the_second_look(
     user, other = await make_users(2)
     await sql.execute("BEGIN")
     theirs = submission(user, "a", 5)
-    await sql.fetch(beside.query("record_batch"), [user], ["a"], [5], [None], [None], [], "scores", None)
+    await sql.fetch(beside.query("record_batch"), [user], ["a"], [5], [None], [None], [], "scores", None, None)
     recorder = Recorder(beside)
     recording_both = asyncio.ensure_future(recorder.record([submission(user, "a", score), submission(other, "b", 9)]))
     await until_somebody_waits(dsn)
@@ -217,7 +217,7 @@ async def test_a_twin_that_is_gone_when_it_is_looked_up_is_recorded_after_all(
 ) -> None:
     (user,) = await make_users(1)
     await sql.execute("BEGIN")
-    await sql.fetch(beside.query("record_batch"), [user], ["a"], [5], [None], [None], [], "scores", None)
+    await sql.fetch(beside.query("record_batch"), [user], ["a"], [5], [None], [None], [], "scores", None, None)
     original, committed = beside.recorded, asyncio.Event()
 
     async def after_it_went(batch: Sequence[Submission]) -> Any:

@@ -349,7 +349,7 @@ async def test_a_twin_in_an_unfinished_transaction_is_waited_for_and_looked_up(
     await sql.execute("BEGIN")
     mine = submission(user, "a", 5, "r")
     theirs = submission(user, "a", 5 if same else 6, "r")
-    await sql.fetch(ledger.query("record_batch"), *columns([theirs]), [], "scores", None)
+    await sql.fetch(ledger.query("record_batch"), *columns([theirs]), [], "scores", None, None)
     recording = asyncio.ensure_future(ledger.record_batch([submission(user, "b", 10), mine], []))
     watcher = await asyncpg.connect(dsn)
     while not await watcher.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
