@@ -27,6 +27,7 @@ from realtime.boards.board import (
     week_at,
 )
 from realtime.boards.leaderboard import DEFAULT, Leaderboard
+from realtime.boards.making import in_the_making
 from realtime.boards.windows import ALWAYS, CLOSE_GRACE, Window, read_name
 from realtime.errors import RealtimeError
 
@@ -265,6 +266,16 @@ class Catalogue:
         return told_boards(now) + [
             board for board in self._by_key.values() if _is_shown(board) and not board.is_closed(now)
         ]
+
+    def written_boards(self, now: datetime) -> list[Board]:
+        """The boards that the store is told of at `now`, and those that stand beside them while standings are made."""
+        beside = [
+            in_the_making(board, making.leaderboard)
+            for making in self.making.values()
+            for board in making.boards
+            if not board.is_closed(now)
+        ]
+        return self.told_boards(now) + beside
 
     def parse(self, text: object) -> Board | None:
         """The board of an id, where it is at hand; None for anything else, and for an alias."""

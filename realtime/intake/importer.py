@@ -92,9 +92,9 @@ class Ledger(RecorderLedger, Protocol):
 class Store(Protocol):
     """What an import needs of the store."""
 
-    async def tell(
+    async def tell_each(
         self, rows: Mapping[Board, Sequence[Row]], profiles: Sequence[Profile] = (), *, anew: Anew | None
-    ) -> str | None: ...
+    ) -> dict[str, str | None]: ...
 
 
 Progress = Callable[[int, int], None]
@@ -137,13 +137,13 @@ class Importer:
         leaderboard: str = DEFAULT.slug,
     ) -> None:
         self._ledger = ledger
-        self._recorder = Recorder(_Patient(ledger))
+        self._directory = directory or Directory()
+        self._recorder = Recorder(_Patient(ledger), self._directory)
         self._players = ImportedPlayers(ledger)
         self._store = store
         self._weeks = weeks
         self._now = now
         self._on_bad = on_bad
-        self._directory = directory or Directory()
         self._leaderboard = leaderboard  # of rows that name none
         self.summary = Summary()
 
@@ -253,18 +253,18 @@ class Importer:
 
     async def _tell(self, recorded: Recording) -> None:
         """Brings a batch to the live boards."""
-        if not recorded.outbox_ids:
+        if not recorded.is_to_be_told:
             return
         try:
             now = self._now()
-            told = await self._store.tell(
+            told = await self._store.tell_each(
                 recorded.live_rows(now), recorded.profiles, anew=lambda: self._recorder.anew(recorded, now)
             )
         except (StoreUnavailable, LedgerUnavailable) as error:
             self.summary.untold += 1
             log.debug("the store has not heard of a batch: %s", error)
             return
-        self._recorder.stored(recorded.outbox_ids, told)
+        self._recorder.told(recorded, told)
 
 
 class _Patient:
@@ -301,6 +301,9 @@ class _Patient:
 
     async def recorded_scores(self, batch: Sequence[Submission], catalogue: Catalogue) -> list[Judged]:
         return await self._ledger.recorded_scores(batch, catalogue)
+
+    async def fetch(self, name: str, *args: Any) -> list[Any]:
+        return await self._ledger.fetch(name, *args)
 
     async def ensure_windows(self, missing: WindowsMissing) -> bool:
         return await self._ledger.ensure_windows(missing)

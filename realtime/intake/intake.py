@@ -53,14 +53,14 @@ class Store(Protocol):
 
     @property
     def is_complete(self) -> bool: ...
-    async def tell(
+    async def tell_each(
         self,
         rows: Mapping[Board, Sequence[Row]],
         profiles: Sequence[Profile] = (),
         *,
         anew: Anew | None,
         read_after_write: ReadAfterWrite | None,
-    ) -> str | None: ...
+    ) -> dict[str, str | None]: ...
 
 
 class Intake:
@@ -263,7 +263,7 @@ class Intake:
         now = self._now()
         self.on_storing(recorded.rows, arrived)
         try:
-            told = await self._store.tell(
+            told = await self._store.tell_each(
                 recorded.live_rows(now),
                 recorded.profiles,
                 anew=lambda: self._recorder.anew(recorded, now),
@@ -276,7 +276,7 @@ class Intake:
             return
         self._doubted_until = 0.0
         self.on_stored(loop.time() - began)
-        self._recorder.stored(recorded.outbox_ids, told)
+        self._recorder.told(recorded, told)
         await self._amend_closed(recorded.closed)
 
     async def _amend_closed(self, boards: Collection[Board]) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from realtime.boards.board import ALL_TIME, Board
 from realtime.boards.catalogue import PUBLISHED, Catalogue, Directory
@@ -32,6 +32,7 @@ from realtime.errors import (
 from realtime.intake.batching import halves
 from realtime.intake.outcomes import out_of_range, outcome_of, refused
 from realtime.ledger.mixture import AGAIN, Cleared
+from realtime.ledger.ranked import RankedRows
 
 if TYPE_CHECKING:
     from realtime.ledger.batch import Recorded, Twin
@@ -49,6 +50,7 @@ LOCKS: Final = 24
 class Ledger(Protocol):
     """What the recorder needs of PostgreSQL."""
 
+    async def fetch(self, name: str, *args: Any) -> list[Any]: ...
     async def record_batch(
         self,
         batch: Sequence[Submission],
@@ -97,7 +99,7 @@ class Recording:
     def rows(self) -> dict[Board, list[Row]]:
         """By board, the newest row of each user whom the batch changed there."""
         others = {board: list(rows.values()) for board, rows in self._others.items()}
-        return {ALL_TIME: list(self._totals.values()), **others}
+        return {ALL_TIME: list(self._totals.values()), **others} if self._totals or not others else others
 
     @property
     def user_ids(self) -> list[int]:
@@ -114,7 +116,7 @@ class Recording:
         rows: dict[Board, Sequence[Row]] = {b: of for b, of in self.rows.items() if not b.is_closed(now)}
         if self.profiles:  # other boards may show a new player by now, told by somebody who had no name for them
             partitions = {board.leaderboard.partition for board in rows}
-            told = self.catalogue.told_boards(now)
+            told = self.catalogue.written_boards(now)
             rows = {board: () for board in told if board.leaderboard.partition in partitions} | rows
         return rows
 
@@ -189,9 +191,16 @@ class Recorder:
 
     def __init__(self, ledger: Ledger, directory: Directory | None = None) -> None:
         self._ledger = ledger
+        self._rows = RankedRows(ledger)
         self._directory = directory or Directory()
         self._stored: dict[str, Cleared] = {}  # outbox rows the store has; the next statement removes them
         self._plain: tuple[Catalogue, bool] | None = None  # see `_is_plain`
+
+    def told(self, recording: Recording, told: Mapping[str, str | None]) -> None:
+        """The contents of these partitions, of these epochs, have what a batch came to."""
+        for partition, epoch in told.items():
+            if ids := recording.outbox.get(partition, ()) if partition else recording.outbox_ids:
+                self.stored(ids, epoch, partition)
 
     def stored(self, outbox_ids: Iterable[int], told: str | None, partition: str = "") -> None:
         """The content of a partition, of epoch `told`, has what these outbox rows stand for."""
@@ -244,10 +253,10 @@ class Recorder:
         self, recording: Recording, now: datetime
     ) -> tuple[Mapping[Board, Sequence[Row]], Sequence[Profile]]:
         """The same users' rows on live boards, and their profiles, as they are now. Raises LedgerUnavailable."""
-        user_ids, told = recording.user_ids, self._directory.current.told_boards(now)
+        user_ids, written = recording.user_ids, self._directory.current.written_boards(now)
         partitions = {board.leaderboard.partition for board in recording.rows}
-        boards = [board for board in told if board.leaderboard.partition in partitions]
-        return await self._ledger.standings_of(user_ids, boards), await self._ledger.profiles_of(user_ids)
+        boards = [board for board in written if board.leaderboard.partition in partitions]
+        return await self._rows.standings_of(user_ids, boards), await self._ledger.profiles_of(user_ids)
 
     async def locked(self, user_ids: Collection[int]) -> set[int]:
         """Those of whom somebody else holds what a score of theirs would change. Raises LedgerUnavailable."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from realtime.boards.board import ALL_TIME, Board, board_in, week_at, week_of
 from realtime.boards.catalogue import Catalogue
 from realtime.boards.leaderboard import DEFAULT, Leaderboard
+from realtime.boards.making import in_the_making
 from realtime.boards.standings import Profile, Row
 from realtime.boards.windows import Window
 
@@ -245,17 +246,22 @@ class Assembly:
         return found
 
     def _board(self, rule: int, key: int) -> Board | None:
-        """The board of a rule that is shown, in a window."""
+        """The board of a rule in a window: of one that is being made, the one beside what is shown."""
         if (rule, key) not in self._boards:
-            leaderboard = self._shown.get(rule)
-            board: Board | None = None
-            if leaderboard is not None:
-                window = self._windows.get((leaderboard.id, key))
-                board = self._catalogue.board_of(leaderboard.id, key)
-                if board is None and window is not None:
-                    board = board_in(leaderboard, window)
-            self._boards[rule, key] = board
+            self._boards[rule, key] = self._found(rule, key)
         return self._boards[rule, key]
+
+    def _found(self, rule: int, key: int) -> Board | None:
+        shown, making = self._shown.get(rule), self._catalogue.making.get(rule)
+        if shown is not None:
+            known = self._catalogue.board_of(shown.id, key)
+            window = self._windows.get((shown.id, key))
+            return board_in(shown, window) if known is None and window is not None else known
+        if making is None:
+            return None
+        made = making.leaderboard
+        window = next((one for one in making.windows if one.key == key), self._windows.get((made.id, key)))
+        return None if window is None else in_the_making(board_in(made, window), made)
 
     def _judged(
         self,

@@ -161,8 +161,6 @@ class Store:
         read_after_write: ReadAfterWrite | None = None,
     ) -> str | None:
         """See `tell_each`; returns the epoch of the published content, as it was before."""
-        if _partitions_of(rows) <= _PUBLISHED:
-            return await self._tell(self._published, rows, profiles, anew, read_after_write)
         told = self.told
         each = await self.tell_each(rows, profiles, anew=anew, read_after_write=read_after_write)
         return each.get("", told)
@@ -183,9 +181,12 @@ class Store:
         published one also of those who have rows nowhere. Raises StoreUnavailable (EpochMoved or DefinitionMoved
         without an `anew`), and LedgerUnavailable from it. Safe to repeat.
         """
+        names = _partitions_of(rows)
+        if names <= _PUBLISHED:
+            return {"": await self._tell(self._published, rows, profiles, anew, read_after_write)}
         told: dict[str, str | None] = {}
         failed: StoreUnavailable | LedgerUnavailable | None = None
-        for name in sorted(_partitions_of(rows)):
+        for name in sorted(names):
             share = _share(name, rows, profiles)
             of_it = None if anew is None else _anew_of(name, anew)
             try:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
+import orjson
 import pytest
 
 from realtime.boards.board import ALL_TIME, Board, week_at
@@ -492,6 +494,7 @@ async def test_every_board_is_a_plain_fold_over_the_log(
     directory = await catalogue_of(ledger)
     slugs = ["default", *(one.slug for one in wanted if one.of is None and one.slug != "default")]
     accepted: dict[tuple[str, int, str], Submission] = {}
+    new: set[tuple[str, int, str]] = set()
 
     def some() -> Submission:
         slug = chosen.choice(slugs)
@@ -514,7 +517,8 @@ async def test_every_board_is_a_plain_fold_over_the_log(
             for one, outcome in recorded.outcomes:
                 key = one.leaderboard, one.user_id, one.submission_id
                 if isinstance(outcome, Accepted):
-                    assert outcome.duplicate or key not in accepted, "recorded twice"
+                    assert outcome.duplicate or key not in new, "recorded twice"
+                    new |= set() if outcome.duplicate else {key}
                     accepted.setdefault(key, one)
                 else:
                     assert outcome.code == "submission_conflict", outcome
@@ -524,7 +528,7 @@ async def test_every_board_is_a_plain_fold_over_the_log(
     others = (
         "SELECT l.slug, t.user_id, t.submission_id FROM score_transactions t JOIN leaderboards l ON l.id = t.source"
     )
-    assert {tuple(row) for row in await sql.fetch(f"{logs} {others}")} == set(accepted)
+    assert {tuple(row) for row in await sql.fetch(f"{logs} {others}")} == set(accepted) == new
 
 
 async def _rows_are_the_ledgers(sql: asyncpg.Connection, results: Sequence[Recording], catalogue: Catalogue) -> None:
@@ -553,3 +557,34 @@ async def _rows_are_the_ledgers(sql: asyncpg.Connection, results: Sequence[Recor
             of.leaderboard.source, of.leaderboard.rule, of.window.key, user_id,
         )  # fmt: skip
         assert (found[0], found[1], (found[2], found[3]), found[4]) == row[1:], of
+
+
+# Standings that are being made ---------------------------------------------------------------------------------------
+
+
+async def test_a_rule_that_is_being_made_gets_what_is_new_of_players_who_have_their_rows_and_of_new_ones(
+    ledger: Ledger, directory: Leaderboards, sql: asyncpg.Connection, make_users: MakeUsers
+) -> None:
+    built, waiting, new = await make_users(3)
+    recorder = Recorder(ledger, directory)
+    await recorder.record([to("lap", user, "before", 700) for user in (built, waiting)])
+    definition = orjson.dumps(replace(LAP, operator="last").as_json()).decode()
+    rule = await sql.fetchval(
+        "WITH made AS (INSERT INTO rules (leaderboard, source, operator, ascending, kinds, definition, state)"
+        " SELECT id, id, 'last', true, '{all_time}', $1::jsonb, 'building' FROM leaderboards WHERE slug = 'lap'"
+        " RETURNING id, leaderboard)"
+        " UPDATE leaderboards SET next_rule = made.id, round = round + 1 FROM made"
+        " WHERE leaderboards.id = made.leaderboard RETURNING made.id",
+        definition,
+    )
+    await sql.execute("UPDATE heads SET built = 1 WHERE user_id = $1", built)
+    await sql.execute("UPDATE catalogue SET revision = revision + 1")
+    recorded = await recorder.record([to("lap", user, "after", 800) for user in (built, waiting, new)])
+    rows = await sql.fetch("SELECT user_id, score FROM scores WHERE rule = $1 ORDER BY user_id", rule)
+    assert [tuple(row) for row in rows] == [(built, 800), (new, 800)], "of the one who waits the log has it"
+    (beside,) = [of for of in recorded.rows if of.id == f"next:{rule}:lap:all_time"]
+    assert [row.user_id for row in recorded.rows[beside]] == [built, new]
+    assert beside in directory.current.written_boards(datetime.now(UTC))
+    scores = [outcome.scores for _, outcome in recorded.outcomes if isinstance(outcome, Accepted)]
+    assert [of and of["lap:all_time"] for of in scores] == [700, 700, 800], "people see what is shown"
+    await agree_with_the_log(sql)
