@@ -145,6 +145,7 @@ class FollowedBoard:
         self.was_known = False  # the name has stood for a board: it may again, as that of the next season
         self.board: Snapshot | None = None
         self.asking = True  # a first state is under way: diffs that do not fit are no reason to ask again
+        self.is_due = False  # it will be asked for again, at a moment that was chosen already
         self.readers: set[Reader] = set()
 
     def stands_for(self, board_id: str | None, description: Description | None = None) -> None:

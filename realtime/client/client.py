@@ -274,7 +274,13 @@ class Client:
         self._line.send(message)
 
     def _ask_later(self, followed: FollowedBoard, seconds: float) -> None:
-        self._line.after(seconds * (1 + 9 * self._timing.random()), lambda: self._ask(followed, followed.board))
+        def ask() -> None:
+            followed.is_due = False
+            self._ask(followed, followed.board)
+
+        if not followed.is_due:
+            followed.is_due = True
+            self._line.after(seconds * (1 + 9 * self._timing.random()), ask)
 
     def _moves(self, followed: FollowedBoard, to: str | None) -> None:
         known = followed.description and replace(followed.description, starts=None, ends=None)

@@ -291,7 +291,9 @@ export class Client {
         this.#tell(sub, message);
         sub.missing = message.code === 'unknown_board' && ALIAS.test(sub.asked); // a season may begin
         const wait = PASSING.has(message.code) ? 1000 : sub.missing ? 10_000 : 0;
-        if (wait) this.#after(wait + 9 * wait * this.#random(), () => this.#ask(sub, sub.board));
+        if (!wait || sub.isDue) continue;
+        sub.isDue = true;
+        this.#after(wait + 9 * wait * this.#random(), () => { sub.isDue = false; this.#ask(sub, sub.board); });
       }
       if (message.board) {
         if (RIGHTS.has(message.code)) this.#barred = true;

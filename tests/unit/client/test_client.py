@@ -302,15 +302,18 @@ async def test_the_first_leaderboards_boards_go_by_their_published_ids_and_are_d
             assert asked["describe"], "until when the next week runs is said only where it is asked"
 
 
-async def test_a_board_there_is_not_ends_the_loop_and_a_passing_trouble_does_not(server: Server, time: Time) -> None:
+@pytest.mark.parametrize("name", ["nothing", "sprint:current_season"])
+async def test_a_board_there_is_not_ends_the_loop_and_a_passing_trouble_does_not(
+    server: Server, time: Time, name: str
+) -> None:
     async with connected(server, time) as (client, line):
-        async with aclosing(client.subscribe("nothing")) as boards:
+        async with aclosing(client.subscribe(name)) as boards:
             reading = asyncio.ensure_future(seen(boards, 1))
             await line.hears("subscribe")
-            await line.say("error", code="unavailable", message="Later.", board="nothing", retry_after_ms=1000)
+            await line.say("error", code="unavailable", message="Later.", board=name, retry_after_ms=1000)
             await line.hears("subscribe")
             assert time.slept == [10]
-            await line.say("error", code="unknown_board", message="There is none.", board="nothing")
+            await line.say("error", code="unknown_board", message="There is none.", board=name)
             with pytest.raises(Refused) as refused:
                 await reading
             assert refused.value.code == "unknown_board"

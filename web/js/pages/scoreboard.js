@@ -5,7 +5,7 @@ import { Client } from '../client.js';
 import { now } from '../model/clock.js';
 import { Chooser } from '../view/chooser.js';
 import { boardLike, readLeaderboard, readList } from '../model/leaderboards.js';
-import { parse } from '../model/windows.js';
+import { boardIn, parse } from '../model/windows.js';
 import { PlayerCount } from '../view/player-count.js';
 import { Countdown } from '../view/countdown.js';
 import { find } from '../view/player-search.js';
@@ -96,11 +96,12 @@ function onRank(message) {
   repaint.ask();
 }
 
-/** Name and place of someone outside the top 100 come over HTTP; the name, if need be, from the board of all time. */
+/** Name and place of someone outside the top 100 come over HTTP; the name, if need be, from a board of all time. */
 async function askWho(user, board) {
   const ask = (id) => getJson(`boards/${encodeURIComponent(id)}/users/${user}?neighbours=0`).catch(() => null);
   const here = await ask(board);
-  const person = here ?? (await ask('all_time'));
+  const { slug } = parse(board);
+  const person = here ?? (slug === 'default' ? null : await ask(boardIn(slug, 'all_time'))) ?? (await ask('all_time'));
   if (!person || view.me !== user) return;
   hear('person', { user, board, here, username: person.username });
   repaint.ask();

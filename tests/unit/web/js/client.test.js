@@ -613,7 +613,7 @@ test('an alias that stands for nothing yet is asked for now and then, and its wa
   client.subscribe('sprint:current_season', () => {});
   client.watch('sprint:current_season', 7, () => {});
   const unknown = { type: 'error', code: 'unknown_board', message: '', board: 'sprint:current_season' };
-  last().greet().say(unknown);
+  last().greet().say(unknown, unknown);
   time.pass(10_000);
   last().say({ type: 'pong' });
   assert.equal(last().of('subscribe').length, 1);
@@ -621,6 +621,8 @@ test('an alias that stands for nothing yet is asked for now and then, and its wa
   assert.equal(last().of('subscribe').length, 2);
   last().say(told('sprint:season_summer', 'sprint:current_season'), snapshot('sprint:season_summer', 0));
   assert.equal(last().of('watch').length, 2);
+  last().say(told('sprint:season_summer', 'sprint:current_season'), snapshot('sprint:season_summer', 1));
+  assert.equal(last().of('watch').length, 2, 'once');
 });
 
 test('ranks reach the watcher of an alias of any window that nobody subscribed to', () => {
