@@ -72,11 +72,12 @@ async def expected(sql: asyncpg.Connection, slug: str, *, shown: bool = True) ->
 
 
 async def kept(sql: asyncpg.Connection, slug: str, *, shown: bool = True) -> dict[tuple[str, int], Any]:
-    """The rows that they have."""
+    """The rows that they have, in windows that they are to have."""
     rows = await sql.fetch(
         "SELECT w.name, s.user_id, s.score, s.at_id, s.metadata FROM leaderboards l"
-        " JOIN scores s ON s.source = l.source AND s.rule = CASE WHEN $2 THEN l.rule ELSE l.next_rule END"
-        ' JOIN windows w ON w.leaderboard = l.id AND w.id = s."window" WHERE l.slug = $1',
+        " JOIN rules r ON r.id = CASE WHEN $2 THEN l.rule ELSE l.next_rule END"
+        " JOIN scores s ON s.source = l.source AND s.rule = r.id"
+        ' JOIN windows w ON w.leaderboard = l.id AND w.id = s."window" AND w.kind = ANY (r.kinds) WHERE l.slug = $1',
         slug,
         shown,
     )
