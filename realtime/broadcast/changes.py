@@ -7,6 +7,7 @@ Must never read a board's content. Assumes that whatever changes a board moves i
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Final, Protocol
@@ -17,6 +18,8 @@ from realtime.boards.standings import Position
 from realtime.errors import StoreUnavailable
 from realtime.store.announcements import Announcement
 from realtime.store.replies import Versions
+
+log = logging.getLogger(__name__)
 
 POLL_INTERVAL: Final = 2.0
 """Seconds between two comparisons of versions: what a lost announcement costs."""
@@ -75,7 +78,7 @@ class Changes:
         try:
             async with asyncio.TaskGroup() as group:
                 for partition in partitions:
-                    group.create_task(self._listen_to(partition))
+                    group.create_task(self._keep_listening_to(partition) if partition else self._listen_to(""))
                 group.create_task(self._watch(partitions))
         except* StoreUnavailable as errors:
             raise _first(errors) from None
@@ -88,6 +91,15 @@ class Changes:
             await asyncio.sleep(PARTITIONS_INTERVAL)
             if self._directory.current.partitions != partitions:
                 raise _Moved
+
+    async def _keep_listening_to(self, partition: str) -> None:
+        """Hears a partition however often it is lost: no other is heard worse for that."""
+        while True:
+            try:
+                await self._listen_to(partition)
+            except StoreUnavailable as error:
+                log.debug("cannot hear of partition %s: %s", partition, error)
+            await asyncio.sleep(PARTITIONS_INTERVAL)
 
     async def _listen_to(self, partition: str) -> None:
         async with self._announcements.hearing(partition) as heard:

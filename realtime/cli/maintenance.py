@@ -6,13 +6,13 @@ workers may run meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 import typer
 
-from realtime.boards.board import Board, live_boards
+from realtime.boards.board import Board
 from realtime.cli import progress
 from realtime.cli.application import DEFAULT_DATA_DIR, DataDir, Say, cli, resolve, run, say
 from realtime.errors import ForeignContent, StartupError, StoreUnavailable
@@ -62,7 +62,8 @@ def rebuild(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     async def work() -> bool:
         async with open_backends(settings) as backends:
             with progress.counting("rows") as show:
-                return await backends.rebuilder.rebuild(force=True, progress=show)
+                published = await backends.rebuilder.rebuild(force=True, progress=show)
+                return await backends.partitions.rebuild(progress=show) and published
 
     if not run(work()):
         say("Another process is rebuilding already.")
@@ -94,18 +95,20 @@ async def compare(settings: Settings, say: Say) -> bool:
         now = backends.ledger.clock.now
         if not (await backends.store.adopt()).is_complete:
             raise StoreUnavailable(f"its content is not complete; {HEALED}")
+        await backends.partitions.adopt()
+        if incomplete := backends.partitions.incomplete:
+            raise StoreUnavailable(f"its content is not complete in {', '.join(incomplete)}; {HEALED}")
         comparison = Comparison(backends.ledger, Audit(backends.store), now)
         with progress.counting("users") as show:
             try:
-                reports = [await drift.check(comparison, board, show) for board in live_boards(now())]
+                live = backends.leaderboards.current.live_boards(now())
+                reports = [await drift.check(comparison, board, show) for board in live]
                 of_weeks = await _check_weeks(backends.views, show)
             except ForeignContent:
                 raise StoreUnavailable(f"something else wrote under the leaderboard's keys; {HEALED}") from None
     differing = sum(report.differing for report in reports)
-    for report in reports:
-        waiting = f", {report.waiting} on their way" if report.waiting else ""
-        found = _counted(report.differing, "difference")
-        say(f"{report.board.id}: {report.compared} users compared, {found}{waiting}.")
+    for line in _lines(reports):
+        say(line)
     for line in of_weeks.lines():
         say(line)
     for finding in [finding for report in reports for finding in report.shown][: drift.SHOWN]:
@@ -115,6 +118,26 @@ async def compare(settings: Settings, say: Say) -> bool:
     if of_weeks.log:
         say("Scores were changed behind the server's back: nothing repairs that.")
     return not differing and not of_weeks.wrong and not of_weeks.log
+
+
+def _lines(reports: Sequence[drift.Report]) -> Iterator[str]:
+    """For people: a line for each published board, and one for all boards of every other leaderboard."""
+    of_others: dict[str, list[drift.Report]] = {}
+    for report in reports:
+        if report.board.is_published:
+            yield f"{report.board.id}: {_compared([report])}."
+        else:
+            of_others.setdefault(report.board.leaderboard.slug, []).append(report)
+    for slug, of in of_others.items():
+        yield f"{slug}, {_counted(len(of), 'board')}: {_compared(of)}."
+
+
+def _compared(reports: Sequence[drift.Report]) -> str:
+    compared, differing, of_waiting = (
+        sum(getattr(report, what) for report in reports) for what in ("compared", "differing", "waiting")
+    )
+    waiting = f", {of_waiting} on their way" if of_waiting else ""
+    return f"{compared} users compared, {_counted(differing, 'difference')}{waiting}"
 
 
 @dataclass(slots=True)

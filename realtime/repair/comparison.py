@@ -100,6 +100,8 @@ class Finding:
     store: Said
     seen: bytes | None
     """The version that the store had, unparsed."""
+    is_leftover: bool = False
+    """Whether the user's record names another member, or none: then only this one must go."""
 
     @property
     def user_id(self) -> int | None:
@@ -259,16 +261,14 @@ class Comparison:
     async def _unnamed_among(
         self, board: Board, members: Sequence[bytes], users: dict[bytes, int], known: _Known
     ) -> list[Finding]:
-        dated = [member for member in members if len(member) > DIGITS]
-        bare = [member for member in members if len(member) <= DIGITS]  # found among the records, or foreign
-        held = dict(zip(dated, await self._audit.held_members(board, dated) if dated else [], strict=True))
-        held |= dict(zip(bare, await self._audit.held(board, bare) if bare else [], strict=True))
         found: list[Finding] = []
-        for member, of_it in held.items():
+        held = await self._audit.held_members(board, members) if members else []
+        for member, of_it in zip(members, held, strict=True):
             said = known.places.get(users.get(member, 0))
-            is_named = len(member) <= DIGITS or of_it.digits == member[:DIGITS] or of_it.value is None
+            is_named = of_it.value is None or (of_it.digits != b"" and of_it.digits == member[:DIGITS])
             if said is None or not is_named:
-                found.append(Finding(board, member, Kind.STRAY, said, _said(of_it), _record_of(of_it)))
+                is_leftover = said is not None
+                found.append(Finding(board, member, Kind.STRAY, said, _said(of_it), _record_of(of_it), is_leftover))
         return found
 
     async def counts_agree(self, board: Board) -> bool:

@@ -142,7 +142,12 @@ class Strays(Protocol):
     """Where strays are dropped."""
 
     async def forget(
-        self, board: Board, members: Mapping[bytes, bytes | None], user_ids: Sequence[int] = ()
+        self,
+        board: Board,
+        members: Mapping[bytes, bytes | None],
+        user_ids: Sequence[int] = (),
+        *,
+        kept: Collection[bytes] = (),
     ) -> None: ...
 
 
@@ -297,7 +302,9 @@ class Drift:
             for start in range(0, len(of_board), PAGE):
                 part = of_board[start : start + PAGE]
                 users = [f.user_id for f in part if f.user_id is not None] if board is ALL_TIME else []
-                await self._strays.forget(board, {finding.member: finding.seen for finding in part}, users)
+                seen = {finding.member: finding.seen for finding in part}
+                kept = {finding.member for finding in part if finding.is_leftover}
+                await self._strays.forget(board, seen, users, kept=kept)
         user_ids = {finding.user_id for finding in findings if finding.user_id is not None}
         await self._resync.each(user_ids, partition)
         self.repaired += len(findings)

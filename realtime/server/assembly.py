@@ -82,7 +82,7 @@ def assemble(
         board_reader, Announcements(store.link, store.link_of), store, now, interval=interval, directory=leaderboards
     )
     leaderboards.on_change.append(broadcaster.following.redefine)
-    resync = Resync(ledger, store, now, read_after_write=broadcaster.expect)
+    resync = Resync(ledger, store, now, boards=backends.partitions.boards_to_tell, read_after_write=broadcaster.expect)
     intake = Intake(
         ledger,
         store,

@@ -21,9 +21,11 @@ from realtime.ledger.closing import Closing
 from realtime.ledger.definitions import Definitions
 from realtime.ledger.leaderboards import Leaderboards
 from realtime.ledger.ledger import Ledger
+from realtime.ledger.ranked import RankedRows
 from realtime.ledger.views import Views
 from realtime.metrics import Figure
 from realtime.repair.generation import Generations
+from realtime.repair.partitions import Partitions
 from realtime.repair.rebuild import Rebuilder
 from realtime.server.heap import Heap
 from realtime.settings import Settings
@@ -58,6 +60,7 @@ class Backends:
     closed_boards: ClosedBoards
     views: Views
     rebuilder: Rebuilder
+    partitions: Partitions
     generations: Generations
     clocks: Clocks
 
@@ -70,7 +73,7 @@ class Backends:
     def figures(self) -> list[Figure]:
         """What the metrics show of it."""
         link, health, outages = self.store.link, self.ledger.health, self.ledger.outages
-        clock, rebuilder = self.ledger.clock, self.rebuilder
+        clock, rebuilder, partitions = self.ledger.clock, self.rebuilder, self.partitions
         return [
             *self.clocks.figures(),
             ("gauge", "store_refused", "1 while the store is not used, by cause", link.refused),
@@ -78,9 +81,18 @@ class Backends:
             ("gauge", "clock_uncertainty_seconds", "How well PostgreSQL's clock is known", lambda: clock.uncertainty),
             ("gauge", "database_away", "1 while PostgreSQL does not answer", lambda: float(bool(health.away))),
             ("counter", "database_failures", "Statements PostgreSQL failed, by cause", lambda: outages.counts),
-            ("gauge", "stray_stores", "1 while a process reaches another store", lambda: float(bool(rebuilder.stray))),
-            ("counter", "rebuilds", "Rebuilds of the store", lambda: self.rebuilder.rebuilds),
+            ("gauge", "stray_stores", "1 while a process reaches another store", self._stray),
+            ("counter", "rebuilds", "Rebuilds of the store", lambda: rebuilder.rebuilds + partitions.rebuilds),
+            (
+                "gauge",
+                "store_partitions_incomplete",
+                "Partitions of the store that cannot be read now",
+                lambda: len(partitions.incomplete),
+            ),
         ]
+
+    def _stray(self) -> float:
+        return float(bool(self.rebuilder.stray or self.partitions.stray))
 
 
 @asynccontextmanager
@@ -113,7 +125,17 @@ async def open_backends(settings: Settings, *, lanes: int = 0) -> AsyncIterator[
             if store.link.complaint is None:  # else it was told already
                 log.warning("the store cannot be used: %s", error, extra={"action": "store"})
         now = ledger.clock.now
-        rebuilder = Rebuilder(ledger, store, Filling(store.link), now)
+        store.renew = leaderboards.look
+        ranked = RankedRows(ledger)
+        partitions = Partitions(ledger, ranked, store, leaderboards, now)
+        rebuilder = Rebuilder(
+            ledger,
+            store,
+            Filling(store.link),
+            now,
+            boards=lambda: partitions.latest_boards_of(""),
+            ranked=ranked,
+        )
         generations = Generations(ledger, store)
         await _patiently(generations.look)  # before anything is given out
         closing = Closing(ledger)
@@ -122,7 +144,17 @@ async def open_backends(settings: Settings, *, lanes: int = 0) -> AsyncIterator[
         clocks = Clocks(ledger, store)
         closed_boards = ClosedBoards(ledger, store)
         yield Backends(
-            ledger, definitions, leaderboards, store, archive, closed_boards, views, rebuilder, generations, clocks
+            ledger,
+            definitions,
+            leaderboards,
+            store,
+            archive,
+            closed_boards,
+            views,
+            rebuilder,
+            partitions,
+            generations,
+            clocks,
         )
 
 
@@ -186,6 +218,7 @@ def common_tasks(backends: Backends) -> list[Task]:
         ("pulse", backends.ledger.health.run),
         ("catalogue", backends.leaderboards.run),
         ("watch", backends.rebuilder.watch),
+        ("partitions", backends.partitions.watch),
         ("heap", Heap().run),
         ("generation", backends.generations.run),
         ("clocks", backends.clocks.watch),

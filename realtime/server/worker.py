@@ -36,9 +36,16 @@ class Worker:
         self._now = backends.ledger.clock.now
         audit = Audit(backends.store)
         comparison = Comparison(backends.ledger, audit, self._now)
-        self._sweeper = Sweeper(backends.ledger, resync)
+        self._sweeper = Sweeper(backends.ledger, resync, backends.partitions.partition_of)
         self._keeping = Keeping(backends.views)
-        self._drift = Drift(comparison, backends.store, audit, resync, self._now)
+        self._drift = Drift(
+            comparison,
+            backends.store,
+            audit,
+            resync,
+            self._now,
+            boards=lambda now: backends.leaderboards.current.live_boards(now),
+        )
         builds = Builds(backends.ledger)
         rows = RankedRows(backends.ledger)
         showing = Showing(builds, backends.leaderboards, backends.store, rows, self._now)
@@ -85,7 +92,8 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
     """The worker, until `stop`."""
     async with open_backends(settings) as backends:
         ledger = backends.ledger
-        worker = Worker(backends, Resync(ledger, backends.store, ledger.clock.now))
+        resync = Resync(ledger, backends.store, ledger.clock.now, boards=backends.partitions.boards_to_tell)
+        worker = Worker(backends, resync)
         tasks = [*common_tasks(backends), *worker.tasks()]
         if settings.worker_metrics_port:
             backlog = Backlog(ledger)

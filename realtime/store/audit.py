@@ -7,7 +7,7 @@ members are strays.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from realtime import resources
@@ -115,16 +115,25 @@ class Audit:
         with link.mapped():
             return int(await link.checked.ask("ZCARD", place.scores))
 
-    async def forget(self, board: Board, members: Mapping[bytes, bytes | None], user_ids: Sequence[int] = ()) -> None:
+    async def forget(
+        self,
+        board: Board,
+        members: Mapping[bytes, bytes | None],
+        user_ids: Sequence[int] = (),
+        *,
+        kept: Collection[bytes] = (),
+    ) -> None:
         """Drops members of a live board whose record is still the one last seen, and the profiles of users.
 
         For members whom the ledger does not know, or that are no user ids. Where the moment decides between equal
-        scores, a member may be a user's who has another one by the record: then the record stays. Raises EpochMoved.
+        scores, a member may be a user's who has another one by the record: of those `kept` the record stays. Raises
+        EpochMoved.
         """
         link, place = self._of(board)
         keys = [link.keys.epoch, link.keys.users_version, place.scores, place.version, place.versions, place.metadata]
         keys += map(link.keys.user, user_ids)
-        doomed = [_doomed(member, seen or b"", by_time=place.order.by_time) for member, seen in members.items()]
+        by_time = place.order.by_time
+        doomed = [_doomed(member, seen or b"", by_time, member in kept) for member, seen in members.items()]
         with link.mapped():
             args = [link.epoch or "", board.id, len(doomed), link.keys.tag, place.reading]
             for column in zip(*doomed, strict=True):
@@ -147,11 +156,12 @@ def _split(record: bytes | None, score: float | None) -> tuple[bytes | None, flo
     return version, score, digits
 
 
-def _doomed(member: bytes, seen: bytes, *, by_time: bool) -> tuple[bytes, bytes, bytes, int]:
+def _doomed(member: bytes, seen: bytes, by_time: bool, kept: bool) -> tuple[bytes, bytes, bytes, int]:
     """A member to be dropped, the field of `versions` that belongs to it, what stood there, and 1 if that goes too."""
     if not by_time:
         return member, member, seen, 1
-    digits = seen.partition(b":")[2]
-    if len(member) <= DIGITS:  # found among the versions
-        return digits + member, member, seen, 1
-    return member, member[DIGITS:], seen, int(digits in (b"", member[:DIGITS]))
+    if len(member) > DIGITS:
+        return member, member[DIGITS:], seen, int(not kept)
+    # Found among the records, unless the record is another's: then it is a member without a moment.
+    digits = b"" if kept else seen.partition(b":")[2]
+    return digits + member, member, seen, int(not kept)

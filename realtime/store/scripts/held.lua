@@ -2,7 +2,7 @@
 --
 -- KEYS[1]  leaderboard:epoch    KEYS[2]  leaderboard:versions:{board}    KEYS[3]  leaderboard:user_scores:{board}
 -- KEYS[4]  leaderboard:metadata:{board}
--- ARGV[1]  'users' or 'members'  ARGV[2..]  user ids, or members with 32 digits in front of the user id
+-- ARGV[1]  'users' or 'members'  ARGV[2..]  user ids, or members: 32 digits and the user id, or whatever is found there
 --
 -- Returns {epoch or '', records, scores, metadata}: the record of each user in `versions`; the score under the member that
 -- the record names, or under the member that was asked for; and the user's metadata.
@@ -11,7 +11,7 @@ local unpack = table.unpack or unpack
 
 local ids, members = {}, {}
 for i = 2, #ARGV do
-  ids[i - 1] = ARGV[1] == 'users' and ARGV[i] or string.sub(ARGV[i], 33)
+  ids[i - 1] = #ARGV[i] > 32 and ARGV[1] == 'members' and string.sub(ARGV[i], 33) or ARGV[i]
   members[i - 1] = ARGV[i]
 end
 local records = redis.call('HMGET', KEYS[2], unpack(ids))

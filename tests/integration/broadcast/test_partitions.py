@@ -1,0 +1,132 @@
+"""Boards of several partitions: each is followed by itself, whatever becomes of the others."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+import redis.asyncio
+
+from realtime.boards.board import ALL_TIME, Board, board_in
+from realtime.boards.catalogue import PUBLISHED, Directory
+from realtime.boards.definitions import Definition
+from realtime.boards.leaderboard import Leaderboard
+from realtime.boards.standings import Profile, Row
+from realtime.boards.windows import ALWAYS
+from realtime.broadcast.broadcaster import Broadcaster
+from realtime.broadcast.subscribers import Subscriber
+from realtime.repair.rebuild import epoch_name
+from realtime.store.announcements import Announcements
+from realtime.store.filling import Filling
+from realtime.store.snapshots import SnapshotReader
+from realtime.store.store import Store
+from tests.support.recorder import RecordingConnection
+from tests.support.stores import week_ahead
+from tests.support.waiting import eventually
+
+WINDOW = ALWAYS._replace(key=1)
+
+
+def cup(number: int, **fields: str) -> Leaderboard:
+    return Leaderboard(f"cup-{number}", Definition(f"cup-{number}", "Cup", **fields), number, number, number,
+                       f"cup-{number}", f"p{number:02}")  # type: ignore[arg-type]  # fmt: skip
+
+
+CUPS = [cup(2), cup(3)]
+BOARDS = [board_in(one, WINDOW) for one in CUPS]
+CATALOGUE = replace(
+    PUBLISHED,
+    leaderboards={**PUBLISHED.leaderboards, **{one.slug: one for one in CUPS}},
+    windows={one.id: [WINDOW] for one in CUPS},
+)
+
+
+async def content(store: Store, of: Leaderboard, number: int = 1) -> None:
+    link = store.link_of(of.partition)
+    filling, run = Filling(link), (await link.content()).run
+    epoch = epoch_name(run, number)
+    assert await filling.begin(run, epoch)
+    await filling.define(epoch, {of.slug: of.rule or 0})
+    assert await filling.end(run, epoch, [])
+    await link.adopt()
+
+
+class Broadcast:
+    def __init__(self, store: Store) -> None:
+        self.store, self.directory = store, Directory(CATALOGUE)
+        now = week_ahead().starts
+        self.it = Broadcaster(
+            SnapshotReader(store),
+            Announcements(store.link, store.link_of),
+            store,
+            lambda: now,
+            interval=0.005,
+            directory=self.directory,
+        )
+
+    async def viewer(self, board: Board) -> RecordingConnection:
+        connection = RecordingConnection()
+        subscriber = Subscriber(
+            connection, buffer_limit=20_000, slow_after=3600, on_drained=self.it.following.caught_up
+        )
+        await self.it.following.subscribe(subscriber, board.id, None)
+        return connection
+
+    async def shows(self, viewer: RecordingConnection, board: Board, score: int) -> None:
+        def is_shown() -> bool:
+            followed = viewer.follower.boards.get(board.id)
+            return followed is not None and [line[2] for line in followed.lines] == [score]
+
+        await eventually(is_shown)
+
+
+@pytest.fixture
+async def broadcast(store: Store) -> AsyncIterator[Broadcast]:
+    made = Broadcast(store)
+    for one in CUPS:
+        await content(store, one)
+    works = (made.it.read, made.it.delivery.run, made.it.changes.listen)
+    tasks = [asyncio.ensure_future(work()) for work in works]
+    yield made
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def place(store: Store, board: Board, score: int, version: int) -> None:
+    await store.apply({board: [Row(1, version, score)]}, [Profile(1, 1, "p1")])
+
+
+async def test_a_change_of_each_is_heard_and_shown(broadcast: Broadcast, store: Store) -> None:
+    """Nothing is polled here: what is shown was announced."""
+    boards = [ALL_TIME, *BOARDS]
+    for board in boards:
+        await place(store, board, 1, 1)
+    viewers = [await broadcast.viewer(board) for board in boards]
+    for version in (2, 3):
+        for board, viewer in zip(boards, viewers, strict=True):
+            await place(store, board, 10 * version, version)
+            await broadcast.shows(viewer, board, 10 * version)
+
+
+async def test_one_that_is_lost_stops_no_other(broadcast: Broadcast, store: Store, keys: redis.asyncio.Redis) -> None:
+    lost, other = BOARDS
+    for board in (ALL_TIME, *BOARDS):
+        await place(store, board, 1, 1)
+    viewers = {board: await broadcast.viewer(board) for board in (ALL_TIME, *BOARDS)}
+    await keys.set("{p02}leaderboard:epoch", "not-ours")
+    store.link_of(lost.leaderboard.partition).distrust()
+    await store.link_of(lost.leaderboard.partition).checked.disconnect()
+    for version in (2, 3):
+        for board in (ALL_TIME, other):
+            await place(store, board, 10 * version, version)
+            await broadcast.shows(viewers[board], board, 10 * version)
+        await broadcast.it.changes.compare()
+    assert broadcast.it.live
+    assert all("status" not in viewer.kinds() for board, viewer in viewers.items() if board != lost)
+    await content(store, CUPS[0], 2)
+    store.link_of(lost.leaderboard.partition).accept()
+    await place(store, lost, 40, 4)
+    await broadcast.shows(viewers[lost], lost, 40)
