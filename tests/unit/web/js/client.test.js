@@ -625,6 +625,17 @@ test('an alias that stands for nothing yet is asked for now and then, and its wa
   assert.equal(last().of('watch').length, 2, 'once');
 });
 
+test('a board of another leaderboard that is not there may be made yet, and is asked for now and then', () => {
+  const codes = [];
+  const client = open();
+  client.subscribe('sprint:all_time', (board, { type, code }) => codes.push(code ?? type));
+  last().greet().say({ type: 'error', code: 'unknown_board', message: 'The boards of sprint are being made.', board: 'sprint:all_time' });
+  for (let i = 0; i < 11; i += 1) { time.pass(5_000); last().say({ type: 'pong' }); }
+  assert.equal(last().of('subscribe').length, 2);
+  last().say(told('sprint:all_time', 'sprint:all_time'), snapshot('sprint:all_time', 0));
+  assert.deepEqual(codes, ['unknown_board', 'snapshot']);
+});
+
 test('ranks reach the watcher of an alias of any window that nobody subscribed to', () => {
   const ranks = [];
   const client = open();
