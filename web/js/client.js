@@ -289,7 +289,7 @@ export class Client {
         if (message.board !== sub.asked && message.board !== sub.id) continue;
         sub.asking = false;
         this.#tell(sub, message);
-        sub.missing = message.code === 'unknown_board' && /:|_season$/.test(sub.asked); // it may be being made, or a season begin
+        sub.missing = message.code === 'unknown_board' && sub.asked.includes(':'); // its standings may be being made, or a season begin
         const wait = PASSING.has(message.code) ? 1000 : sub.missing ? 10_000 : 0;
         if (!wait || sub.isDue) continue;
         sub.isDue = true;
