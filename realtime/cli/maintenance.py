@@ -17,12 +17,14 @@ from realtime.cli import progress
 from realtime.cli.application import DEFAULT_DATA_DIR, DataDir, Say, cli, resolve, run, say
 from realtime.errors import ForeignContent, StartupError, StoreUnavailable
 from realtime.ledger import migrations
+from realtime.ledger.definitions import kinds_of
 from realtime.ledger.ledger import Ledger
+from realtime.ledger.log_check import LogCheck
 from realtime.ledger.views import Views
 from realtime.repair import drift
 from realtime.repair.comparison import Comparison
 from realtime.repair.generation import Generations
-from realtime.server.backends import open_backends
+from realtime.server.backends import Backends, open_backends
 from realtime.settings import STORES, Settings
 from realtime.store.audit import Audit
 
@@ -104,6 +106,7 @@ async def compare(settings: Settings, say: Say) -> bool:
                 live = backends.leaderboards.current.live_boards(now())
                 reports = [await drift.check(comparison, board, show) for board in live]
                 of_weeks = await _check_weeks(backends.views, show)
+                of_logs = await _check_logs(backends, show)
             except ForeignContent:
                 raise StoreUnavailable(f"something else wrote under the leaderboard's keys; {HEALED}") from None
     differing = sum(report.differing for report in reports)
@@ -111,13 +114,17 @@ async def compare(settings: Settings, say: Say) -> bool:
         say(line)
     for line in of_weeks.lines():
         say(line)
+    for slug, rows in of_logs.items():
+        say(f"{slug}, log: every score made anew, {_counted(rows, 'difference')}.")
     for finding in [finding for report in reports for finding in report.shown][: drift.SHOWN]:
         say(f"  {finding}.")
     if differing or of_weeks.wrong:
         say("A worker repairs this, or `realtime rebuild`.")
     if of_weeks.log:
         say("Scores were changed behind the server's back: nothing repairs that.")
-    return not differing and not of_weeks.wrong and not of_weeks.log
+    if wrong := [slug for slug, rows in of_logs.items() if rows]:
+        say(f"`realtime leaderboards rebuild {wrong[0]}` makes its standings anew from the log.")
+    return not differing and not of_weeks.wrong and not of_weeks.log and not wrong
 
 
 def _lines(reports: Sequence[drift.Report]) -> Iterator[str]:
@@ -159,6 +166,17 @@ class _Weeks:
         for name, users in list(self.wrong.items())[: drift.SHOWN]:
             yield f"  {name} is wrong about {_counted(users, 'user')}."
         yield f"log: every user's weeks added up, {_counted(self.log, 'difference')}."
+
+
+async def _check_logs(backends: Backends, show: Callable[[str, int], None]) -> dict[str, int]:
+    """By slug, how many rows of each leaderboard's standings are not what its log gives."""
+    found: dict[str, int] = {}
+    check = LogCheck(backends.ledger)
+    for slug, leaderboard in backends.leaderboards.current.leaderboards.items():
+        if leaderboard.is_live and kinds_of(leaderboard.definition):
+            found[slug] = await check.differing(leaderboard)
+            show("logs", len(found))
+    return found
 
 
 async def _check_weeks(views: Views, show: Callable[[str, int], None]) -> _Weeks:

@@ -37,3 +37,29 @@ SELECT count(*) - count(*) FILTER (WHERE EXISTS (
     WHERE s.source = 1 AND h.user_id = s.user_id AND (h.hidden OR $4::int = ANY (h.hidden_on))
 ))
 FROM scores s WHERE source = $1 AND rule = $2 AND "window" = $3
+
+-- name: ranked_compared
+-- How many rows of rule $2 of source $1 are not what its log gives, in windows $3 to $5 (starts, ends, ids, in order), by
+-- operator $6, smaller scores being better where $7.
+WITH log AS (
+    SELECT user_id, id, score_added::bigint AS score, created_at, metadata FROM user_score_transactions WHERE $1::int = 1
+    UNION ALL
+    SELECT user_id, id, score, created_at, metadata FROM score_transactions WHERE source = $1
+), entries AS (
+    SELECT user_id, id, score, created_at, metadata,
+           CASE WHEN created_at < ($4::timestamptz[])[width_bucket(created_at, $3::timestamptz[])]
+                THEN ($5::bigint[])[width_bucket(created_at, $3::timestamptz[])] END AS "window"
+    FROM log WHERE score IS NOT NULL OR $6::text = 'count'
+), counted AS (
+    SELECT DISTINCT ON (user_id, "window") "window", user_id, micros(created_at) AS at, id AS at_id, metadata,
+           CASE $6 WHEN 'sum' THEN sum(score) OVER of_row WHEN 'count' THEN count(*) OVER of_row ELSE score END::bigint AS score
+    FROM entries WHERE "window" IS NOT NULL
+    WINDOW of_row AS (PARTITION BY user_id, "window")
+    ORDER BY user_id, "window", CASE WHEN $6 = 'best' THEN CASE WHEN $7::boolean THEN score ELSE -score END END,
+             CASE WHEN $6 = 'best' THEN created_at END, CASE WHEN $6 = 'best' THEN id END, created_at DESC, id DESC
+), kept AS (
+    SELECT "window", user_id, score, at, at_id, metadata FROM scores
+    WHERE source = $1 AND rule = $2 AND "window" = ANY ($5::bigint[])
+)
+SELECT count(*) FROM counted c FULL JOIN kept k USING ("window", user_id)
+WHERE (c.score, c.at, c.at_id, c.metadata) IS DISTINCT FROM (k.score, k.at, k.at_id, k.metadata)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -33,6 +34,7 @@ from realtime.store.filling import Filling
 from realtime.store.snapshots import SnapshotReader
 from realtime.store.store import Store
 from tests.support.databases import MakeUsers
+from tests.support.processes import environment, running
 
 Keys = redis.asyncio.Redis
 
@@ -86,8 +88,8 @@ class World:
     async def record(self, slug: str, user_id: int, score: int, number: int, metadata: Any = None) -> None:
         """A score as a batch leaves it in the ledger: log, head, rows of every rule, and the outbox."""
         source = self.leaderboards.current.leaderboards[slug].source
-        at = NOW - timedelta(seconds=1_000 - number)
-        micros = int(at.timestamp()) * 1_000_000 + number
+        at = NOW + timedelta(microseconds=number)
+        micros = (at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
         described = None if metadata is None else json.dumps(metadata)
         await self.sql.execute(
             "INSERT INTO score_transactions (source, id, user_id, submission_id, score, metadata, created_at)"
@@ -402,3 +404,43 @@ async def test_boards_take_turns_however_many_there_are(world: World) -> None:
         await drift.step()
     live = world.leaderboards.current.live_boards(world.now())
     assert seen == {board.id for board in live}
+
+
+# The commands ----------------------------------------------------------------------------------------------------
+
+
+async def test_the_commands_cover_every_board(world: World, keys: Keys, dsn: str, store_url: str) -> None:
+    variables = {"DATABASE_URL": dsn, "DRAGONFLY_URL": store_url, "REALTIME_SECRET": "s" * 40}
+
+    async def ran(*words: str) -> tuple[int, list[str]]:
+        program = [sys.executable, "-m", "realtime"]
+        async with running(*words, program=program, env=environment(**variables)) as command:
+            return await command.ends(), command.lines
+
+    code, lines = await ran("check")
+    assert code == 0, lines
+    found = [line for line in lines if line.startswith(("sprint", "latest", "marathon"))]
+    assert found == [
+        "sprint, 2 boards: 40 users compared, 0 differences.",
+        "latest, 1 board: 20 users compared, 0 differences.",
+        "marathon, 1 board: 20 users compared, 0 differences.",
+        "sprint, log: every score made anew, 0 differences.",
+        "latest, log: every score made anew, 0 differences.",
+        "marathon, log: every score made anew, 0 differences.",
+    ]
+    user, sprint = world.users[3], world.leaderboards.current.leaderboards["sprint"]
+    await _rescore(keys, f"{{{sprint.partition}}}", world.users)
+    await world.sql.execute("UPDATE scores SET score = 1, version = version + 1 WHERE rule = $1 AND user_id = $2",
+                            sprint.rule, user)  # fmt: skip
+    await world.resync.users([user])
+    code, lines = await ran("check")
+    assert code == 1
+    assert "sprint, 2 boards: 40 users compared, 1 difference." in lines
+    assert "sprint, log: every score made anew, 2 differences." in lines
+    assert "`realtime leaderboards rebuild sprint` makes its standings anew from the log." in lines
+    before = world.epochs()
+    assert await ran("rebuild") == (0, ["The store's content is complete."])
+    for name in before:
+        await world.store.partition(name).adopt()
+    assert not set(before.values()) & set(world.epochs().values())
+    assert (await check(world.comparison, world.board("sprint:all_time"), sleep=no_time)).differing == 0

@@ -1,0 +1,39 @@
+"""Log check: whether the standings of leaderboards are what their logs give.
+
+Owns the comparison, which computes every row anew. Must never change a row, or read a log for anybody but an operator:
+it reads all of it. Assumes that a batch writes log and rows in one transaction: one statement sees both as they were at
+one moment.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Protocol
+
+from realtime.boards.leaderboard import Leaderboard
+from realtime.ledger.bounds import VIEW, Bounds
+from realtime.ledger.definitions import kinds_of
+
+
+class Ledger(Protocol):
+    """What the comparison needs of PostgreSQL."""
+
+    def transaction(self, kind: Bounds = ...) -> AbstractAsyncContextManager[Any]: ...
+    def query(self, name: str) -> str: ...
+
+
+class LogCheck:
+    """Compares standings with logs. Raises LedgerUnavailable."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    async def differing(self, leaderboard: Leaderboard) -> int:
+        """Rows of a leaderboard's standings that are not what its log gives; the published boards apart."""
+        definition, query, found = leaderboard.definition, self._ledger.query, 0
+        for kind in kinds_of(definition) if leaderboard.is_live else ():
+            async with self._ledger.transaction(VIEW) as connection:
+                (windows,) = await connection.fetch(query("build_windows"), leaderboard.id, kind)
+                args = leaderboard.source, leaderboard.rule, *windows, definition.operator, definition.is_ascending
+                found += await connection.fetchval(query("ranked_compared"), *args, timeout=VIEW.statement)
+        return found
