@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Final, Protocol
@@ -98,6 +98,7 @@ class Intake:
         self._rate = 0.0  # submissions a second, smoothed: for the hint when to try again
         self._doubted_until = 0.0  # the loop's seconds: a batch did not reach the store shortly before
         self.on_batch: Callable[[int, float], None] = lambda size, seconds: None
+        self.on_accepted: Callable[[Counter[str]], None] = lambda by_leaderboard: None
         self.on_storing: Callable[[Iterable[Board], float], None] = lambda boards, arrived: None
         self.on_stored: Callable[[float], None] = lambda seconds: None
 
@@ -248,6 +249,13 @@ class Intake:
         took = loop.time() - began
         self._rate += 0.2 * (len(batch) / max(took, 1e-4) - self._rate)
         self.on_batch(len(batch), took)
+        self.on_accepted(
+            Counter(
+                submission.leaderboard
+                for submission, outcome in recorded.outcomes
+                if isinstance(outcome, Accepted) and not outcome.duplicate
+            )
+        )
         if recorded.is_to_be_told and (len(self._storing) < STORING or self._draining):
             # Beside the lanes: a store that hangs must not keep the next batch from the ledger.
             task = loop.create_task(self._tell(recorded, batch[0][2]))

@@ -96,7 +96,7 @@ class Leaderboards(Directory):
             # What is read later may be newer than the revision: then the next look reads it once more.
             self.current = self._catalogue(revision, defined, rows)
             self._found.clear()
-        log.info("the catalogue is at revision %d", revision, extra={"action": "catalogue"})
+        log.debug("the catalogue is at revision %d", revision, extra={"action": "catalogue"})
         for tell in self.on_change:
             tell(self.current)
 

@@ -7,10 +7,12 @@ else sets the hooks of intake, broadcaster and delivery.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterable
 
 from realtime.boards.board import Board
 from realtime.broadcast.broadcaster import Broadcaster
+from realtime.broadcast.following import LEADERBOARDS
 from realtime.intake.intake import Intake
 from realtime.metrics import Metrics
 from realtime.people.limits import AddressCounter
@@ -43,7 +45,14 @@ def measure(
         if arrived is not None:
             metrics.submit_to_diff_seconds.observe(asyncio.get_running_loop().time() - arrived)
 
+    accepted: Counter[str] = Counter()  # by leaderboard: of the first that anything came to, and of all others
+
+    def count(by_leaderboard: Counter[str]) -> None:
+        for slug, number in by_leaderboard.items():
+            accepted[slug if slug in accepted or len(accepted) < LEADERBOARDS else "(other)"] += number
+
     intake.on_batch = batch
+    intake.on_accepted = count
     intake.on_storing = storing
     broadcaster.on_changed = changed
     intake.on_stored = metrics.store_seconds.observe
@@ -57,6 +66,7 @@ def measure(
             ("gauge", "behind", "Subscribers that are behind", lambda: following.behind),
             ("gauge", "boards_followed", "Boards with subscribers", lambda: sum(1 for _ in following.streams)),
             ("gauge", "live", "1 while boards move", lambda: float(broadcaster.live)),
+            ("counter", "accepted", "Submissions recorded, by leaderboard", lambda: dict(accepted)),
             ("gauge", "submissions_waiting", "Submissions in the queue", lambda: intake.waiting),
             ("counter", "deliveries", "Frames written to subscribers", lambda: delivery.deliveries),
             ("counter", "delivered_bytes", "Payload of these, uncompressed", lambda: delivery.delivered_bytes),
