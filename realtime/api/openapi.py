@@ -13,7 +13,7 @@ from realtime.api.schemas import BOARD, INFO, SHAPES, SLUG, USER_ID, Schema, lis
 from realtime.errors import STATUS
 from realtime.validation import ID_MAX
 
-_AT: Final = {"board": BOARD, "user_id": USER_ID}
+_AT: Final = {"board": BOARD, "user_id": USER_ID, "slug": SLUG}
 """What a part of a path may be."""
 
 _LIMIT: Final = whole(1, 1_000) | {"default": 100}
@@ -58,6 +58,13 @@ OPERATIONS: Final = (
         "get", "/boards/{board}/users/{user_id}", "One user's rank, and who is around.", "UserPage",
         query=(("neighbours", whole(0, 50) | {"default": 5}),), errors=("unknown_board", "unknown_user", *_READING),
     ),
+    Operation("get", "/leaderboards", "Which leaderboards there are.", "Leaderboards", errors=_READING),
+    Operation("get", "/leaderboards/{slug}", "What a leaderboard is, and how far its standings are.", "Leaderboard",
+              errors=("unknown_leaderboard", *_READING)),
+    Operation("put", "/leaderboards/{slug}", "Define it, or change it; the same again changes nothing.", "Leaderboard",
+              body=named("Definition"), scope="admin", errors=("bad_definition", "forbidden")),
+    Operation("delete", "/leaderboards/{slug}", "Take its boards away; what was sent is kept.", None, 204,
+              scope="admin", errors=("unknown_leaderboard", "conflict", "forbidden")),
     Operation(
         "post", "/scores", "Hand in one score, or up to 1,000.", "Outcome | Outcomes",
         body={"oneOf": [named("Submission"), listed(named("Submission"), 1, 1_000)]}, scope="submit",

@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 from starlette.responses import Response
 
+from realtime.boards.definitions import DefinitionError
 from realtime.boards.submissions import Rejected
 from realtime.errors import RealtimeError
 from realtime.wire import messages
@@ -30,6 +31,8 @@ def error_response(error: RealtimeError) -> Response:
     """An error in the one shape there is, with the hint when to try again."""
     fields: dict[str, Any] = {"code": error.code, "message": error.message}
     headers: dict[str, str] = {}
+    if isinstance(error, DefinitionError):
+        fields["problems"] = [problem._asdict() for problem in error.problems]
     if error.retry_after_ms is not None:
         fields["retry_after_ms"] = error.retry_after_ms
         headers["retry-after"] = str(max(1, -(-error.retry_after_ms // 1000)))

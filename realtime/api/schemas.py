@@ -13,7 +13,8 @@ from pydantic import TypeAdapter
 
 from realtime import __version__
 from realtime.boards.board import CURRENT_WEEK, TOP
-from realtime.boards.definitions import KINDS, ORDERS, RANKS, TIES
+from realtime.boards.definitions import KINDS, OPERATORS, ORDERS, RANKS, SUBMITTERS, TIES, VISIBLE, WEEKDAYS
+from realtime.boards.parsing import PLACES, TITLE_LENGTH
 from realtime.boards.submissions import METADATA_BYTES, REASON_LENGTH, SUBMISSION_ID_LENGTH
 from realtime.broadcast.pages import Page, UserPage
 from realtime.errors import STATUS
@@ -248,6 +249,44 @@ def _definitions(kind: type) -> dict[str, Schema]:
 
 _USER: Final = {"user_id": USER_ID, "username": USERNAME}
 
+_PROBLEMS: Final = listed(
+    shape("Of `bad_definition`, everything that is wrong at once.", {"field": text(), "wrong": text(), "do": text()})
+)
+
+DEFINITION: Final = shape(
+    "What a leaderboard ranks, by which rule, in which windows. What is left out is as published.",
+    {},
+    {
+        "title": text(1, TITLE_LENGTH),
+        "of": SLUG | {"description": "ranks that one's submissions; then without bounds, submit and metadata"},
+        "operator": {"enum": list(OPERATORS)},
+        "order": {"enum": list(ORDERS), "description": "which score is better"},
+        "windows": listed({"enum": list(KINDS)}, 1),
+        "zone": text(1, about="a name of PostgreSQL's list, as Europe/Berlin"),
+        "week_starts": {"enum": list(WEEKDAYS)},
+        "ties": {"enum": list(TIES), "description": "who stands higher with the same score"},
+        "ranks": {"enum": list(RANKS)},
+        "format": shape(
+            "How pages write a score.", {"kind": {"enum": ["integer", "decimal", "duration"]}},
+            {"places": whole(0, PLACES), "unit": {"enum": ["s", "ms"]}},
+        ),
+        "bounds": shape("Of one submission.", {}, {"min": SCORE, "max": SCORE}),
+        "submit": {"enum": list(SUBMITTERS)},
+        "visible": {"enum": list(VISIBLE)},
+        "metadata": {"type": "boolean", "description": "rows show the counting submission's metadata"},
+        "seasons": listed(shape("Half-open.", {"id": text(1, 32), "starts": MOMENT, "ends": MOMENT})),
+    },
+)
+
+LEADERBOARD: Final = shape(
+    "A leaderboard. While it is building it shows what it showed before.",
+    {
+        "slug": SLUG, "definition": named("Definition"), "state": {"enum": ["live", "building"]},
+        "progress": {"type": "number", "minimum": 0, "maximum": 1}, "boards": listed(BOARD),
+    },
+    {"failure": text(about="why the last standings could not be made")},
+)
+
 SHAPES: Final[dict[str, Schema]] = {
     **_definitions(Page),
     "Page": _of(Page),
@@ -259,7 +298,7 @@ SHAPES: Final[dict[str, Schema]] = {
     "Outcomes": shape("One for each submission, in order.", {"results": listed(named("Outcome"))}),
     "Error": shape(
         "What went wrong.",
-        {"error": shape("", {"code": CODE, "message": text()}, {"retry_after_ms": WAIT})},
+        {"error": shape("", {"code": CODE, "message": text()}, {"retry_after_ms": WAIT, "problems": _PROBLEMS})},
     ),
     "Boards": shape(
         "What is live, then what is closed, newest first.",
@@ -276,6 +315,9 @@ SHAPES: Final[dict[str, Schema]] = {
         {"closed_weeks": whole(0, about="of `default`: how many there are"),
          "closed_boards": whole(0, about="of another leaderboard: how many there are")},
     ),
+    "Definition": DEFINITION,
+    "Leaderboard": LEADERBOARD,
+    "Leaderboards": shape("In the order in which they were defined.", {"leaderboards": listed(named("Leaderboard"))}),
     "Registration": shape("A new user.", {"email": EMAIL, "password": PASSWORD, "username": USERNAME}),
     "User": shape("A user.", _USER),
     "Credentials": shape("Who signs in.", {"email": EMAIL, "password": PASSWORD}),

@@ -17,6 +17,7 @@ from realtime.intake.intake import Intake
 from realtime.ledger.archive import Archive
 from realtime.ledger.clock import Clock
 from realtime.ledger.closed_boards import ClosedBoards
+from realtime.ledger.definitions import Definitions
 from realtime.ledger.leaderboards import Leaderboards
 from realtime.metrics import Metrics
 from realtime.people.accounts import Accounts
@@ -67,6 +68,7 @@ class Services:
     board_reader: BoardReader
     archive: Archive
     closed_boards: ClosedBoards
+    definitions: Definitions
     accounts: Accounts
     connections: AddressCounter
     readiness: Readiness

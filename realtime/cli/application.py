@@ -7,6 +7,7 @@ run and broken off. Must never start a store or print a secret. Assumes that `se
 from __future__ import annotations
 
 import asyncio
+import getpass
 import os
 import signal
 from collections.abc import Callable, Coroutine
@@ -88,6 +89,14 @@ def run(work: Coroutine[Any, Any, Any]) -> Any:
             return runner.run(terminable())
     except asyncio.CancelledError:
         raise SystemExit(128 + signal.SIGTERM) from None
+
+
+def operator() -> str:
+    """Who runs this command, as far as the system knows; for the audit log."""
+    try:
+        return f"operator:{getpass.getuser()}"
+    except (OSError, KeyError):
+        return f"operator:{os.getuid()}"
 
 
 Say = Callable[[str], None]

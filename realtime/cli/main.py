@@ -10,13 +10,16 @@ from __future__ import annotations
 import sys
 
 from realtime import __version__
+from realtime.boards.definitions import DefinitionError
 from realtime.cli import maintenance, scores, serving  # noqa: F401  # each adds its commands to `cli`
 from realtime.cli.application import cli, say
+from realtime.cli.leaderboards import leaderboards_cli
 from realtime.cli.tokens import token_cli
 from realtime.dev.instance import InstanceError
 from realtime.errors import LedgerUnavailable, RealtimeError, StartupError, StoreUnavailable, TaskFailed
 
 cli.add_typer(token_cli, name="token")
+cli.add_typer(leaderboards_cli, name="leaderboards")
 
 
 @cli.command()
@@ -36,6 +39,8 @@ def main() -> None:
 
 def _sentence(error: Exception) -> str:
     """What an error says, for people; of a store or database that is away a library says only how that showed."""
+    if isinstance(error, DefinitionError):
+        return "\n  ".join(["This cannot be defined:", *map(str, error.problems)])
     if isinstance(error, StoreUnavailable):
         return f"The store cannot be used: {error}"
     if isinstance(error, LedgerUnavailable):

@@ -6,8 +6,6 @@ that whoever may read the secret may make any token.
 
 from __future__ import annotations
 
-import getpass
-import os
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,7 +14,7 @@ from typing import Annotated
 import typer
 
 from realtime.boards.catalogue import SLUG, check_name
-from realtime.cli.application import DEFAULT_DATA_DIR, DataDir, resolve, run, say
+from realtime.cli.application import DEFAULT_DATA_DIR, DataDir, operator, resolve, run, say
 from realtime.ledger.ledger import Ledger
 from realtime.people.revocation import Revocations
 from realtime.people.tokens import Tokens
@@ -79,17 +77,10 @@ def revoke(
         try:
             await ledger.open()
             identity = Tokens.of(settings).verify(text, ledger.clock.now())
-            await Revocations(ledger).revoke(identity, actor=f"operator:{_operator()}", reason=reason)
+            await Revocations(ledger).revoke(identity, actor=operator(), reason=reason)
         finally:
             await ledger.aclose()
 
     run(work())
     say("The token is revoked.")
 
-
-def _operator() -> str:
-    """Who runs this command, as far as the system knows."""
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):
-        return str(os.getuid())

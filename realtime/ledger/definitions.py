@@ -210,6 +210,8 @@ class _Change:
         anew = ["of"] if moves else await self._standings(number, source, None if moves else before, wanted)
         if moves:
             await self._begin(number, source, wanted)
+        for query in ("windows_of_now", "windows_of_next"):  # else the first score would wait for them
+            await self._run(query, number, kinds_of(wanted))
         change = Change(wanted.slug, None if before is None else before.definition, wanted, tuple(anew))
         await self._done("define", {"leaderboard": wanted.slug, "definition": wanted.as_json(), "anew": anew})
         return change

@@ -14,6 +14,7 @@ from datetime import datetime
 
 from realtime.boards.board import ALL_TIME, CURRENT_WEEK, Board, week_at
 from realtime.boards.catalogue import Directory, is_alias
+from realtime.boards.definitions import Definition
 from realtime.boards.leaderboard import DEFAULT, Leaderboard
 from realtime.boards.submissions import Submission
 from realtime.errors import RealtimeError
@@ -78,6 +79,24 @@ class Permissions:
             return is_alias(alias) and self.directory.resolve(alias, now) == board
         except RealtimeError:
             return False
+
+    # Leaderboards ---------------------------------------------------------------------------------------------
+
+    def may_see(self, identity: Identity | None, definition: Definition) -> bool:
+        """Whether what a leaderboard is may be shown to `identity`: to whoever may read boards of it."""
+        if definition.visible == "public" or (definition.visible is None and not self.private):
+            return True
+        if identity is None or not identity.may("read", "admin"):
+            return False
+        return identity.leaderboards is None or definition.slug in identity.leaderboards
+
+    def see(self, identity: Identity | None, definition: Definition) -> None:
+        """Raises where `may_see` says no."""
+        if self.may_see(identity, definition):
+            return
+        if identity is None:
+            raise _private()
+        raise RealtimeError("forbidden", "This token may not read that leaderboard.")
 
     # Scores --------------------------------------------------------------------------------------------------
 

@@ -145,6 +145,7 @@ def assemble(
         board_reader=board_reader,
         archive=archive,
         closed_boards=closed_boards,
+        definitions=backends.definitions,
         accounts=Accounts(ledger, resync, passwords),
         connections=connections,
         readiness=Readiness(backends, broadcaster, rollover, backlog, worker, is_leaving),

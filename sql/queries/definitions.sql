@@ -84,6 +84,15 @@ SELECT user_id, ARRAY[$1::int] FROM bans WHERE leaderboard = $1 ORDER BY user_id
 ON CONFLICT (user_id) DO UPDATE SET hidden_on = h.hidden_on || $1::int
 WHERE NOT h.hidden_on @> ARRAY[$1::int]
 
+-- name: windows_of_now
+-- The windows of leaderboard $1 and $2 text[] kinds that hold now are there.
+SELECT make_window($1, kind, clock_timestamp()) FROM unnest($2::text[]) AS k (kind) WHERE kind <> 'season'
+
+-- name: windows_of_next
+-- And so are the ones after them.
+SELECT make_window($1, k.kind, w.ends) FROM unnest($2::text[]) AS k (kind) CROSS JOIN window_at($1, k.kind, clock_timestamp()) AS w
+WHERE isfinite(w.ends) AND k.kind <> 'season'
+
 -- name: seasons
 -- The seasons of leaderboard $1, in order; whether one has begun, or may have scores by a sender's clock, and has ended.
 SELECT id, name, starts, ends, starts <= clock_timestamp() + interval '15 seconds' AS has_begun, ends <= clock_timestamp() AS has_ended

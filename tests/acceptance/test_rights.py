@@ -99,6 +99,12 @@ ROUTES = [
     Row("GET /boards/current_week", "affyffy n", "private boards, the overlay bound to another", modes=PRIVATE),
     Row("GET /boards/{board}/users/{user_id}", "yyyyyyy y", modes=PUBLIC),
     Row("GET /boards/{board}/users/{user_id}", "affyyfy n", "private boards", modes=PRIVATE),
+    Row("GET /leaderboards", "yyyyyyy y", modes=PUBLIC),
+    Row("GET /leaderboards", "affyyfy n", "private boards", modes=PRIVATE),
+    Row("GET /leaderboards/{slug}", "yyyyyyy y", modes=PUBLIC),
+    Row("GET /leaderboards/{slug}", "affyyfy n", "private boards", modes=PRIVATE),
+    Row("PUT /leaderboards/{slug}", "afffffy n", body=lambda user_id: {}),
+    Row("DELETE /leaderboards/{slug}", "afffffy n"),
     Row("POST /scores", "ayfffyy n", "own score", body=score(5)),
     Row("POST /scores", "affffyy n", "a negative score", body=score(-5)),
     Row("POST /scores", "affffyy n", "somebody else's score", body=lambda user_id: score(5)(THIRD_USER)),
@@ -262,7 +268,8 @@ async def ask_http(world: World, mode: str, row: Row, who: str) -> str:
     """`yes`, or the code of the refusal."""
     user_id = await world.new_user()
     method, path = row.ask.split(" ")
-    for part, value in {"{board}": "all_time", "{user_id}": str(user_id), "{path:path}": "nothing-here"}.items():
+    parts = {"{board}": "all_time", "{slug}": "sprint", "{user_id}": str(user_id), "{path:path}": "nothing-here"}
+    for part, value in parts.items():
         path = path.replace(part, value)
     token = world.token(who, user_id)
     headers = {} if token is None else {"authorization": f"Bearer {token}"}

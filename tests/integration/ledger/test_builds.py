@@ -112,6 +112,11 @@ async def test_every_operator_has_in_every_window_what_the_log_says(
         windows=["all_time", "day", "week", "month", "year", "season"], seasons=seasons,
     )  # fmt: skip
     await send(sql, "sprint")
+    await sql.execute(
+        "INSERT INTO score_transactions (source, user_id, submission_id, score, created_at)"
+        " SELECT source, user_id, 'edge' || at, 1, at FROM heads, unnest($1::timestamptz[]) AS at",
+        [start, start + timedelta(days=30)],
+    )
     await build_all(builds)
     rows = await kept(sql, "sprint")
     assert rows == await expected(sql, "sprint")

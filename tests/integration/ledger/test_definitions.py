@@ -293,12 +293,18 @@ async def test_default_gets_further_windows_and_keeps_its_own_tables(
 # Windows -------------------------------------------------------------------------------------------------------------
 
 
+async def test_the_windows_of_now_and_next_are_there_at_once(definitions: Definitions, sql: asyncpg.Connection) -> None:
+    await definitions.put(changed(SPRINT, windows=["all_time", "day", "year"]), actor="admin")
+    found = await sql.fetch("SELECT kind, count(*) FROM windows WHERE ends > now() GROUP BY kind ORDER BY kind")
+    assert found == [("all_time", 1), ("day", 2), ("year", 2)]
+
+
 async def test_another_zone_stretches_the_running_windows(definitions: Definitions, sql: asyncpg.Connection) -> None:
     await definitions.put(SPRINT, actor="admin")
     await sql.execute("SELECT ensure_next_windows()")
     (before,) = await sql.fetch("SELECT * FROM windows WHERE kind = 'day' AND starts <= now() AND ends > now()")
     await definitions.put(changed(SPRINT, zone="America/New_York"), actor="admin")
-    (after,) = await sql.fetch("SELECT * FROM windows WHERE kind = 'day' AND ends > now()")
+    (after,) = await sql.fetch("SELECT * FROM windows WHERE kind = 'day' AND starts <= now() AND ends > now()")
     assert (after["id"], after["starts"]) == (before["id"], before["starts"])
     assert after["ends"].hour in (4, 5) and timedelta() < after["ends"] - before["ends"] < timedelta(days=1)
 

@@ -159,6 +159,29 @@ async def test_whoever_is_walked_over_waits_and_is_counted_once(
     }  # fmt: skip
 
 
+async def test_a_player_whose_score_is_under_way_is_waited_for(
+    definitions: Definitions, directory: Leaderboards, ledger: Ledger, sql: asyncpg.Connection, make_users: MakeUsers
+) -> None:
+    """It was handed in once the rule was there, and adds no row to it: the walk will find it in the log."""
+    (known,) = await make_users(1)
+    await define(definitions, "sprint", operator="best")
+    await build_all(ledger)
+    await directory.refresh()
+    await record(ledger, directory, [score(known, 1)])
+    await define(definitions, "sprint", operator="sum")
+    await directory.refresh()
+    builds = Builds(ledger)
+    (build,) = await builds.waiting()
+    await builds.begin(build)
+    async with ledger.transaction() as late:
+        await record(ledger, directory, [score(known, 10)], connection=late)
+        walking = asyncio.ensure_future(builds.chunk(build, 0, 10))
+        await asyncio.wait([walking], timeout=0.5)
+        assert not walking.done()
+    await walking
+    assert await kept(sql, "sprint", shown=False) == await expected(sql, "sprint", shown=False)
+
+
 # Everything at once --------------------------------------------------------------------------------------------------
 
 DEFINED: tuple[tuple[str, dict[str, Any]], ...] = (
