@@ -17,6 +17,7 @@ from starlette.routing import BaseRoute, Route
 from realtime.api.requests import PAGE_LIMIT, bytes_of, json_of, number_in_query, object_of, user_in_path
 from realtime.api.responses import json_response
 from realtime.api.services import Services
+from realtime.errors import RealtimeError
 from realtime.people.accounts import Entry
 from realtime.people.authentication import client_address
 from realtime.people.permissions import unknown
@@ -120,14 +121,18 @@ class PeopleRoutes:
         )
 
     async def ban(self, request: Request) -> Response:
-        """Hides a player from every board, or shows them again."""
+        """Hides a player from every board, or from a leaderboard's, or shows them again."""
         identity = self._services.authentication.permissions.administer(self._services.authentication.identity(request))
         user_id = user_in_path(request)
         raw = await bytes_of(request, self._services.settings.max_message_bytes)
-        reason = object_of(messages.loads(raw)).get("reason") if raw else None
+        body = object_of(messages.loads(raw)) if raw else {}
+        leaderboard = body.get("leaderboard")
+        if leaderboard is not None and type(leaderboard) is not str:
+            raise RealtimeError("bad_message", "leaderboard must be the slug of one, as a text.")
         act = self._services.accounts.ban if request.method == "POST" else self._services.accounts.unban
-        await act(user_id, actor=identity.actor, reason=reason)
-        return json_response({"user_id": user_id, "banned": request.method == "POST"})
+        await act(user_id, actor=identity.actor, reason=body.get("reason"), leaderboard=leaderboard)
+        where = {} if leaderboard is None else {"leaderboard": leaderboard}
+        return json_response({"user_id": user_id, **where, "banned": request.method == "POST"})
 
     async def transactions(self, request: Request) -> Response:
         """A user's log, newest first; `before` pages on."""

@@ -327,8 +327,14 @@ SHAPES: Final[dict[str, Schema]] = {
         "Oneself.",
         {**_USER, "email": {"type": ["string", "null"]}, "created_at": MOMENT, "banned": {"type": "boolean"}},
     ),
-    "Ban": shape("Why.", {}, {"reason": {"type": ["string", "null"]}}),
-    "Banned": shape("As it is now.", {"user_id": USER_ID, "banned": {"type": "boolean"}}),
+    "Ban": shape(
+        "Why, and from where: from every board without a leaderboard.",
+        {},
+        {"reason": {"type": ["string", "null"]}, "leaderboard": {"type": ["string", "null"]}},
+    ),
+    "Banned": shape(
+        "As it is now.", {"user_id": USER_ID, "banned": {"type": "boolean"}}, {"leaderboard": {"type": "string"}}
+    ),
     "Transactions": shape(
         "Newest first.",
         {"user_id": USER_ID,

@@ -161,6 +161,12 @@ class Catalogue:
             )
         return found
 
+    def partition_of(self, source: int) -> str | None:
+        """The partition of the boards that rank the submissions of a source; None where it is not known."""
+        if source == DEFAULT.id:
+            return DEFAULT.partition
+        return next((one.partition for one in self.leaderboards.values() if one.source == source), None)
+
     def board_of(self, leaderboard: int, key: int) -> Board | None:
         """The board of a leaderboard's number and a window's; None where the window is not at hand."""
         return self._by_key.get((leaderboard, key))

@@ -187,12 +187,16 @@ class Recording:
 
 
 class Recorder:
-    """Brings batches home through one ledger. Several may be under way at once."""
+    """Brings batches home through one ledger. Several may be under way at once.
+
+    Without a `directory` nobody knows of other leaderboards: batches are recorded whatever the catalogue's revision is.
+    """
 
     def __init__(self, ledger: Ledger, directory: Directory | None = None) -> None:
         self._ledger = ledger
         self._rows = RankedRows(ledger)
         self._directory = directory or Directory()
+        self._is_fenced = directory is not None
         self._stored: dict[str, Cleared] = {}  # outbox rows the store has; the next statement removes them
         self._plain: tuple[Catalogue, bool] | None = None  # see `_is_plain`
 
@@ -287,7 +291,7 @@ class Recorder:
         try:
             if is_plain:
                 _, told, cleared = taken[0] if taken else ("", None, ())
-                revision = catalogue.revision
+                revision = catalogue.revision if self._is_fenced else None
                 rows = await self._ledger.record_batch(batch, cleared, told=told, around=around, revision=revision)
             else:
                 mixture = await self._ledger.record_scores(batch, catalogue, taken, around=around)

@@ -324,8 +324,8 @@ class Ledger:
         else:
             await self.fetch("outbox_clear", ids, told)
 
-    async def clear_told(self, cleared: Sequence[Cleared]) -> None:
-        """The same, of several contents."""
+    async def clear_told(self, cleared: Sequence[tuple[str, str | None, Sequence[int]]]) -> None:
+        """The same, of several contents, each with its partition: see `mixture.Cleared`."""
         await self.fetch("outbox_told", *cleared_columns(cleared))
 
     async def outbox(self, *, older_than: float, limit: int) -> list[OutboxRow]:

@@ -113,9 +113,9 @@ def as_recorded(batch: Sequence[Submission], catalogue: Catalogue) -> list[Any]:
     return [user_ids, submission_ids, scores, reasons, metadata, moments, sources]
 
 
-def cleared_columns(cleared: Iterable[Cleared]) -> list[Any]:
-    """Rows of the outbox as the lists that the statement takes."""
-    every = [(row, of.partition, of.epoch) for of in cleared for row in of.ids]
+def cleared_columns(cleared: Iterable[tuple[str, str | None, Sequence[int]]]) -> list[Any]:
+    """Rows of the outbox, as in `Cleared`, as the lists that the statement takes."""
+    every = [(row, partition, epoch) for partition, epoch, ids in cleared for row in ids]
     return [[one[place] for one in every] for place in range(3)]
 
 

@@ -3,15 +3,16 @@
 Owns registration, passwords, renames, bans and deletions. Must never let a hash run on the event loop, more than one
 hash at a time, or say whether it was the address or the password that was wrong. Assumes the caller checked rights.
 
-A ban or deletion takes the lock of the user's total first, in one statement, and acts in a second: a batch of that user
-either ended before, and is seen, or waits, and then finds the row hidden and its version moved on.
+A ban or deletion takes the locks of the user's heads and total first, in one statement, and acts in later ones: a batch
+of that user either ended before, and is seen, or waits, and then finds the row hidden and its version moved on. Who is
+banned is what `bans` says; where that hides them is computed anew with each change.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,6 +20,7 @@ from typing import Any, Final, Protocol
 
 import orjson
 
+from realtime.boards.catalogue import Directory
 from realtime.errors import EpochMoved, LedgerUnavailable, RealtimeError, StoreUnavailable
 from realtime.people.passwords import Passwords, check_password
 from realtime.people.usernames import check_username
@@ -43,13 +45,13 @@ class Ledger(Protocol):
     def connection(self) -> AbstractAsyncContextManager[Any]: ...
     def query(self, name: str) -> str: ...
     async def fetch(self, name: str, *args: Any) -> list[Any]: ...
-    async def clear_outbox(self, ids: Sequence[int], told: str | None) -> None: ...
+    async def clear_told(self, cleared: Sequence[tuple[str, str | None, Sequence[int]]]) -> None: ...
 
 
 class Resync(Protocol):
     """What accounts need to reach the store."""
 
-    async def users(self, user_ids: Collection[int]) -> str | None: ...
+    async def each(self, user_ids: Collection[int]) -> dict[str, str | None]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +87,13 @@ def check_email(value: Any) -> str:
 class Accounts:
     """People, in both stores."""
 
-    def __init__(self, ledger: Ledger, resync: Resync, passwords: Passwords) -> None:
+    def __init__(
+        self, ledger: Ledger, resync: Resync, passwords: Passwords, directory: Directory | None = None
+    ) -> None:
         self._ledger = ledger
         self._resync = resync
         self._passwords = passwords
+        self._directory = directory or Directory()
 
     # Coming ------------------------------------------------------------------------------------------------------
 
@@ -139,16 +144,20 @@ class Accounts:
         rows = await self._ledger.fetch("rename", user_id, check_username(username))
         if not rows:
             raise _unknown()
-        if rows[0]["outbox_id"] is not None:
-            await self._tell_store(user_id, rows[0]["outbox_id"])
+        if (ids := rows[0]["outbox_ids"]) is not None:
+            await self._tell_store(user_id, list(zip(ids, rows[0]["outbox_sources"], strict=True)))
 
-    async def ban(self, user_id: int, *, actor: str, reason: str | None) -> None:
-        """Hides a user from every board, and refuses their scores. Banning again changes nothing."""
-        await self._hide(user_id, True, "ban", actor, reason)
+    async def ban(self, user_id: int, *, actor: str, reason: str | None, leaderboard: str | None = None) -> None:
+        """Hides a user from every board, or from those of a leaderboard and what is `of` it, and refuses their scores
+        there. Banning again changes nothing.
 
-    async def unban(self, user_id: int, *, actor: str, reason: str | None) -> None:
-        """Shows a user again, with all that was theirs."""
-        await self._hide(user_id, False, "unban", actor, reason)
+        Raises RealtimeError `unknown_user`, `unknown_leaderboard`, `bad_message`, `out_of_range`.
+        """
+        await self._hide(user_id, True, "ban", actor, reason, leaderboard)
+
+    async def unban(self, user_id: int, *, actor: str, reason: str | None, leaderboard: str | None = None) -> None:
+        """Ends that ban, and shows the user again where no other holds, with all that was theirs. Raises as `ban`."""
+        await self._hide(user_id, False, "unban", actor, reason, leaderboard)
 
     async def delete(self, user_id: int, *, actor: str) -> None:
         """Takes a person off every board for good and makes what remains anonymous. Can be repeated.
@@ -158,38 +167,63 @@ class Accounts:
         async with self._ledger.connection() as connection, connection.transaction():
             if not await connection.fetchval(self._ledger.query("user_exists"), user_id):
                 raise _unknown()
-            await connection.execute(self._ledger.query("hide"), user_id, True)
+            await connection.execute("SELECT while_sources_stay()")
+            await connection.fetch(self._ledger.query("player_held"), user_id, None)
             forgotten = await connection.execute(self._ledger.query("forget"), user_id)
-            outbox_id = await connection.fetchval(self._ledger.query("hidden_followup"), user_id, "deletion")
+            pending = await connection.fetch(self._ledger.query("hidden_anew"), user_id, None, "deletion")
             if forgotten == "UPDATE 1":
-                await self._audit(connection, actor, "delete", user_id, None)
-        await self._tell_store(user_id, outbox_id)
+                await self._audit(connection, actor, "delete", user_id, {})
+        await self._tell_store(user_id, pending)
 
-    async def _hide(self, user_id: int, hidden: bool, action: str, actor: str, reason: str | None) -> None:
+    async def _hide(
+        self, user_id: int, hidden: bool, action: str, actor: str, reason: str | None, slug: str | None
+    ) -> None:
         if reason is not None:
             reason = plain_text(reason, "reason", 0, 255)
         async with self._ledger.connection() as connection, connection.transaction():
             if not await connection.fetchval(self._ledger.query("person_exists"), user_id):
                 raise _unknown()
-            if hidden == bool(await connection.fetchval(self._ledger.query("is_hidden"), user_id)):
+            await connection.execute("SELECT while_sources_stay()")
+            leaderboard, sources = await self._leaderboard(connection, slug)
+            if hidden == await connection.fetchval(self._ledger.query("is_banned"), user_id, leaderboard):
                 return
-            await connection.execute(self._ledger.query("hide"), user_id, hidden)
-            # Again, now that the total is locked: a deletion in between must not be undone.
+            await connection.fetch(self._ledger.query("player_held"), user_id, sources)
+            # Again, now that all of it is locked: a deletion in between must not be undone.
             if not await connection.fetchval(self._ledger.query("person_exists"), user_id):
                 raise _unknown()
-            outbox_id = await connection.fetchval(self._ledger.query("hidden_followup"), user_id, action)
-            await self._audit(connection, actor, action, user_id, reason)
-        await self._tell_store(user_id, outbox_id)
+            await connection.execute(self._ledger.query("ban_of_before"), user_id)
+            await connection.execute(self._ledger.query("banned" if hidden else "unbanned"), user_id, leaderboard)
+            pending = await connection.fetch(self._ledger.query("hidden_anew"), user_id, sources, action)
+            detail = {"reason": reason, "leaderboard": slug}
+            await self._audit(connection, actor, action, user_id, detail)
+        await self._tell_store(user_id, pending)
 
-    async def _audit(self, connection: Any, actor: str, action: str, user_id: int, reason: str | None) -> None:
-        detail = orjson.dumps({} if reason is None else {"reason": reason}).decode()
-        await connection.execute(self._ledger.query("audit"), actor, action, user_id, detail)
+    async def _leaderboard(self, connection: Any, slug: str | None) -> tuple[int, list[int] | None]:
+        """The number of a leaderboard, and the source on which a ban from it holds; 0 and None for the deployment."""
+        if slug is None:
+            return 0, None
+        row = await connection.fetchrow(self._ledger.query("leaderboard_source"), slug)
+        if row is None:
+            raise RealtimeError("unknown_leaderboard", f"There is no leaderboard {slug!a} here.")
+        return row["id"], [row["source"]]
 
-    async def _tell_store(self, user_id: int, outbox_id: int) -> None:
-        """At once where the store is there; otherwise the sweeper does it from the outbox row."""
+    async def _audit(
+        self, connection: Any, actor: str, action: str, user_id: int, detail: Mapping[str, str | None]
+    ) -> None:
+        written = orjson.dumps({name: value for name, value in detail.items() if value is not None}).decode()
+        await connection.execute(self._ledger.query("audit"), actor, action, user_id, written)
+
+    async def _tell_store(self, user_id: int, pending: Iterable[tuple[int, int]]) -> None:
+        """At once where the store is there; otherwise the sweeper does it from the outbox rows, given with their
+        sources."""
+        partitions: dict[str | None, list[int]] = {}
+        for outbox_id, source in pending:
+            partitions.setdefault(self._directory.current.partition_of(source), []).append(outbox_id)
         try:
-            told = await self._resync.users([user_id])
-            await self._ledger.clear_outbox([outbox_id], told)
+            told = await self._resync.each([user_id])
+            cleared = [(name, epoch, partitions[name]) for name, epoch in told.items() if name in partitions]
+            if cleared:
+                await self._ledger.clear_told(cleared)
         except (StoreUnavailable, LedgerUnavailable, EpochMoved) as error:
             log.warning("a change of user %d waits for the store: %s", user_id, error, extra={"action": "outbox"})
 

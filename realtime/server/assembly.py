@@ -146,7 +146,7 @@ def assemble(
         archive=archive,
         closed_boards=closed_boards,
         definitions=backends.definitions,
-        accounts=Accounts(ledger, resync, passwords),
+        accounts=Accounts(ledger, resync, passwords, leaderboards),
         connections=connections,
         readiness=Readiness(backends, broadcaster, rollover, backlog, worker, is_leaving),
         metrics=metrics,

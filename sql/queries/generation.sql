@@ -1,7 +1,9 @@
 -- name: generation
--- One row: mark, when it was restored, the place of its writing, the place it is in, and the last user and transaction.
+-- One row: mark, when it was restored, the place of its writing, the place it is in, the last user, and how far the logs of
+-- scores have come together: of default by its last transaction, of the others by the numbers that were given out.
 SELECT g.mark, g.restored_at, g.place, ledger_place() AS here,
-       (SELECT coalesce(max(id), 0) FROM users) AS users, (SELECT coalesce(max(id), 0) FROM user_score_transactions) AS scores
+       (SELECT coalesce(max(id), 0) FROM users) AS users,
+       (SELECT coalesce(max(id), 0) FROM user_score_transactions) + (SELECT last_value FROM score_transactions_id_seq) AS scores
 FROM (VALUES (true)) AS row (one) LEFT JOIN generation g USING (one)
 
 -- name: generation_begun
@@ -27,13 +29,21 @@ WITH moment AS (
     WHERE EXISTS (SELECT FROM renewed)
 ), others AS (
     UPDATE contents SET epoch = '' WHERE EXISTS (SELECT FROM renewed)
+), boards AS (
+    -- Versions of closed boards have this as a part; a batch that was put together before must not pass for one of now.
+    UPDATE catalogue SET revision = revision + 1000000, shown = greatest(shown + 1000000, (SELECT ms FROM moment))
+    WHERE EXISTS (SELECT FROM renewed)
 )
 SELECT setval('users_id_seq', greatest((SELECT last_value FROM users_id_seq) + 1000000, ms)),
        setval('user_total_scores_id_seq', greatest((SELECT last_value FROM user_total_scores_id_seq) + 1000000, ms)),
        setval('audit_id_seq', greatest((SELECT last_value FROM audit_id_seq) + 1000000, ms)),
        setval('outbox_id_seq', greatest((SELECT last_value FROM outbox_id_seq) + 1000000, ms * 100)),
        setval('user_score_transactions_id_seq',
-              greatest((SELECT last_value FROM user_score_transactions_id_seq) + 1000000, ms * 100))
+              greatest((SELECT last_value FROM user_score_transactions_id_seq) + 1000000, ms * 100)),
+       setval('score_transactions_id_seq', greatest((SELECT last_value FROM score_transactions_id_seq) + 1000000, ms * 100)),
+       setval('windows_id_seq', greatest((SELECT last_value FROM windows_id_seq) + 1000000, ms)),
+       setval('rules_id_seq', (SELECT last_value FROM rules_id_seq) + 1000),
+       setval('leaderboards_id_seq', (SELECT last_value FROM leaderboards_id_seq) + 1000)
 FROM moment, renewed
 
 -- name: content_claimed

@@ -12,13 +12,16 @@ SELECT id, password_hash FROM users WHERE lower(email COLLATE "C") = lower($1 CO
 ORDER BY email COLLATE "C" = $1 DESC, email_place LIMIT 1
 
 -- name: person
--- $1 user id.
-SELECT u.id, u.email, u.username, u.created_at, coalesce(t.hidden, false) AS banned
+-- $1 user id. Who is hidden on default alone, by a ban from there, is not banned.
+SELECT u.id, u.email, u.username, u.created_at,
+       coalesce(t.hidden, false) AND NOT EXISTS (SELECT FROM bans b WHERE b.user_id = u.id AND b.leaderboard = 1)
+           OR EXISTS (SELECT FROM bans b WHERE b.user_id = u.id AND b.leaderboard = 0) AS banned
 FROM users u LEFT JOIN user_total_scores t ON t.user_id = u.id WHERE u.id = $1 AND u.deleted_at IS NULL
 
 -- name: rename
--- $1 user id, $2 username: one statement, with its outbox row. No row where there is no such user; `outbox_id` is NULL where
--- the name is as it was. Locks: the user, then closed weeks in order, here and wherever both are changed.
+-- $1 user id, $2 username: one statement, with an outbox row for every source of which the user has scores. No row where there is
+-- no such user; `outbox_ids` is NULL where the name is as it was. Locks: the user, then closed weeks in order, then the
+-- catalogue, here and wherever more than one of them is changed.
 WITH renamed AS (
     UPDATE users SET username = $2, version = version + 1, updated_at = clock_timestamp()
     WHERE id = $1 AND deleted_at IS NULL AND username <> $2 RETURNING id
@@ -27,37 +30,112 @@ WITH renamed AS (
     FROM (SELECT week FROM closed_weeks
           WHERE week IN (SELECT w.week FROM user_weekly_scores w JOIN renamed p ON w.user_id = p.id)
           ORDER BY week FOR UPDATE) AS locked
-    WHERE c.week = locked.week
+    WHERE c.week = locked.week RETURNING c.week
+), shown AS (
+    UPDATE catalogue SET shown = shown + 1 WHERE EXISTS (SELECT FROM renamed) AND (SELECT count(*) FROM moved) >= 0
 ), pending AS (
-    INSERT INTO outbox (kind, user_ids) SELECT 'rename', ARRAY[id] FROM renamed RETURNING id
+    INSERT INTO outbox (kind, user_ids, source)
+    SELECT 'rename', ARRAY[p.id], s.source
+    FROM renamed p CROSS JOIN (
+        SELECT 1 AS source UNION ALL
+        SELECT l.id FROM leaderboards l
+        WHERE l.id <> 1 AND l.id = l.source AND EXISTS (SELECT FROM scores WHERE source = l.id AND user_id = $1)
+    ) AS s RETURNING id, source
 )
-SELECT u.id, (SELECT id FROM pending) AS outbox_id FROM users u WHERE u.id = $1 AND u.deleted_at IS NULL
+SELECT u.id, (SELECT array_agg(id) FROM pending) AS outbox_ids, (SELECT array_agg(source) FROM pending) AS outbox_sources
+FROM users u WHERE u.id = $1 AND u.deleted_at IS NULL
 
--- name: hide
--- First statement of a ban or deletion ($2 true), or of its end (false): takes the total's lock, by which every batch of
--- this user waits or has ended, and moves its version past all of theirs. $1 user id.
-INSERT INTO user_total_scores AS t (user_id, hidden) VALUES ($1, $2)
-ON CONFLICT (user_id) DO UPDATE SET hidden = $2, version = t.version + 1, updated_at = clock_timestamp()
+-- name: leaderboard_source
+-- $1 slug: its id, and the source that it ranks the submissions of.
+SELECT id, source FROM leaderboards WHERE slug = $1 AND removed_at IS NULL
 
--- name: is_hidden
--- Whether a user is banned or deleted; takes the total's lock, where there is a total. $1 user id.
-SELECT hidden FROM user_total_scores WHERE user_id = $1 FOR UPDATE
+-- name: player_held
+-- First statement of whatever hides a user $1 or shows them again, on sources $2 int[] (NULL: all), after while_sources_stay():
+-- takes the locks by which every batch of this user waits or has ended, and makes the rows that carry them: heads in order,
+-- then default's total. A head is born with all that there is to build for it.
+WITH held AS (
+    INSERT INTO heads AS h (source, user_id, built)
+    SELECT id, $1::bigint, round FROM leaderboards
+    WHERE id <> 1 AND id = source AND ($2::int[] IS NULL OR id = ANY ($2)) ORDER BY id
+    ON CONFLICT (source, user_id) DO UPDATE SET hidden = h.hidden RETURNING source
+), total AS (
+    INSERT INTO user_total_scores AS t (user_id, built)
+    SELECT $1, round FROM leaderboards
+    WHERE id = 1 AND ($2::int[] IS NULL OR 1 = ANY ($2)) AND (SELECT count(*) FROM held) >= 0
+    ON CONFLICT (user_id) DO UPDATE SET hidden = t.hidden RETURNING user_id
+)
+SELECT (SELECT count(*) FROM held) + (SELECT count(*) FROM total)
 
--- name: hidden_followup
--- Second statement: sees all that was committed before the lock. Moves the versions of the user's weeks, closed boards and
--- profile, and leaves the outbox row. $1 user id, $2 kind.
-WITH weeks AS (
-    UPDATE user_weekly_scores SET version = version + 1 WHERE user_id = $1
+-- name: ban_of_before
+-- Whoever was hidden by a server of before, which has no other word for it, is banned: $1 user id.
+INSERT INTO bans (user_id, leaderboard)
+SELECT t.user_id, 0 FROM user_total_scores t JOIN users u ON u.id = t.user_id
+WHERE t.user_id = $1 AND t.hidden AND u.deleted_at IS NULL
+      AND NOT EXISTS (SELECT FROM bans b WHERE b.user_id = t.user_id AND b.leaderboard IN (0, 1))
+ON CONFLICT DO NOTHING
+
+-- name: is_banned
+-- Whether user $1 is banned from leaderboard $2 (0: the deployment), also by a server of before.
+SELECT EXISTS (SELECT FROM bans WHERE user_id = $1 AND leaderboard = $2) OR $2 = 0 AND EXISTS (
+    SELECT FROM user_total_scores t JOIN users u ON u.id = t.user_id
+    WHERE t.user_id = $1 AND t.hidden AND u.deleted_at IS NULL
+          AND NOT EXISTS (SELECT FROM bans b WHERE b.user_id = t.user_id AND b.leaderboard = 1)
+)
+
+-- name: banned
+-- $1 user id, $2 leaderboard (0: the deployment).
+INSERT INTO bans (user_id, leaderboard) VALUES ($1, $2) ON CONFLICT DO NOTHING
+
+-- name: unbanned
+-- $1 user id, $2 leaderboard (0: the deployment).
+DELETE FROM bans WHERE user_id = $1 AND leaderboard = $2
+
+-- name: hidden_anew
+-- Last statement: sees all that was committed before the locks. Hides user $1 on the sources $2 int[] (NULL: all) as bans and
+-- deletion say, moves the versions of their rows on boards that are live, of closed boards and of their profile, and leaves
+-- an outbox row of kind $3 for default, where it is among them, and every other source of which the user has scores. Locks
+-- beside those that are held: the user, closed weeks in order, the catalogue.
+WITH sources AS MATERIALIZED (
+    SELECT id FROM leaderboards WHERE id = source AND ($2::int[] IS NULL OR id = ANY ($2))
+), everywhere AS MATERIALIZED (
+    SELECT EXISTS (SELECT FROM bans WHERE user_id = $1 AND leaderboard = 0)
+           OR EXISTS (SELECT FROM users WHERE id = $1 AND deleted_at IS NOT NULL) AS hidden
+), on_source AS MATERIALIZED (
+    SELECT l.source, bool_or(l.id = l.source) AS itself,
+           coalesce(array_agg(l.id ORDER BY l.id) FILTER (WHERE l.id <> l.source), '{}') AS others
+    FROM bans b JOIN leaderboards l ON l.id = b.leaderboard WHERE b.user_id = $1 GROUP BY l.source
+), of_others AS (
+    UPDATE heads h SET hidden = (SELECT hidden FROM everywhere) OR coalesce((SELECT itself FROM on_source o WHERE o.source = h.source), false),
+           hidden_on = coalesce((SELECT others FROM on_source o WHERE o.source = h.source), '{}')
+    WHERE h.user_id = $1 AND h.source = ANY (ARRAY(SELECT id FROM sources)) RETURNING h.source
+), of_default AS (
+    UPDATE user_total_scores t SET version = version + 1, updated_at = clock_timestamp(),
+           hidden = (SELECT hidden FROM everywhere) OR coalesce((SELECT itself FROM on_source WHERE source = 1), false),
+           hidden_on = coalesce((SELECT others FROM on_source WHERE source = 1), '{}')
+    WHERE user_id = $1 AND EXISTS (SELECT FROM sources WHERE id = 1) RETURNING user_id
+), weeks AS (
+    UPDATE user_weekly_scores SET version = version + 1 WHERE user_id = $1 AND EXISTS (SELECT FROM of_default)
+), rows AS (
+    -- What closed long ago has no version but its board's.
+    UPDATE scores s SET version = version + 1
+    WHERE s.source = ANY (ARRAY(SELECT id FROM sources)) AND s.user_id = $1 AND EXISTS (
+        SELECT FROM rules r JOIN windows w ON w.leaderboard = r.leaderboard AND w.id = s."window"
+        WHERE r.id = s.rule AND r.state <> 'retired' AND w.ends > clock_timestamp() - interval '1 day'
+    ) RETURNING s.source
 ), profile AS (
     UPDATE users SET version = version + 1, updated_at = clock_timestamp() WHERE id = $1 RETURNING id
 ), moved AS (
     UPDATE closed_weeks c SET version = c.version + 1, updated_at = clock_timestamp()
     FROM (SELECT week FROM closed_weeks
-          WHERE week IN (SELECT w.week FROM user_weekly_scores w JOIN profile p ON w.user_id = p.id)
+          WHERE week IN (SELECT w.week FROM user_weekly_scores w JOIN profile p ON w.user_id = p.id WHERE EXISTS (SELECT FROM of_default))
           ORDER BY week FOR UPDATE) AS locked
-    WHERE c.week = locked.week
+    WHERE c.week = locked.week RETURNING c.week
+), shown AS (
+    UPDATE catalogue SET shown = shown + 1 WHERE (SELECT count(*) FROM moved) >= 0
 )
-INSERT INTO outbox (kind, user_ids) VALUES ($2, ARRAY[$1::bigint]) RETURNING id
+INSERT INTO outbox (kind, user_ids, source)
+SELECT $3, ARRAY[$1::bigint], source FROM (SELECT source FROM rows UNION SELECT 1 FROM of_default) AS s ORDER BY source
+RETURNING id, source
 
 -- name: forget
 -- Makes a user's row anonymous; an imported player's digest stays, so that importing again does not bring them back.

@@ -425,7 +425,7 @@ async def _at_once(seconds: float) -> None:
 
 _TABLES = (
     "users", "user_score_transactions", "user_total_scores", "user_weekly_scores", "outbox", "closed_weeks",
-    "store_epochs", "audit", "generation",
+    "store_epochs", "audit", "generation", "bans",
 )  # fmt: skip
 
 _COUNTED = ("users", "user_score_transactions", "user_total_scores", "outbox", "audit")

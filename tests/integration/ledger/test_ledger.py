@@ -152,9 +152,12 @@ async def test_a_score_sent_again_has_the_same_outcome_once_its_player_is_gone(
 ) -> None:
     (user,) = await make_users(1)
     await ledger.record_batch([submission(user, "a", 5)], [])
-    await ledger.fetch("hide", user, True)
     if action == "deletion":
         await ledger.fetch("forget", user)
+    else:
+        await ledger.fetch("banned", user, 0)
+    await ledger.fetch("player_held", user, None)
+    await ledger.fetch("hidden_anew", user, None, action)
     again, other, new = await ledger.record_batch(
         [submission(user, "a", 5), submission(user, "b", 1), submission(user, "c", 2)], []
     )

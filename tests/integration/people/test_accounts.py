@@ -335,14 +335,16 @@ async def test_a_batch_that_read_the_user_before_the_ban_brings_no_ghost(
     (user,) = await make_users(1)
     await record(ledger, store, user)
     await sql.execute("BEGIN")
-    await sql.execute(ledger.query("hide"), user, True)
+    await sql.execute("SELECT while_sources_stay()")
+    await sql.fetch(ledger.query("player_held"), user, None)
     late = asyncio.ensure_future(Recorder(ledger).record([Submission(user, "late", 7, None, None)]))
     watcher = await asyncpg.connect(dsn)
     async with asyncio.timeout(PATIENCE):
         while not await watcher.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
             await watcher.execute("SELECT pg_sleep(0.005)")
     await watcher.close()
-    outbox_id = await sql.fetchval(ledger.query("hidden_followup"), user, "ban")
+    await sql.execute(ledger.query("banned"), user, 0)
+    outbox_id = await sql.fetchval(ledger.query("hidden_anew"), user, None, "ban")
     await sql.execute("COMMIT")
     recording = await late
     assert [row.score for row in recording.rows[ALL_TIME]] == [None], "it knows by now"

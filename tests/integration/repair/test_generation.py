@@ -15,10 +15,12 @@ import asyncpg
 import pytest
 from redis.asyncio import Redis
 
-from realtime.boards.submissions import Submission
+from realtime.boards.definitions import Definition
+from realtime.boards.submissions import Accepted, Submission
 from realtime.dev.postgres import start_postgres
 from realtime.errors import LedgerUnavailable, RealtimeError
 from realtime.intake.importer import Importer
+from realtime.intake.recorder import Recorder
 from realtime.ledger import migrations
 from realtime.ledger.ledger import Ledger
 from realtime.people.accounts import Accounts
@@ -31,6 +33,7 @@ from realtime.repair.resync import Resync
 from realtime.store.filling import Filling
 from realtime.store.store import Store
 from tests.support.databases import MakeUsers
+from tests.support.leaderboards import catalogue_of, define
 
 ELSEWHERE = "UPDATE generation SET place = 'another:' || place"
 PROMOTED = "UPDATE generation SET place = regexp_replace(place, '[^:]*$', '00000000')"
@@ -77,6 +80,45 @@ async def test_a_copy_gives_out_nothing_twice_and_a_promotion_that_lacks_nothing
     assert await ledger.next_epoch("run") > 1296
     await before.look()
     assert before.current == (await looked(ledger, store)).current, "noticed once"
+
+
+async def test_of_other_leaderboards_a_copy_gives_out_nothing_twice_either(
+    ledger: Ledger, store: Store, sql: asyncpg.Connection, make_users: MakeUsers
+) -> None:
+    (user,) = await make_users(1)
+    await define(sql, Definition("lap", "Lap", windows=("all_time", "day")))
+    recorder = Recorder(ledger, await catalogue_of(ledger))
+    submission = Submission(user, "a", 5, None, None, "lap")
+    await recorder.record([submission])
+    before = await looked(ledger, store)
+    revision = await sql.fetchval("SELECT revision FROM catalogue")
+    await sql.execute(ELSEWHERE)
+    await before.look()
+    moved = await sql.fetchrow("SELECT revision, shown FROM catalogue")
+    assert moved["revision"] > revision and 10**12 < moved["shown"] < 2**52
+    ((_, outcome),) = (await recorder.record([submission._replace(submission_id="b")])).outcomes
+    assert isinstance(outcome, Accepted)
+    assert await sql.fetchval("SELECT max(id) FROM score_transactions") > 10**12
+    await define(sql, Definition("new", "New"))
+    assert await sql.fetchval("SELECT max(id) FROM windows") > 10**12
+    assert await sql.fetchval("SELECT max(id) FROM rules") > 1_000
+
+
+async def test_a_score_of_another_leaderboard_that_is_gone_shows_a_restored_ledger(
+    ledger: Ledger, store: Store, sql: asyncpg.Connection, make_users: MakeUsers
+) -> None:
+    (user,) = await make_users(1)
+    await define(sql, Definition("lap", "Lap"))
+    was = await sql.fetchval("SELECT last_value FROM score_transactions_id_seq")
+    generations = await looked(ledger, store)
+    recorder = Recorder(ledger, await catalogue_of(ledger))
+    await recorder.record([Submission(user, str(n), 5, None, None, "lap") for n in range(5)])
+    await generations.look()
+    await store.adopt()
+    mark = generations.current.mark
+    await sql.execute(f"SELECT setval('score_transactions_id_seq', {was}, false); TRUNCATE score_transactions, scores")
+    await generations.look()
+    assert generations.current.mark != mark
 
 
 async def test_a_promotion_of_which_nobody_knows_what_it_lacks_is_a_restore(
