@@ -64,11 +64,12 @@ class Leaderboards(Directory):
 
     async def run(self) -> None:
         """Looks every second whether the catalogue has moved, and makes sure of windows to come, until cancelled."""
-        looks = 0
+        looks, kept_at = 0, -1
         while True:
             with suppress(LedgerUnavailable):
-                if looks % KEPT_EVERY == 0:
+                if looks % KEPT_EVERY == 0 or kept_at != self.current.revision:  # a new leaderboard has none yet
                     await self._ledger.fetch("windows_kept")
+                    kept_at = self.current.revision
                 await self.look()
                 looks += 1
             await asyncio.sleep(INTERVAL)
