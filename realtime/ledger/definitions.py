@@ -292,13 +292,16 @@ class _Change:
         await self._run("rule_begun", number, _written(definition), definition.operator, ascending, kinds)
 
     async def _hide(self, number: int, source: int) -> None:
-        """Whoever is banned is so on a leaderboard that is new as well."""
+        """Whoever is banned is so on a leaderboard that is new as well, and nobody else is on one that is back."""
         if source == number and number != 1:
+            await self._run("source_shown", number)
             await self._connection.execute("SELECT hide_from_source($1)", number)
             await self._run("source_hidden", number)
         elif source == 1 and number != 1:
+            await self._run("derived_shown_of_default", number)
             await self._run("derived_hidden_of_default", number)
         elif source != number:
+            await self._run("derived_shown", number, source)
             await self._run("derived_hidden", number, source)
 
     async def _stretch(self, number: int, before: Definition, wanted: Definition) -> None:

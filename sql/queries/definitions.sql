@@ -64,11 +64,28 @@ UPDATE leaderboards SET round = round + 1 WHERE id = ANY ($1::int[])
 -- name: revision_moved
 UPDATE catalogue SET revision = revision + 1
 
+-- name: source_shown
+-- Source $1 was none for a while: whoever was shown again meanwhile is hidden no more.
+UPDATE heads h SET hidden = false
+WHERE h.source = $1 AND h.hidden AND NOT EXISTS (SELECT FROM bans b WHERE b.user_id = h.user_id AND b.leaderboard IN (0, $1))
+      AND NOT EXISTS (SELECT FROM users u WHERE u.id = h.user_id AND u.deleted_at IS NOT NULL)
+
 -- name: source_hidden
 -- Source $1 is one by now: whoever is banned from the leaderboard itself has a head as well.
 INSERT INTO heads (source, user_id, hidden)
 SELECT $1::int, user_id, true FROM bans WHERE leaderboard = $1 ORDER BY user_id
 ON CONFLICT (source, user_id) DO UPDATE SET hidden = true
+
+-- name: derived_shown
+-- Leaderboard $1 was not of source $2 for a while: whoever is banned from it no more is shown on it.
+UPDATE heads h SET hidden_on = array_remove(h.hidden_on, $1::int)
+WHERE h.source = $2 AND h.hidden_on @> ARRAY[$1::int]
+      AND NOT EXISTS (SELECT FROM bans b WHERE b.user_id = h.user_id AND b.leaderboard = $1)
+
+-- name: derived_shown_of_default
+-- The same where that source is default.
+UPDATE user_total_scores h SET hidden_on = array_remove(h.hidden_on, $1::int)
+WHERE h.hidden_on @> ARRAY[$1::int] AND NOT EXISTS (SELECT FROM bans b WHERE b.user_id = h.user_id AND b.leaderboard = $1)
 
 -- name: derived_hidden
 -- Leaderboard $1 is of source $2 by now: whoever is banned from it is known by the source's head.

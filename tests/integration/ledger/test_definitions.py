@@ -258,6 +258,29 @@ async def test_whoever_is_banned_is_so_on_a_new_leaderboard(
     assert await sql.fetch("SELECT user_id, hidden FROM heads ORDER BY user_id") == [(banned, True), (deleted, True)]
 
 
+async def test_whoever_is_banned_no_more_is_shown_on_a_leaderboard_that_is_back(
+    definitions: Definitions, sql: asyncpg.Connection, make_users: MakeUsers
+) -> None:
+    """Bans are kept up for sources that there are, and where a leaderboard ranks submissions now."""
+    everywhere, here = await make_users(2)
+    other = Definition("other", "Other")
+    await definitions.put(SPRINT, actor="admin")
+    await definitions.put(other, actor="admin")
+    number = (await definitions.one("other")).id
+    await sql.execute("INSERT INTO bans VALUES ($1, 0), ($2, $3)", everywhere, here, number)
+    for of in ("sprint", "default", None):
+        await definitions.put(Definition("other", "Other", of=of), actor="admin")
+    hidden = await sql.fetch("SELECT user_id FROM heads WHERE source = $1 AND hidden ORDER BY user_id", number)
+    assert hidden == [(everywhere,), (here,)]
+    await definitions.remove("other", actor="admin")
+    await sql.execute("DELETE FROM bans")
+    for of in (None, "sprint", "default"):
+        await definitions.put(Definition("other", "Other", of=of), actor="admin")
+        assert await sql.fetchval("SELECT count(*) FROM heads WHERE source = $1 AND hidden", number) == 0
+    assert await sql.fetchval("SELECT count(*) FROM heads WHERE hidden_on <> '{}'") == 0
+    assert await sql.fetchval("SELECT count(*) FROM user_total_scores WHERE hidden_on <> '{}'") == 0
+
+
 async def test_nobody_is_hidden_while_a_leaderboard_is_defined(
     definitions: Definitions, sql: asyncpg.Connection
 ) -> None:
