@@ -1,6 +1,6 @@
 """The commands that define leaderboards: list, show, plan, apply, remove, rebuild.
 
-Owns how definitions, plans and progress look in a terminal. Must never build anything: a server or worker does, and
+Owns how definitions, plans and progress look in a terminal. Must never build anything: a worker does, and
 goes on where this command was broken off. Assumes that results are for people: programs ask `GET /leaderboards`.
 """
 
@@ -91,8 +91,8 @@ def plan(file: File, prune: Prune = False, data_dir: DataDir = DEFAULT_DATA_DIR)
 def apply(file: File, prune: Prune = False, wait: Wait = True, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     """Make leaderboards what a file says; safe to repeat, to break off and to resume.
 
-    Standings that a change needs are made from the log beside those that are shown, by a server or worker that runs;
-    then they are exchanged at one moment.
+    Standings that a change needs are made from the log beside those that are shown, by a worker (or `up`) that
+    runs; then they are exchanged at one moment.
     """
     text = _text(file)
 
@@ -185,7 +185,7 @@ async def _made(definitions: Definitions, slugs: Collection[str]) -> bool:
             if not any(one.is_building for one in ours):
                 break
             if monotonic() - since > NOBODY:
-                bars.say("Nobody seems to build: start `realtime serve` or `realtime worker`, it goes on there.")
+                bars.say("Nobody seems to build: start `realtime worker` (or `realtime up`), it goes on there.")
                 return False
             await asyncio.sleep(LOOK)
     failed = [one for one in ours if one.failure is not None]

@@ -344,9 +344,9 @@ async def test_the_example_of_the_documents_runs(
     assert await line.hears("auth") == {"token": "t"}
     await line.say("authenticated", user_id=7, expires_at="2026-11-24T10:00:00.000Z")
     message = await line.hears("submit")
-    said = {"submission_id": message["submission_id"], "user_id": 7, "leaderboard": "sprint", "duplicate": False}
-    await line.say("accepted", **said, scores={"sprint:all_time": 62_345}, improved=True)
-    name, today = "sprint:current_day", "sprint:day_of_2026_11_23"
+    said = {"submission_id": message["submission_id"], "user_id": 7, "leaderboard": "lap", "duplicate": False}
+    await line.say("accepted", **said, scores={"lap:all_time": 62_345}, improved=True)
+    name, today = "lap:current_day", "lap:day_of_2026_11_23"
     assert await line.hears("subscribe") == {"board": name}
     await line.say("subscribed", board=today, **{"as": name}, resumed=False, **described(23))
     entries = [{"user_id": 7, "username": "kim", "score": 62_345}]

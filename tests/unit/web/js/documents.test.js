@@ -8,7 +8,7 @@ const page = readFileSync(new URL('docs/leaderboards.html', web), 'utf8');
 const unescape = (text) => text.replaceAll('&lt;', '<').replaceAll('&gt;', '>').replaceAll('&quot;', '"').replaceAll('&amp;', '&');
 const { formatScore } = await import(new URL('js/model/score-format.js', web));
 
-const SPRINT = { slug: 'sprint', title: 'Sprint', order: 'ascending', ties: 'user_id', ranks: 'competition', format: { kind: 'duration', unit: 'ms' } };
+const LAP = { slug: 'lap', title: 'Fastest lap', order: 'ascending', ties: 'user_id', ranks: 'competition', format: { kind: 'duration', unit: 'ms' } };
 
 class Server {
   constructor(url) {
@@ -20,11 +20,11 @@ class Server {
   send(text) {
     const { type, board, submission_id, leaderboard, score } = JSON.parse(text);
     if (type === 'auth') this.say({ type: 'authenticated', user_id: 7, expires_at: '2026-11-24T10:00:00.000Z' });
-    if (type === 'submit') this.say({ type: 'accepted', submission_id, user_id: 7, leaderboard, duplicate: false, scores: { 'sprint:all_time': score }, improved: true });
+    if (type === 'submit') this.say({ type: 'accepted', submission_id, user_id: 7, leaderboard, duplicate: false, scores: { 'lap:all_time': score }, improved: true });
     if (type !== 'subscribe') return;
-    const id = 'sprint:day_of_2026_11_23';
+    const id = 'lap:day_of_2026_11_23';
     const entries = [{ user_id: 1, username: 'kim', score: 60_000 }, { user_id: 2, username: 'lou', score: 60_000 }];
-    this.say({ type: 'subscribed', board: id, as: board, resumed: false, leaderboard: SPRINT, window: { kind: 'day', starts: null, ends: null } });
+    this.say({ type: 'subscribed', board: id, as: board, resumed: false, leaderboard: LAP, window: { kind: 'day', starts: null, ends: null } });
     this.say({ type: 'snapshot', board: id, epoch: 'x', version: 1, entries });
   }
 }
