@@ -105,12 +105,22 @@ class Showing:
         making = catalogue.making.get(rule.id)
         if making is None:
             return False
+        await self._drop_former(making.leaderboard)
         epoch = await self._fill(making)
         if not await self._builds.switch(build, rule):
             return False
         shown = catalogue.leaderboards[making.leaderboard.slug]
         await self._exchange(making, self._gone(catalogue, shown, making), epoch)
         return True
+
+    async def _drop_former(self, made: Leaderboard) -> None:
+        """Drops what the store may still have of a leaderboard that was removed, and is defined again by now."""
+        if made.rule is not None:
+            return
+        await self._store.partition(made.partition).adopt()
+        if (await self._store.rules(made.partition, [made.slug]))[made.slug] is not None:
+            windows = await self._builds.recent_windows(made.id)
+            await self._store.discard(made, [board_in(made, window) for window in windows])
 
     async def is_behind(self) -> bool:
         """Whether the store has not heard of standings that count. Raises LedgerUnavailable."""

@@ -1,0 +1,187 @@
+"""Following boards of any leaderboard: what they are described by, and what happens as windows end and rules change."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
+from itertools import count
+from typing import Any
+
+import pytest
+
+from tests.support.clients import Client
+from tests.support.databases import MakeUsers
+from tests.support.servers import RunningServer, running_server
+
+LAP: dict[str, Any] = {
+    "title": "Fastest lap",
+    "operator": "best",
+    "order": "ascending",
+    "windows": ["all_time", "day"],
+    "zone": "Europe/Berlin",
+    "ties": "first",
+    "format": {"kind": "duration", "unit": "ms"},
+    "metadata": True,
+}
+_numbers = count(1)
+
+
+@pytest.fixture
+async def server(dsn: str, store_url: str) -> AsyncIterator[RunningServer]:
+    async with running_server(dsn, store_url) as running:
+        yield running
+
+
+async def define(server: RunningServer, slug: str, definition: dict[str, Any]) -> None:
+    """Defines a leaderboard; it is shown when this returns."""
+    answer = await server.http.put(f"/leaderboards/{slug}", json=definition, headers=server.bearer(None, "admin"))
+    assert answer.status_code in (200, 201), answer.text
+    while answer.json()["state"] != "live":
+        answer = await server.http.get(f"/leaderboards/{slug}")
+    await server.services.leaderboards.look()
+
+
+async def submit(server: RunningServer, slug: str, user: int, **fields: Any) -> dict[str, Any]:
+    row = {"leaderboard": slug, "submission_id": f"s{next(_numbers)}", "user_id": user, **fields}
+    answer = await server.http.post("/scores", json=row, headers=server.bearer(None, "submit:any"))
+    return answer.json()  # type: ignore[no-any-return]
+
+
+async def board(client: Client, name: str) -> list[tuple[Any, ...]]:
+    """Rows of the next snapshot of a board."""
+    message = await client.until("snapshot", lambda message: message["board"] == name)
+    return [(entry["user_id"], entry["score"], entry.get("metadata")) for entry in message["entries"]]
+
+
+async def test_a_board_is_described_and_its_changes_come_as_diffs_in_its_order(
+    server: RunningServer, make_users: MakeUsers
+) -> None:
+    a, b = await make_users(2)
+    await define(server, "lap", LAP)
+    client = await server.client()
+    await client.send("subscribe", board="lap:current_day")
+    said = await client.until("subscribed")
+    assert said["as"] == "lap:current_day" and said["board"].startswith("lap:day_of_")
+    assert said["leaderboard"] == {
+        "slug": "lap", "title": "Fastest lap", "order": "ascending", "ties": "first", "ranks": "competition",
+        "format": {"kind": "duration", "unit": "ms"},
+    }  # fmt: skip
+    starts, ends = (datetime.fromisoformat(said["window"][name]) for name in ("starts", "ends"))
+    assert said["window"]["kind"] == "day" and timedelta(hours=23) <= ends - starts <= timedelta(hours=25)
+    assert await board(client, said["board"]) == []
+
+    accepted = await submit(server, "lap", a, score=62_345, metadata={"car": "gt"})
+    assert accepted["scores"] == {"lap:all_time": 62_345, said["board"]: 62_345} and accepted["improved"]
+    diff = await client.until("diff")
+    assert [(line["user_id"], line["score"], line["metadata"]) for line in diff["upsert"]] == [
+        (a, 62_345, {"car": "gt"})
+    ]
+    await submit(server, "lap", b, score=62_345)
+    diff = await client.until("diff")
+    assert [line["user_id"] for line in diff["upsert"]] == [b] and diff["upsert"][0]["metadata"] is None
+    assert not (await submit(server, "lap", a, score=70_000))["improved"]
+    page = (await server.http.get(f"/boards/{said['board']}")).json()
+    assert [(line["rank"], line["user_id"], line["score"]) for line in page["entries"]] == [
+        (1, a, 62_345),
+        (1, b, 62_345),
+    ], "who got there first stands higher"
+
+
+async def test_every_alias_moves_on_when_its_window_ends(server: RunningServer, make_users: MakeUsers) -> None:
+    (a,) = await make_users(1)
+    await define(server, "lap", LAP)
+    client = await server.client()
+    await client.send("subscribe", board="lap:current_day")
+    before = await client.until("subscribed")
+    await submit(server, "lap", a, score=62_345)
+    await client.until("diff")
+    server.travel(datetime.fromisoformat(before["window"]["ends"]))
+    moved = await client.until("rollover")
+    assert (moved["as"], moved["from"]) == ("lap:current_day", before["board"]) and moved["to"] > before["board"]
+    described = await client.until("subscribed")
+    assert described["board"] == moved["to"] and described["window"]["starts"] == before["window"]["ends"]
+    assert await board(client, moved["to"]) == []
+
+
+async def test_between_two_seasons_an_alias_stands_for_nothing_until_the_next_begins(
+    server: RunningServer, make_users: MakeUsers
+) -> None:
+    now = server.services.clock.now()
+    seasons = [
+        {"id": name, "starts": str(now + timedelta(days=first)), "ends": str(now + timedelta(days=last))}
+        for name, first, last in (("one", -1, 10), ("two", 20, 30))
+    ]
+    await define(server, "cup", {"operator": "sum", "windows": ["season"], "seasons": seasons})
+    client = await server.client()
+    await client.send("subscribe", board="cup:current_season")
+    assert (await client.until("subscribed"))["board"] == "cup:season_one"
+    await client.until("snapshot")
+    server.travel(now + timedelta(days=11))
+    ended = await client.until("rollover")
+    assert (ended["from"], ended["to"]) == ("cup:season_one", None)
+    refused = await (await server.client()).ask("subscribe", board="cup:current_season")
+    assert (refused["type"], refused["code"]) == ("error", "unknown_board")
+    server.travel(now + timedelta(days=21))
+    begun = await client.until("rollover")
+    assert begun["to"] == "cup:season_two"
+    assert await board(client, "cup:season_two") == []
+
+
+async def test_a_changed_order_is_told_with_a_snapshot_and_a_changed_rule_as_one_change(
+    server: RunningServer, make_users: MakeUsers
+) -> None:
+    a, b = await make_users(2)
+    await define(server, "lap", LAP)
+    client, behind = await server.client(), await server.client()
+    for one in (client, behind):
+        await one.send("subscribe", board="lap:all_time")
+        await one.until("snapshot")
+    for user, score in ((a, 100), (b, 200), (a, 300)):
+        await submit(server, "lap", user, score=score)
+    await server.told()
+    await client.settled()
+    await define(server, "lap", LAP | {"order": "descending"})
+    said = await client.until("subscribed")
+    assert said["leaderboard"]["order"] == "descending" and not said["resumed"]
+    assert [row[:2] for row in await board(client, "lap:all_time")] == [(a, 300), (b, 200)]
+    assert [row[:2] for row in await board(behind, "lap:all_time")] == [(a, 300), (b, 200)]
+
+    await define(server, "lap", LAP | {"order": "descending", "operator": "last"})
+    await submit(server, "lap", b, score=150)
+    await server.told()
+    page = (await server.http.get("/boards/lap:all_time")).json()
+    assert [(line["user_id"], line["score"]) for line in page["entries"]] == [(a, 300), (b, 150)]
+
+
+async def test_a_removed_leaderboard_ends_for_its_followers_and_comes_back_from_its_log(
+    server: RunningServer, make_users: MakeUsers
+) -> None:
+    (a,) = await make_users(1)
+    await define(server, "lap", LAP)
+    await submit(server, "lap", a, score=5_000)
+    client = await server.client()
+    await client.send("subscribe", board="lap:all_time")
+    await client.until("snapshot")
+    answer = await server.http.delete("/leaderboards/lap", headers=server.bearer(None, "admin"))
+    assert answer.status_code in (200, 204), answer.text
+    ended = await client.until("unsubscribed")
+    assert ended["board"] == "lap:all_time"
+    assert (await server.http.get("/boards/lap:all_time")).json()["error"]["code"] == "unknown_board"
+    assert (await submit(server, "lap", a, score=1))["error"]["code"] == "unknown_leaderboard"
+    await define(server, "lap", LAP)
+    page = (await server.http.get("/boards/lap:all_time")).json()
+    assert [(line["user_id"], line["score"]) for line in page["entries"]] == [(a, 5_000)]
+
+
+async def test_a_watched_rank_is_told_in_the_sense_of_the_board(server: RunningServer, make_users: MakeUsers) -> None:
+    a, b = await make_users(2)
+    await define(server, "lap", LAP)
+    await submit(server, "lap", a, score=60_000)
+    await submit(server, "lap", b, score=61_500)
+    await server.told()
+    client = await server.client()
+    rank = await client.ask("watch", board="lap:current_day", user_id=b)
+    assert (rank["rank"], rank["score"], rank["players"], rank["to_next"]) == (2, 61_500, 2, 1_500)
+    await submit(server, "lap", b, score=59_000)
+    rank = await client.until("rank")
+    assert (rank["rank"], rank["to_next"]) == (1, None)
