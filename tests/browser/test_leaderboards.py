@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.browser.conftest import DESKTOP, PHONE, Host, OpenPage, Server
 from tests.browser.played import EVER, NOW, TODAY, Played, laps
@@ -238,13 +239,14 @@ def test_the_element_shows_any_board(open_page: OpenPage, server: Server, played
     expect(page.locator("live-leaderboard .empty")).to_have_text("No season is running.")
 
 
-def signed_in(open_page: OpenPage, played: Played) -> Page:
+def signed_in(open_page: OpenPage, played: Played, more: Callable[[Page], None] = lambda page: None) -> Page:
     held = "localStorage.setItem('realtime.session', JSON.stringify({token: 't', user_id: 1, username: 'Ann'}))"
 
     def before(page: Page) -> None:
         page.add_init_script(held)
         played.before(page)
         page.route("**/boards/**", lambda route: route.fulfill(status=404, json={"error": {"code": "unknown_user"}}))
+        more(page)
 
     return open_page("/play", viewport=PHONE, before=before)
 
@@ -296,6 +298,18 @@ def test_playing_on_any_open_leaderboard(open_page: OpenPage, played: Played) ->
     choice.select_option("default")
     sent = handed_in(page, played, "Add points")
     assert sent["score_added"] == 100 and "leaderboard" not in sent
+
+
+def test_a_list_that_comes_after_the_session_has_ended_is_nobody_s(open_page: OpenPage, played: Played) -> None:
+    asked: list[Route] = []
+    page = signed_in(open_page, played, lambda page: page.route("**/leaderboards", lambda route: asked.append(route)))
+    expect(page.locator("#me-name")).to_have_text("Ann")
+    page.wait_for_function("() => document.querySelector('#lamp').textContent.trim() === 'Live'")
+    played.say("error", code="expired", message="Sign in again.")
+    expect(page.locator("#signed-out")).to_be_visible()
+    asked[0].fulfill(json={"leaderboards": [played.listed("default"), played.listed("sprint")]})
+    page.wait_for_timeout(200)
+    expect(page.locator("#signed-out")).to_be_visible()
 
 
 def test_where_only_the_game_hands_in_the_page_says_so(open_page: OpenPage, played: Played) -> None:

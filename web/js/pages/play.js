@@ -108,7 +108,8 @@ function start() {
     if (!board && ENDED.has(code)) leave('You have been signed out. Sign in again.');
   });
   choose(leaderboard);
-  getJson('leaderboards', server, held.token).then(offer, () => {});
+  const mine = client;
+  getJson('leaderboards', server, held.token).then((answer) => { if (client === mine) offer(answer); }, () => {});
 }
 
 /** Every leaderboard that players hand in to, where there is more than `default`. */
