@@ -44,6 +44,11 @@ CLOCKS_AGREE: Final = 5.0
 START_PATIENCE: Final = 30.0
 """Seconds a starting process waits for PostgreSQL."""
 
+SCATTERED: Final = (
+    "the store keeps keys of one partition on several threads, and a write to many boards stops all of them: "
+    "start Dragonfly with --lock_on_hashtags"
+)
+
 Task = tuple[str, Callable[[], Awaitable[None]]]
 """The name of a task, and the coroutine function to be kept running."""
 
@@ -121,6 +126,8 @@ async def open_backends(settings: Settings, *, lanes: int = 0) -> AsyncIterator[
         try:
             check_fitness(await store.info())
             await store.adopt()
+            if len(leaderboards.current.partitions) > 1 and await store.link.scatters():
+                log.warning(SCATTERED, extra={"action": "store"})
         except StoreUnavailable as error:
             if store.link.complaint is None:  # else it was told already
                 log.warning("the store cannot be used: %s", error, extra={"action": "store"})

@@ -6,7 +6,8 @@ INFO as Dragonfly, Redis and Valkey write it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from realtime.errors import StartupError, StoreUnavailable
@@ -65,6 +66,24 @@ def unfitness(info: Mapping[str, str]) -> str | None:
     if info.get("role", "master") not in ("master", "active-replica"):
         return "it is a read-only replica. Point DRAGONFLY_URL at its primary."
     return None
+
+
+def may_scatter_tags(info: Mapping[str, str]) -> bool:
+    """Whether a store may keep keys of one hash tag on several threads: Dragonfly does, where nobody forbade it."""
+    return "dragonfly_version" in info and info.get("thread_count", "2") != "1"
+
+
+def is_scattered(told: Iterable[object]) -> bool | None:
+    """Whether keys lie on several threads, by what `DEBUG OBJECT` says of each; None where it does not say.
+
+    Dragonfly: `encoding:raw bucket_id:3 slot:0 shard:1`.
+    """
+    shards = {match[1] for match in map(_shard_in, told) if match}
+    return len(shards) > 1 if shards else None
+
+
+def _shard_in(said: object) -> re.Match[bytes] | None:
+    return re.search(rb"\bshard:(\d+)", said) if isinstance(said, bytes) else None
 
 
 def check_fitness(info: Mapping[str, str]) -> None:

@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from realtime.errors import ForeignContent, StoreUnavailable, StoreUnfit
-from realtime.store.fitness import Content, parse_info, run_of, unfitness
+from realtime.store.fitness import Content, is_scattered, may_scatter_tags, parse_info, run_of, unfitness
 from realtime.store.keys import FILLING, LEDGER_KEY, Keys
 from realtime.store.outages import WrongRun, mapped, meaning_of, words_of
 from realtime.store.pool import Connection, Pool
@@ -57,6 +57,9 @@ _DOUBTS: Final = {
 
 LEFT: Final = 64
 """Epochs of left content that are remembered."""
+
+PROBES: Final = 10
+"""Keys of one tag that are looked at: by chance they lie on one thread of two once in 512 times."""
 
 CLOCK_STEP: Final = 86_400.0
 """Seconds by which a store's clock may jump ahead. With a longer jump keys may have expired that are not due."""
@@ -121,6 +124,16 @@ class Link:
         """The fields that the store tells of itself (INFO)."""
         with self.mapped():
             return parse_info(await self._free.ask("INFO"))
+
+    async def scatters(self) -> bool:
+        """Whether the store is known to keep keys of one hash tag on several threads: then a script stops them all."""
+        with self.mapped():
+            if not may_scatter_tags(parse_info(await self._free.ask("INFO"))):
+                return False
+            probes = [f"{{p00}}leaderboard:probe:{number}" for number in range(PROBES)]
+            await self._free.exchange(*(("SET", probe, "", "EX", 10) for probe in probes))
+            told = await self._free.exchange(*(("DEBUG", "OBJECT", probe) for probe in probes), ("UNLINK", *probes))
+            return bool(is_scattered(told))
 
     async def content(self) -> Content:
         """Reads which store answers now, and which content it says it holds; adopts nothing. Raises StoreUnfit.

@@ -7,7 +7,9 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import redis.asyncio
@@ -15,16 +17,18 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from realtime import resources
 from realtime.boards.board import ALL_TIME, TOP, Board, board_in
 from realtime.boards.definitions import Definition
 from realtime.boards.leaderboard import DEFAULT, Leaderboard
 from realtime.boards.making import in_the_making
-from realtime.boards.standings import At, Profile, Row, in_order
+from realtime.boards.standings import At, Position, Profile, Row, in_order
 from realtime.boards.windows import ALWAYS, Window
-from realtime.errors import DefinitionMoved, EpochMoved
+from realtime.errors import DefinitionMoved, EpochMoved, StoreUnavailable
 from realtime.repair.rebuild import epoch_name
 from realtime.store.audit import Audit
 from realtime.store.filling import Filling
+from realtime.store.pool import Script
 from realtime.store.snapshots import SnapshotReader
 from realtime.store.store import Store
 from tests.support.stores import make_ours
@@ -36,6 +40,8 @@ Keys = redis.asyncio.Redis
 on_fixtures = hypothesis_settings(
     deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
+
+SCRIPTS = Path(resources.__file__).parent / "store" / "scripts"
 
 ORDERS = [(order, ties) for order in ("descending", "ascending") for ties in ("user_id", "first", "last")]
 
@@ -598,6 +604,147 @@ async def test_a_member_that_its_users_record_does_not_name_can_be_dropped_alone
     assert await keys.zcard(scores) == 1
     assert await keys.hkeys("{p07}leaderboard:versions:sprint:all_time") == ["8"]
     assert await keys.hkeys("{p07}leaderboard:metadata:sprint:all_time") == []
+
+
+# The scripts -----------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def only_these(keys: Keys, store_url: str, declared: Sequence[str]) -> AsyncIterator[Keys]:
+    """A connection that may touch these keys and no others."""
+    rights = ["reset", "on", ">narrow", "+@all", "allchannels", *(f"~{key}" for key in declared)]
+    await keys.execute_command("ACL", "SETUSER", "narrow", *rights)
+    place = urlsplit(store_url)
+    address = place._replace(netloc=f"narrow:narrow@{place.netloc.rpartition('@')[2]}").geturl()
+    try:
+        async with redis.asyncio.Redis.from_url(address, decode_responses=True) as narrow:
+            yield narrow
+    finally:
+        await keys.execute_command("ACL", "DELUSER", "narrow")
+
+
+async def test_scripts_name_every_key_that_they_touch_and_all_of_one_partition(
+    store: Store, keys: Keys, store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As they are called: each call is made again by somebody who may touch what it declares, and nothing else."""
+    of = leaderboard(order="ascending", ties="first", metadata=True, ranks="dense")
+    board, link = board_of(of), store.link_of("p07")
+    epoch = await content(store, of)
+    calls: list[tuple[str, list[str], list[Any]]] = []
+    exchange = link.checked.exchange
+
+    async def noted(*commands: tuple[Any, ...]) -> list[Any]:
+        for command in commands:
+            if command[0] == "EVAL":
+                calls.append((command[1], list(command[3 : 3 + command[2]]), list(command[3 + command[2] :])))
+        return await exchange(*commands)
+
+    monkeypatch.setattr(link.checked, "exchange", noted)
+    monkeypatch.setattr(Script, "call", lambda self, names, args: ("EVAL", self.text, len(names), *names, *args))
+    rows = [Row(i, 1, i, (FIRST_MOMENT, i), "{}") for i in range(1, 121)]
+    made, audit = replace(of, next_rule=6), Audit(store)
+    await store.apply({board: rows}, [Profile(i, 1, f"p{i}") for i in range(1, 4)])
+    await store.read([board])
+    await store.page(board, 3, 5)
+    await store.around(board, 7, 2)
+    await store.standings({board: [1, 2, 200]})
+    await audit.held(board, [7])
+    await audit.forget(board, {b"0" * 32 + b"99": b"x"}, [99])
+    await store.cache_week(board, 3, Position(epoch, 0), b"{}")
+    await store.fill_next(made, {board: rows})
+    await store.switch(made, [board], epoch=epoch)
+    await store.discard(made, [board])
+    filling = Filling(link)
+    assert await filling.begin(str(link.run), epoch_name(str(link.run), 2))
+    await filling.define(epoch_name(str(link.run), 2), {"sprint": 5})
+    await filling.clear(epoch_name(str(link.run), 2))
+    assert await filling.end(str(link.run), epoch_name(str(link.run), 2), ["sprint:all_time", "users"])
+    scripts = {resources.script(name.stem): name.stem for name in SCRIPTS.glob("*.lua")}
+    assert {scripts[text] for text, _, _ in calls} == set(scripts.values()) - {"apply"}
+    for text, declared, args in calls:
+        assert {key.split("}")[0] for key in map(_as_text, declared)} == {"{p07"}, scripts[text]
+        async with only_these(keys, store_url, [_as_text(key) for key in declared]) as narrow:
+            await narrow.eval(text, len(declared), *declared, *args)  # or NOPERM
+
+
+def _as_text(key: str | bytes) -> str:
+    return key.decode() if isinstance(key, bytes) else key
+
+
+HALTING = """
+local server, left = redis, {writes}
+local writing = {{INCR = 1, HSET = 1, HDEL = 1, ZADD = 1, ZREM = 1, EXPIREAT = 1, PUBLISH = 1}}
+local redis = {{call = function(name, ...)
+  if writing[name] then
+    if left == 0 then error('OOM command not allowed') end
+    left = left - 1
+  end
+  return server.call(name, ...)
+end}}
+"""
+"""Put before a script, it stops it after so many writes: as a store does that meets its memory limit half-way."""
+
+
+async def test_a_script_that_stops_half_way_leaves_nothing_that_cannot_be_told_again(
+    store: Store, store_url: str
+) -> None:
+    of = leaderboard(ties="first", metadata=True)
+    board, whole = board_of(of), Model(of)
+    old = [Row(i, 1, 10 * i, (FIRST_MOMENT, i), '{"n":1}') for i in (1, 2, 3)]
+    new = [
+        Row(1, 2, 50, (FIRST_MOMENT, 11), '{"n":2}'),
+        Row(2, 2, None),
+        Row(3, 2, 30, (FIRST_MOMENT, 13), None),
+        Row(4, 1, 40, (FIRST_MOMENT, 14), '{"n":4}'),
+    ]
+    whole.take(old)
+    whole.take(new)
+    for writes in range(100):
+        filling, run = Filling(store.link_of("p07")), (await store.content()).run
+        assert await filling.begin(run, epoch_name(run, 2 * writes + 2))
+        await filling.clear(epoch_name(run, 2 * writes + 2))
+        await content(store, of, number=2 * writes + 3)
+        await store.apply({board: old}, [Profile(i, 1, f"p{i}") for i in (1, 2, 3)])
+        (was,) = (await store.read([board])).tops
+        halting = Store(store_url)
+        await halting.link_of("p07").adopt()
+        text = HALTING.format(writes=writes) + resources.script("apply_ranked")
+        halting.partition("p07").writing._apply_ranked = Script(text)
+        try:
+            await halting.apply({board: new}, [Profile(4, 1, "p4")])
+            break
+        except StoreUnavailable:
+            pass
+        finally:
+            await halting.aclose()
+        key = "{p07}leaderboard:user_scores:sprint:all_time"
+        shown = await store.link_of("p07").checked.ask("ZREVRANGE", key, 0, -1)
+        moved = (await store.versions([board])).boards[board] > was.version
+        assert moved or [int(member[32:]) for member in shown] == list(was.scores), "two things under one version"
+        await store.apply({board: new}, [Profile(4, 1, "p4")])
+        (top,) = (await store.read([board])).tops
+        assert shown_by(of, top) == whole.top, writes
+    assert writes > 4, "every write was the last once"
+
+
+@pytest.mark.parametrize("ranks", ["competition", "dense", "ordinal"])
+@pytest.mark.parametrize("order", ["descending", "ascending"])
+async def test_ranks_beyond_the_top(store: Store, order: str, ranks: str) -> None:
+    """Dense ones end with the top, wherever a tie goes on."""
+    of = leaderboard(order=order, ranks=ranks, ties="last")
+    board, model = board_of(of), Model(of)
+    await content(store, of)
+    rows = [Row(i, 1, i // 3 if i < 96 else 33 + i // 20, (FIRST_MOMENT + i * 7 % 50, i)) for i in range(1, 181)]
+    await store.apply({board: rows})
+    model.take(rows)
+    _, found = await store.standings({board: list(range(1, 181))})
+    for row, standing in zip(rows, found[board], strict=True):
+        assert (standing.rank, standing.to_next) == (model.rank(row), model.to_next(row)), row
+    for offset in (0, 40, 95, 99, 100, 150):
+        page = await store.page(board, offset, 20)
+        first = model.placed[offset]
+        assert page.first_rank == len(model.better(first.score or 0)) + 1
+        assert page.first_dense == (model.rank(first) if ranks == "dense" and offset < TOP else None)
 
 
 async def test_every_content_is_made_ours_by_itself(store: Store) -> None:
