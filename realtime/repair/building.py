@@ -39,6 +39,7 @@ BUSY_CHUNK_S: Final = 0.05
 REST: Final = 1.5
 """How long a walk rests between two transactions while scores come in, as a multiple of what the last one took."""
 
+FIRST: Final = 50
 LEAST: Final = 10
 MOST: Final = 20_000
 """Players in one transaction."""
@@ -180,7 +181,7 @@ class Pace:
     """How many players a transaction takes, and how long a walk rests after it."""
 
     def __init__(self) -> None:
-        self.size = 500
+        self.size = FIRST
         self._recorded: int | None = None
 
     def take(self, took: float, chunk: Chunk) -> float:
@@ -189,6 +190,6 @@ class Pace:
         self._recorded = chunk.recorded
         wanted = BUSY_CHUNK_S if is_busy else CHUNK_S
         if chunk.heads == self.size or took > wanted:
-            factor = min(max(wanted / max(took, 0.001), 0.25), 2.0)
+            factor = min(max(wanted / max(took, 0.001), 0.25), 1.25 if is_busy else 2.0)
             self.size = min(max(int(self.size * factor), LEAST), MOST)
         return took * REST if is_busy else 0.0

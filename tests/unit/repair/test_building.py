@@ -12,7 +12,7 @@ import pytest
 from realtime.errors import LedgerUnavailable
 from realtime.ledger.builds import Build, Chunk, Lacking, Overflow, Retired, Rule
 from realtime.repair import building as module
-from realtime.repair.building import BUSY_CHUNK_S, CHUNK_S, LEAST, MOST, REST, Building, Pace
+from realtime.repair.building import BUSY_CHUNK_S, CHUNK_S, FIRST, LEAST, MOST, REST, Building, Pace
 
 SUM = Rule(7, 2, "sprint", "sum", False, ["all_time"])
 BEST = Rule(8, 3, "best", "best", False, ["all_time"])
@@ -200,9 +200,9 @@ def test_alone_it_takes_as_many_players_as_fit_into_a_transaction_and_rests_not(
 
 def test_while_scores_come_in_it_takes_less_and_rests_longer_than_it_worked() -> None:
     pace = Pace()
-    assert pace.take(CHUNK_S, Chunk(1, 500, 100)) == 0
-    assert pace.take(CHUNK_S, Chunk(1, 500, 101)) == pytest.approx(CHUNK_S * REST)
-    assert pace.size == int(500 * BUSY_CHUNK_S / CHUNK_S)
+    assert pace.take(CHUNK_S, Chunk(1, FIRST, 100)) == 0
+    assert pace.take(CHUNK_S, Chunk(1, FIRST, 101)) == pytest.approx(CHUNK_S * REST)
+    assert pace.size == int(FIRST * BUSY_CHUNK_S / CHUNK_S)
     for number in range(50):
         pace.take(60, Chunk(1, 1, 102 + number))
     assert pace.size == LEAST, "a player who sent millions takes what they take"
@@ -211,4 +211,4 @@ def test_while_scores_come_in_it_takes_less_and_rests_longer_than_it_worked() ->
 def test_a_last_chunk_that_was_not_full_says_nothing_about_the_size() -> None:
     pace = Pace()
     pace.take(0.001, Chunk(1, 3, 5))
-    assert pace.size == 500
+    assert pace.size == FIRST
