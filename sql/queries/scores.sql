@@ -34,8 +34,9 @@ WITH moment AS MATERIALIZED (
     SELECT now, now + interval '5 seconds' AS latest  -- submissions.CLOCK_GRACE
     FROM clock_timestamp() AS now WHERE EXISTS (SELECT FROM catalogue WHERE revision = $12)
 ), places AS MATERIALIZED (
-    SELECT p.place, p.source, coalesce(p.moment, m.now) AS moment, p.moment > m.latest AS is_future,
-           CASE WHEN coalesce(p.moment, m.now) >= p.ends THEN 1 WHEN coalesce(p.moment, m.now) < p.starts THEN 2 ELSE 0 END AS guard,
+    SELECT p.place, p.source, coalesce(p.moment, m.now) AS moment,
+           CASE WHEN coalesce(p.moment, m.now) >= p.ends THEN 1 WHEN coalesce(p.moment, m.now) < p.starts THEN 2
+                WHEN p.moment > m.latest THEN 3 ELSE 0 END AS state,
            micros(coalesce(p.moment, m.now)) AS micros, (SELECT l.round FROM leaderboards l WHERE l.id = p.source) AS round
     FROM moment m, unnest($7::int[], $8::timestamptz[], $9::timestamptz[], $10::timestamptz[])
                    WITH ORDINALITY AS p (source, moment, starts, ends, place)
@@ -55,7 +56,7 @@ WITH moment AS MATERIALIZED (
     WHERE w.id IS NOT NULL OR k.kind <> 'season'
 ), of_places AS MATERIALIZED (
     SELECT array_agg(source ORDER BY place) AS sources, array_agg(moment ORDER BY place) AS moments,
-           array_agg(coalesce(is_future, false) ORDER BY place) AS futures, array_agg(guard ORDER BY place) AS guards,
+           array_agg(state ORDER BY place) AS states,
            array_agg(round ORDER BY place) AS rounds, array_agg(micros ORDER BY place) AS micros
     FROM places
 ), of_targets AS MATERIALIZED (
@@ -82,11 +83,11 @@ WITH moment AS MATERIALIZED (
                              AND (($8::timestamptz[])[i.place] IS NULL
                                   OR i.moment IN (o.created_at, date_trunc('milliseconds', o.created_at)))
                         THEN 'duplicate' ELSE 'conflict' END
-               WHEN (SELECT guards FROM of_places)[i.place] = 1 THEN 'window_over'
-               WHEN (SELECT guards FROM of_places)[i.place] = 2 THEN 'window_not_begun'
+               WHEN i.state = 1 THEN 'window_over'
+               WHEN i.state = 2 THEN 'window_not_begun'
                WHEN coalesce(t.hidden, h.hidden) IS NOT FALSE AND (u.id IS NULL OR u.deleted_at IS NOT NULL) THEN 'unknown'
                WHEN coalesce(t.hidden, h.hidden) THEN 'hidden'
-               WHEN (SELECT futures FROM of_places)[i.place] THEN 'future'
+               WHEN i.state = 3 THEN 'future'
                WHEN i.source = 1 THEN
                    CASE WHEN abs(coalesce(t.total_score, 0) + i.score) > 9007199254740992 THEN 'range' END
                WHEN coalesce(h.far, false) OR abs(i.score) > 4503599627370495 THEN CASE WHEN EXISTS (
@@ -96,9 +97,10 @@ WITH moment AS MATERIALIZED (
                    )
                ) THEN 'range' END
            END AS verdict, h.hidden IS NOT NULL AS has_head, h.hidden_on,
-           coalesce(h.built = (SELECT rounds FROM of_places)[i.place], true) AS is_built
+           i.round, coalesce(h.built = i.round, true) AS is_built
     FROM (
-        SELECT *, (SELECT sources FROM of_places)[place] AS source, (SELECT moments FROM of_places)[place] AS moment
+        SELECT *, (SELECT sources FROM of_places)[place] AS source, (SELECT moments FROM of_places)[place] AS moment,
+               (SELECT states FROM of_places)[place] AS state, (SELECT rounds FROM of_places)[place] AS round
         FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::text[], $5::jsonb[], $6::int[])
              WITH ORDINALITY AS i (user_id, submission_id, score, reason, metadata, place, ord)
         WHERE EXISTS (SELECT FROM moment)
@@ -116,7 +118,7 @@ WITH moment AS MATERIALIZED (
     LEFT JOIN users u ON u.id = CASE WHEN coalesce(t.hidden, h.hidden) IS NOT FALSE THEN i.user_id END
 ), new_heads AS (
     INSERT INTO heads (source, user_id, built, far)
-    SELECT source, user_id, min((SELECT rounds FROM of_places)[place]), coalesce(sum(abs(score)) > 4503599627370495, false)
+    SELECT source, user_id, min(round), coalesce(sum(abs(score)) > 4503599627370495, false)
     FROM judged
     WHERE verdict IS NULL AND NOT has_head AND source <> 1 AND NOT coalesce((SELECT lacking FROM of_targets), false)
     GROUP BY source, user_id ORDER BY source, user_id

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -22,7 +22,7 @@ from realtime.errors import CatalogueMoved, RowRefused, WindowsMissing
 from realtime.intake.recorder import Recorder, Recording
 from realtime.ledger.leaderboards import Leaderboards
 from realtime.ledger.ledger import Ledger
-from realtime.ledger.mixture import Cleared
+from realtime.ledger.mixture import Cleared, Columns
 from tests.support.databases import MakeUsers
 from tests.support.leaderboards import agree_with_the_log, catalogue_of, define
 
@@ -587,4 +587,39 @@ async def test_a_rule_that_is_being_made_gets_what_is_new_of_players_who_have_th
     assert beside in directory.current.written_boards(datetime.now(UTC))
     scores = [outcome.scores for _, outcome in recorded.outcomes if isinstance(outcome, Accepted)]
     assert [of and of["lap:all_time"] for of in scores] == [700, 700, 800], "people see what is shown"
+    await agree_with_the_log(sql)
+
+
+# Cost ------------------------------------------------------------------------------------------------------------
+
+
+def _touched(plan: dict[str, Any]) -> Iterator[tuple[float, str]]:
+    """How many rows each step of a plan has looked at, its parts' left out."""
+    removed = sum(value for name, value in plan.items() if name.startswith("Rows Removed by"))
+    yield plan["Actual Loops"] * (plan["Actual Rows"] + removed), f"{plan['Node Type']} {plan.get('Relation Name', '')}"
+    for part in plan.get("Plans", ()):
+        yield from _touched(part)
+
+
+@pytest.mark.parametrize("leaderboards", [1, 300])
+async def test_no_step_goes_through_a_batch_for_each_of_its_rows(
+    ledger: Ledger, sql: asyncpg.Connection, make_users: MakeUsers, leaderboards: int
+) -> None:
+    """Planned while everything was empty, as it is after a restart; then the tables are filled."""
+    users = await make_users(500)
+    await define(sql, *(Definition(f"b{n}", "B", windows=("all_time", "day")) for n in range(leaderboards)))
+    directory = await catalogue_of(ledger)
+    chosen = random.Random(1)
+
+    def batch(number: int) -> list[Submission]:
+        slugs = [f"b{n}" for n in range(leaderboards)]
+        return [to(chosen.choice(slugs), chosen.choice(users), f"{number}-{n}", n % 50) for n in range(1_000)]
+
+    async with ledger.connection() as connection:
+        explained = "EXPLAIN (ANALYZE, FORMAT JSON) " + ledger.query("record_scores")
+        for number in range(5):
+            args = Columns(batch(number), directory.current).args
+            ((found,),) = await connection.fetch(explained, *args, "scores", directory.current.revision, [], [], [])
+    most, step = max(_touched(orjson.loads(found)[0]["Plan"]))
+    assert most <= 20 * 1_000, f"{step} has looked at {most} rows"
     await agree_with_the_log(sql)

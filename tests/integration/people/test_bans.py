@@ -234,6 +234,29 @@ async def test_a_batch_that_read_the_user_before_the_ban_is_refused_by_it(
     assert await sql.fetchval("SELECT count(*) FROM score_transactions") == 1
 
 
+async def test_a_first_score_that_meets_the_ban_brings_no_ghost(
+    ledger: Ledger, recorder: Recorder, sql: asyncpg.Connection, dsn: str, make_users: MakeUsers
+) -> None:
+    """There is no head yet that the batch could have locked: the ban is just making it."""
+    user, other = await make_users(2)
+    await sql.execute("BEGIN; SELECT while_sources_stay()")
+    await sql.fetch(ledger.query("player_held"), user, None)
+    late = asyncio.ensure_future(recorder.record([to("lap", other, "first"), to("lap", user, "first")]))
+    watcher = await asyncpg.connect(dsn)
+    async with asyncio.timeout(PATIENCE):
+        while not await watcher.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+            assert not late.done()
+    await watcher.close()
+    await sql.execute(ledger.query("banned"), user, 0)
+    await sql.fetch(ledger.query("hidden_anew"), user, None, "ban")
+    await sql.execute("COMMIT")
+    found = {one.user_id: outcome for one, outcome in (await late).outcomes}
+    assert isinstance(found[other], Accepted)
+    refused = found[user]
+    assert not isinstance(refused, Accepted) and refused.code == "forbidden"
+    assert [row[0] for row in await sql.fetch("SELECT user_id FROM score_transactions")] == [other]
+
+
 async def test_bans_and_batches_that_meet_all_end(
     accounts: Accounts, ledger: Ledger, directory: Leaderboards, sql: asyncpg.Connection, make_users: MakeUsers
 ) -> None:
