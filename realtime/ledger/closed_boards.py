@@ -42,6 +42,7 @@ class Cache(Protocol):
 
     async def cached_week(self, board: Board) -> tuple[bytes | None, Position]: ...
     async def cache_week(self, board: Board, version: int, names_at: Position, value: bytes) -> None: ...
+    async def announce(self, board: Board, version: int) -> None: ...
 
 
 class Line(NamedTuple):
@@ -137,6 +138,14 @@ class ClosedBoards:
         by_key = {(board.leaderboard.id, board.window.key): board for board in of}
         rows = await self._ledger.fetch("closed_versions", *map(list, zip(*by_key, strict=True))) if by_key else []
         return {by_key[leaderboard, window]: version for leaderboard, window, version in rows}
+
+    async def amend(self, boards: Sequence[Board]) -> None:
+        """Scores of closed boards changed: whoever follows them hears of it.
+
+        Raises StoreUnavailable too: then they hear when it is their board's turn to be looked at.
+        """
+        for board, version in (await self.versions(boards)).items():
+            await self._cache.announce(board, version)
 
     async def standings(self, board: Board, user_ids: Sequence[int]) -> tuple[int, list[Standing]]:
         """Where users stand on a closed board, in the order asked, and its version."""

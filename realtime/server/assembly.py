@@ -86,7 +86,7 @@ def assemble(
     intake = Intake(
         ledger,
         store,
-        backends.views.amend,
+        backends.amend,
         now,
         batching=Batching(settings.batch_limit, settings.batch_lanes),
         limit=settings.queue_limit,

@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
+from realtime.boards.board import Board
 from realtime.errors import LedgerRefused, LedgerUnavailable, StartupError, StoreUnavailable
 from realtime.ledger.archive import Archive
 from realtime.ledger.closed_boards import ClosedBoards
@@ -68,6 +69,16 @@ class Backends:
     partitions: Partitions
     generations: Generations
     clocks: Clocks
+
+    async def amend(self, boards: Collection[Board]) -> None:
+        """Scores of closed boards changed: whatever is kept of them follows, and subscribers hear of it.
+
+        Raises LedgerUnavailable, StoreUnavailable: then it is done later.
+        """
+        if weeks := [board for board in boards if board.is_published]:
+            await self.views.amend(weeks)
+        if others := [board for board in boards if not board.is_published]:
+            await self.closed_boards.amend(others)
 
     @property
     def trouble(self) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -15,11 +16,17 @@ from realtime.boards.board import Board, board_in
 from realtime.boards.definitions import Definition
 from realtime.boards.leaderboard import Leaderboard
 from realtime.boards.standings import ranks
+from realtime.boards.submissions import Submission
 from realtime.boards.windows import Window
+from realtime.intake.recorder import Recorder
 from realtime.ledger.closed_boards import ClosedBoards
 from realtime.ledger.ledger import Ledger
+from realtime.store.announcements import Announcements
+from realtime.store.filling import Filling
 from realtime.store.store import Store
 from tests.support.databases import MakeUsers
+from tests.support.leaderboards import catalogue_of, define
+from tests.support.waiting import PATIENCE
 
 RULE, SOURCE = 7, 5
 STARTS = datetime(2026, 11, 23, tzinfo=UTC)
@@ -193,3 +200,29 @@ async def test_boards_are_listed_newest_first_with_their_players(
         ("sprint:day_of_2026_11_22", 0),
     ]
     assert await boards.listed(leaderboard, 5, 2) == ([], 3)
+
+
+async def test_whoever_follows_a_closed_board_hears_of_a_correction(
+    ledger: Ledger, store: Store, sql: asyncpg.Connection, make_users: MakeUsers
+) -> None:
+    (user,) = await make_users(1)
+    await define(sql, Definition("lap", "Lap", windows=("all_time", "day")))
+    directory = await catalogue_of(ledger)
+    closed = ClosedBoards(ledger, store)
+    then = await sql.fetchval("SELECT now() - interval '10 days'")
+    recorded = await Recorder(ledger, directory).record([Submission(user, "a", 5, None, then, "lap")])
+    (board,) = recorded.closed
+    assert board.window.kind == "day" and board.is_closed(ledger.clock.now())
+    partition = store.partition(board.leaderboard.partition)
+    run = (await partition.link.content()).run
+    assert await Filling(partition.link).begin(run, "first") and await Filling(partition.link).end(run, "first", [])
+    await partition.adopt()
+    announcements = Announcements(store.link, store.link_of)
+    async with asyncio.timeout(PATIENCE), announcements.hearing(board.leaderboard.partition) as heard:
+        await closed.amend(recorded.closed)
+        async for announcement in heard:
+            if announcement.board == board.id:
+                break
+    assert announcement.position is not None
+    assert announcement.position.version == (await closed.versions([board]))[board]
+    assert (await closed.snapshot(board))[0].scores == {user: 5}
