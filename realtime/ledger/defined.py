@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from functools import lru_cache
+from typing import Any, Final
 
 import orjson
 
 from realtime.boards.definitions import Definition, needs_new_standings
 from realtime.boards.parsing import parse_definition
+
+REMEMBERED: Final = 8_192
+"""Definitions that are parsed once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +49,9 @@ class Defined:
         """Whether standings are being made."""
         return self.next_rule is not None
 
-    def lacks(self, wanted: Definition, now: datetime) -> list[str] | None:
+    def lacks(self, wanted: Definition, now: datetime | None = None) -> list[str] | None:
         """The fields for which other standings must be made than those that are shown, or are being made; None where
-        there are neither."""
+        there are neither. Without `now`, any other season is one."""
         made = self.coming or self.shown
         return None if made is None else needs_new_standings(made, wanted, now)
 
@@ -77,5 +81,7 @@ def defined_of(row: Any) -> Defined:
     )
 
 
+@lru_cache(REMEMBERED)
 def _read(slug: str, text: str) -> Definition:
+    """A definition as it is kept. Whoever reads one reads all of them: the same text is parsed once."""
     return parse_definition(slug, orjson.loads(text))

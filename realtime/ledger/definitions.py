@@ -99,17 +99,19 @@ class Definitions:
     ) -> None:
         """Defines what is wanted, and with `prune` removes what is not; one leaderboard after the other.
 
-        `told` hears of each step that is done. Raises DefinitionError before anything is done where the whole cannot
-        be, RealtimeError `conflict` where others change the same meanwhile, LedgerUnavailable.
+        `told` hears of each step that is done. Raises DefinitionError before anything is done where the whole does not
+        go together, and at the step of whoever's season has been otherwise; RealtimeError `conflict` where others
+        change the same meanwhile; LedgerUnavailable.
         """
         there = await self.all()
         known = {slug: one.definition for slug, one in there.items() if not (prune and slug not in wanted)}
         if problems := check_together({**known, **wanted}, [*there, *wanted]):
             raise DefinitionError(problems)
         for step in steps_of({slug: one.definition for slug, one in there.items()}, wanted, prune=prune):
+            one = there.get(step.slug)
             if step.wanted is None:
                 await self.remove(step.slug, actor=actor)
-            else:
+            elif one is None or one.definition != step.wanted or one.lacks(step.wanted) != []:
                 await self.put(step.wanted, actor=actor)
             told(step)
 
