@@ -103,8 +103,10 @@ def invented(players: int, random: Random, definition: Definition = DEFAULT_DEFI
         low, high = (20, 600) if definition.format.unit == "s" else (20_000, 600_000)
     while True:
         player = int(players * random.random() ** 3)
-        share = min(int(random.lognormvariate(2.5, 1.2)) + 1, 1_000)
-        score = min(high, low + (share - 1) * max(1, (high - low) // 1_000))
+        if (low, high) == (1, 1_000):
+            score = min(int(random.lognormvariate(2.5, 1.2)) + 1, high)
+        else:
+            score = low + int((high - low) * min(random.lognormvariate(-2.0, 0.6), 1.0))
         yield Play(
             names[player], None if operator == "count" else score, "simulated", definition.slug, operator == "sum"
         )
