@@ -51,7 +51,10 @@ class BoardRoutes:
         directory = self._services.leaderboards
         await directory.look_up(slug)
         leaderboard = directory.current.leaderboard(slug)
-        self._services.authentication.permissions.list_boards(identity)
+        permissions = self._services.authentication.permissions
+        permissions.list_boards(identity)
+        if leaderboard.definition.visible == "private":
+            permissions.see(identity, leaderboard.definition)
         closed, total = await self._closed(leaderboard, now, offset, limit)
         live = directory.current.live_boards(now) if not offset else []
         readable = [board for board in live if board.slug == slug and self._may_read(identity, board)]

@@ -88,7 +88,8 @@ OPERATIONS: Final = (
               errors=("forbidden", "unknown_user", "unknown_leaderboard")),
     Operation(
         "get", "/users/{user_id}/transactions", "A user's log, newest first.", "Transactions", scope="submit",
-        query=(("limit", _LIMIT), ("before", whole(1, ID_MAX))), errors=("forbidden", "unknown_user"),
+        query=(("leaderboard", SLUG | {"default": "default"}), ("limit", _LIMIT), ("before", whole(1, ID_MAX))),
+        errors=("forbidden", "unknown_user", "unknown_leaderboard"),
     ),
     Operation("get", "/healthz", "Whether the process is alive.", "Alive"),
     Operation("get", "/readyz", "Whether it should get traffic; 503 with the reasons where not.", "Ready"),

@@ -17,6 +17,7 @@ from starlette.routing import BaseRoute, Route
 from realtime.api.requests import PAGE_LIMIT, bytes_of, json_of, number_in_query, object_of, user_in_path
 from realtime.api.responses import json_response
 from realtime.api.services import Services
+from realtime.boards.leaderboard import DEFAULT, Leaderboard
 from realtime.errors import RealtimeError
 from realtime.people.accounts import Entry
 from realtime.people.authentication import client_address
@@ -44,13 +45,15 @@ class AccountLimits:
         )
 
 
-def entry_fields(user_id: int, entry: Entry) -> dict[str, Any]:
+def entry_fields(user_id: int, entry: Entry, leaderboard: Leaderboard = DEFAULT) -> dict[str, Any]:
     """A row of a log as it is shown: whoever hands it in again, here or in a file, changes nothing."""
+    where = {} if leaderboard.slug == DEFAULT.slug else {"leaderboard": leaderboard.slug}
     return {
         "id": entry.id,
+        **where,
         "user_id": user_id,
         "submission_id": entry.submission_id,
-        "score_added": entry.score_added,
+        "score_added" if leaderboard.definition.operator == "sum" else "score": entry.score_added,
         "reason": entry.reason or None,
         "created_at": messages.exact_moment(entry.created_at),
     }
@@ -143,6 +146,9 @@ class PeopleRoutes:
         self._services.authentication.permissions.see_log(identity, user_id)
         limit = number_in_query(request, "limit", 100, 1, PAGE_LIMIT)
         before = number_in_query(request, "before", ID_MAX, 1, ID_MAX)
-        entries = await self._services.accounts.entries(user_id, before, limit)
-        rows = [entry_fields(user_id, entry) for entry in entries]
+        slug = request.query_params.get("leaderboard", DEFAULT.slug)
+        await self._services.leaderboards.look_up(slug)
+        source = self._services.leaderboards.current.source(slug)
+        entries = await self._services.accounts.entries(user_id, before, limit, source.id)
+        rows = [entry_fields(user_id, entry, source) for entry in entries]
         return json_response({"user_id": user_id, "transactions": rows})

@@ -123,7 +123,6 @@ DESCRIPTION: Final = {
     ),
 }  # fmt: skip
 
-_SUBMISSION: Final = {"submission_id": SUBMISSION_ID, "score_added": SCORE_ADDED}
 _SUBMISSION_OPTIONAL: Final = {
     "leaderboard": nullable(SLUG | {"description": "left out: `default`"}),
     "score_added": whole(-ID_MAX, ID_MAX, "what is added, where scores are summed"),
@@ -339,7 +338,12 @@ SHAPES: Final[dict[str, Schema]] = {
         "Newest first.",
         {"user_id": USER_ID,
          "transactions": listed(
-             shape("", {"id": whole(1), "user_id": USER_ID, **_SUBMISSION, "reason": REASON, "created_at": MOMENT})
+             shape(
+                 "",
+                 {"id": whole(1), "user_id": USER_ID, "submission_id": SUBMISSION_ID, "reason": REASON,
+                  "created_at": MOMENT},
+                 {"score_added": nullable(SCORE), "score": nullable(SCORE), "leaderboard": SLUG},
+             )
          )},
     ),
     "Alive": shape("The process answers.", {"status": constant("alive")}),

@@ -20,8 +20,8 @@ CLOSE_GRACE: Final = timedelta(seconds=120)
 """From a window's end plus this, the ledger answers for it: longer than any transaction may last (10 s)."""
 
 _NAME: Final = re.compile(
-    r"(?:(?P<kind>day|week)_of_(?P<day>\d{4}_\d{2}_\d{2})|month_of_(?P<month>\d{4}_\d{2})|year_of_(?P<year>\d{4})"
-    r"|season_(?P<season>[a-z0-9_]{1,32}))\Z",
+    r"(?:(?:(?P<kind>day|week)_of_(?P<day>\d{4}_\d{2}_\d{2})|month_of_(?P<month>\d{4}_\d{2})|year_of_(?P<year>\d{4}))"
+    r"(?:_[1-9]\d?)?|season_(?P<season>[a-z0-9_]{1,32}))\Z",
     re.ASCII,
 )
 
@@ -54,7 +54,8 @@ ALWAYS: Final = Window("all_time", "all_time", None, None)
 
 
 def read_name(name: str) -> Named | None:
-    """What a window's name says; None where no window can be called so.
+    """What a window's name says; None where no window can be called so. Where a zone was changed one day may have two
+    windows: the second is called `day_of_2026_11_30_2`.
 
     Raises ValueError for a date that is not in the calendar.
     """

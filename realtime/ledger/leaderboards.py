@@ -184,6 +184,8 @@ class Leaderboards(Directory):
         assert said is not None, "the catalogue has read it"
         if said.first_day is None:
             raise no_such_board(f"{leaderboard.slug} has no such season.")
+        if name != name_of(said.kind, said.first_day):
+            raise no_such_board()
         if said.first_day > now.date() + timedelta(days=1):
             raise no_such_board(f"That {said.kind} has not begun.")
         if said.first_day.year < EARLIEST.year:

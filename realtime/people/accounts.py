@@ -21,6 +21,7 @@ from typing import Any, Final, Protocol
 import orjson
 
 from realtime.boards.catalogue import Directory
+from realtime.boards.leaderboard import DEFAULT
 from realtime.errors import EpochMoved, LedgerUnavailable, RealtimeError, StoreUnavailable
 from realtime.people.passwords import Passwords, check_password
 from realtime.people.usernames import check_username
@@ -71,7 +72,8 @@ class Entry:
 
     id: int
     submission_id: str
-    score_added: int
+    score_added: int | None
+    """None where a leaderboard counts submissions and got no score."""
     reason: str | None
     created_at: datetime
 
@@ -130,9 +132,16 @@ class Accounts:
             raise _unknown()
         return Person(*rows[0])
 
-    async def entries(self, user_id: int, before: int | None, limit: int) -> list[Entry]:
-        """A user's log, newest first, from below the id `before` on. Raises RealtimeError `unknown_user`."""
-        rows = await self._ledger.fetch("transactions", user_id, ID_MAX if before is None else before, limit)
+    async def entries(self, user_id: int, before: int | None, limit: int, source: int = DEFAULT.id) -> list[Entry]:
+        """A user's log, newest first, from below the id `before` on; of the submissions to leaderboard `source`.
+
+        Raises RealtimeError `unknown_user`.
+        """
+        below = ID_MAX if before is None else before
+        if source == DEFAULT.id:
+            rows = await self._ledger.fetch("transactions", user_id, below, limit)
+        else:
+            rows = await self._ledger.fetch("transactions_of", source, user_id, below, limit)
         if not rows and not await self._ledger.fetch("user_exists", user_id):
             raise _unknown()
         return [Entry(*row) for row in rows]

@@ -97,15 +97,16 @@ class Building:
     async def run(self) -> None:
         """Looks until cancelled."""
         while True:
-            busy = False
+            self._hurry.clear()
             try:
                 busy = await self.step()
             except (LedgerUnavailable, StoreUnavailable) as error:
                 log.debug("cannot build standings: %s", error)
+                await asyncio.sleep(INTERVAL)  # whatever is said meanwhile: what failed is not tried without a pause
+                continue
             with suppress(TimeoutError):
                 async with asyncio.timeout(0 if busy else INTERVAL):
                     await self._hurry.wait()
-            self._hurry.clear()
 
     async def step(self) -> bool:
         """Builds what there is to build, or clears away some of what is no more; whether there may be more to do.

@@ -154,6 +154,11 @@ SELECT 1 FROM users WHERE id = $1 AND deleted_at IS NULL
 -- $1 actor, $2 action, $3 user id, $4 detail.
 INSERT INTO audit (actor, action, user_id, detail) VALUES ($1, $2, $3, $4)
 
+-- name: transactions_of
+-- The same of another leaderboard's log: $1 the leaderboard, $2 user id, $3 ids below this, $4 limit.
+SELECT id, submission_id, score, reason, created_at FROM score_transactions
+WHERE source = $1 AND user_id + 0 = $2 AND id < $3 ORDER BY id DESC LIMIT $4
+
 -- name: transactions
 -- A user's log, newest first: $1 user id, $2 ids below this, $3 limit. `+ 0` names the index made for it.
 SELECT id, submission_id, score_added, reason, created_at FROM user_score_transactions

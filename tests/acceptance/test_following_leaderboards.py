@@ -37,7 +37,7 @@ async def define(server: RunningServer, slug: str, definition: dict[str, Any]) -
     answer = await server.http.put(f"/leaderboards/{slug}", json=definition, headers=server.bearer(None, "admin"))
     assert answer.status_code in (200, 201), answer.text
     while answer.json()["state"] != "live":
-        answer = await server.http.get(f"/leaderboards/{slug}")
+        answer = await server.http.get(f"/leaderboards/{slug}", headers=server.bearer(None, "admin"))
     await server.services.leaderboards.look()
 
 
@@ -185,3 +185,27 @@ async def test_a_watched_rank_is_told_in_the_sense_of_the_board(server: RunningS
     await submit(server, "lap", b, score=59_000)
     rank = await client.until("rank")
     assert (rank["rank"], rank["to_next"]) == (1, None)
+
+
+async def test_a_log_of_another_leaderboard_is_read_and_a_private_one_shows_nothing(
+    server: RunningServer, make_users: MakeUsers
+) -> None:
+    (a,) = await make_users(1)
+    await define(server, "lap", LAP | {"visible": "private"})
+    await submit(server, "lap", a, score=5_000)
+    log = (
+        await server.http.get(f"/users/{a}/transactions?leaderboard=lap", headers=server.bearer(None, "admin"))
+    ).json()
+    assert [(row["leaderboard"], row["score"]) for row in log["transactions"]] == [("lap", 5_000)]
+    assert (await server.http.get(f"/users/{a}/transactions", headers=server.bearer(None, "admin"))).json() == {
+        "user_id": a,
+        "transactions": [],
+    }
+    for path in ("/boards/lap:all_time", "/boards?leaderboard=lap", f"/boards/lap:all_time/users/{a}"):
+        assert (await server.http.get(path)).status_code == 401, path
+        assert (await server.http.get(path, headers=server.bearer(None, "read"))).status_code == 200, path
+    client = await server.client()
+    for kind, fields in (("subscribe", {}), ("watch", {"user_id": a})):
+        answer = await client.ask(kind, board="lap:all_time", **fields)
+        assert (answer["type"], answer["code"]) == ("error", "unauthorized")
+    assert "lap" not in (await server.http.get("/leaderboards")).text

@@ -7,7 +7,7 @@ const DAY_MS = 86_400_000;
 /** Kinds of windows that end, in the order in which they are offered. */
 export const KINDS = ['day', 'week', 'month', 'season', 'year'];
 
-const ID = /^(?:([a-z][a-z0-9-]*):)?(?:(all_time)|(current|previous)_(day|week|month|year|season)|(day|week|month|year)_of_(\d{4})(?:_(\d\d))?(?:_(\d\d))?|season_([a-z0-9_]+))$/;
+const ID = /^(?:([a-z][a-z0-9-]*):)?(?:(all_time)|(current|previous)_(day|week|month|year|season)|(day|week|month|year)_of_(\d{4})(?:_(\d\d))?(?:_(\d\d))?(?:_[1-9]\d?)?|season_([a-z0-9_]+))$/;
 
 const CURRENT = { day: 'Today', week: 'This week', month: 'This month', season: 'This season', year: 'This year', all_time: 'All time' };
 const PREVIOUS = { day: 'Yesterday', week: 'Last week', month: 'Last month', season: 'Last season', year: 'Last year' };
