@@ -39,11 +39,6 @@ Key = tuple[int, str, str]
 """What a submission is known by: its user, its id, and its leaderboard."""
 
 
-def key_of(submission: Submission) -> Key:
-    """What a submission is known by."""
-    return submission.user_id, submission.submission_id, submission.leaderboard
-
-
 def grouped(batch: Iterable[Waiting]) -> dict[Key, First]:
     """What came first under each key, in the order of the batch."""
     firsts: dict[Key, First] = {}

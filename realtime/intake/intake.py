@@ -23,7 +23,7 @@ from realtime.boards.submissions import Accepted, Rejected, Submission
 from realtime.errors import LedgerUnavailable, StoreUnavailable
 from realtime.intake import holdups
 from realtime.intake.batching import Batching
-from realtime.intake.duplicates import Reply, Waiting, beside, grouped, key_of
+from realtime.intake.duplicates import Reply, Waiting, beside, grouped
 from realtime.intake.holdups import Holdups
 from realtime.intake.outcomes import unavailable
 from realtime.intake.recorder import Ledger, Recorder, Recording
@@ -235,7 +235,7 @@ class Intake:
             return
         others: list[Waiting] = []
         for submission, outcome in recorded.outcomes:
-            first = firsts[key_of(submission)]
+            first = firsts[submission.user_id, submission.submission_id, submission.leaderboard]
             first.answer(outcome)
             if again and not isinstance(outcome, Accepted):
                 others += first.others  # nothing of this stands under the id: theirs may
@@ -243,7 +243,7 @@ class Intake:
                 for other, reply, _ in first.others:
                     reply(beside(other, submission, outcome))
         for submission in recorded.held:
-            first = firsts[key_of(submission)]
+            first = firsts[submission.user_id, submission.submission_id, submission.leaderboard]
             for waiting in (*first.same, *first.others):
                 self._holdups.take(waiting)
         took = loop.time() - began

@@ -30,6 +30,8 @@ def outcome_of(
     """The outcome that the ledger's word for it means, with the user's scores of all time and of the week, and on
     whichever boards were asked for."""
     if outcome in ("accepted", "duplicate"):
+        if scores is None:
+            return Accepted(submission.submission_id, submission.user_id, total or 0, week or 0, outcome == "duplicate")
         return Accepted(
             submission.submission_id, submission.user_id, total or 0, week or 0, outcome == "duplicate", scores,
             improved, submission.leaderboard,

@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from realtime.boards.board import ALL_TIME, Board
@@ -272,7 +273,7 @@ class Recorder:
         """Whether all of it counts on the published boards alone, and asks for nothing else."""
         if self._plain is None or self._plain[0] is not catalogue:
             self._plain = catalogue, catalogue.is_published_alone
-        return self._plain[1] and all(one[5:] == _PUBLISHED_ALONE for one in batch)
+        return self._plain[1] and all(map(_PUBLISHED_ALONE.__eq__, map(_BEYOND_PUBLISHED, batch)))
 
     async def _record_into(self, result: Recording, batch: Sequence[Submission], attempts: int, locks: int) -> int:
         """Records a batch, or its parts. `locks` is how many statements may meet a lock yet, 0 before the first has;
@@ -375,6 +376,9 @@ class Recorder:
 
 _PUBLISHED_ALONE: Final = (DEFAULT.slug, None, None, False)
 """The leaderboard, metadata, window and question of a submission that the published system knows."""
+
+_BEYOND_PUBLISHED: Final = itemgetter(slice(5, None))
+"""The same four of any submission."""
 
 _AGAIN_AND_AGAIN: Final = {
     TransactionConflict: "deadlocks again and again",

@@ -69,7 +69,8 @@ def assembled(batch: Sequence[Submission], row: asyncpg.Record) -> list[Recorded
     if fresh is None and not totals:
         fresh = set()
     recorded: list[Recorded] = []
-    for place, (user_id, submission_id, _, _, created_at, *_) in enumerate(batch, 1):
+    for place, submission in enumerate(batch, 1):
+        user_id, submission_id, _, _, created_at = submission[:5]
         outcome, board, seen_total, seen_week = refused.get(place) or (
             "accepted" if fresh is None or (user_id, submission_id) in fresh else "twin",
             this_week if created_at is None else week_at(created_at),
