@@ -11,6 +11,7 @@ several nodes needs nothing but another `_link_to`.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -184,18 +185,27 @@ class Store:
         names = _partitions_of(rows)
         if names <= _PUBLISHED:
             return {"": await self._tell(self._published, rows, profiles, anew, read_after_write)}
-        told: dict[str, str | None] = {}
-        failed: StoreUnavailable | LedgerUnavailable | None = None
-        for name in sorted(names):
-            share = _share(name, rows, profiles)
-            of_it = None if anew is None else _anew_of(name, anew)
-            try:
-                told[name] = await self._tell(self.partition(name), *share, of_it, read_after_write)
-            except (StoreUnavailable, LedgerUnavailable) as error:
-                failed = failed or error
-        if failed is not None:
-            raise failed
-        return told
+        in_order = sorted(names)
+        shares = [self._tell_share(name, rows, profiles, anew, read_after_write) for name in in_order]
+        results = await asyncio.gather(*shares, return_exceptions=True)
+        errors = [result for result in results if isinstance(result, BaseException)]
+        # What nobody expects goes before what happens: a store that is away must not hide it.
+        errors.sort(key=lambda error: isinstance(error, StoreUnavailable | LedgerUnavailable))
+        if errors:
+            raise errors[0]
+        return dict(zip(in_order, results, strict=True))  # type: ignore[arg-type]  # no error is left among them
+
+    async def _tell_share(
+        self,
+        name: str,
+        rows: Mapping[Board, Sequence[Row]],
+        profiles: Sequence[Profile],
+        anew: Anew | None,
+        read_after_write: ReadAfterWrite | None,
+    ) -> str | None:
+        """Tells a partition what is of it."""
+        of_it = None if anew is None else _anew_of(name, anew)
+        return await self._tell(self.partition(name), *_share(name, rows, profiles), of_it, read_after_write)
 
     async def _tell(
         self,
