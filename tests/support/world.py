@@ -15,7 +15,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import asyncpg
 import redis.asyncio
@@ -84,11 +84,19 @@ _op: ContextVar[Op | None] = ContextVar("op", default=None)
 
 @dataclass(eq=False)
 class Op:
-    """Something a process does: a batch, a sweep, a rebuild. At rest it waits for a letter, or has ended."""
+    """Something a process does: a batch, a sweep, a rebuild. At rest it waits for letters, or has ended."""
 
     name: str
     task: asyncio.Task[Any] | None = None
-    waits: bool = False
+    sent: set[Letter] = field(default_factory=set)
+    """Those that it waits for: one, or several where it does things at once."""
+    busy: set[asyncio.Task[Any]] = field(default_factory=set)
+    """Of such things those that have got an answer, and go on."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether nothing goes on before a letter is answered."""
+        return bool(self.sent) and not self.busy
 
 
 @dataclass(eq=False)
@@ -99,6 +107,8 @@ class Letter:
     call: str
     execute: Callable[[], Awaitable[Any]]
     reply: asyncio.Future[Any]
+    task: asyncio.Task[Any]
+    """What waits for the reply."""
 
 
 class Post:
@@ -137,14 +147,21 @@ class Post:
         op = _op.get()
         if op is None:
             return await execute()
-        letter = Letter(op, call, execute, asyncio.get_running_loop().create_future())
+        task = asyncio.current_task()
+        assert task is not None
+        letter = Letter(op, call, execute, asyncio.get_running_loop().create_future(), task)
         self.letters.append(letter)
-        op.waits = True
-        self._moved.set()
+        op.sent.add(letter)
+        self._idle(op, task)
         try:
             return await letter.reply
         finally:
-            op.waits = False
+            op.sent.discard(letter)
+
+    def _idle(self, op: Op, task: asyncio.Task[Any]) -> None:
+        """A part of an op waits, or has ended."""
+        op.busy.discard(task)
+        self._moved.set()
 
     async def deliver(self, letter: Letter, *, answered: bool = True) -> None:
         """The call is made; its reply arrives, or is lost on the way back."""
@@ -169,9 +186,13 @@ class Post:
         await self.rest()
 
     def _answer(self, letter: Letter, result: Any, problem: BaseException | None) -> None:
-        letter.op.waits = False
+        op, task = letter.op, letter.task
+        op.sent.discard(letter)
         if letter.reply.done():  # whoever waited was killed
             return
+        if task is not op.task:
+            op.busy.add(task)
+            task.add_done_callback(lambda ended: self._idle(op, ended))
         if problem is not None:
             letter.reply.set_exception(problem)
         else:
@@ -278,6 +299,11 @@ class DelayedFilling(Filling):
         call = super().clear
         await self._post.send(f"clear {epoch}", lambda: call(epoch))
 
+    async def define(self, epoch: str, rules: Mapping[str, int]) -> None:
+        call = super().define
+        if rules:
+            await self._post.send(f"define {epoch} {dict(rules)}", lambda: call(epoch, rules))
+
     async def end(self, run: str, epoch: str, announced: Sequence[str]) -> bool:
         call = super().end
         return cast(bool, await self._post.send(f"end {epoch}", lambda: call(run, epoch, announced)))
@@ -340,7 +366,7 @@ class Process:
         self.rebuilder = Rebuilder(ledger, store, filling, now, chunk=CHUNK, at_once=1)
         self.sweeper = Sweeper(ledger, self.resync)
         audit = Audit(store)
-        self.drift = Drift(Comparison(ledger, audit, now), store, audit, self.resync, now, _at_once)
+        self.drift = Drift(Comparison(ledger, audit, now), store, audit, self.resync, now, at_once)
         self.accounts = Accounts(ledger, self.resync, cast(Passwords, None))
         self.intake = Intake(ledger, store, self.views.amend, now, batching=Batching(), limit=100)
         reading = BoardReader(SnapshotReader(store), self.views.archive, now)
@@ -349,6 +375,14 @@ class Process:
         self.rollover.step(now())
         self.viewer: Viewer | None = None
         self.subscriber: Subscriber | None = None
+
+    async def begin(self) -> None:
+        """What a process does before anything else."""
+
+    @property
+    def holds_a_lease(self) -> bool:
+        """Whether PostgreSQL may keep others from something for it."""
+        return self.does("watch") or self.does("rebuild")
 
     def start(self, name: str, work: Coroutine[Any, Any, Any]) -> Op:
         """Begins something in this process."""
@@ -376,7 +410,8 @@ class Process:
         try:
             await work
         except RealtimeError as error:
-            assert error.code == "unknown_user"
+            if error.code != "unknown_user":
+                raise
 
     async def read(self) -> None:
         """Reads every board that is marked, as the reading loop does when they fall due."""
@@ -417,7 +452,7 @@ class Process:
             await begun
 
 
-async def _at_once(seconds: float) -> None:
+async def at_once(seconds: float) -> None:
     """Time passes by decision only."""
 
 
@@ -431,8 +466,8 @@ _TABLES = (
 _COUNTED = ("users", "user_score_transactions", "user_total_scores", "outbox", "audit")
 """Those with a sequence for their ids."""
 
-_RESET = f"""
-TRUNCATE {", ".join(_TABLES)} RESTART IDENTITY;
+_RESET = """
+TRUNCATE {tables} RESTART IDENTITY;
 DROP SCHEMA IF EXISTS backup CASCADE;
 INSERT INTO generation (mark, place) VALUES ('first', ledger_place());
 """
@@ -472,6 +507,12 @@ GROUP BY s.user_id, u.username ORDER BY score DESC, s.user_id::text COLLATE "C" 
 class World:
     """Both stores, what time it is, and what is known to be true."""
 
+    moments: ClassVar[Sequence[datetime]] = MOMENTS
+    """What time it is, one after the other."""
+    tables: ClassVar[Sequence[str]] = _TABLES
+    """What a backup has."""
+    counted: ClassVar[Sequence[str]] = _COUNTED
+
     ledger: Ledger
     sql: asyncpg.Connection
     shift: Shift
@@ -492,7 +533,11 @@ class World:
         self.backup: dict[tuple[int, str], Submission] = {}  # what was recorded when it was made
         self.had_view = False  # whether there was a view of last week then
         self.was_set_back = False  # PostgreSQL's clock: what came in until that was noticed may have to be found
-        self.processes = [Process(self, name) for name in ("A", "B", "C")]
+        self.processes = [self.make_process(name) for name in ("A", "B", "C")]
+
+    def make_process(self, name: str) -> Process:
+        """A process of this world."""
+        return Process(self, name)
 
     def now(self) -> datetime:
         """What time it is, for everybody."""
@@ -507,10 +552,8 @@ class World:
             closed.clear()
         for board in (LAST_WEEK, THIS_WEEK):
             await self.sql.execute(f"DROP MATERIALIZED VIEW IF EXISTS {view_of(board)}")
-        active = ",".join(map(str, ACTIVE))
-        moment = LAST_WEEK.starts.isoformat()
-        await self.sql.execute(_RESET)
-        await self.sql.execute(_PLAYERS.format(moment=moment, active=active, week=LAST_WEEK.week))
+        await self.sql.execute(_RESET.format(tables=", ".join(self.tables)))
+        await self.populate()
         for folder, raw in zip(self.saved, self.raws, strict=True):
             for dump in folder.iterdir():
                 dump.unlink()
@@ -523,6 +566,13 @@ class World:
         for process in self.processes:
             process.at = 0
             process.restart()
+            await process.begin()
+
+    async def populate(self) -> None:
+        """A hundred players, and what they had last week."""
+        active = ",".join(map(str, ACTIVE))
+        moment = LAST_WEEK.starts.isoformat()
+        await self.sql.execute(_PLAYERS.format(moment=moment, active=active, week=LAST_WEEK.week))
 
     async def aclose(self) -> None:
         for store in (*self.observers, *self.stores):
@@ -547,10 +597,23 @@ class World:
             elif isinstance(outcome, Rejected) and outcome.code == "submission_conflict":
                 assert known is not None and known != submission
 
+    async def _keep(self, schema: str) -> None:
+        """Copies all tables into a schema of that name."""
+        tables = [f"CREATE TABLE {schema}.{table} AS SELECT * FROM public.{table}" for table in self.tables]
+        await self.sql.execute(";".join([f"DROP SCHEMA IF EXISTS {schema} CASCADE; CREATE SCHEMA {schema}", *tables]))
+
+    async def _bring_back(self, schema: str, *more: str) -> None:
+        """All tables are as they were kept; what was counted goes on from there."""
+        rows = [
+            f"INSERT INTO public.{table} OVERRIDING SYSTEM VALUE SELECT * FROM {schema}.{table}"
+            for table in self.tables
+        ]
+        ids = [f"SELECT setval('{table}_id_seq', (SELECT coalesce(max(id), 1) FROM {table}))" for table in self.counted]
+        await self.sql.execute(";".join(["BEGIN", f"TRUNCATE {', '.join(self.tables)}", *rows, *ids, *more, "COMMIT"]))
+
     async def back_up(self) -> None:
         """Keeps what PostgreSQL has."""
-        tables = [f"CREATE TABLE backup.{table} AS SELECT * FROM public.{table}" for table in _TABLES]
-        await self.sql.execute(";".join(["DROP SCHEMA IF EXISTS backup CASCADE; CREATE SCHEMA backup", *tables]))
+        await self._keep("backup")
         self.backup = dict(self.recorded)
         view = "SELECT count(*) FROM pg_matviews WHERE matviewname = $1"
         self.had_view = bool(await self.sql.fetchval(view, view_of(LAST_WEEK)))
@@ -558,14 +621,18 @@ class World:
     async def restore(self) -> None:
         """PostgreSQL is what it was at the backup, and the operator says so."""
         await self.lose_lease()
-        rows = [f"INSERT INTO public.{table} SELECT * FROM backup.{table}" for table in _TABLES]
-        ids = [f"SELECT setval('{table}_id_seq', (SELECT coalesce(max(id), 1) FROM {table}))" for table in _COUNTED]
         kept = "REFRESH MATERIALIZED VIEW" if self.had_view else "DROP MATERIALIZED VIEW IF EXISTS"
-        await self.sql.execute(
-            ";".join([f"BEGIN; TRUNCATE {', '.join(_TABLES)}", *rows, *ids, f"{kept} {view_of(LAST_WEEK)}", "COMMIT"])
-        )
+        await self._bring_back("backup", f"{kept} {view_of(LAST_WEEK)}")
         await Generations.restored(self.ledger)
         self.recorded = dict(self.backup)
+
+    async def save(self, at: int) -> None:
+        """A store saves what it holds."""
+        await self.raws[at].save()
+
+    async def flush(self, at: int) -> None:
+        """A store holds nothing any more."""
+        await self.raws[at].flushall()
 
     async def crash(self, at: int) -> None:
         """A store dies and comes back with what it had saved last, as another run."""
@@ -651,6 +718,9 @@ class World:
         kept = await self.sql.fetch("SELECT user_id, submission_id, score_added FROM user_score_transactions")
         ours = {(row[0], row[1]): row[2] for row in kept if row[1] != "before"}
         assert ours == {key: submission.score_added for key, submission in self.recorded.items()}
+        await self._compare_viewers(at, fresh)
+
+    async def _compare_viewers(self, at: int, fresh: Mapping[Board, Snapshot]) -> None:
         for process in self.processes:
             if not process.is_stopped:
                 self._compare_viewer(process, fresh)
