@@ -124,12 +124,15 @@ def parse_submission(
     `wrong_board`, `bad_metadata`.
     """
     submission_id = plain_text(fields.get("submission_id"), "submission_id", 1, SUBMISSION_ID_LENGTH)
-    leaderboard = _leaderboard(fields, catalogue)
+    slug = fields.get("leaderboard")
+    leaderboard = catalogue.default if slug is None else _leaderboard(slug, catalogue)
     if leaderboard.slug == DEFAULT.slug:
         score: int | None = whole_number(fields.get("score_added"), "score_added", INT_MIN, INT_MAX)
+        if leaderboard.definition.bounds is not None:
+            check_score(score, leaderboard)
     else:
         score = _score(fields, leaderboard)
-    check_score(score, leaderboard)
+        check_score(score, leaderboard)
     reason = fields.get("reason")
     if reason is not None:
         reason = plain_text(reason, "reason", 0, REASON_LENGTH) or None
@@ -156,10 +159,7 @@ def parse_submission(
     )
 
 
-def _leaderboard(fields: Mapping[str, Any], catalogue: Catalogue) -> Leaderboard:
-    slug = fields.get("leaderboard")
-    if slug is None:
-        return catalogue.default
+def _leaderboard(slug: Any, catalogue: Catalogue) -> Leaderboard:
     if type(slug) is not str:
         raise RealtimeError("bad_message", "leaderboard must be the slug of one, as a text.")
     return catalogue.source(slug)

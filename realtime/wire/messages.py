@@ -301,16 +301,24 @@ def _line(line: Upsert, shows_metadata: bool) -> dict[str, Any]:
 def outcome_fields(value: Outcome, live: bool) -> dict[str, Any]:
     """An outcome as a JSON object, the same over socket and HTTP. `live` False: boards will show it later."""
     if isinstance(value, Accepted):
-        fields: dict[str, Any] = {
-            "type": "accepted",
-            "submission_id": value.submission_id,
-            "user_id": value.user_id,
-        }
-        if value.leaderboard != "default":
-            fields["leaderboard"] = value.leaderboard
+        fields: dict[str, Any]
+        if value.leaderboard == "default":
+            fields = {
+                "type": "accepted",
+                "submission_id": value.submission_id,
+                "user_id": value.user_id,
+                "total_score": value.total_score,
+                "week_score": value.week_score,
+                "duplicate": value.duplicate,
+            }
         else:
-            fields |= {"total_score": value.total_score, "week_score": value.week_score}
-        fields["duplicate"] = value.duplicate
+            fields = {
+                "type": "accepted",
+                "submission_id": value.submission_id,
+                "user_id": value.user_id,
+                "leaderboard": value.leaderboard,
+                "duplicate": value.duplicate,
+            }
         if value.scores is not None:
             fields["scores"] = value.scores
             fields["improved"] = value.improved

@@ -13,11 +13,13 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from redis import Redis
 
 from tests.support.processes import REALTIME, Program, environment
 
@@ -40,19 +42,30 @@ class Server:
         command = [*REALTIME, "token", "--data-dir", str(self.data_dir)]
         command += [part for scope in scopes for part in ("--scope", scope)]
         command += ["--user-id", str(user_id)] if user_id else []
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1]
+        done = subprocess.run(command, check=True, capture_output=True, text=True, env=self.program.env)
+        return done.stdout.split()[-1]
 
     def rebuild(self) -> None:
         """Makes the store's content anew; again where another process was at it with older rows."""
         command = [*REALTIME, "rebuild", "--data-dir", str(self.data_dir)]
         for _ in range(20):
-            if subprocess.run(command, capture_output=True).returncode == 0:
+            if subprocess.run(command, capture_output=True, env=self.program.env).returncode == 0:
                 return
             time.sleep(0.5)
         raise SystemExit("the store could not be rebuilt")
 
     def cpu_seconds(self) -> float:
         return cpu_seconds(self.program.pid)
+
+    @property
+    def postgres_pid(self) -> int:
+        """Of the process that PostgreSQL's others are children of."""
+        return int((self.data_dir / "postgres" / "postmaster.pid").read_text().split()[0])
+
+    @property
+    def store_pid(self) -> int:
+        with closing(Redis.from_url(self.dragonfly_url)) as store:
+            return int(store.info("server")["process_id"])
 
 
 def cpu_seconds(pid: int) -> float:
@@ -61,9 +74,15 @@ def cpu_seconds(pid: int) -> float:
     return time.clock_gettime(~pid << 3 | 2)
 
 
+def of_tree(tree: Path | None) -> Mapping[str, str]:
+    """The variables by which a command is that of another checkout; none for this one."""
+    return {} if tree is None else {"PYTHONPATH": str(tree.absolute()), "PYTHONSAFEPATH": "1"}
+
+
 @contextmanager
-def server(**settings: str) -> Iterator[Server]:
-    """A server with both stores, in a temporary folder, gone afterwards."""
+def server(tree: Path | None = None, **settings: str) -> Iterator[Server]:
+    """A server with both stores, in a temporary folder, gone afterwards; `tree` is another checkout to be run."""
+    settings = {**settings, **of_tree(tree)}
     with tempfile.TemporaryDirectory(prefix="realtime-bench-") as folder:
         command = (*REALTIME, "up", "--port", "0", "--data-dir", folder)
         log = Path(folder, "server.log")

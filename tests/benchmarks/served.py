@@ -26,7 +26,7 @@ from typing import Any
 import asyncpg
 from websockets.asyncio.client import ClientConnection, connect
 
-from tests.benchmarks.harness import Server, cpu_seconds, server
+from tests.benchmarks.harness import Server, cpu_seconds, of_tree, server
 
 PLAYERS = 1_000
 HZ = 20
@@ -103,15 +103,22 @@ def elsewhere() -> Iterator[None]:
 
 
 class Served:
-    """The measured process. `runner` runs what submits; `program` is the module that is started."""
+    """The measured process. `runner` runs what submits; `program` is the module that is started, of another checkout
+    where `tree` is one."""
 
     def __init__(
-        self, stack: ExitStack, runner: asyncio.Runner, *, program: str = "realtime", **environment: str
+        self,
+        stack: ExitStack,
+        runner: asyncio.Runner,
+        *,
+        program: str = "realtime",
+        tree: Path | None = None,
+        **environment: str,
     ) -> None:
         self._runner = runner
         stack.enter_context(elsewhere())
         # Nobody answers its pings either while nothing is submitted.
-        self.beside: Server = stack.enter_context(server(REALTIME_PING_INTERVAL_S="3600"))
+        self.beside: Server = stack.enter_context(server(tree, REALTIME_PING_INTERVAL_S="3600"))
         settings = {
             "REALTIME_PORT": "0",
             "REALTIME_MAX_CONNECTIONS_PER_ADDRESS": "0",
@@ -120,9 +127,8 @@ class Served:
             "REALTIME_RECONNECT_SPREAD_S": "0",
         }
         command = [sys.executable, "-m", program, "serve", "--data-dir", str(self.beside.data_dir)]
-        started = pinned(
-            0, *command, stdout=-1, stderr=subprocess.DEVNULL, env={**os.environ, **settings, **environment}
-        )
+        own = {**os.environ, **settings, **of_tree(tree), **environment}
+        started = pinned(0, *command, stdout=-1, stderr=subprocess.DEVNULL, env=own)
         self._process = stack.enter_context(ended(started))
         runner.run(_fill(self.beside.database_url))
         self.beside.rebuild()

@@ -11,7 +11,8 @@ import asyncio
 import os
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from itertools import count
 
 import asyncpg
@@ -30,20 +31,22 @@ WINDOWS = 5
 _numbers = count()
 
 
-def _id() -> str:
+def new_id() -> str:
+    """A submission id that nobody had."""
     return f"b{os.getpid()}-{next(_numbers)}"
 
 
 class Submitter(asyncio.Protocol):
     """A client that costs next to nothing: ready frames out, acknowledgements counted in the byte stream."""
 
-    def __init__(self, path: str, host: str, ends: Callable[[], bool]) -> None:
+    def __init__(self, path: str, host: str, ends: Callable[[], bool], frame: Callable[[], bytes]) -> None:
         self.acknowledged = 0
         self._greeting = (
             f"GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
         ).encode()
         self._ends = ends
+        self._frame = frame
         self._tail = b""
         self._open = False
 
@@ -69,7 +72,7 @@ class Submitter(asyncio.Protocol):
             self._send(accepted)
 
     def _send(self, frames: int) -> None:
-        self._transport.write(b"".join(_frame() for _ in range(frames)))
+        self._transport.write(b"".join(self._frame() for _ in range(frames)))
 
     def close(self) -> None:
         self._transport.abort()
@@ -77,35 +80,52 @@ class Submitter(asyncio.Protocol):
 
 def _frame() -> bytes:
     payload = b'{"type":"submit","submission_id":"%s","user_id":%d,"score_added":%d,"reason":"win"}' % (
-        _id().encode(),
+        new_id().encode(),
         random.randint(1, USERS),
         random.randint(1, 100),
     )
+    return framed(payload)
+
+
+def framed(payload: bytes) -> bytes:
+    """A text of less than 64 KiB as a frame of a client's."""
     # A mask of zeros leaves the payload as it is (RFC 6455, section 5.3): the server unmasks it all the same.
     if len(payload) < 126:
         return bytes((0x81, 0x80 | len(payload))) + b"\0\0\0\0" + payload
     return b"\x81\xfe" + len(payload).to_bytes(2, "big") + b"\0\0\0\0" + payload
 
 
-async def over_sockets(target: Server, token: str) -> float:
-    """Acknowledged submissions a second over SOCKETS sockets with IN_FLIGHT each."""
+@asynccontextmanager
+async def submitting(
+    target: Server, token: str, frame: Callable[[], bytes] = _frame
+) -> AsyncIterator[Callable[[], int]]:
+    """SOCKETS sockets that hand in what `frame` makes, IN_FLIGHT each, for the block; yields, once they are all at it,
+    who tells how many were acknowledged."""
     loop = asyncio.get_running_loop()
     host, port = target.base_url.removeprefix("http://").rsplit(":", 1)
-    deadline = [float("inf")]
+    has_ended = False
     made = [
-        (await loop.create_connection(lambda: Submitter(f"/ws?token={token}", host, lambda: loop.time() > deadline[0]),
-                                      host, int(port)))[1]
+        (
+            await loop.create_connection(
+                lambda: Submitter(f"/ws?token={token}", host, lambda: has_ended, frame), host, int(port)
+            )
+        )[1]
         for _ in range(SOCKETS)
     ]
     await asyncio.sleep(0.5)
-    before, began = sum(one.acknowledged for one in made), time.perf_counter()
-    await asyncio.sleep(WINDOW)
-    rate = (sum(one.acknowledged for one in made) - before) / (time.perf_counter() - began)
-    deadline[0] = 0.0
+    yield lambda: sum(one.acknowledged for one in made)
+    has_ended = True
     await asyncio.sleep(0.5)
     for one in made:
         one.close()
-    return rate
+
+
+async def over_sockets(target: Server, token: str) -> float:
+    """Acknowledged submissions a second over SOCKETS sockets with IN_FLIGHT each."""
+    async with submitting(target, token) as acknowledged:
+        before, began = acknowledged(), time.perf_counter()
+        await asyncio.sleep(WINDOW)
+        return (acknowledged() - before) / (time.perf_counter() - began)
 
 
 async def over_http(target: Server, token: str) -> float:
@@ -119,7 +139,7 @@ async def over_http(target: Server, token: str) -> float:
         reader, writer = await asyncio.open_connection(host, int(port), limit=2**21)
         while time.perf_counter() < deadline:
             rows = [
-                {"submission_id": _id(), "user_id": random.randint(1, USERS), "score_added": 5, "reason": "win"}
+                {"submission_id": new_id(), "user_id": random.randint(1, USERS), "score_added": 5, "reason": "win"}
                 for _ in range(1000)
             ]
             body = orjson.dumps(rows)
@@ -154,7 +174,7 @@ async def one_transaction_each(dsn: str) -> float:
                         "INSERT INTO user_score_transactions (user_id, submission_id, score_added, reason, created_at)"
                         " VALUES ($1, $2, 5, 'win', clock_timestamp())",
                         user,
-                        _id(),
+                        new_id(),
                     )
                     await connection.execute(
                         "INSERT INTO user_total_scores AS t (user_id, total_score) VALUES ($1, 5) ON CONFLICT (user_id)"
@@ -186,7 +206,7 @@ async def bare_statement(dsn: str) -> float:
     async def lane() -> None:
         nonlocal done
         while time.perf_counter() < deadline:
-            batch = [Submission(random.randint(1, USERS), _id(), 5, "win", None) for _ in range(1000)]
+            batch = [Submission(random.randint(1, USERS), new_id(), 5, "win", None) for _ in range(1000)]
             await ledger.record_batch(batch, [])
             done += len(batch)
 

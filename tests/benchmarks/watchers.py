@@ -9,7 +9,6 @@ lead, by which everybody moves and every watcher is told once a second. CPU of s
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import subprocess
 import sys
@@ -20,7 +19,6 @@ from itertools import count
 import asyncpg
 import orjson
 import uvloop
-from redis import Redis
 
 from realtime.wire.frames import PING, PONG
 from tests.benchmarks.harness import Server, Table, cpu_seconds, median, server
@@ -108,11 +106,6 @@ async def _fill(target: Server) -> None:
     await asyncio.to_thread(subprocess.run, command, check=True, capture_output=True)
 
 
-def _store_pid(url: str) -> int:
-    with contextlib.closing(Redis.from_url(url)) as store:
-        return int(store.info("server")["process_id"])
-
-
 async def _watch(target: Server) -> list[Socket]:
     """All watchers, each told a first time."""
     watched = random.sample(range(1, PLAYERS + 1), WATCHERS)
@@ -149,7 +142,7 @@ async def _change(player: Socket, choose: Callable[[], tuple[int, int]], seconds
 
 async def _measure(target: Server) -> Table:
     await _fill(target)
-    store = _store_pid(target.dragonfly_url)
+    store = target.store_pid
     player = await _connect(target, f"/ws?token={target.token('submit:any', user_id=1)}", b"")
     sockets: list[Socket] = []
     figures: dict[tuple[int, str], list[tuple[float, float, float]]] = {}
