@@ -6,14 +6,15 @@ SELECT revision FROM catalogue
 
 -- name: windows_near
 -- Of all standings that are shown or being made, and of every kind of their windows: the last three that have begun, and the
--- next two. NULL for what has no start, or no end.
+-- next two. NULL for what has no start, or no end. The moment must be one that PostgreSQL takes for the same throughout: else it
+-- reads every window there is.
 SELECT r.id AS rule, w.kind, w.name, nullif(w.starts, '-infinity') AS starts, nullif(w.ends, 'infinity') AS ends, w.id
 FROM leaderboards l JOIN rules r ON r.leaderboard = l.id AND r.id IN (l.rule, l.next_rule) CROSS JOIN unnest(r.kinds) AS k (kind)
 CROSS JOIN LATERAL (
-    (SELECT * FROM windows b WHERE b.leaderboard = l.id AND b.kind = k.kind AND b.starts <= clock_timestamp()
+    (SELECT * FROM windows b WHERE b.leaderboard = l.id AND b.kind = k.kind AND b.starts <= statement_timestamp()
      ORDER BY b.starts DESC LIMIT 3)
     UNION ALL
-    (SELECT * FROM windows n WHERE n.leaderboard = l.id AND n.kind = k.kind AND n.starts > clock_timestamp()
+    (SELECT * FROM windows n WHERE n.leaderboard = l.id AND n.kind = k.kind AND n.starts > statement_timestamp()
      ORDER BY n.starts LIMIT 2)
 ) AS w
 WHERE l.removed_at IS NULL
