@@ -108,6 +108,8 @@ class Catalogue:
     published ones are not among them."""
     making: Mapping[int, Making] = field(default_factory=dict)
     """By their number: the standings that are being made."""
+    has_private: bool = field(init=False, compare=False)
+    """Whether there is a leaderboard that not everybody may read, whatever the deployment says of others."""
     _by_key: dict[tuple[int, int], Board] = field(init=False, repr=False, compare=False)
     _edges: list[datetime] = field(init=False, repr=False, compare=False)
 
@@ -120,6 +122,8 @@ class Catalogue:
         object.__setattr__(self, "_by_key", boards)
         edges = {edge for board in boards.values() for edge in (board.window.starts, board.window.ends) if edge}
         object.__setattr__(self, "_edges", sorted(edges))
+        has_private = any(one.definition.visible == "private" for one in self.leaderboards.values())
+        object.__setattr__(self, "has_private", has_private)
 
     @property
     def default(self) -> Leaderboard:
@@ -130,11 +134,6 @@ class Catalogue:
     def partitions(self) -> frozenset[str]:
         """The partitions that hold boards; the published one always."""
         return frozenset({"", *(leaderboard.partition for leaderboard in self.leaderboards.values())})
-
-    @property
-    def has_private(self) -> bool:
-        """Whether there is a leaderboard that not everybody may read, whatever the deployment says of others."""
-        return any(leaderboard.definition.visible == "private" for leaderboard in self.leaderboards.values())
 
     @property
     def is_published_alone(self) -> bool:

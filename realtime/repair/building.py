@@ -21,6 +21,9 @@ from realtime.ledger.builds import Build, Chunk, Lacking, Overflow, Retired, Rul
 
 log = logging.getLogger(__name__)
 
+CLEARED_EVERY: Final = 60
+"""Looks that find nothing to build between two for rows of windows that are no more."""
+
 INTERVAL: Final = 1.0
 """Seconds between two looks that found nothing to build."""
 
@@ -85,6 +88,7 @@ class Building:
         self._showing = showing
         self._pace = Pace()
         self._hurry = asyncio.Event()
+        self._idle = 0  # looks in a row that found nothing to build
         self.built = 0
         """Standings that this process has made and had shown."""
         self.failed = 0
@@ -116,7 +120,7 @@ class Building:
         waiting = await self._builds.waiting()
         retired = [] if waiting else await self._builds.retired()
         if not (waiting or retired or await self._showing.is_behind()):
-            return await self._builds.clear_dropped()
+            return await self._clear_dropped()
         async with self._ledger.build_lease() as is_held:
             if not is_held:
                 return False
@@ -128,6 +132,16 @@ class Building:
                     await self._showing.forget(one)
                     await self._builds.bury(one)
         return True
+
+    async def _clear_dropped(self) -> bool:
+        """Clears away rows of windows that are no more; looks for such seldom, for it looks at every window."""
+        self._idle += 1
+        if self._idle % CLEARED_EVERY != 1:
+            return False
+        found = await self._builds.clear_dropped()
+        if found:
+            self._idle = 0
+        return found
 
     async def build(self, build: Build) -> None:
         """Makes the standings of one source, and has them shown. Raises LedgerUnavailable, StoreUnavailable."""

@@ -58,6 +58,7 @@ CREATE TABLE IF NOT EXISTS rules (
 INSERT INTO rules (id, leaderboard, source, operator, ascending, kinds, definition, state)
 VALUES (1, 1, 1, 'sum', false, '{}', '{}', 'live') ON CONFLICT DO NOTHING;
 CREATE INDEX IF NOT EXISTS rules_of_source ON rules (source) WHERE state <> 'retired';
+CREATE INDEX IF NOT EXISTS rules_of_leaderboard ON rules (leaderboard);
 
 -- Half-open stretches of time. A row that has begun keeps its id and its start.
 CREATE TABLE IF NOT EXISTS windows (
