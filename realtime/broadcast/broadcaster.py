@@ -148,7 +148,8 @@ class Broadcaster:
                 except TimeoutError:
                     pass
                 continue
-            due = [board for board in self._dirty.take(now) if self.following.stream(board)]
+            # As they are by now: what was marked may name the rule of before, by which nothing is read any more.
+            due = [stream.board for board in self._dirty.take(now) if (stream := self.following.stream(board))]
             live = [board for board in due if not self.is_closed(board)]
             if len(live) < len(due):
                 self._closed_due |= dict.fromkeys(board for board in due if board not in live)
@@ -167,8 +168,11 @@ class Broadcaster:
                 await self._read_closed_board(board)
 
     async def _read_closed_board(self, board: Board) -> None:
+        stream = self.following.stream(board)
+        if stream is None:
+            return
         try:
-            found = await self._snapshots.read([board])
+            found = await self._snapshots.read([stream.board])
         except (StoreUnavailable, LedgerUnavailable):
             # Says nothing of live boards, which need no PostgreSQL.
             asyncio.get_running_loop().call_later(RETRY_INTERVAL, self.mark, board)

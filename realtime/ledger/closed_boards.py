@@ -22,7 +22,7 @@ from realtime.boards.catalogue import PUBLISHED_KINDS
 from realtime.boards.leaderboard import DEFAULT, Leaderboard
 from realtime.boards.standings import At, Order, Position, Snapshot, Standing, standing
 from realtime.boards.windows import CLOSE_GRACE, Window
-from realtime.errors import StoreUnavailable
+from realtime.errors import LedgerUnavailable, StoreUnavailable
 from realtime.validation import ID_MAX
 
 READERS: Final = 3
@@ -162,10 +162,11 @@ class ClosedBoards:
         if leaderboard.rule is None or not kinds:
             return [], 0
         args = leaderboard.id, kinds, CLOSE_GRACE, offset, limit, leaderboard.source, leaderboard.rule
-        rows = await self._ledger.fetch("closed_listed", *args)
-        if not rows and offset:
-            (first,) = await self._ledger.fetch("closed_listed", *args[:3], 0, 1, *args[5:]) or [None]
-            return [], first["total"] if first else 0
+        async with self._reading:  # each board's players are counted
+            rows = await self._ledger.fetch("closed_listed", *args)
+            if not rows and offset:
+                (first,) = await self._ledger.fetch("closed_listed", *args[:3], 0, 1, *args[5:]) or [None]
+                return [], first["total"] if first else 0
         listed = [
             Listed(
                 board_in(leaderboard, Window(row["kind"], row["name"], row["starts"], row["ends"], row["id"])),
@@ -182,6 +183,8 @@ class ClosedBoards:
             rows = await connection.fetch(
                 query, leaderboard.source, leaderboard.rule, board.window.key, leaderboard.id, *args
             )
+        if rows and rows[0]["version"] is None:  # what is read now would be kept as what is shown by then
+            raise LedgerUnavailable(f"{leaderboard.slug} is shown by another rule, which is being noticed")
         return list(rows)
 
 

@@ -4,7 +4,8 @@
 
 -- name: closed_page
 -- $5 offset, $6 limit: rows of a board, in its order; with each the board's version, its players, and how many of those are
--- better than the first row, and by how many scores. A page without rows gives one row with NULL user_id.
+-- better than the first row, and by how many scores. A page without rows gives one row with NULL user_id. The version is NULL,
+-- here and below, where the leaderboard shows another rule by now: these are no rows of that version.
 WITH hidden AS MATERIALIZED (
     SELECT user_id FROM heads WHERE source = $1 AND (hidden OR hidden_on <> '{{}}') AND (hidden OR $4::int = ANY (hidden_on))
     UNION ALL
@@ -18,7 +19,8 @@ WITH hidden AS MATERIALIZED (
 ), first AS MATERIALIZED (
     SELECT score FROM page WHERE place = 1
 )
-SELECT w.version + c.shown AS version, (SELECT count(*) FROM shown) AS players,
+SELECT CASE WHEN EXISTS (SELECT FROM leaderboards WHERE id = $4 AND rule = $2) THEN w.version + c.shown END AS version,
+       (SELECT count(*) FROM shown) AS players,
        (SELECT count(*) FROM shown WHERE score {better} (SELECT score FROM first)) AS above,
        (SELECT count(DISTINCT score) FROM shown WHERE $5 < 100 AND score {better} (SELECT score FROM first)) AS scores_above,
        p.user_id, u.username, p.score, p.at, p.at_id, p.metadata
@@ -41,7 +43,8 @@ WITH hidden AS MATERIALIZED (
     WHERE s.source = $1 AND s.rule = $2 AND s."window" = $3 AND s.user_id NOT IN (SELECT user_id FROM hidden)
     WINDOW better AS (ORDER BY s.score {best})
 )
-SELECT w.version + c.shown AS version, (SELECT count(*) FROM ranked) AS players,
+SELECT CASE WHEN EXISTS (SELECT FROM leaderboards WHERE id = $4 AND rule = $2) THEN w.version + c.shown END AS version,
+       (SELECT count(*) FROM ranked) AS players,
        r.score, r.place, r.rank, r.dense, r.next_score
 FROM windows w CROSS JOIN catalogue c CROSS JOIN unnest($5::bigint[]) WITH ORDINALITY AS wanted (user_id, ord)
 LEFT JOIN ranked r ON r.user_id = wanted.user_id

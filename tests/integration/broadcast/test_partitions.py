@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -13,7 +13,8 @@ from realtime.boards.board import ALL_TIME, Board, board_in
 from realtime.boards.catalogue import PUBLISHED, Directory
 from realtime.boards.definitions import Definition
 from realtime.boards.leaderboard import Leaderboard
-from realtime.boards.standings import Profile, Row
+from realtime.boards.making import in_the_making
+from realtime.boards.standings import Profile, Row, Snapshot
 from realtime.boards.windows import ALWAYS
 from realtime.broadcast.broadcaster import Broadcaster
 from realtime.broadcast.subscribers import Subscriber
@@ -130,3 +131,33 @@ async def test_one_that_is_lost_stops_no_other(broadcast: Broadcast, store: Stor
     store.link_of(lost.leaderboard.partition).accept()
     await place(store, lost, 40, 4)
     await broadcast.shows(viewers[lost], lost, 40)
+
+
+async def test_a_board_of_another_rule_is_read_by_that_rule(
+    broadcast: Broadcast, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever was marked before names the rule of then, which nothing can be read by any more."""
+    board, other = BOARDS[0], cup(2, ties="first")
+    await place(store, board, 1, 1)
+    viewer = await broadcast.viewer(board)
+    await broadcast.shows(viewer, board, 1)
+    link = store.link_of(board.leaderboard.partition)
+    made = replace(board.leaderboard, definition=other.definition, next_rule=22)
+    beside = in_the_making(board_in(made, WINDOW), made)
+    await store.apply({beside: [Row(1, 2, 20, (5, 5))]}, epoch=link.epoch)
+    assert await store.switch(made, [board_in(made, WINDOW)], epoch=link.epoch)
+    shown = replace(made, rule=22, next_rule=None)
+    asked: list[int | None] = []
+    read = SnapshotReader.read
+
+    async def counted(self: SnapshotReader, wanted: Sequence[Board], ids: Iterable[int] = ()) -> dict[Board, Snapshot]:
+        asked.extend(one.leaderboard.rule for one in wanted)
+        return await read(self, wanted, ids)
+
+    monkeypatch.setattr(SnapshotReader, "read", counted)
+    broadcast.directory.current = replace(
+        CATALOGUE, leaderboards={**CATALOGUE.leaderboards, shown.slug: shown}, revision=1
+    )
+    broadcast.it.following.redefine(broadcast.directory.current)
+    await broadcast.shows(viewer, board, 20)
+    assert set(asked) == {22}

@@ -18,6 +18,7 @@ from realtime.boards.leaderboard import Leaderboard
 from realtime.boards.standings import ranks
 from realtime.boards.submissions import Submission
 from realtime.boards.windows import Window
+from realtime.errors import LedgerUnavailable
 from realtime.intake.recorder import Recorder
 from realtime.ledger.closed_boards import ClosedBoards
 from realtime.ledger.ledger import Ledger
@@ -171,8 +172,30 @@ async def test_the_cache_is_used_while_nothing_moved_and_not_after_a_change_a_re
     third, _ = await boards.snapshot(board)
     assert third.version == second.version + 1 and third.names[users[1]] == "other"
 
+    await sql.execute("UPDATE leaderboards SET rule = rule + 1 WHERE id = $1", SOURCE)
     made_anew = replace(board.leaderboard, rule=RULE + 1)
     assert (await boards.snapshot(board_in(made_anew, window)))[0].scores == {}
+
+
+async def test_rows_of_another_rule_than_is_shown_have_no_version(
+    ledger: Ledger, store: Store, sql: asyncpg.Connection, window: Window, make_users: MakeUsers
+) -> None:
+    """Whoever has not heard of a new rule yet must not show, or keep, what was before as the version that it made."""
+    users = await make_users(2)
+    await filled(sql, window, users, random.Random(1))
+    for user in users:
+        await sql.execute("INSERT INTO heads VALUES ($1, $2)", SOURCE, user)
+    board = board_of(window, definition("ascending", "first", "competition"))
+    boards = ClosedBoards(ledger, store)
+    assert (await boards.snapshot(board))[1] == 2
+    await sql.execute("UPDATE leaderboards SET rule = rule + 1 WHERE id = $1", SOURCE)
+    await sql.execute("UPDATE windows SET version = version + 1")
+    for reading in (boards.snapshot(board), boards.page(board, 0, 9), boards.around(board, users[0], 1),
+                    boards.standings(board, users)):  # fmt: skip
+        with pytest.raises(LedgerUnavailable, match="another rule"):
+            await reading
+    shown = board_in(replace(board.leaderboard, rule=RULE + 1), window)
+    assert (await boards.snapshot(shown))[0].scores == {}
 
 
 async def test_an_empty_window_is_an_empty_board(ledger: Ledger, store: Store, window: Window) -> None:
