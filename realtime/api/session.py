@@ -9,14 +9,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Any, Final, Protocol
 
 from realtime.boards.board import Board
-from realtime.boards.catalogue import Catalogue, NotAtHand
+from realtime.boards.catalogue import Catalogue, NotAtHand, split_id
 from realtime.boards.submissions import Accepted, Outcome, Rejected, Submission, parse_submission, submission_id_of
+from realtime.boards.windows import ALWAYS
 from realtime.broadcast.subscribers import Subscriber
 from realtime.errors import LedgerUnavailable, RealtimeError
 from realtime.people.credentials import Credentials, Holders
@@ -58,6 +60,7 @@ class Boards(Protocol):
         self, subscriber: Subscriber, alias: str, since: messages.Since | None, *, describe: bool
     ) -> None: ...
     def unsubscribe(self, subscriber: Subscriber, alias: str) -> Board | None: ...
+    def waiting_for(self, subscriber: Subscriber) -> list[str]: ...
     def remove(self, subscriber: Subscriber) -> None: ...
 
 
@@ -222,36 +225,47 @@ class Session:
             raise RealtimeError("unavailable", "Tokens cannot be checked now.", retry_after_ms=1_000) from None
         self._credentials.take(identity)
         self._write(messages.authenticated(identity.user_id, identity.expires_at))
-        self._drop_unreadable()
+        self.drop_unreadable()
 
     # Rights --------------------------------------------------------------------------------------------------
 
     def _lapsed(self, error: RealtimeError) -> None:
         """The token's time is over: what needed it ends, what everybody may have goes on."""
         self._refuse(error, None)
-        self._drop_unreadable()
+        self.drop_unreadable()
 
     def _check_readable(self, alias: str) -> None:
         """Raises RealtimeError where the client may not see that board now."""
         if self._permissions.restrict_reading:
             now = self._clock.now()
-            board = self._leaderboards.resolve(alias, now)
+            self._check_board(alias, self._leaderboards.resolve(alias, now), now)
+
+    def _check_board(self, alias: str, board: Board, now: datetime) -> None:
+        if not self._permissions.may_read(None, alias, board, now):  # what everybody may have needs no token
             self._permissions.read(self._credentials.required(), alias, board, now)
 
-    def _drop_unreadable(self) -> None:
-        """Ends subscriptions and watches of boards that the client may no longer see."""
+    def drop_unreadable(self) -> None:
+        """Ends subscriptions and watches of boards that the client may no longer see: rights, or boards, are others."""
         if not self._permissions.restrict_reading:
             return
-        for alias in self._aliases():
+        for alias in self._aliases().union(self._boards.waiting_for(self._subscriber)):
             if not self._is_readable(alias):
-                self._unsubscribe(alias)
+                with suppress(RealtimeError):  # a token that has lapsed this moment has ended it
+                    self._unsubscribe(alias)
         for alias, user_id in self._watches.watched_by(self._subscriber):
             if not self._is_readable(alias):
-                self._unwatch(alias, user_id)
+                with suppress(RealtimeError):
+                    self._unwatch(alias, user_id)
 
     def _is_readable(self, alias: str) -> bool:
+        """Whether the client may go on with what it has asked for by that name, be it not at hand, or nothing now."""
+        now = self._clock.now()
         try:
-            self._check_readable(alias)
+            try:
+                board = self._leaderboards.resolve(alias, now)
+            except RealtimeError:
+                board = Board(alias, self._leaderboards.current.leaderboard(split_id(alias)[0]), ALWAYS)
+            self._check_board(alias, board, now)
         except RealtimeError:
             return False
         return True

@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from realtime.api.services import Services
 from realtime.api.session import Limits, Session
+from realtime.boards.catalogue import Catalogue
 from realtime.broadcast.subscribers import Subscriber
 from realtime.errors import RealtimeError
 from realtime.people.authentication import client_address
@@ -38,6 +39,16 @@ class SocketRoute:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._limits = Limits(services.settings.max_subscriptions, services.settings.message_rate)
+        self._sessions: set[Session] = set()
+        self._visible = _visible(services.leaderboards.current)
+        services.leaderboards.on_change.append(self._redefined)
+
+    def _redefined(self, catalogue: Catalogue) -> None:
+        """Whoever follows what not everybody may see any more, and may not see it, follows it no longer."""
+        before, self._visible = self._visible, _visible(catalogue)
+        if any(before.get(slug, visible) != visible for slug, visible in self._visible.items()):
+            for session in list(self._sessions):
+                session.drop_unreadable()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Accepts, and leaves the connection to its session: from then on there is no task for it."""
@@ -81,8 +92,10 @@ class SocketRoute:
             limits=self._limits,
             refused=self._services.refused,
         )
+        self._sessions.add(session)
 
         def closed() -> None:
+            self._sessions.discard(session)
             self._services.connections.leave(address)
             self._services.closed(connection.close_code)
             session.closed()
@@ -99,6 +112,11 @@ class SocketRoute:
         self._services.closed(code)
         connection.accept(Frame(messages.error(error)))
         connection.close(code, error.code)
+
+
+def _visible(catalogue: Catalogue) -> dict[str, str | None]:
+    """Who may see each leaderboard."""
+    return {slug: leaderboard.definition.visible for slug, leaderboard in catalogue.leaderboards.items()}
 
 
 def routes() -> list[BaseRoute]:

@@ -219,20 +219,28 @@ class Following:
         for subscription in subscriber.subscriptions:
             subscription.stream.serve(subscription)
 
-    def aliases(self) -> list[tuple[str, Board]]:
-        """Names that stand for another board later, with what each stands for to its followers."""
+    def aliases(self) -> list[tuple[str, Board | None]]:
+        """Names that stand for another board later, with what each stands for to its followers; None for nothing."""
         following = [(alias, board) for board, stream in self._streams.items() for alias in stream.aliases]
-        return following + [(alias, board) for alias, (board, waiting) in self._waiting.items() if waiting]
+        return following + [(alias, None) for alias, (_, waiting) in self._waiting.items() if waiting]
+
+    def waiting_for(self, subscriber: Subscriber) -> list[str]:
+        """The names by which a subscriber follows what stands for nothing now."""
+        return [alias for alias, (_, waiting) in self._waiting.items() if subscriber in waiting]
 
     def boards(self) -> list[Board]:
         """The boards with subscribers."""
         return list(self._streams)
 
-    def roll_over(self, alias: str, before: Board, after: Board | None) -> None:
+    def roll_over(self, alias: str, before: Board | None, after: Board | None) -> None:
         """Moves everybody who follows `alias` from one board to the next, without a reconnect; None for no board, until
         there is one again."""
-        movers = self._leave(alias, before)
-        if not movers:
+        if before is not None:
+            movers = self._leave(alias, before)
+        else:
+            before, waiting = self._waiting.pop(alias, (None, set()))
+            movers = [subscriber for subscriber in waiting if subscriber.is_open]
+        if before is None or not movers:
             return
         frame = Frame(messages.rollover(alias, before, after))
         for subscriber in movers:
@@ -253,11 +261,7 @@ class Following:
 
     def _leave(self, alias: str, before: Board) -> list[Subscriber]:
         """Ends what `alias` began on a board; returns whose it was."""
-        last, waiting = self._waiting.pop(alias, (before, set()))
-        if last != before:
-            self._waiting[alias] = last, waiting
-            waiting = set()
-        movers = [subscriber for subscriber in waiting if subscriber.is_open]
+        movers: list[Subscriber] = []
         stream = self._streams.get(before)
         if stream is not None:
             for subscription in [s for s in stream.subscriptions if alias in s.aliases]:

@@ -209,3 +209,33 @@ async def test_a_log_of_another_leaderboard_is_read_and_a_private_one_shows_noth
         answer = await client.ask(kind, board="lap:all_time", **fields)
         assert (answer["type"], answer["code"]) == ("error", "unauthorized")
     assert "lap" not in (await server.http.get("/leaderboards")).text
+
+
+async def test_a_leaderboard_that_becomes_private_is_followed_by_whoever_may_read_it_alone(
+    server: RunningServer, make_users: MakeUsers
+) -> None:
+    (a,) = await make_users(1)
+    now = server.services.clock.now()
+    season = {"id": "one", "starts": str(now - timedelta(days=1)), "ends": str(now + timedelta(seconds=90))}
+    rule = {"operator": "sum", "windows": ["all_time", "season"], "seasons": [season]}
+    await define(server, "cup", rule)
+    stranger, reader = await server.client(), await server.client(server.token(None, "read"))
+    between = await server.client()
+    await between.send("subscribe", board="cup:current_season")
+    await between.until("snapshot")
+    for client in (stranger, reader):
+        await client.send("subscribe", board="all_time")
+        await client.send("subscribe", board="cup:all_time")
+        await client.until("snapshot", lambda message: message["board"] == "cup:all_time")
+    await stranger.send("watch", board="cup:all_time", user_id=a)
+    await stranger.until("rank")
+    server.travel(now + timedelta(seconds=91))
+    assert (await between.until("rollover"))["to"] is None
+    await define(server, "cup", rule | {"visible": "private"})
+    assert (await stranger.until("unsubscribed"))["board"] == "cup:all_time"
+    assert (await stranger.until("unwatched"))["board"] == "cup:all_time"
+    assert (await between.until("unsubscribed"))["as"] == "cup:current_season"
+    await submit(server, "cup", a, score_added=5)
+    assert [line["score"] for line in (await reader.until("diff"))["upsert"]] == [5]
+    refused = await stranger.ask("subscribe", board="cup:all_time")
+    assert (refused["type"], refused["code"]) == ("error", "unauthorized")

@@ -281,13 +281,13 @@ async def test_who_subscribes_between_a_week_s_end_and_its_view_is_moved_to_the_
         class Boards:
             """Who is told."""
 
-            def aliases(self) -> list[tuple[str, Board]]:
+            def aliases(self) -> list[tuple[str, Board | None]]:
                 return []
 
             def boards(self) -> list[Board]:
                 return [last]
 
-            def roll_over(self, alias: str, before: Board, after: Board | None) -> None:
+            def roll_over(self, alias: str, before: Board | None, after: Board | None) -> None:
                 raise AssertionError("no week ends here")
 
         async def ask() -> None:

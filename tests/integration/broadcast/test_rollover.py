@@ -21,14 +21,14 @@ class Told:
         self.said: list[tuple[str, ...]] = []
         self.current = WEEK
 
-    def aliases(self) -> list[tuple[str, Board]]:
+    def aliases(self) -> list[tuple[str, Board | None]]:
         return [(CURRENT_WEEK, self.current)]
 
     def boards(self) -> list[Board]:
         return [BEFORE, WEEK]
 
-    def roll_over(self, alias: str, before: Board, after: Board | None) -> None:
-        assert alias == CURRENT_WEEK and before == self.current and after is not None
+    def roll_over(self, alias: str, before: Board | None, after: Board | None) -> None:
+        assert alias == CURRENT_WEEK and before is not None and before == self.current and after is not None
         self.said.append(("roll over", before.id, after.id))
         self.current = after
 

@@ -14,7 +14,9 @@ import pytest
 
 from realtime.api.session import FLOODS, MESSAGE_BYTES, TASKS, Limits, Session
 from realtime.boards.board import Board, resolve
-from realtime.boards.catalogue import Directory
+from realtime.boards.catalogue import Catalogue, Directory
+from realtime.boards.definitions import Definition
+from realtime.boards.leaderboard import DEFAULT, Leaderboard
 from realtime.boards.submissions import Accepted, Outcome, Rejected, Submission
 from realtime.broadcast.subscribers import Subscriber
 from realtime.errors import LedgerUnavailable, RealtimeError
@@ -115,6 +117,9 @@ class Around:
                 self.subscriber.subscriptions.remove(place)
                 return resolve(alias, self.time)
         return None
+
+    def waiting_for(self, subscriber: Subscriber) -> list[str]:
+        return []
 
     def remove(self, subscriber: Subscriber) -> None:
         self.removed += 1
@@ -448,6 +453,18 @@ async def test_a_lapse_ends_every_private_board_also_one_that_has_not_come_yet()
     assert sorted(message["type"] for message in around.heard()) == ["error", "unsubscribed", "unsubscribed"]
     await asyncio.sleep(0)
     assert not around.subscriber.subscriptions and not around.session._tasks
+
+
+async def test_a_lapse_leaves_what_everybody_may_see_where_something_else_is_private() -> None:
+    secret = Definition("secret", "Secret", visible="private")
+    known = Catalogue(leaderboards={"default": DEFAULT, "secret": Leaderboard("secret", secret, 2, 2, 2, "secret")})
+    rights = Permissions(directory=Directory(known))
+    assert rights.restrict_reading
+    around = Around(identity=identity("submit"), permissions=rights)
+    around.say("subscribe", board="all_time")
+    around.held[0](RealtimeError("expired", "It is over."))
+    assert [message["type"] for message in around.heard()] == ["error"]
+    assert around.say("subscribe", board="current_week") == [] and len(around.subscriber.subscriptions) == 2
 
 
 async def test_too_large_a_message_is_said_before_the_end_and_other_violations_are_not() -> None:
