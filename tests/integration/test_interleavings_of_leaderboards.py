@@ -34,7 +34,7 @@ made = st.lists(
         st.sampled_from(["default", "race", "race"]),
         user_ids,
         st.sampled_from("abcd"),
-        st.integers(-3, 8),
+        st.integers(-1, 3),
         st.integers(0, len(SENT) - 1),
         st.sampled_from(METADATA),
     ),
