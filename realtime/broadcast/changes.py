@@ -117,7 +117,9 @@ class Changes:
 
     def _mark(self, board_id: str, position: Position | None) -> None:
         board = self._directory.current.parse(board_id)
-        if board is not None:  # anybody may have said it
+        if board is None:  # anybody may have said it; or it is one of long ago, which only its followers know
+            board = next((board for board in self._boards.positions() if board.id == board_id), None)
+        if board is not None:
             self._boards.mark(board, position)
 
     async def poll(self) -> None:

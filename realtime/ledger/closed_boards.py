@@ -96,7 +96,8 @@ class ClosedBoards:
 
     async def snapshot(self, board: Board) -> tuple[Snapshot, int]:
         """The top of a closed board and its number of players. PostgreSQL says whether the cache is good."""
-        if board.window.key < 0:  # nobody was in it
+        board = await self._there(board)
+        if board.window.key < 0:
             return _snapshot(board, 0, []), 0
         try:
             value, names_at = await self._cache.cached_week(board)
@@ -116,6 +117,7 @@ class ClosedBoards:
 
     async def page(self, board: Board, offset: int, limit: int) -> ClosedPage:
         """A stretch of a closed board."""
+        board = await self._there(board)
         if board.window.key < 0:
             return ClosedPage(0, 0, 0, 0, [])
         rows = await self._rows("closed_page", board, offset, limit)
@@ -126,6 +128,7 @@ class ClosedBoards:
 
     async def around(self, board: Board, user_id: int, neighbours: int) -> ClosedUser | None:
         """A user's row with neighbours; None where the user is not on that board."""
+        board = await self._there(board)
         rows = await self._rows("closed_standings", board, [user_id]) if board.window.key >= 0 else []
         if not rows or rows[0]["place"] is None:
             return None
@@ -135,9 +138,9 @@ class ClosedBoards:
 
     async def versions(self, of: Sequence[Board]) -> dict[Board, int]:
         """The versions of closed boards, all in one statement."""
-        by_key = {(board.leaderboard.id, board.window.key): board for board in of}
-        rows = await self._ledger.fetch("closed_versions", *map(list, zip(*by_key, strict=True))) if by_key else []
-        return {by_key[leaderboard, window]: version for leaderboard, window, version in rows}
+        by_name = {(board.leaderboard.id, board.window.name): board for board in of}
+        rows = await self._ledger.fetch("closed_versions", *map(list, zip(*by_name, strict=True))) if by_name else []
+        return {by_name[leaderboard, name]: version for leaderboard, name, version in rows}
 
     async def amend(self, boards: Sequence[Board]) -> None:
         """Scores of closed boards changed: whoever follows them hears of it.
@@ -149,6 +152,7 @@ class ClosedBoards:
 
     async def standings(self, board: Board, user_ids: Sequence[int]) -> tuple[int, list[Standing]]:
         """Where users stand on a closed board, in the order asked, and its version."""
+        board = await self._there(board)
         rows = await self._rows("closed_standings", board, list(user_ids)) if board.window.key >= 0 else []
         if not rows:
             return 0, [standing(None, None, None, 0) for _ in user_ids]
@@ -175,6 +179,13 @@ class ClosedBoards:
             for row in rows
         ]
         return listed, rows[0]["total"] if rows else 0
+
+    async def _there(self, board: Board) -> Board:
+        """The board as it is now: in a window where nobody was somebody may be, and nobody tells of the past."""
+        if board.window.key >= 0:
+            return board
+        rows = await self._ledger.fetch("window_named", board.leaderboard.id, board.window.name)
+        return board_in(board.leaderboard, Window(*rows[0])) if rows else board
 
     async def _rows(self, name: str, board: Board, *args: Any) -> list[Any]:
         leaderboard = board.leaderboard

@@ -52,10 +52,10 @@ WHERE w.leaderboard = $4 AND w.id = $3
 ORDER BY wanted.ord
 
 -- name: closed_versions
--- Versions of boards: $1 int[] leaderboards, $2 bigint[] windows of theirs.
-SELECT w.leaderboard, w.id, w.version + c.shown AS version
-FROM unnest($1::int[], $2::bigint[]) AS wanted (leaderboard, id)
-JOIN windows w ON w.leaderboard = wanted.leaderboard AND w.id = wanted.id CROSS JOIN catalogue c
+-- Versions of boards: $1 int[] leaderboards, $2 text[] names of windows of theirs.
+SELECT w.leaderboard, w.name, w.version + c.shown AS version
+FROM unnest($1::int[], $2::text[]) AS wanted (leaderboard, name)
+JOIN windows w ON w.leaderboard = wanted.leaderboard AND w.name = wanted.name CROSS JOIN catalogue c
 
 -- name: closed_listed
 -- Windows of leaderboard $1 of kinds $2 text[] that are over for $3 interval, newest first: $4 offset, $5 limit. With each how many

@@ -31,7 +31,8 @@ WITH moment AS (
     UPDATE contents SET epoch = '' WHERE EXISTS (SELECT FROM renewed)
 ), boards AS (
     -- Versions of closed boards have this as a part; a batch that was put together before must not pass for one of now.
-    UPDATE catalogue SET revision = revision + 1000000, shown = greatest(shown + 1000000, (SELECT ms FROM moment))
+    UPDATE catalogue SET revision = greatest(revision + 1000000, (SELECT ms FROM moment)),
+           shown = greatest(shown + 1000000, (SELECT ms FROM moment))
     WHERE EXISTS (SELECT FROM renewed)
 )
 SELECT setval('users_id_seq', greatest((SELECT last_value FROM users_id_seq) + 1000000, ms)),

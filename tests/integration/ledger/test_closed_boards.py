@@ -205,6 +205,27 @@ async def test_an_empty_window_is_an_empty_board(ledger: Ledger, store: Store, w
     assert (snapshot.scores, players, (await boards.page(board, 0, 10)).lines) == ({}, 0, [])
 
 
+async def test_a_window_in_which_nobody_was_shows_whoever_is_brought_in_later(
+    ledger: Ledger, store: Store, sql: asyncpg.Connection, make_users: MakeUsers
+) -> None:
+    """Whoever knows that it was empty still asks: nobody is told of windows that are made for the past."""
+    (user,) = await make_users(1)
+    await define(sql, Definition("lap", "Lap", windows=("all_time", "day")))
+    directory = await catalogue_of(ledger)
+    closed, now = ClosedBoards(ledger, store), ledger.clock.now()
+    first, then = now - timedelta(days=20), now - timedelta(days=10)
+    await Recorder(ledger, directory).record([Submission(user, "a", 5, None, first, "lap")])
+    board = await directory.find(f"lap:day_of_{then:%Y_%m_%d}", now)
+    assert (await closed.snapshot(board))[0].scores == {}
+    await Recorder(ledger, directory).record([Submission(user, "b", 7, None, then, "lap")])
+    assert (await closed.snapshot(board))[0].scores == {user: 7}
+    assert [line.score for line in (await closed.page(board, 0, 9)).lines] == [7]
+    found = await closed.around(board, user, 3)
+    assert found is not None and found.page.players == 1
+    version, (standing,) = await closed.standings(board, [user])
+    assert (standing.score, version) == (7, (await closed.versions([board]))[board])
+
+
 async def test_boards_are_listed_newest_first_with_their_players(
     ledger: Ledger, store: Store, sql: asyncpg.Connection, window: Window, make_users: MakeUsers
 ) -> None:
