@@ -102,12 +102,12 @@ class Building:
         """Looks until cancelled."""
         while True:
             self._hurry.clear()
+            busy = False
             try:
                 busy = await self.step()
             except (LedgerUnavailable, StoreUnavailable) as error:
                 log.debug("cannot build standings: %s", error)
-                await asyncio.sleep(INTERVAL)  # whatever is said meanwhile: what failed is not tried without a pause
-                continue
+                self._hurry.clear()  # a step hurries by what it reads: what failed is not tried without a pause
             with suppress(TimeoutError):
                 async with asyncio.timeout(0 if busy else INTERVAL):
                     await self._hurry.wait()
