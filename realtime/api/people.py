@@ -129,6 +129,8 @@ class PeopleRoutes:
         user_id = user_in_path(request)
         raw = await bytes_of(request, self._services.settings.max_message_bytes)
         body = object_of(messages.loads(raw)) if raw else {}
+        if wrong := body.keys() - {"leaderboard", "reason"}:  # a slip must not ban from every board
+            raise RealtimeError("bad_message", f"There is no field {min(wrong)!a}: use leaderboard and reason.")
         leaderboard = body.get("leaderboard")
         if leaderboard is not None and type(leaderboard) is not str:
             raise RealtimeError("bad_message", "leaderboard must be the slug of one, as a text.")

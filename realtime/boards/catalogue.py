@@ -213,7 +213,10 @@ class Catalogue:
             raise no_such_board(_has(leaderboard))
         begun = [window for window in self.of(leaderboard, kind) if window.starts is None or window.starts <= now]
         ended = [window for window in begun if window.ends is not None and window.ends <= now]
-        found = ended[-1:] if previous else begun[len(ended) :]
+        running = begun[len(ended) :]
+        found = ended[-1:] if previous else running
+        if previous and kind != "season" and running:  # seasons lie apart, days do not
+            found = [window for window in found if window.ends == running[0].starts]
         if not found:
             raise no_such_board(f"There is no {'previous' if previous else 'current'} {kind} of {leaderboard.slug}.")
         return board_in(leaderboard, found[0])

@@ -13,6 +13,9 @@ from zlib import crc32
 from realtime.boards.definitions import DEFAULT_DEFINITION, Definition
 from realtime.boards.standings import Order
 
+PUBLISHED_RULE: Final = 1
+"""The number of the standings that `default` has where nobody has defined anything of it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Leaderboard:
@@ -39,6 +42,12 @@ class Leaderboard:
         object.__setattr__(self, "order", Order(rule.order == "ascending", rule.ties, rule.ranks))
 
     @property
+    def rule_in_store(self) -> str:
+        """What the store calls the rule that its boards are made by: nothing where there is none, or the published one
+        alone, which nobody has to name."""
+        return "" if self.rule is None or self.rule == PUBLISHED_RULE else str(self.rule)
+
+    @property
     def is_live(self) -> bool:
         """Whether there are boards to be shown."""
         return self.rule is not None
@@ -49,7 +58,7 @@ class Leaderboard:
         return self.source == self.id
 
 
-DEFAULT: Final = Leaderboard("default", DEFAULT_DEFINITION, 1, 1, 1, "default")
+DEFAULT: Final = Leaderboard("default", DEFAULT_DEFINITION, 1, PUBLISHED_RULE, 1, "default")
 """The published leaderboard, as it is where nobody has defined anything."""
 
 

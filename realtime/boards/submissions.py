@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from math import isfinite
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -145,7 +146,9 @@ def parse_submission(
         user_id = whole_number(user_id, "user_id", 1, ID_MAX)
     created_at = fields.get("created_at")
     moment = None if created_at is None else parse_moment(created_at, "created_at")
-    metadata, board = fields.get("metadata"), fields.get("board")
+    metadata, board, answer = fields.get("metadata"), fields.get("board"), fields.get("with")
+    if answer not in (None, "all"):
+        raise RealtimeError("bad_message", 'with can be "all", or be left out.')
     return Submission(
         user_id,
         submission_id,
@@ -201,9 +204,18 @@ def written_metadata(value: Any) -> str:
         raise RealtimeError("bad_metadata", "metadata must be JSON in valid Unicode.") from None
     if len(text.encode()) > METADATA_BYTES:
         raise RealtimeError("bad_metadata", f"metadata must be at most {METADATA_BYTES} bytes as JSON.")
+    _check_numbers(value)
     if "\\u0000" in text:
         raise RealtimeError("bad_metadata", "metadata must not contain a NUL character.")
     return text
+
+
+def _check_numbers(value: Any) -> None:
+    """Raises RealtimeError `bad_metadata` for a number that PostgreSQL would write at length, or not at all."""
+    if type(value) is float and not (isfinite(value) and "e" not in repr(value)):
+        raise RealtimeError("bad_metadata", "metadata must hold numbers that can be written without an exponent.")
+    for part in value.values() if type(value) is dict else value if type(value) is list else ():
+        _check_numbers(part)
 
 
 def _within(board_id: Any, leaderboard: Leaderboard, catalogue: Catalogue, now: Callable[[], datetime]) -> Span:

@@ -188,7 +188,7 @@ class Partitions:
             return
         there = await self._store.rules(name, list(leaderboards))
         for slug, leaderboard in leaderboards.items():
-            is_other = leaderboard.rule is not None and there[slug] != str(leaderboard.rule)
+            is_other = leaderboard.rule is not None and (there[slug] or "") != leaderboard.rule_in_store
             self._otherwise[slug] = self._otherwise.get(slug, 0) + 1 if is_other else 0
             if self._otherwise[slug] >= OTHERWISE:
                 self._otherwise[slug] = 0

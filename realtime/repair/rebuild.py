@@ -341,7 +341,7 @@ class Rebuilder:
 def _rules(boards: Sequence[Board]) -> dict[str, int]:
     """The rules by which boards that are not published are made, by their leaderboards' slugs."""
     leaderboards = {board.leaderboard.slug: board.leaderboard for board in boards if not board.is_published}
-    return {slug: leaderboard.rule for slug, leaderboard in leaderboards.items() if leaderboard.rule is not None}
+    return {slug: one.rule for slug, one in leaderboards.items() if one.rule is not None and one.rule_in_store}
 
 
 def naming_boards(boards: Collection[Board]) -> set[Board]:

@@ -79,7 +79,7 @@ class Places:
             keys.versions_key(board),
             keys.metadata_key(board),
             None if board.is_published else self._keys.definition(leaderboard.slug),
-            "" if leaderboard.rule is None else str(leaderboard.rule),
+            leaderboard.rule_in_store,
             order,
             described,
             letters + "n" * is_in_the_making(board),

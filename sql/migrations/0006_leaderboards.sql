@@ -338,6 +338,7 @@ END $$;
 CREATE OR REPLACE FUNCTION ensure_next_windows() RETURNS BOOLEAN LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     wanted RECORD;
+    begun  TIMESTAMPTZ;
     ended  TIMESTAMPTZ;
     moved  BOOLEAN := false;
     moment CONSTANT TIMESTAMPTZ := clock_timestamp();
@@ -348,6 +349,10 @@ BEGIN
         ORDER BY lock, r.leaderboard, k.kind
     LOOP
         moved := make_window(wanted.leaderboard, wanted.kind, moment) OR moved;
+        SELECT w.starts INTO begun FROM window_at(wanted.leaderboard, wanted.kind, moment) AS w;
+        IF isfinite(begun) THEN  -- there is one before it, also where nobody was in that
+            PERFORM make_window(wanted.leaderboard, wanted.kind, begun - interval '1 microsecond');
+        END IF;
         SELECT w.ends INTO ended FROM window_at(wanted.leaderboard, wanted.kind, moment) AS w;
         IF isfinite(ended) THEN
             moved := make_window(wanted.leaderboard, wanted.kind, ended) OR moved;

@@ -60,8 +60,15 @@ JOIN windows w ON w.leaderboard = wanted.leaderboard AND w.name = wanted.name CR
 -- name: closed_listed
 -- Windows of leaderboard $1 of kinds $2 text[] that are over for $3 interval, newest first: $4 offset, $5 limit. With each how many
 -- players there are under rule $7 of source $6, and how many windows there are in all.
+WITH hidden AS MATERIALIZED (
+    SELECT user_id FROM heads WHERE source = $6 AND (hidden OR hidden_on <> '{}') AND (hidden OR $1::int = ANY (hidden_on))
+    UNION ALL
+    SELECT user_id FROM user_total_scores WHERE $6 = 1 AND (hidden OR hidden_on <> '{}') AND (hidden OR $1::int = ANY (hidden_on))
+)
 SELECT w.kind, w.name, nullif(w.starts, '-infinity') AS starts, w.ends, w.id, w.total,
-       (SELECT count(*) FROM scores s WHERE s.source = $6 AND s.rule = $7 AND s."window" = w.id) AS players
+       (SELECT count(*) FROM scores s WHERE s.source = $6 AND s.rule = $7 AND s."window" = w.id)
+       - (SELECT count(*) FROM hidden h JOIN scores s ON s.user_id = h.user_id
+          WHERE s.source = $6 AND s.rule = $7 AND s."window" = w.id) AS players
 FROM (
     SELECT *, count(*) OVER () AS total FROM windows
     WHERE leaderboard = $1 AND kind = ANY ($2::text[]) AND ends <= clock_timestamp() - $3::interval

@@ -239,3 +239,47 @@ async def test_a_leaderboard_that_becomes_private_is_followed_by_whoever_may_rea
     assert [line["score"] for line in (await reader.until("diff"))["upsert"]] == [5]
     refused = await stranger.ask("subscribe", board="cup:all_time")
     assert (refused["type"], refused["code"]) == ("error", "unauthorized")
+
+
+async def test_default_gets_further_windows_on_a_running_server_with_its_history(
+    server: RunningServer, make_users: MakeUsers
+) -> None:
+    (a,) = await make_users(1)
+    assert (await submit(server, "default", a, score_added=5))["total_score"] == 5
+    await server.told()
+    await define(server, "default", {"windows": ["all_time", "week", "month"]})
+    page = (await server.http.get("/boards/current_month")).json()
+    assert [(line["user_id"], line["score"]) for line in page["entries"]] == [(a, 5)]
+    client = await server.client()
+    await client.send("subscribe", board="current_month")
+    await client.until("snapshot")
+    assert (await submit(server, "default", a, score_added=7))["total_score"] == 12
+    assert [line["score"] for line in (await client.until("diff"))["upsert"]] == [12]
+    for board in ("all_time", "current_week", "current_month"):
+        page = (await server.http.get(f"/boards/{board}")).json()
+        assert [line["score"] for line in page["entries"]] == [12], board
+
+
+async def test_the_previous_window_is_the_one_before_also_where_nobody_was_in_it(
+    server: RunningServer, make_users: MakeUsers
+) -> None:
+    (a,) = await make_users(1)
+    await define(server, "lap", LAP)
+    current = (await server.http.get("/boards/lap:current_day")).json()["board"]
+    now = server.services.clock.now()
+    row = {"leaderboard": "lap", "submission_id": "old", "user_id": a, "score": 5_000}
+    row["created_at"] = (now - timedelta(days=10)).isoformat()
+    answer = await server.http.post("/scores", json=row, headers=server.bearer(None, "admin"))
+    assert answer.json()["type"] == "accepted"
+    previous = (await server.http.get("/boards/lap:previous_day")).json()
+    assert previous["players"] == 0 and previous["board"] < current
+    listed = (await server.http.get("/boards?leaderboard=lap")).json()["boards"]
+    ends = {board["board"]: board["ends"] for board in listed}
+    assert ends[previous["board"]] == next(board["starts"] for board in listed if board["board"] == current)
+    for banned, players in (("POST", 0), ("DELETE", 1)):
+        path, why = f"/users/{a}/ban", {"leaderboard": "lap"}
+        await server.http.request(banned, path, json=why, headers=server.bearer(None, "admin"))
+        listed = (await server.http.get("/boards?leaderboard=lap")).json()["boards"]
+        assert sum(board["players"] for board in listed if board["closed"]) == players
+    wrong = await server.http.post(f"/users/{a}/ban", json={"leaderbord": "lap"}, headers=server.bearer(None, "admin"))
+    assert wrong.status_code == 400 and "leaderbord" in wrong.text

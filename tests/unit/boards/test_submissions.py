@@ -219,3 +219,30 @@ def test_a_whole_number_is_within_its_bounds(value: int, low: int, high: int) ->
     else:
         with pytest.raises(RealtimeError, match="n must be from"):
             whole_number(value, "n", low, high)
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        5,
+        "x",
+        [1],
+        {"a": float("inf")},
+        {"a": float("nan")},
+        {"a": 1e300},
+        {"a": [{"b": 1e-300}]},
+        {"a": "x" * 300},
+        {"a": "\x00"},
+    ],
+)
+def test_metadata_that_would_be_changed_or_is_too_large_is_refused(metadata: Any) -> None:
+    assert refusal({**GOOD, "metadata": metadata}).code == "bad_metadata"
+
+
+def test_metadata_is_kept_as_short_as_it_can_be_written() -> None:
+    assert (
+        parse_submission({**GOOD, "metadata": {"b": 1.5, "a": [None, True]}}, None).metadata
+        == '{"a":[null,true],"b":1.5}'
+    )
+    assert refusal({**GOOD, "with": "some"}).code == "bad_message"
+    assert parse_submission({**GOOD, "with": "all"}, None).with_all
