@@ -45,7 +45,8 @@ class Leaderboard:
     def rule_in_store(self) -> str:
         """What the store calls the rule that its boards are made by: nothing where there is none, or the published one
         alone, which nobody has to name."""
-        return "" if self.rule is None or self.rule == PUBLISHED_RULE else str(self.rule)
+        is_published = self.slug == DEFAULT.slug and self.rule == PUBLISHED_RULE
+        return "" if self.rule is None or is_published else str(self.rule)
 
     @property
     def is_live(self) -> bool:
