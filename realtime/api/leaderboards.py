@@ -7,6 +7,7 @@ RealtimeError for a leaderboard that nobody knows, and DefinitionError for a def
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from starlette.requests import Request
@@ -16,6 +17,7 @@ from starlette.routing import BaseRoute, Route
 from realtime.api.requests import json_of
 from realtime.api.responses import json_response
 from realtime.api.services import Services
+from realtime.boards.definitions import Definition
 from realtime.boards.parsing import parse_definition
 from realtime.ledger.defined import Defined
 from realtime.ledger.definitions import unknown_leaderboard
@@ -41,7 +43,7 @@ class LeaderboardRoutes:
         permissions = self._services.authentication.permissions
         identity = self._reader(request, everything.values())
         permissions.list_boards(identity)
-        seen = [one for one in everything.values() if permissions.may_see(identity, one.definition)]
+        seen = [one for one in everything.values() if permissions.may_see(identity, self._seen_as(one))]
         return json_response({"leaderboards": [self._fields(one) for one in seen]})
 
     async def one(self, request: Request) -> Response:
@@ -68,14 +70,19 @@ class LeaderboardRoutes:
             if permissions.private:
                 permissions.list_boards(self._services.authentication.identity(request))
             raise unknown_leaderboard(slug)
-        permissions.see(self._reader(request, [one]), one.definition)
+        permissions.see(self._reader(request, [one]), self._seen_as(one))
         return json_response(self._fields(one))
+
+    def _seen_as(self, one: Defined) -> Definition:
+        """A definition with what it has from the leaderboard that it is `of`: who may see it."""
+        known = self._services.leaderboards.current.leaderboards.get(one.slug)
+        return one.definition if known is None else replace(one.definition, visible=known.definition.visible)
 
     def _reader(self, request: Request, asked: Iterable[Defined]) -> Identity | None:
         """Who wants to read, where that matters: what everybody may see needs no good token."""
         authentication = self._services.authentication
         permissions = authentication.permissions
-        if all(permissions.may_see(None, one.definition) for one in asked):
+        if all(permissions.may_see(None, self._seen_as(one)) for one in asked):
             return None
         return authentication.identity(request)
 

@@ -37,9 +37,6 @@ KEPT_EVERY: Final = 20
 FOUND: Final = 10_000
 """Windows of long ago that are remembered."""
 
-UNKNOWN: Final = 1.0
-"""Seconds for which a slug that the ledger does not know is not looked up again."""
-
 
 class Ledger(Protocol):
     """What the catalogue needs of PostgreSQL."""
@@ -57,7 +54,8 @@ class Leaderboards(Directory):
         self._partitions = partitions
         self._found: OrderedDict[tuple[int, str], Window] = OrderedDict()
         self._refreshing = asyncio.Lock()
-        self._looked_at = 0.0  # the loop's seconds: when a slug was looked up that is not known
+        self._looking_up = asyncio.Lock()
+        self._looked_at = 0.0  # the loop's seconds: when the last look for a slug began
         self.on_change: list[Callable[[Catalogue], None]] = []
 
     # Keeping up ------------------------------------------------------------------------------------------------------
@@ -127,8 +125,9 @@ class Leaderboards(Directory):
     def _known(self, one: Defined, definition: Definition, others: Mapping[str, Defined]) -> Leaderboard:
         source = others.get(one.source_slug)
         if source is not None and source is not one:
-            # Whose submissions it ranks, decides what these bring along.
-            definition = replace(definition, metadata=(source.shown or source.definition).metadata)
+            # Whose submissions it ranks, decides what these bring along, and who sees them where it does not say so.
+            of = source.shown or source.definition
+            definition = replace(definition, metadata=of.metadata, visible=definition.visible or of.visible)
         partition = self.partition_of(one.source_slug)
         return Leaderboard(
             one.slug, definition, one.id, one.rule, one.source, one.source_slug, partition, one.next_rule
@@ -162,11 +161,15 @@ class Leaderboards(Directory):
             return await self._find(error.leaderboard, error.window, now)
 
     async def look_up(self, slug: str) -> None:
-        """Makes sure that PostgreSQL does not know a slug either that is not known here. Raises LedgerUnavailable."""
-        now = asyncio.get_running_loop().time()
-        if slug not in self.current.leaderboards and now - self._looked_at > UNKNOWN:
-            self._looked_at = now
+        """Makes sure that PostgreSQL does not know a slug either that is not known here. One look does for all who ask
+        meanwhile. Raises LedgerUnavailable."""
+        asked = asyncio.get_running_loop().time()
+        async with self._looking_up:
+            if slug in self.current.leaderboards or self._looked_at >= asked:
+                return
+            began = asyncio.get_running_loop().time()
             await self.look()
+            self._looked_at = began
 
     async def _find(self, leaderboard: Leaderboard, name: str, now: datetime) -> Board:
         rows = await self._ledger.fetch("window_named", leaderboard.id, name)

@@ -46,6 +46,8 @@ class _Kind(NamedTuple):
     raises: type[LedgerUnavailable] = LedgerUnavailable
 
 
+_CONFLICTS: Final = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
+
 _KINDS: Final = (
     _Kind(
         "refused",
@@ -83,6 +85,7 @@ _KINDS: Final = (
     ),
     _Kind("away", "it has no connection left", (asyncpg.TooManyConnectionsError,)),
     _Kind("full", "it has no room, or cannot write", (asyncpg.InsufficientResourcesError, asyncpg.PostgresIOError)),
+    _Kind("locked", "it ended one of two who waited for each other", _CONFLICTS),
     _Kind("locked", "others hold a lock that is needed", (asyncpg.LockNotAvailableError,), LedgerLocked),
     _Kind(
         "slow",
@@ -128,7 +131,6 @@ def mapped() -> Iterator[None]:
         raise kind.raises(str(error) or type(error).__name__, kind.reason) from error
 
 
-_CONFLICTS: Final = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 _OUT_OF_RANGE: Final = (asyncpg.CheckViolationError, asyncpg.NumericValueOutOfRangeError)
 _FOR_GOOD: Final = (
     asyncpg.DataError,
@@ -152,10 +154,10 @@ def judged() -> Iterator[None]:
         yield
     except asyncpg.InsufficientPrivilegeError as error:
         raise RowRefused(str(error), out_of_range=False, for_good=False) from error
-    except _ALL:
-        raise
     except _CONFLICTS as error:
         raise TransactionConflict(str(error)) from error
+    except _ALL:
+        raise
     except asyncpg.PostgresError as error:
         named = getattr(error, "constraint_name", None)
         raise RowRefused(

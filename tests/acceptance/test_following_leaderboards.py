@@ -208,6 +208,8 @@ async def test_a_log_of_another_leaderboard_is_read_and_a_private_one_shows_noth
     for kind, fields in (("subscribe", {}), ("watch", {"user_id": a})):
         answer = await client.ask(kind, board="lap:all_time", **fields)
         assert (answer["type"], answer["code"]) == ("error", "unauthorized")
+    await define(server, "last-lap", {"of": "lap", "operator": "last"})
+    assert (await server.http.get("/boards/last-lap:all_time")).status_code == 401, "it shows the same players"
     assert "lap" not in (await server.http.get("/leaderboards")).text
 
 

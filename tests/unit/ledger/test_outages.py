@@ -25,6 +25,7 @@ from realtime.store import link
         (asyncpg.CannotConnectNowError("the database system is starting up"), LedgerUnavailable, "starting"),
         (asyncpg.DiskFullError("could not extend file"), LedgerUnavailable, "no room"),
         (asyncpg.ReadOnlySQLTransactionError("cannot execute INSERT"), LedgerUnavailable, "no writes"),
+        (asyncpg.DeadlockDetectedError("deadlock detected"), LedgerUnavailable, "waited for each other"),
         (SSLError("certificate verify failed"), LedgerUnavailable, "TLS"),
         (TimeoutError(), LedgerUnavailable, "in time"),
         (ConnectionRefusedError(111, "refused"), LedgerUnavailable, "cannot be reached"),
