@@ -80,10 +80,12 @@ class Changes:
                 for partition in partitions:
                     group.create_task(self._keep_listening_to(partition) if partition else self._listen_to(""))
                 group.create_task(self._watch(partitions))
-        except* StoreUnavailable as errors:
-            raise _first(errors) from None
-        except* _Moved:
-            pass
+        except ExceptionGroup as group:
+            _, mistakes = group.split((StoreUnavailable, _Moved))
+            if mistakes is not None:
+                raise
+            if (lost := group.subgroup(StoreUnavailable)) is not None:
+                raise _first(lost) from None  # and not within a group, of which nobody knows what it means
 
     async def _watch(self, partitions: frozenset[str]) -> None:
         """Ends the listening where there are other partitions by now."""
@@ -171,7 +173,7 @@ class _Moved(Exception):
     """There are other partitions than before."""
 
 
-def _first(errors: BaseExceptionGroup[StoreUnavailable]) -> BaseException:
+def _first(errors: ExceptionGroup[StoreUnavailable]) -> BaseException:
     error: BaseException = errors
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]

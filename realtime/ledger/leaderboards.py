@@ -156,7 +156,8 @@ class Leaderboards(Directory):
             if error.leaderboard is None:
                 await self.look_up(error.slug)
                 if error.slug not in self.current.leaderboards:
-                    raise no_such_board(f"There is no such board: no leaderboard is called {error.slug}.") from None
+                    words = f"There is no such board: no leaderboard is called {error.slug}."
+                    raise no_such_board(f"{words} Use all_time, or see /leaderboards.") from None
                 return await self.find(text, now)
             return await self._find(error.leaderboard, error.window, now)
 

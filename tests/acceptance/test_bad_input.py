@@ -117,7 +117,7 @@ async def test_a_bad_message_is_answered_with_the_board_it_is_about(client: Clie
     for kind, fields in bad.items():
         for board in ("all_time", "current_week", "nonsense"):
             assert (await client.ask(kind, board=board, **fields))["board"] == board, kind
-        for unreadable in (5, None, "x" * 65, "\ud800"):  # what cannot be said again
+        for unreadable in (5, None, "x" * 81, "\ud800"):  # what cannot be said again
             await client.raw(json.dumps({"type": kind, "board": unreadable, **fields}))
             assert "board" not in await client.next(), kind
     assert "board" not in await client.ask("auth", board="all_time", token=5), "that is about the connection"
