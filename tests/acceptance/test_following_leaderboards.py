@@ -285,3 +285,45 @@ async def test_the_previous_window_is_the_one_before_also_where_nobody_was_in_it
         assert sum(board["players"] for board in listed if board["closed"]) == players
     wrong = await server.http.post(f"/users/{a}/ban", json={"leaderbord": "lap"}, headers=server.bearer(None, "admin"))
     assert wrong.status_code == 400 and "leaderbord" in wrong.text
+
+
+async def test_who_was_first_stands_at_the_edge_of_the_top_also_after_an_amendment(
+    server: RunningServer, make_users: MakeUsers
+) -> None:
+    """A hundred and ten equal scores: the last ten are beyond the top, until it turns out that they were first."""
+    users = await make_users(110)
+    await define(server, "cup", {"operator": "best", "windows": ["all_time", "day"], "ties": "first"})
+    client = await server.client()
+    await client.send("subscribe", board="cup:all_time")
+    await client.until("snapshot")
+    began = server.services.clock.now() - timedelta(minutes=30)
+
+    async def hand_in(user: int, at: datetime) -> None:
+        row = {"leaderboard": "cup", "submission_id": f"{user}-{at:%H%M%S%f}", "user_id": user, "score": 100}
+        row["created_at"] = at.isoformat()
+        answer = await server.http.post("/scores", json=row, headers=server.bearer(None, "admin"))
+        assert answer.json()["type"] == "accepted", answer.text
+
+    async def shown(board: str) -> list[int]:
+        return [line["user_id"] for line in (await server.http.get(f"/boards/{board}")).json()["entries"]]
+
+    for place, user in enumerate(users):
+        await hand_in(user, began + timedelta(seconds=place))
+    await server.told()
+    expected = list(users)
+    assert await shown("cup:all_time") == expected[:100]
+    for case, user in enumerate(users[100:], 1):
+        await hand_in(user, began - timedelta(seconds=case))  # earlier than everybody, and than the case before
+        expected.remove(user)
+        expected.insert(0, user)
+        await server.told()
+        assert await shown("cup:all_time") == expected[:100], case
+    await client.reaches("cup:all_time", (await server.http.get("/boards/cup:all_time")).json()["version"])
+    held = client.follower.boards["cup:all_time"]
+    assert {user for user, _, _ in held.lines} == set(expected[:100])
+    server.travel(server.services.clock.now() + timedelta(days=2))  # and once the ledger answers for the day
+    days = (await server.http.get("/boards?leaderboard=cup")).json()["boards"]
+    closed = [board["board"] for board in days if board["closed"] and board["players"]]
+    for board in closed:
+        of_day = await shown(board)
+        assert of_day == [user for user in expected if user in of_day][:100]
