@@ -93,6 +93,7 @@ class Recording:
         # would compare both with what it read before either.
         self._totals: dict[int, Row] = {}
         self._others: dict[Board, dict[int, Row]] = {}
+        self._told_last: tuple[Board | None, dict[int, Row]] = (None, {})
         self.closed: list[Board] = []
         """Boards that are over by PostgreSQL's word, and that the batch changed: what is kept of them is to follow."""
 
@@ -150,9 +151,11 @@ class Recording:
                 self.profiles.append(Profile(user_id, user_version or 1, username))
         if is_closed and board not in self.closed:
             self.closed.append(board)
-        rows = self._others.get(board)
-        if rows is None:
-            rows = self._others[board] = {}
+        if board is self._told_last[0]:  # nearly all of a batch are of one week, and a board's hash is Python's
+            rows = self._told_last[1]
+        else:
+            rows = self._others.setdefault(board, {})
+            self._told_last = board, rows
         known = rows.get(user_id)
         if known is None or known.version != week_version:
             rows[user_id] = Row(user_id, week_version, None if hidden else week_score)

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from realtime.boards.board import Board, week_at, week_of
+from realtime.boards.board import Board, week_of
+from realtime.boards.windows import monday_of
 
 if TYPE_CHECKING:
     import asyncpg
@@ -53,7 +54,8 @@ def columns(batch: Sequence[Submission]) -> tuple[list[Any], ...]:
 
 def assembled(batch: Sequence[Submission], row: asyncpg.Record) -> list[Recorded]:
     """The lists that `record_batch` gives, as one value for each submission."""
-    this_week, outbox_id = week_of(row["week"]), row["outbox_id"]
+    this_monday, outbox_id = row["week"], row["outbox_id"]
+    this_week, this_is_closed = week_of(this_monday), this_monday in (row["closed_weeks"] or ())
     closed = row["closed_weeks"] or ()
     totals = dict(zip(row["users"] or (), _listed(row, "totals", "versions", "hidden"), strict=True))
     new = dict(zip(row["new_users"] or (), _listed(row, "usernames", "user_versions"), strict=True))
@@ -61,7 +63,7 @@ def assembled(batch: Sequence[Submission], row: asyncpg.Record) -> list[Recorded
     weeks = dict(zip(keys, scores, strict=True))
     verdicts = _listed(row, "verdicts", "verdict_weeks", "seen_totals", "seen_weeks")
     refused = {
-        place: (verdict, week_of(week), total, of_week)
+        place: (verdict, week, total, of_week)
         for place, (verdict, week, total, of_week) in zip(row["ords"] or (), verdicts, strict=True)
     }
     # Where nobody met a twin, what is not refused is recorded.
@@ -71,19 +73,23 @@ def assembled(batch: Sequence[Submission], row: asyncpg.Record) -> list[Recorded
     recorded: list[Recorded] = []
     for place, submission in enumerate(batch, 1):
         user_id, submission_id, _, _, created_at = submission[:5]
-        outcome, board, seen_total, seen_week = refused.get(place) or (
+        outcome, monday, seen_total, seen_week = refused.get(place) or (
             "accepted" if fresh is None or (user_id, submission_id) in fresh else "twin",
-            this_week if created_at is None else week_at(created_at),
+            this_monday if created_at is None else monday_of(created_at),
             None,
             None,
         )
+        # Nearly all are of this week: nothing is asked of its board for each of them.
+        board, is_closed = this_week, this_is_closed
+        if monday != this_monday:
+            board, is_closed = week_of(monday), monday in closed
         total_score, total_version, hidden = totals.get(user_id, (seen_total, None, False))
-        week_score, week_version = weeks.get((user_id, board.week), (seen_week, None))
+        week_score, week_version = weeks.get((user_id, monday), (seen_week, None))
         username, user_version = new.get(user_id, (None, None))
         recorded.append(
             Recorded(
                 user_id, outcome, board, total_score, total_version, hidden, week_score, week_version, username,
-                user_version, outbox_id, board.week in closed,
+                user_version, outbox_id, is_closed,
             )
         )  # fmt: skip
     return recorded
