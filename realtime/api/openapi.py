@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from realtime.api.schemas import BOARD, INFO, SHAPES, SLUG, USER_ID, Schema, listed, named, whole
+from realtime.boards.definitions import DEFAULT_SLUG
 from realtime.errors import STATUS
 from realtime.validation import ID_MAX
 
@@ -47,7 +48,7 @@ class Operation:
 OPERATIONS: Final = (
     Operation(
         "get", "/boards", "Which boards a leaderboard has.", "Boards",
-        query=(("leaderboard", SLUG | {"default": "default"}), ("limit", _LIMIT), ("offset", _OFFSET)),
+        query=(("leaderboard", SLUG | {"default": DEFAULT_SLUG}), ("limit", _LIMIT), ("offset", _OFFSET)),
         errors=("unknown_leaderboard", *_READING),
     ),
     Operation(
@@ -88,7 +89,7 @@ OPERATIONS: Final = (
               errors=("forbidden", "unknown_user", "unknown_leaderboard")),
     Operation(
         "get", "/users/{user_id}/transactions", "A user's log, newest first.", "Transactions", scope="submit",
-        query=(("leaderboard", SLUG | {"default": "default"}), ("limit", _LIMIT), ("before", whole(1, ID_MAX))),
+        query=(("leaderboard", SLUG | {"default": DEFAULT_SLUG}), ("limit", _LIMIT), ("before", whole(1, ID_MAX))),
         errors=("forbidden", "unknown_user", "unknown_leaderboard"),
     ),
     Operation("get", "/healthz", "Whether the process is alive.", "Alive"),

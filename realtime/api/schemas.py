@@ -12,6 +12,7 @@ from typing import Any, Final
 from pydantic import TypeAdapter
 
 from realtime import __version__
+from realtime.boards import definitions
 from realtime.boards.board import CURRENT_WEEK, TOP
 from realtime.boards.definitions import KINDS, OPERATORS, ORDERS, RANKS, SUBMITTERS, TIES, VISIBLE, WEEKDAYS
 from realtime.boards.parsing import PLACES, TITLE_LENGTH
@@ -98,7 +99,7 @@ WAIT: Final = nullable(whole(0, about="try again after so many milliseconds; nul
 PASSWORD: Final = text(*PASSWORD_LENGTH)
 EMAIL: Final = text(3, 254)
 
-SLUG: Final = {"type": "string", "pattern": "^[a-z][a-z0-9-]{0,31}$"}
+SLUG: Final = {"type": "string", "pattern": f"^{definitions.SLUG.pattern}$"}
 AT: Final = listed(whole(-ID_MAX, ID_MAX), 2, 2) | {
     "description": "on boards where time decides between equal scores: the smaller stands higher"
 }
@@ -140,7 +141,7 @@ _ENTRY_OPTIONAL: Final = {"at": AT, "metadata": METADATA}
 
 def _submission(schema: Schema) -> Schema:
     """A submission to any leaderboard; `default` adds up whole numbers of 32 bits."""
-    published = {"properties": {"leaderboard": {"enum": ["default", None]}}}
+    published = {"properties": {"leaderboard": {"enum": [definitions.DEFAULT_SLUG, None]}}}
     return schema | {"if": published, "then": {"required": ["score_added"], "properties": {"score_added": SCORE_ADDED}}}
 
 

@@ -7,7 +7,6 @@ and that those of a kind are in order and do not overlap.
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from realtime.boards.board import (
     told_boards,
     week_at,
 )
+from realtime.boards.definitions import SLUG
 from realtime.boards.leaderboard import DEFAULT, Leaderboard
 from realtime.boards.making import in_the_making
 from realtime.boards.windows import ALWAYS, CLOSE_GRACE, Window, read_name
@@ -36,8 +36,6 @@ PREVIOUS: Final = "previous_"
 
 LAST: Final = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 """The last moment that anybody asks about."""
-
-SLUG: Final = re.compile(r"[a-z][a-z0-9-]{0,31}")
 
 PUBLISHED_KINDS: Final = ("all_time", "week")
 """Kinds of windows of `default` that have tables of their own."""

@@ -7,6 +7,7 @@ what people write, so that a value here is right.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,6 +26,9 @@ TIES: Final = ("user_id", "first", "last")
 RANKS: Final = ("competition", "dense", "ordinal")
 SUBMITTERS: Final = ("players", "servers")
 VISIBLE: Final = ("public", "private")
+
+SLUG: Final = re.compile(r"[a-z][a-z0-9-]{0,31}")
+"""What a leaderboard is called, as a whole."""
 
 DEFAULT_SLUG: Final = "default"
 """The leaderboard that every deployment has."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from zlib import crc32
 
-from realtime.boards.definitions import DEFAULT_DEFINITION, Definition
+from realtime.boards.definitions import DEFAULT_DEFINITION, DEFAULT_SLUG, Definition
 from realtime.boards.standings import Order
 
 PUBLISHED_RULE: Final = 1
@@ -59,7 +59,7 @@ class Leaderboard:
         return self.source == self.id
 
 
-DEFAULT: Final = Leaderboard("default", DEFAULT_DEFINITION, 1, PUBLISHED_RULE, 1, "default")
+DEFAULT: Final = Leaderboard(DEFAULT_SLUG, DEFAULT_DEFINITION, 1, PUBLISHED_RULE, 1, DEFAULT_SLUG)
 """The published leaderboard, as it is where nobody has defined anything."""
 
 

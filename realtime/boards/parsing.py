@@ -23,6 +23,7 @@ from realtime.boards.definitions import (
     ORDERS,
     RANKS,
     SCORE_MAX,
+    SLUG,
     SUBMITTERS,
     TIES,
     VISIBLE,
@@ -43,7 +44,6 @@ SEASONS: Final = 1_000
 
 PLACES: Final = 6
 
-_SLUG: Final = re.compile(r"[a-z][a-z0-9-]{0,31}\Z")
 _SEASON: Final = re.compile(r"[a-z0-9_]{1,32}\Z")
 _ZONE: Final = re.compile(r"[A-Za-z][A-Za-z0-9_+/-]*\Z")
 _OFFSET: Final = re.compile(r"(?:UTC|GMT)?[+-]?[0-9:]+\Z", re.IGNORECASE)
@@ -79,7 +79,7 @@ def check_slug(slug: object) -> list[Problem]:
         return [Problem("slug", f"{slug} is how a window is named.", "Use another slug, like fastest-lap.")]
     if slug in _TAKEN:
         return [Problem("slug", f"{slug} stands for {_TAKEN[slug]}.", f"Use another slug, like {slug}-board.")]
-    if not _SLUG.match(slug):
+    if not SLUG.fullmatch(slug):
         do = "Use 1 to 32 of a-z, 0-9 and -, a letter first, like fastest-lap."
         return [Problem("slug", f"{slug!r} cannot be a slug.", do)]
     return []

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from realtime.boards.catalogue import PUBLISHED, Catalogue, is_alias, split_id
-from realtime.boards.definitions import SCORE_MAX
+from realtime.boards.definitions import DEFAULT_SLUG, SCORE_MAX
 from realtime.boards.leaderboard import DEFAULT, Leaderboard
 from realtime.boards.windows import read_name
 from realtime.errors import RealtimeError
@@ -55,7 +55,7 @@ class Submission(NamedTuple):
     """What is added, or the score that was reached; None where a leaderboard counts submissions and got no score."""
     reason: str | None
     created_at: datetime | None
-    leaderboard: str = "default"
+    leaderboard: str = DEFAULT_SLUG
     """The slug of the leaderboard that it is handed in to."""
     metadata: str | None = None
     """A JSON object, as short as it can be written; at most METADATA_BYTES."""
@@ -78,7 +78,7 @@ class Accepted(NamedTuple):
     """By board's id; None where only `default`'s were asked for."""
     improved: bool | None = None
     """Whether it is now a counting one; None where that was not asked."""
-    leaderboard: str = "default"
+    leaderboard: str = DEFAULT_SLUG
     """The slug of the leaderboard that it was handed in to."""
 
 

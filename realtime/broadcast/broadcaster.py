@@ -64,7 +64,6 @@ class Broadcaster:
         directory: Directory | None = None,
     ) -> None:
         self._snapshots = snapshots
-        self._now = now
         self._directory = directory = directory or Directory()
         self.following = Following(directory, now, wanted=self._mark, unused=self._forget)
         self.changes = Changes(announcements, store, self, directory)
@@ -107,11 +106,8 @@ class Broadcaster:
         return {s.board: s.latest.position if s.latest else None for s in self.following.streams}
 
     def is_closed(self, board: Board) -> bool:
-        """Whether a view answers for the board, as far as PostgreSQL's clock is known."""
-        try:
-            return board.is_closed(self._now())
-        except LedgerUnavailable:
-            return False
+        """Whether the ledger answers for the board."""
+        return self.following.is_closed(board)
 
     def stand_still(self, why: str) -> None:
         """The store cannot be asked: boards do not move until one can be read again."""

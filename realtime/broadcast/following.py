@@ -89,7 +89,7 @@ class Following:
         """Subscriptions of all time, and of weeks that are live or closed."""
         counts = {"all_time": 0.0, "live_week": 0.0, "closed_week": 0.0}
         for board, stream in self._streams.items():
-            is_closed = self._is_closed(board)
+            is_closed = self.is_closed(board)
             kind = "all_time" if board.ends is None else "closed_week" if is_closed else "live_week"
             counts[kind] += len(stream.subscriptions)
         return counts
@@ -105,7 +105,8 @@ class Following:
         """The stream of a board, where somebody follows it."""
         return self._streams.get(board)
 
-    def _is_closed(self, board: Board) -> bool:
+    def is_closed(self, board: Board) -> bool:
+        """Whether the ledger answers for the board, as far as PostgreSQL's clock is known."""
         try:
             return board.is_closed(self._now())
         except LedgerUnavailable:

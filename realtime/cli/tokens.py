@@ -13,7 +13,8 @@ from typing import Annotated
 
 import typer
 
-from realtime.boards.catalogue import SLUG, check_name
+from realtime.boards.catalogue import check_name
+from realtime.boards.definitions import SLUG
 from realtime.cli.application import DEFAULT_DATA_DIR, DataDir, operator, resolve, run, say
 from realtime.ledger.ledger import Ledger
 from realtime.people.revocation import Revocations

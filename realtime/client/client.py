@@ -26,6 +26,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, Final
 
+from realtime.boards.definitions import DEFAULT_SLUG
 from realtime.boards.standings import Snapshot
 from realtime.boards.submissions import Accepted, Outcome, Rejected
 from realtime.client.boards import FollowedBoard, Reader, Refused
@@ -338,5 +339,5 @@ def _accepted(message: Message) -> Accepted:
         message["duplicate"],
         message.get("scores"),
         message.get("improved"),
-        message.get("leaderboard", "default"),
+        message.get("leaderboard", DEFAULT_SLUG),
     )

@@ -12,7 +12,6 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Final, NamedTuple, Protocol
 
 import orjson
@@ -199,17 +198,12 @@ class ClosedBoards:
         return list(rows)
 
 
-def is_over(board: Board, now: datetime) -> bool:
-    """Whether a board that is not published is read here at `now`."""
-    return not board.is_published and board.is_closed(now)
-
-
 def _ordered(order: Order) -> dict[str, str]:
     """The pieces of SQL that put the better first; the order is the store's (see `Order`)."""
-    best, worst, better = ("ASC", "DESC", "<") if order.ascending else ("DESC", "ASC", ">")
+    best, better = ("ASC", "<") if order.ascending else ("DESC", ">")
     ties = {"first": "s.at, s.at_id", "last": "s.at DESC, s.at_id DESC"}
     tie = ties.get(order.ties, f's.user_id::text COLLATE "C" {best}')
-    return {"best": best, "worst": worst, "better": better, "order": f"s.score {best}, {tie}"}
+    return {"best": best, "better": better, "order": f"s.score {best}, {tie}"}
 
 
 def _line(row: Any, order: Order) -> Line:

@@ -27,8 +27,6 @@ LEDGER_KEY: Final = "leaderboard:ledger"
 
 USERS_VERSION_KEY: Final = "leaderboard:version:users"
 
-USERS_CHANNEL: Final = "leaderboard:changes:users"
-
 CHANNEL_PREFIX: Final = "leaderboard:changes:"
 
 CHANNEL_PATTERN: Final = CHANNEL_PREFIX + "*"

@@ -276,19 +276,6 @@ class Store:
 
     # A leaderboard that is redefined ------------------------------------------------------------------------------
 
-    async def fill_next(self, made: Leaderboard, rows: Mapping[Board, Sequence[Row]]) -> str | None:
-        """Writes rows of the standings that are being made beside a leaderboard's boards, and says nothing of them.
-
-        `made` has the next definition, `next_rule`, and as `rule` the one shown now. `rows` are by the boards that are
-        to show them. Returns the epoch of the content that has them, for `switch`: where it is another by then, all of
-        it must be filled anew. Raises as `apply` does. Safe to repeat.
-        """
-        partition = self.partition(made.partition)
-        epoch = partition.link.epoch
-        beside = {in_the_making(board, made): of_board for board, of_board in rows.items()}
-        await partition.writing.apply(beside, epoch=epoch)
-        return epoch
-
     async def switch(
         self, made: Leaderboard, boards: Iterable[Board], gone: Iterable[Board] = (), *, epoch: str | None = None
     ) -> bool:

@@ -17,6 +17,7 @@ from typing import Any, Final
 import orjson
 
 from realtime.boards.board import Board, no_such_board
+from realtime.boards.definitions import DEFAULT_SLUG
 from realtime.boards.standings import Diff, Snapshot, Upsert
 from realtime.boards.submissions import Accepted, Outcome, Rejected
 from realtime.errors import RealtimeError
@@ -214,7 +215,7 @@ def subscribed(board: Board, alias: str, resumed: bool, *, describe: bool = Fals
     """Which board `alias` stands for now, and whether what the client holds is current; of all but the published ones,
     and with `describe` of those too, what leaderboard and window it is."""
     fields: dict[str, Any] = {"type": "subscribed", "board": board.id, "as": alias, "resumed": resumed}
-    if describe or board.leaderboard.slug != "default":
+    if describe or board.slug != DEFAULT_SLUG:
         fields |= description(board)
     return orjson.dumps(fields)
 
@@ -302,7 +303,7 @@ def outcome_fields(value: Outcome, live: bool) -> dict[str, Any]:
     """An outcome as a JSON object, the same over socket and HTTP. `live` False: boards will show it later."""
     if isinstance(value, Accepted):
         fields: dict[str, Any]
-        if value.leaderboard == "default":
+        if value.leaderboard == DEFAULT_SLUG:
             fields = {
                 "type": "accepted",
                 "submission_id": value.submission_id,

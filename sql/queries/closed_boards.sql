@@ -1,5 +1,5 @@
 -- Queries on boards whose window is over, read from `scores` as it is: {order} puts the better row first, {better} compares a
--- better score with another, {worst} and {best} sort scores. All of it is put in by `ledger.closed_boards`, never from input.
+-- better score with another, {best} sorts scores. All of it is put in by `ledger.closed_boards`, never from input.
 -- $1 source, $2 rule, $3 window, $4 leaderboard, in all but the last two.
 
 -- name: closed_page

@@ -53,6 +53,13 @@ def leaderboard(slug: str = "sprint", partition: str = "p07", rule: int | None =
     return Leaderboard(slug, Definition(slug, slug.title(), **fields), 2, rule, 2, slug, partition)
 
 
+async def fill_next(store: Store, made: Leaderboard, rows: dict[Board, list[Row]]) -> str | None:
+    """Writes rows of the standings that are being made; returns the epoch of the content that has them."""
+    epoch = store.partition(made.partition).link.epoch
+    await store.apply({in_the_making(board, made): of for board, of in rows.items()}, epoch=epoch)
+    return epoch
+
+
 def board_of(of: Leaderboard, window: Window = ALWAYS) -> Board:
     return board_in(of, window._replace(key=window.key or 1))
 
@@ -516,7 +523,7 @@ async def test_a_switch_shows_what_was_filled_at_one_moment(store: Store, keys: 
         for board in (board_of(made), board_in(made, day_ahead()))
     }
     async with hearing(keys, "{p07}*") as heard:
-        epoch = await store.fill_next(made, rows)
+        epoch = await fill_next(store, made, rows)
         assert await heard.take() == [], "nobody hears of what is being made"
         # Beside it a batch tells both, in one script.
         await store.apply({board_of(of): [Row(1, 5, 51)], in_the_making(board_of(made), made): [Row(3, 1, 9, (1, 1))]})
@@ -545,7 +552,7 @@ async def test_what_was_filled_into_other_content_is_not_switched_to(store: Stor
     made = replace(leaderboard(), next_rule=6)
     board = board_of(made)
     await content(store, made)
-    epoch = await store.fill_next(made, {board: [Row(1, 1, 5)]})
+    epoch = await fill_next(store, made, {board: [Row(1, 1, 5)]})
     await content(store, made, number=2)
     with pytest.raises(EpochMoved):
         await store.switch(made, [board], epoch=epoch)
@@ -555,7 +562,7 @@ async def test_what_was_filled_into_other_content_is_not_switched_to(store: Stor
 async def test_a_first_definition_has_no_boards_before_the_switch(store: Store, keys: Keys) -> None:
     made = replace(leaderboard(rule=None), next_rule=1)
     await content(store, made)
-    epoch = await store.fill_next(made, {board_of(made): [Row(1, 1, 5)]})
+    epoch = await fill_next(store, made, {board_of(made): [Row(1, 1, 5)]})
     assert await store.switch(made, [board_of(made)], epoch=epoch)
     (top,) = (await store.read([board_of(replace(made, rule=1, next_rule=None))])).tops
     assert top.scores == {1: 5}
@@ -566,7 +573,7 @@ async def test_what_was_removed_or_given_up_is_dropped(store: Store, keys: Keys)
     board = board_of(made)
     await content(store, made)
     await store.apply({board: [Row(1, 1, 5)]})
-    await store.fill_next(made, {board: [Row(1, 1, 5)]})
+    await fill_next(store, made, {board: [Row(1, 1, 5)]})
     await store.discard(made, [board], beside=True)
     assert not [key async for key in keys.scan_iter("*next:*")]
     assert await keys.zcard("{p07}leaderboard:user_scores:sprint:all_time") == 1
@@ -652,7 +659,7 @@ async def test_scripts_name_every_key_that_they_touch_and_all_of_one_partition(
     await audit.held(board, [7])
     await audit.forget(board, {b"0" * 32 + b"99": b"x"}, [99])
     await store.cache_week(board, 3, Position(epoch, 0), b"{}")
-    await store.fill_next(made, {board: rows})
+    await fill_next(store, made, {board: rows})
     await store.switch(made, [board], epoch=epoch)
     await store.discard(made, [board])
     filling = Filling(link)
