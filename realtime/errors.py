@@ -6,7 +6,7 @@ messages are shown to clients as they stand. Assumes that callers raise the most
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -108,6 +108,18 @@ class DefinitionMoved(StoreChanged):
         self.slug = slug
         self.rule = rule
         self.epoch = epoch
+
+
+class PartlyTold(StoreUnavailable):
+    """Some partitions of the store have what was told, and some could not be told.
+
+    `told` holds, by partition, the epoch of the content that has it; `untold` the partitions that may lack it.
+    """
+
+    def __init__(self, words: str, told: dict[str, str | None], untold: Collection[str]) -> None:
+        super().__init__(words)
+        self.told = told
+        self.untold = untold
 
 
 class LedgerUnavailable(Unavailable):

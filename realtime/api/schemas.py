@@ -217,7 +217,11 @@ FROM_SERVER: Final[dict[str, Schema]] = {
         "rollover", "The alias stands for another window, or for none until the next season begins.",
         {"as": BOARD, "from": BOARD, "to": nullable(BOARD)},
     ),
-    "status": message("status", "Whether boards move; false: what you hold may be old.", {"live": {"type": "boolean"}}),
+    "status": message(
+        "status", "Whether boards move; false: what you hold may be old.", {"live": {"type": "boolean"}},
+        {"board": BOARD | {"description": "the one that is meant; without it those of `default` and of leaderboards "
+                                          "`of` it are"}},
+    ),
     "reconnect": message(
         "reconnect", "Come back on a new connection at a random moment within this time: this server leaves.",
         {"after_ms": whole(0)},

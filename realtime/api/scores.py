@@ -46,12 +46,12 @@ class ScoreRoutes:
             (outcome,) = await self._record([body], identity)
             if isinstance(outcome, Rejected):
                 return rejection_response(outcome)
-            return json_response(messages.outcome_fields(outcome, self._services.intake.live))
+            return json_response(messages.outcome_fields(outcome, self._services.intake.is_live(outcome)))
         if type(body) is not list or not 1 <= len(body) <= LIST_LIMIT:
             raise RealtimeError("bad_message", f"Send one submission, or a list of 1 to {LIST_LIMIT}.")
         outcomes = await self._record(body, identity)
-        live = self._services.intake.live
-        return json_response({"results": [messages.outcome_fields(outcome, live) for outcome in outcomes]})
+        is_live = self._services.intake.is_live
+        return json_response({"results": [messages.outcome_fields(one, is_live(one)) for one in outcomes]})
 
     async def _record(self, rows: list[Any], identity: Identity) -> list[Outcome]:
         """The outcome of each row, in order; a bad one is answered alone."""

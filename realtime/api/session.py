@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol
 
 from realtime.boards.board import Board
 from realtime.boards.catalogue import Catalogue, NotAtHand, split_id
-from realtime.boards.submissions import Accepted, Outcome, Rejected, Submission, parse_submission, submission_id_of
+from realtime.boards.submissions import Outcome, Rejected, Submission, parse_submission, submission_id_of
 from realtime.boards.windows import ALWAYS
 from realtime.broadcast.subscribers import Subscriber
 from realtime.errors import LedgerUnavailable, RealtimeError
@@ -76,8 +76,7 @@ class Watches(Protocol):
 class Scores(Protocol):
     """Where a session's submissions go."""
 
-    @property
-    def live(self) -> bool: ...
+    def is_live(self, outcome: Outcome) -> bool: ...
     def submit(self, identity: Identity, submission: Submission, reply: Callable[[Outcome], None]) -> None: ...
 
 
@@ -371,7 +370,7 @@ class Session:
             self._refused(outcome.code)
         if not self._answers:
             asyncio.get_running_loop().call_soon(self._flush_answers)
-        self._answers.append(messages.outcome(outcome, self._scores.live or type(outcome) is not Accepted))
+        self._answers.append(messages.outcome(outcome, self._scores.is_live(outcome)))
 
     def _flush_answers(self) -> None:
         answers, self._answers = self._answers, []

@@ -77,8 +77,13 @@ class Broadcaster:
 
     @property
     def live(self) -> bool:
-        """Whether boards move. False while the store is away or its content is not complete."""
+        """Whether boards of the published content move. False while the store is away or that is not complete."""
         return self.following.live
+
+    @property
+    def still(self) -> frozenset[str]:
+        """The partitions whose boards do not move."""
+        return self.following.still
 
     # Changes -------------------------------------------------------------------------------------------------
 
@@ -96,10 +101,11 @@ class Broadcaster:
         self._dirty.forget(stream.board)
         self.delivery.forget(stream)
 
-    def mark_all(self) -> None:
-        """Every followed board may have changed."""
+    def mark_all(self, partition: str) -> None:
+        """Every followed board of a partition may have changed."""
         for board in self.following.boards():
-            self._mark(board)
+            if board.leaderboard.partition == partition:
+                self._mark(board)
 
     def positions(self) -> dict[Board, Position | None]:
         """The followed boards, each with the position last shown; None where nothing was shown yet."""
@@ -109,13 +115,17 @@ class Broadcaster:
         """Whether the ledger answers for the board."""
         return self.following.is_closed(board)
 
-    def stand_still(self, why: str) -> None:
-        """The store cannot be asked: boards do not move until one can be read again."""
-        self.following.set_live(False, why)
+    def stand_still(self, why: str, partition: str = "") -> None:
+        """A partition cannot be asked: its boards do not move until one can be read again."""
+        self.following.set_live(False, why, partition)
+
+    def move(self, partition: str) -> None:
+        """No live board of a partition is followed: nothing of it stands still."""
+        self.following.set_live(True, "", partition)
 
     async def probe(self) -> None:
-        """Asks whether the store is back where no board is followed whose reading would show it."""
-        if self.following.boards():
+        """Asks whether the published content is back where no board is followed whose reading would show it."""
+        if any(not board.leaderboard.partition for board in self.following.boards()):
             return
         try:
             await self._snapshots.read([ALL_TIME])
@@ -209,7 +219,7 @@ class Broadcaster:
             with suppress(StoreUnavailable):  # whoever reads next meets it as well, and says so
                 found = self._snapshots.take(expected, look)
         if found is not None:
-            self._show(found)
+            self._show(found, expected.wanted[0].leaderboard.partition)
             return
         for board in expected.wanted:
             self._dirty.unchanged(board)
@@ -226,16 +236,16 @@ class Broadcaster:
             except (StoreUnavailable, LedgerUnavailable) as error:
                 if isinstance(error, DefinitionMoved):
                     await self._directory.look_soon()
-                elif not partition:
-                    self.following.set_live(False, str(error))
+                else:
+                    self.following.set_live(False, str(error), partition)
                 loop = asyncio.get_running_loop()
                 for board in boards:
                     loop.call_later(RETRY_INTERVAL, self.mark, board)
                 continue
-            self._show(found)
+            self._show(found, partition)
 
-    def _show(self, found: Mapping[Board, Snapshot]) -> None:
-        self.following.set_live(True, "")
+    def _show(self, found: Mapping[Board, Snapshot], partition: str) -> None:
+        self.following.set_live(True, "", partition)
         for board, snapshot in found.items():
             stream = self.following.stream(board)
             if stream is None or stream.has_shown_more(snapshot.position):

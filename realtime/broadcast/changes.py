@@ -47,12 +47,13 @@ class Followed(Protocol):
     """The boards that somebody in this process follows."""
 
     @property
-    def live(self) -> bool: ...
+    def still(self) -> Collection[str]: ...
     def positions(self) -> Mapping[Board, Position | None]: ...
     def is_closed(self, board: Board) -> bool: ...
     def mark(self, board: Board, position: Position | None = None) -> None: ...
-    def mark_all(self) -> None: ...
-    def stand_still(self, why: str) -> None: ...
+    def mark_all(self, partition: str) -> None: ...
+    def stand_still(self, why: str, partition: str = "") -> None: ...
+    def move(self, partition: str) -> None: ...
     async def probe(self) -> None: ...
 
 
@@ -137,14 +138,11 @@ class Changes:
         for board in live:
             by_partition.setdefault(board.leaderboard.partition, []).append(board)
         moved: set[str] = set()
-        for partition, boards in by_partition.items():
-            try:
-                versions = await self._store.versions(boards, partition=partition)
-            except StoreUnavailable as error:
-                if not partition:
-                    self._boards.stand_still(str(error))
-                    return
-                continue  # that partition's boards stand still: they are read when it is back
+        looks = [self._versions(partition, boards) for partition, boards in by_partition.items()]
+        found = dict(zip(by_partition, await asyncio.gather(*looks), strict=True))
+        for partition, versions in found.items():
+            if versions is None:
+                continue  # its boards stand still: they are read when it is back
             if versions.users != self._users_versions.get(partition, -1):
                 moved.add(partition)
             self._users_versions[partition] = versions.users
@@ -153,9 +151,20 @@ class Changes:
                 if partition in moved or shown.get(board) != Position(versions.epoch, version):
                     self._boards.mark(board)
         self._look_at_closed(moved)
-        if not self._boards.live:
-            self._boards.mark_all()
+        for partition in self._boards.still:
+            if found.get(partition) is not None:
+                self._boards.mark_all(partition)
+            elif partition not in found:
+                self._boards.move(partition)
+        if "" in self._boards.still and found[""] is not None:
             await self._boards.probe()
+
+    async def _versions(self, partition: str, boards: Sequence[Board]) -> Versions | None:
+        try:
+            return await self._store.versions(boards, partition=partition)
+        except StoreUnavailable as error:
+            self._boards.stand_still(str(error), partition)
+            return None
 
     def _look_at_closed(self, moved: Collection[str]) -> None:
         """Marks closed boards, which have no version in the store to compare: names moved, or it is their turn."""

@@ -61,14 +61,19 @@ class Following:
         self._subscribers: set[Subscriber] = set()
         # By alias: who follows what stands for nothing now, as between two seasons, and what it stood for last.
         self._waiting: dict[str, tuple[Board, set[Subscriber]]] = {}
-        self._live = True
+        self._still: set[str] = set()  # partitions whose boards do not move
 
     # What others see -----------------------------------------------------------------------------------------
 
     @property
     def live(self) -> bool:
-        """Whether boards move. False while the store is away or its content is not complete."""
-        return self._live
+        """Whether boards of the published content move. False while the store is away or that is not complete."""
+        return "" not in self._still
+
+    @property
+    def still(self) -> frozenset[str]:
+        """The partitions whose boards do not move: their content is away, or not complete."""
+        return frozenset(self._still)
 
     @property
     def streams(self) -> Iterator[Stream]:
@@ -140,8 +145,8 @@ class Following:
         if subscriber.is_open:
             self._subscribers.add(subscriber)
             stream.add(subscriber, alias, since, describe=describe)
-            if not self._live:
-                subscriber.write(_STALE)
+            if stream.board.leaderboard.partition in self._still:
+                subscriber.write(_status(stream.board, False))
 
     async def subscribe(
         self, subscriber: Subscriber, alias: str, since: messages.Since | None, *, describe: bool = False
@@ -258,6 +263,8 @@ class Following:
                 subscriber.write(described)  # the window is another one
             self._subscribers.add(subscriber)
             stream.join(subscriber, alias)
+            if after.leaderboard.partition and after.leaderboard.partition in self._still:
+                subscriber.write(_status(after, False))
         self._wanted(after)
 
     def _leave(self, alias: str, before: Board) -> list[Subscriber]:
@@ -278,11 +285,13 @@ class Following:
             if now_called is None:
                 self._end(stream)
             elif now_called.leaderboard is not stream.board.leaderboard:
+                before = stream.board
                 if _is_shown_otherwise(stream.board, now_called):
                     stream.redefine(now_called)
                     self._wanted(board)
                 else:
                     stream.board = now_called
+                self._tell_moved(stream, before)
 
     def _end(self, stream: Stream) -> None:
         for subscription in list(stream.subscriptions):
@@ -300,15 +309,32 @@ class Following:
         for subscriber in self._subscribers:
             subscriber.write(frame)
 
-    def set_live(self, live: bool, why: str) -> None:
-        """Boards move from now on, or do not, for a reason; everybody is told."""
-        if live == self._live:
+    def set_live(self, live: bool, why: str, partition: str = "") -> None:
+        """Boards of a partition move from now on, or do not, for a reason; everybody who follows one is told."""
+        if live == (partition not in self._still):
             return
-        self._live = live
-        log.warning("boards %s", "move again" if live else f"stand still: {why}", extra={"action": "status"})
-        frame = _LIVE if live else _STALE
-        for subscriber in self._subscribers:
-            subscriber.write(frame)
+        if live:
+            self._still.remove(partition)
+        else:
+            self._still.add(partition)
+        boards = f"boards of partition {partition}" if partition else "boards"
+        log.warning("%s %s", boards, "move again" if live else f"stand still: {why}", extra={"action": "status"})
+        streams = [stream for board, stream in self._streams.items() if board.leaderboard.partition == partition]
+        if partition:
+            for stream in streams:
+                _write(stream, _status(stream.board, live))
+        else:
+            followers = {subscription.subscriber for stream in streams for subscription in stream.subscriptions}
+            for subscriber in followers:
+                subscriber.write(_LIVE if live else _STALE)
+
+    def _tell_moved(self, stream: Stream, before: Board) -> None:
+        """A board may be of another partition from now on: its followers hear whether it moves, where that is other."""
+        was, now = (board.leaderboard.partition in self._still for board in (before, stream.board))
+        if was and not now:
+            _write(stream, _status(before, True))
+        elif now and before.leaderboard.partition != stream.board.leaderboard.partition:
+            _write(stream, _status(stream.board, False))
 
 
 def _is_shown_otherwise(before: Board, after: Board) -> bool:
@@ -316,6 +342,18 @@ def _is_shown_otherwise(before: Board, after: Board) -> bool:
     old, new = before.leaderboard, after.leaderboard
     shown = (old.definition.title, old.definition.format, old.definition.metadata, old.order, before.window)
     return shown != (new.definition.title, new.definition.format, new.definition.metadata, new.order, after.window)
+
+
+def _write(stream: Stream, frame: Frame) -> None:
+    for subscription in stream.subscriptions:
+        subscription.subscriber.write(frame)
+
+
+def _status(board: Board, live: bool) -> Frame:
+    """Says whether a board moves: of the published content, whether all of its boards do."""
+    if board.leaderboard.partition:
+        return Frame(messages.status(live, board.id))
+    return _LIVE if live else _STALE
 
 
 _LIVE: Final = Frame(messages.status(True))

@@ -144,6 +144,7 @@ class FollowedBoard:
         self.describe = False  # of `default` too, which is not described unasked
         self.was_known = False  # the name has stood for a board: it may again, as that of the next season
         self.board: Snapshot | None = None
+        self.stale = False  # it stands still: the server has lost its part of the store
         self.asking = True  # a first state is under way: diffs that do not fit are no reason to ask again
         self.is_due = False  # it will be asked for again, at a moment that was chosen already
         self.readers: set[Reader] = set()
@@ -151,6 +152,7 @@ class FollowedBoard:
     def stands_for(self, board_id: str | None, description: Description | None = None) -> None:
         """Which board the name stands for, and what that is; None for none. Of another than before nothing is known
         yet."""
+        self.stale = self.stale and board_id == self.id
         self.id = board_id
         self.description = description
         self.was_known = True

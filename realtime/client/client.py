@@ -78,8 +78,7 @@ class Client:
     """Follows boards and hands in scores, over connections that may break. `connect` makes one, and ends it."""
 
     def __init__(self, url: str, token: str | None, timing: Timing, options: dict[str, Any]) -> None:
-        self.stale = False
-        """The server has lost its store: boards stand still."""
+        self._stale = False  # the server has lost what it shows of `default`
         self._token = token
         self._timing = timing
         self._line = ReconnectingConnection(url, self._hear, timing, options)
@@ -88,6 +87,11 @@ class Client:
         self._followed: dict[str, FollowedBoard] = {}
         self._unanswered: dict[str, _Unanswered] = {}
         self._room = asyncio.Semaphore(UNANSWERED)
+
+    @property
+    def stale(self) -> bool:
+        """Whether a board that is followed stands still: the server has lost its store, or that board's part of it."""
+        return self._stale or any(followed.stale for followed in self._followed.values())
 
     @property
     def is_connected(self) -> bool:
@@ -220,16 +224,24 @@ class Client:
                 self._identified = True
                 self._resend()
             case "status":
-                self.stale = not message["live"]
+                self._status(not message["live"], message.get("board"))
             case "reconnect":
                 self._line.leave(message["after_ms"] / 1000)
             case "error":
                 self._error(message)
 
+    def _status(self, stale: bool, board: str | None) -> None:
+        if board is None:  # those of `default`
+            self._stale = stale
+        for followed in self._followed.values():
+            if followed.id == board:
+                followed.stale = stale
+
     def _greeted(self) -> None:
-        self.stale = False
+        self._stale = False
         self._identify()
         for followed in self._followed.values():
+            followed.stale = False
             self._ask(followed, followed.board)
         self._resend()
 

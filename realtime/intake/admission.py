@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple, Protocol
 import orjson
 
 from realtime.boards.leaderboard import DEFAULT
-from realtime.boards.submissions import Rejected, Submission
+from realtime.boards.submissions import Outcome, Rejected, Submission
 from realtime.errors import LedgerUnavailable, RealtimeError
 from realtime.intake.duplicates import Reply
 from realtime.people.identity import Identity
@@ -32,8 +32,7 @@ AT_ONCE: Final = 1_000
 class Intake(Protocol):
     """Where admitted submissions go."""
 
-    @property
-    def live(self) -> bool: ...
+    def is_live(self, outcome: Outcome) -> bool: ...
     def submit(self, submission: Submission, reply: Reply) -> None: ...
     def overloaded(self, submission_id: str) -> Rejected: ...
 
@@ -65,10 +64,9 @@ class Admission:
         self._waiting: deque[Candidate] = deque()  # oldest first; never longer than `room`
         self._wake = asyncio.Event()
 
-    @property
-    def live(self) -> bool:
-        """Whether what is recorded now is shown soon: what `accepted` says with `live`."""
-        return self._intake.live
+    def is_live(self, outcome: Outcome) -> bool:
+        """Whether boards show soon what came of a submission."""
+        return self._intake.is_live(outcome)
 
     def submit(self, identity: Identity, submission: Submission, reply: Reply) -> None:
         """Takes a submission; `reply` gets its outcome."""

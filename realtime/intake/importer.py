@@ -33,7 +33,7 @@ from realtime.boards.submissions import (
     check_score,
     written_metadata,
 )
-from realtime.errors import LedgerLocked, LedgerUnavailable, RealtimeError, StoreUnavailable, WindowsMissing
+from realtime.errors import LedgerLocked, LedgerUnavailable, PartlyTold, RealtimeError, StoreUnavailable, WindowsMissing
 from realtime.intake.outcomes import conflict
 from realtime.intake.recorder import Ledger as RecorderLedger
 from realtime.intake.recorder import Recorder, Recording
@@ -263,7 +263,9 @@ class Importer:
         except (StoreUnavailable, LedgerUnavailable) as error:
             self.summary.untold += 1
             log.debug("the store has not heard of a batch: %s", error)
-            return
+            if not isinstance(error, PartlyTold):
+                return
+            told = error.told
         self._recorder.told(recorded, told)
 
 

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from realtime.boards.board import Board
 from realtime.boards.catalogue import Directory
-from realtime.boards.submissions import Accepted, Rejected, Submission
-from realtime.errors import LedgerUnavailable, StoreUnavailable
+from realtime.boards.definitions import DEFAULT_SLUG
+from realtime.boards.submissions import Accepted, Outcome, Rejected, Submission
+from realtime.errors import LedgerUnavailable, PartlyTold, StoreUnavailable
 from realtime.intake import holdups
 from realtime.intake.batching import Batching
 from realtime.intake.duplicates import Reply, Waiting, beside, grouped
@@ -53,6 +54,7 @@ class Store(Protocol):
 
     @property
     def is_complete(self) -> bool: ...
+    def is_complete_in(self, partition: str) -> bool: ...
     async def tell_each(
         self,
         rows: Mapping[Board, Sequence[Row]],
@@ -79,6 +81,7 @@ class Intake:
         read_after_write: ReadAfterWrite | None = None,
         directory: Directory | None = None,
     ) -> None:
+        self._directory = directory or Directory()
         self._recorder = Recorder(ledger, directory)
         self._store = store
         self._read_after_write = read_after_write
@@ -96,7 +99,8 @@ class Intake:
         self._draining = 0  # whoever waits for all to be told
         self._starting = False  # batches are started at the end of the loop's turn
         self._rate = 0.0  # submissions a second, smoothed: for the hint when to try again
-        self._doubted_until = 0.0  # the loop's seconds: a batch did not reach the store shortly before
+        # By partition, the loop's seconds: a batch did not reach it shortly before.
+        self._doubted_until: dict[str, float] = {}
         self.on_batch: Callable[[int, float], None] = lambda size, seconds: None
         self.on_accepted: Callable[[Counter[str]], None] = lambda by_leaderboard: None
         self.on_storing: Callable[[Iterable[Board], float], None] = lambda boards, arrived: None
@@ -104,8 +108,21 @@ class Intake:
 
     @property
     def live(self) -> bool:
-        """Whether what is recorded now is shown soon: what `accepted` says with `live`."""
-        return self._store.is_complete and asyncio.get_running_loop().time() >= self._doubted_until
+        """Whether what `default` records now is shown soon."""
+        return self._store.is_complete and not (self._doubted_until and self._is_doubted(""))
+
+    def is_live(self, outcome: Outcome) -> bool:
+        """Whether boards show soon what came of a submission: what `accepted` says with `live`."""
+        if type(outcome) is not Accepted:
+            return True
+        if outcome.leaderboard == DEFAULT_SLUG:
+            return self.live
+        leaderboard = self._directory.current.leaderboards.get(outcome.leaderboard)
+        partition = leaderboard.partition if leaderboard is not None else ""
+        return self._store.is_complete_in(partition) and not self._is_doubted(partition)
+
+    def _is_doubted(self, partition: str) -> bool:
+        return asyncio.get_running_loop().time() < self._doubted_until.get(partition, 0.0)
 
     @property
     def waiting(self) -> int:
@@ -270,22 +287,34 @@ class Intake:
         began = loop.time()
         now = self._now()
         self.on_storing(recorded.rows, arrived)
+        rows = recorded.live_rows(now)
         try:
             told = await self._store.tell_each(
-                recorded.live_rows(now),
+                rows,
                 recorded.profiles,
                 anew=lambda: self._recorder.anew(recorded, now),
                 read_after_write=self._read_after_write,
             )
+        except PartlyTold as error:
+            told = error.told
+            self._doubt(error.untold, error)
         except (StoreUnavailable, LedgerUnavailable) as error:
-            if loop.time() >= self._doubted_until:
-                log.warning("scores are recorded but not shown: %s", error, extra={"action": "store"})
-            self._doubted_until = loop.time() + DOUBT
+            self._doubt({board.leaderboard.partition for board in rows}, error)
             return
-        self._doubted_until = 0.0
+        if self._doubted_until:
+            for partition in told:
+                self._doubted_until.pop(partition, None)
         self.on_stored(loop.time() - began)
         self._recorder.told(recorded, told)
         await self._amend_closed(recorded.closed)
+
+    def _doubt(self, partitions: Iterable[str], error: Exception) -> None:
+        """What is recorded is not shown soon by these partitions."""
+        partitions = set(partitions)
+        if not any(map(self._is_doubted, partitions)):
+            log.warning("scores are recorded but not shown: %s", error, extra={"action": "store"})
+        until = asyncio.get_running_loop().time() + DOUBT
+        self._doubted_until |= dict.fromkeys(partitions, until)
 
     async def _amend_closed(self, boards: Collection[Board]) -> None:
         """Brings closed weeks that a batch changed to who follows them. Where not at once, the worker sees to it."""

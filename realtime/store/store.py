@@ -20,7 +20,7 @@ import redis.exceptions as failures
 from realtime.boards.board import Board
 from realtime.boards.making import in_the_making
 from realtime.boards.standings import Position, Standing
-from realtime.errors import DefinitionMoved, EpochMoved, LedgerUnavailable, StoreUnavailable
+from realtime.errors import DefinitionMoved, EpochMoved, LedgerUnavailable, PartlyTold, StoreUnavailable
 from realtime.store.fitness import Content
 from realtime.store.keys import LEDGER_KEY
 from realtime.store.link import Link
@@ -111,6 +111,10 @@ class Store:
         """Whether the adopted published content may be read."""
         return self.link.is_complete
 
+    def is_complete_in(self, partition: str) -> bool:
+        """Whether the adopted content of a partition may be read."""
+        return self.partition(partition).is_complete
+
     @property
     def is_fit(self) -> bool:
         """Whether commands are let through: nothing is known that speaks against the store."""
@@ -180,7 +184,7 @@ class Store:
         ledger may have been restored meanwhile, and what was read before that would count as newer. Each partition with
         a board among `rows` is told, whatever becomes of the others, and hears of the users that have rows there; the
         published one also of those who have rows nowhere. Raises StoreUnavailable (EpochMoved or DefinitionMoved
-        without an `anew`), and LedgerUnavailable from it. Safe to repeat.
+        without an `anew`), and LedgerUnavailable from it; where others were told, PartlyTold. Safe to repeat.
         """
         names = _partitions_of(rows)
         if names <= _PUBLISHED:
@@ -188,12 +192,15 @@ class Store:
         in_order = sorted(names)
         shares = [self._tell_share(name, rows, profiles, anew, read_after_write) for name in in_order]
         results = await asyncio.gather(*shares, return_exceptions=True)
-        errors = [result for result in results if isinstance(result, BaseException)]
+        errors = {n: of for n, of in zip(in_order, results, strict=True) if isinstance(of, BaseException)}
+        told = {n: of for n, of in zip(in_order, results, strict=True) if not isinstance(of, BaseException)}
+        if not errors:
+            return told
         # What nobody expects goes before what happens: a store that is away must not hide it.
-        errors.sort(key=lambda error: isinstance(error, StoreUnavailable | LedgerUnavailable))
-        if errors:
-            raise errors[0]
-        return dict(zip(in_order, results, strict=True))  # type: ignore[arg-type]  # no error is left among them
+        first = min(errors.values(), key=lambda error: isinstance(error, StoreUnavailable | LedgerUnavailable))
+        if told and isinstance(first, StoreUnavailable | LedgerUnavailable):
+            raise PartlyTold(str(first), told, list(errors)) from first
+        raise first
 
     async def _tell_share(
         self,

@@ -359,9 +359,13 @@ def authenticated(user_id: int | None, expires_at: datetime) -> bytes:
     return orjson.dumps({"type": "authenticated", "user_id": user_id, "expires_at": moment(expires_at)})
 
 
-def status(live: bool) -> bytes:
-    """Whether boards move: False while the store is away and what is shown may be old."""
-    return orjson.dumps({"type": "status", "live": live})
+def status(live: bool, board_id: str | None = None) -> bytes:
+    """Whether boards move: False while the store is away and what is shown may be old. `board_id` names the one that is
+    meant; without it those of `default`, and of leaderboards `of` it, are."""
+    fields: dict[str, Any] = {"type": "status", "live": live}
+    if board_id is not None:
+        fields["board"] = board_id
+    return orjson.dumps(fields)
 
 
 def rollover(alias: str, before: Board, after: Board | None) -> bytes:

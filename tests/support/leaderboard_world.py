@@ -276,6 +276,8 @@ class RankedViewer(Viewer):
     def __init__(self, world: World) -> None:
         super().__init__(world)
         self.boards = RankedFollower()
+        self.still: set[str] = set()
+        """Boards that are said to stand still; '' for those of the published content."""
 
     def _take(self, message: dict[str, Any]) -> None:
         self.boards.take(message)
@@ -285,7 +287,8 @@ class RankedViewer(Viewer):
                 message["board"], held.epoch, held.version, held.lines, held.metadata
             )
         if message["type"] == "status":
-            self.live = message["live"]
+            still = self.still.discard if message["live"] else self.still.add
+            still(message.get("board", ""))
 
 
 class LeaderboardProcess(Process):
@@ -379,7 +382,8 @@ class LeaderboardProcess(Process):
         if self.subscriber is not None:
             self.broadcaster.following.remove(self.subscriber)
         viewer = self.viewer = cast(RankedViewer, self.viewer or RankedViewer(self.world))
-        viewer.live, viewer.stalled = True, False
+        viewer.stalled = False
+        viewer.still.clear()
         subscriber = self.subscriber = Subscriber(
             viewer, buffer_limit=50_000, slow_after=3_600, on_drained=self.broadcaster.following.caught_up
         )
@@ -693,7 +697,9 @@ class LeaderboardWorld(World):
             assert isinstance(process, LeaderboardProcess)
             for alias, board in process.broadcaster.following.aliases():
                 assert process.stands_for(alias) in (board, None), f"{alias} was left at {board.id}"
-            assert viewer.live, f"{process.name}'s viewer was left with a board that is said to stand still"
+            followed = {subscription.stream.board.id for subscription in subscriber.subscriptions}
+            left = viewer.still & {"", *followed}
+            assert not left, f"{process.name}'s viewer was left with boards that are said to stand still: {left}"
             for subscription in subscriber.subscriptions:
                 board = subscription.stream.board
                 snapshot = fresh.get(board) or await self.closed(at, board)

@@ -275,7 +275,7 @@ class Simulation(RuleBasedStateMachine):
         process = self.running(of)
 
         async def hear() -> None:
-            process.broadcaster.mark_all()
+            process.broadcaster.mark_all("")
             await process.read()
 
         self.do(hear())

@@ -41,11 +41,11 @@ function freshId() {
 
 export class Client {
   state = 'connecting'; // connecting, live, reconnecting, closed
-  stale = false; // the server has lost its store: boards stand still
   retryAt = null; // when the next attempt starts, null while one is under way
   heardAt = null; // when the server was last heard; both in milliseconds of the page's clock, which nobody can set
 
   #url; #Socket; #time; #random; #keep; #hooks = [];
+  #still = new Set(); // undefined: those of `default`
   #token; #authed = false; #authWaits = [];
   #barred = false; // something was refused, or ended, for want of rights: the next good token asks for it again
   #socket = null; #greetedAt = null; #attempt = 0; #comeBackAt = 0; #offset = 0; #pingedAt = null;
@@ -66,6 +66,9 @@ export class Client {
 
   /** The server's time, in milliseconds since 1970. */
   now() { return this.#time.now() + this.#offset; }
+
+  /** Whether a followed board stands still. */
+  get stale() { return [{}, ...this.#subs.values()].some(({ id }) => this.#still.has(id)); }
 
   /** Submissions without an outcome yet, oldest first. */
   get waiting() { return Array.from(this.#pending.values(), ({ message }) => message); }
@@ -222,7 +225,7 @@ export class Client {
     hello: (message) => {
       this.#greetedAt = this.#time.now();
       this.#setClock(message.now, 0);
-      this.stale = false;
+      this.#still.clear();
       this.#ping(PING_MS);
       this.#identify();
       this.#askAll();
@@ -234,6 +237,7 @@ export class Client {
     },
     subscribed: (message) => {
       const sub = this.#subs.get(message.as ?? message.board);
+      this.#still.delete(message.board);
       if (!sub) return;
       const { leaderboard, window } = message;
       if (sub.missing) this.#rewatch(sub.asked);
@@ -289,7 +293,7 @@ export class Client {
         if (message.board !== sub.asked && message.board !== sub.id) continue;
         sub.asking = false;
         this.#tell(sub, message);
-        sub.missing = message.code === 'unknown_board' && sub.asked.includes(':'); // its standings may be being made, or a season begin
+        sub.missing = message.code === 'unknown_board' && sub.asked.includes(':'); // being made, or between seasons
         const wait = PASSING.has(message.code) ? 1000 : sub.missing ? 10_000 : 0;
         if (!wait || sub.isDue) continue;
         sub.isDue = true;
@@ -304,7 +308,7 @@ export class Client {
       this.#authed = false;
       this.#answerAuth(message);
     },
-    status: ({ live }) => { this.stale = !live; this.#emit('state', this); },
+    status: ({ live, board }) => { this.#still[live ? 'delete' : 'add'](board); this.#emit('state', this); },
     reconnect: ({ after_ms }) => { // everybody is told the same, so each takes a moment of its own
       const socket = this.#socket;
       const wait = this.#random() * after_ms;
@@ -349,7 +353,7 @@ export class Client {
       if (next === sub.board) continue;
       sub.board = next;
       this.#tell(sub, message);
-      if (sub.description && !sub.description.window) this.#ask(sub, next); // one that rolled over: until when, its answer says
+      if (sub.description && !sub.description.window) this.#ask(sub, next); // the answer says until when
     }
   }
 

@@ -69,11 +69,11 @@ class Broadcast:
 
     async def viewer(self, board: Board) -> RecordingConnection:
         connection = RecordingConnection()
-        subscriber = Subscriber(
-            connection, buffer_limit=20_000, slow_after=3600, on_drained=self.it.following.caught_up
-        )
-        await self.it.following.subscribe(subscriber, board.id, None)
+        await self.it.following.subscribe(self.subscriber(connection), board.id, None)
         return connection
+
+    def subscriber(self, connection: RecordingConnection) -> Subscriber:
+        return Subscriber(connection, buffer_limit=20_000, slow_after=3600, on_drained=self.it.following.caught_up)
 
     async def shows(self, viewer: RecordingConnection, board: Board, score: int) -> None:
         def is_shown() -> bool:
@@ -94,6 +94,11 @@ async def broadcast(store: Store) -> AsyncIterator[Broadcast]:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def told(viewer: RecordingConnection) -> list[tuple[str | None, bool]]:
+    """What a viewer heard of whether boards move."""
+    return [(one.get("board"), one["live"]) for one in viewer.messages if one["type"] == "status"]
 
 
 async def place(store: Store, board: Board, score: int, version: int) -> None:
@@ -127,10 +132,55 @@ async def test_one_that_is_lost_stops_no_other(broadcast: Broadcast, store: Stor
         await broadcast.it.changes.compare()
     assert broadcast.it.live
     assert all("status" not in viewer.kinds() for board, viewer in viewers.items() if board != lost)
+    assert told(viewers[lost]) == [(lost.id, False)]
+    late = await broadcast.viewer(lost)
+    assert told(late) == [(lost.id, False)], "who comes meanwhile hears it too"
     await content(store, CUPS[0], 2)
     store.link_of(lost.leaderboard.partition).accept()
     await place(store, lost, 40, 4)
     await broadcast.shows(viewers[lost], lost, 40)
+    assert told(viewers[lost]) == told(late) == [(lost.id, False), (lost.id, True)]
+    assert all("status" not in viewer.kinds() for board, viewer in viewers.items() if board != lost)
+
+
+async def test_the_published_content_that_is_lost_stops_no_other(
+    broadcast: Broadcast, store: Store, keys: redis.asyncio.Redis
+) -> None:
+    """Whoever follows a board of another partition alone hears nothing of it."""
+    other = BOARDS[0]
+    for board in (ALL_TIME, other):
+        await place(store, board, 1, 1)
+    published, viewer = await broadcast.viewer(ALL_TIME), await broadcast.viewer(other)
+    epoch = await keys.getset("leaderboard:epoch", "not-ours")
+    store.distrust()
+    await store.link.checked.disconnect()
+    await broadcast.it.changes.compare()
+    await place(store, other, 20, 2)
+    await broadcast.shows(viewer, other, 20)
+    assert not broadcast.it.live, "a board of another partition that can be read says nothing of these"
+    assert told(published) == [(None, False)] and told(viewer) == []
+    await keys.set("leaderboard:epoch", epoch)
+    store.link.accept()
+    await store.adopt()
+    await broadcast.it.changes.compare()
+    await eventually(lambda: told(published) == [(None, False), (None, True)])
+    assert broadcast.it.live and told(viewer) == []
+
+
+async def test_a_partition_of_which_nothing_is_followed_does_not_stand_still(
+    broadcast: Broadcast, store: Store, keys: redis.asyncio.Redis
+) -> None:
+    lost = BOARDS[0]
+    await place(store, lost, 1, 1)
+    viewer = broadcast.subscriber(RecordingConnection())
+    await broadcast.it.following.subscribe(viewer, lost.id, None)
+    await keys.set("{p02}leaderboard:epoch", "not-ours")
+    store.link_of("p02").distrust()
+    await broadcast.it.changes.compare()
+    await eventually(lambda: broadcast.it.still == {"p02"})
+    broadcast.it.following.unsubscribe(viewer, lost.id)
+    await broadcast.it.changes.compare()
+    assert not broadcast.it.still
 
 
 async def test_a_board_of_another_rule_is_read_by_that_rule(

@@ -6,7 +6,7 @@ import asyncio
 import os
 import random
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -16,8 +16,10 @@ import pytest
 from redis.asyncio import Redis
 
 from realtime.boards.board import ALL_TIME, Board, week_at
+from realtime.boards.parsing import parse_definition
+from realtime.boards.standings import Row
 from realtime.boards.submissions import Accepted, Outcome, Rejected, Submission
-from realtime.errors import StoreUnavailable
+from realtime.errors import PartlyTold, StoreUnavailable
 from realtime.intake import intake as module
 from realtime.intake.batching import Batching
 from realtime.intake.intake import AMENDED_AT_ONCE, STORING, Intake
@@ -28,6 +30,7 @@ from realtime.store.keys import scores_key
 from realtime.store.store import Store
 from tests.support.closed_weeks import views_of
 from tests.support.databases import Databases, MakeUsers
+from tests.support.leaderboards import catalogue_of, define
 from tests.support.stores import PrivateStore, make_ours
 from tests.support.waiting import PATIENCE, eventually
 
@@ -72,8 +75,12 @@ async def intake(ledger: Ledger, store: Store) -> AsyncIterator[Intake]:
 
 def send(intake: Intake, user_id: int, name: str, score: int = 1, **fields: Any) -> asyncio.Future[Outcome]:
     """Hands in; the future fails where there is a second answer."""
+    return hand_in(intake, Submission(user_id, name, score, fields.get("reason"), fields.get("at")))
+
+
+def hand_in(intake: Intake, submission: Submission) -> asyncio.Future[Outcome]:
     answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-    intake.submit(Submission(user_id, name, score, fields.get("reason"), fields.get("at")), answer.set_result)
+    intake.submit(submission, answer.set_result)
     return answer
 
 
@@ -354,6 +361,57 @@ async def test_a_store_that_is_away_holds_nobody_up_and_gets_it_later(
             assert (await store.read([ALL_TIME])).tops[0].scores == {user: 15}
     finally:
         await store.aclose()
+
+
+async def nobody(boards: Collection[Board]) -> None:
+    """There is no closed week to amend."""
+
+
+class Told:
+    """A store of which some partitions are away."""
+
+    is_complete = True
+
+    def __init__(self) -> None:
+        self.away: set[str] = set()
+
+    def is_complete_in(self, partition: str) -> bool:
+        return True
+
+    async def tell_each(self, rows: Mapping[Board, Sequence[Row]], *_: object, **__: object) -> dict[str, str | None]:
+        names = {board.leaderboard.partition for board in rows}
+        if self.away & names:
+            raise PartlyTold("away", {name: "e" for name in names - self.away}, sorted(self.away & names))
+        return dict.fromkeys(names, "e")
+
+
+async def test_accepted_says_of_its_own_partition_alone_whether_boards_show_it(
+    ledger: Ledger, sql: asyncpg.Connection, make_users: MakeUsers
+) -> None:
+    await define(sql, *(parse_definition(slug, {"operator": "last"}) for slug in ("lap", "sprint")))
+    directory = await catalogue_of(ledger)
+    partitions = {slug: directory.current.leaderboard(slug).partition for slug in ("default", "lap", "sprint")}
+    assert len(set(partitions.values())) == 3
+    (user,) = await make_users(1)
+    store, batching = Told(), Batching()
+    working = Intake(ledger, store, nobody, ledger.clock.now, batching=batching, limit=9, directory=directory)
+    async with running(working) as intake:
+
+        async def live(name: str) -> dict[str, bool]:
+            sent = [Submission(user, name, 1, None, None, slug) for slug in partitions]
+            outcomes = await outcomes_of([hand_in(intake, one) for one in sent])
+            assert codes(outcomes) == ["accepted"] * 3
+            await intake.drain()
+            return {slug: intake.is_live(outcome) for slug, outcome in zip(partitions, outcomes, strict=True)}
+
+        assert await live("a") == {"default": True, "lap": True, "sprint": True}
+        store.away = {partitions["lap"]}
+        assert await live("b") == {"default": True, "lap": False, "sprint": True}
+        assert await sql.fetchval("SELECT count(*) FROM outbox") == 1, "what the others have is done"
+        store.away = {""}
+        assert await live("c") == {"default": False, "lap": True, "sprint": True}
+        store.away = set()
+        assert await live("d") == {"default": True, "lap": True, "sprint": True}
 
 
 async def test_a_store_that_hangs_keeps_no_batch_from_the_ledger(

@@ -25,7 +25,7 @@ from realtime.boards.leaderboard import DEFAULT, Leaderboard
 from realtime.boards.making import in_the_making
 from realtime.boards.standings import At, Position, Profile, Row, in_order
 from realtime.boards.windows import ALWAYS, Window
-from realtime.errors import DefinitionMoved, EpochMoved, StoreUnavailable
+from realtime.errors import DefinitionMoved, EpochMoved, PartlyTold, StoreUnavailable
 from realtime.repair.rebuild import epoch_name
 from realtime.store.audit import Audit
 from realtime.store.filling import Filling
@@ -427,8 +427,13 @@ async def test_what_becomes_of_one_partition_the_others_are_told(store: Store, k
         board_of(first): [Row(1, 1, 5)],
         board_of(second): [Row(1, 1, 5)],
     }
-    with pytest.raises(EpochMoved):
+    before = {name: store.link_of(name).epoch for name in ("", "p02")}
+    with pytest.raises(PartlyTold) as partly:
         await store.tell_each(rows)
+    assert (partly.value.told, partly.value.untold) == (before, ["p01"])
+    assert isinstance(partly.value.__cause__, EpochMoved)
+    with pytest.raises(EpochMoved):
+        await store.tell_each({board_of(first): [Row(1, 1, 5)]})
     assert await keys.zcard("leaderboard:user_scores:all_time") == 1
     assert await keys.zcard("{p01}leaderboard:user_scores:cup-1:all_time") == 0
     assert await keys.zcard("{p02}leaderboard:user_scores:cup-2:all_time") == 1

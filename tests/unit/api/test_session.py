@@ -75,6 +75,9 @@ class Around:
             limits=options.get("limits", Limits(max_subscriptions=3, message_rate=0)), refused=self.refused.append,
         )  # fmt: skip
 
+    def is_live(self, outcome: Outcome) -> bool:
+        return self.live or not isinstance(outcome, Accepted)
+
     # The clock, and who holds tokens.
 
     def now(self) -> datetime:

@@ -326,9 +326,25 @@ async def test_a_client_says_when_boards_stand_still(server: Server, time: Time)
         await line.say("status", live=False)
         await line.say("something_new", field=1)
         await eventually(lambda: client.stale)
-        await line.ends()
-        await server.next()
+        await line.say("status", live=True)
         await eventually(lambda: not client.stale)
+        async with aclosing(client.subscribe("sprint:current_day")) as boards:
+            reading = asyncio.ensure_future(anext(boards))
+            await line.hears("subscribe")
+            board = "sprint:day_of_2026_11_30"
+            await line.say("subscribed", board=board, resumed=False, **{"as": "sprint:current_day"})
+            await line.say("status", live=False, board="sprint:day_of_2026_11_29")
+            await line.say("status", live=False, board=board)
+            await eventually(lambda: client.stale)
+            await line.say("rollover", to="sprint:day_of_2026_12_01", **{"as": "sprint:current_day", "from": board})
+            await eventually(lambda: not client.stale)
+            await line.say("status", live=False, board="sprint:day_of_2026_12_01")
+            await eventually(lambda: client.stale)
+            await line.ends()
+            await server.next()
+            await eventually(lambda: not client.stale)
+            reading.cancel()
+            await asyncio.wait([reading])
 
 
 async def test_the_example_of_the_documents_runs(

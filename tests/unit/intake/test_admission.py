@@ -40,6 +40,9 @@ class Here:
         self.happened.append(("queued", submission.submission_id))
         reply(Accepted(submission.submission_id, submission.user_id, 0, 0, False))
 
+    def is_live(self, outcome: Outcome) -> bool:
+        return self.live
+
     def overloaded(self, submission_id: str) -> Rejected:
         return Rejected(submission_id, "overloaded", "Too much waits.", 1_000)
 

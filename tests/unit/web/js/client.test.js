@@ -493,6 +493,20 @@ test('status marks the boards as standing still', () => {
   assert.equal(calls, 3);
 });
 
+test('status of one board is about that one, until its name stands for another', () => {
+  const client = open();
+  client.subscribe('sprint:current_day', () => {});
+  last().greet().say({ type: 'subscribed', board: 'sprint:day_of_2026_11_30', as: 'sprint:current_day', resumed: false });
+  last().say({ type: 'status', live: false, board: 'lap:all_time' });
+  assert.equal(client.stale, false);
+  last().say({ type: 'status', live: false, board: 'sprint:day_of_2026_11_30' });
+  assert.equal(client.stale, true);
+  last().say({ type: 'status', live: true });
+  assert.equal(client.stale, true, 'that is of the boards of default');
+  last().say({ type: 'rollover', as: 'sprint:current_day', from: 'sprint:day_of_2026_11_30', to: 'sprint:day_of_2026_12_01' });
+  assert.equal(client.stale, false);
+});
+
 test('without a WebSocket class, as in Node 20, it says what to hand in', () => {
   const own = globalThis.WebSocket;
   try {
