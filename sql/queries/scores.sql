@@ -61,8 +61,7 @@ WITH moment AS MATERIALIZED (
     FROM places
 ), of_targets AS MATERIALIZED (
     SELECT array_agg(rule ORDER BY n) AS rules, array_agg(coalesce("window", 0) ORDER BY n) AS windows,
-           array_agg(operator ORDER BY n) AS operators, array_agg(building ORDER BY n) AS buildings,
-           bool_or("window" IS NULL) AS lacking
+           array_agg(operator ORDER BY n) AS operators, array_agg(building ORDER BY n) AS buildings
     FROM targets
 ), stretches AS MATERIALIZED (
     SELECT array_agg(coalesce(t.first, 1) ORDER BY p.place) AS firsts, array_agg(coalesce(t.last, 0) ORDER BY p.place) AS lasts
@@ -116,17 +115,21 @@ WITH moment AS MATERIALIZED (
            ON o.source = CASE WHEN i.source <> 1 THEN i.source END AND o.user_id = i.user_id AND o.submission_id = i.submission_id
     LEFT JOIN user_total_scores t ON t.user_id = CASE WHEN i.source = 1 THEN i.user_id END
     LEFT JOIN users u ON u.id = CASE WHEN coalesce(t.hidden, h.hidden) IS NOT FALSE THEN i.user_id END
+), lacking AS MATERIALIZED (
+    -- Where a window is to be made first: not for what is refused in any case.
+    SELECT DISTINCT source, moment FROM targets
+    WHERE "window" IS NULL AND place IN (SELECT place FROM judged WHERE verdict IS NULL)
 ), new_heads AS (
     INSERT INTO heads (source, user_id, built, far)
     SELECT source, user_id, min(round), coalesce(sum(abs(score)) > 4503599627370495, false)
     FROM judged
-    WHERE verdict IS NULL AND NOT has_head AND source <> 1 AND NOT coalesce((SELECT lacking FROM of_targets), false)
+    WHERE verdict IS NULL AND NOT has_head AND source <> 1 AND NOT EXISTS (SELECT FROM lacking)
     GROUP BY source, user_id ORDER BY source, user_id
     ON CONFLICT (source, user_id) DO NOTHING RETURNING source, user_id
 ), numbered AS MATERIALIZED (
     SELECT nextval(CASE WHEN source = 1 THEN 'user_score_transactions_id_seq'::regclass ELSE 'score_transactions_id_seq' END) AS id, j.*
     FROM (SELECT ord, place, source, user_id, submission_id, score, reason, metadata, created_at, hidden_on, is_built FROM judged
-          WHERE verdict IS NULL AND NOT coalesce((SELECT lacking FROM of_targets), false)
+          WHERE verdict IS NULL AND NOT EXISTS (SELECT FROM lacking)
                 AND CASE WHEN has_head OR source = 1 THEN true ELSE (source, user_id) IN (SELECT source, user_id FROM new_heads) END
           ORDER BY ord) AS j
 ), fresh_of_default AS (
@@ -257,7 +260,7 @@ SELECT date_trunc('week', moment.now AT TIME ZONE 'UTC')::date AS week, (SELECT 
        of_over.*, of_outbox.*
 FROM moment, (
     SELECT array_agg(source) AS lacking_sources, array_agg(moment) AS lacking_moments
-    FROM (SELECT DISTINCT source, moment FROM targets WHERE "window" IS NULL) AS t
+    FROM lacking
 ) AS of_lacking, (
     SELECT array_agg(ord) AS ords, array_agg(verdict) AS verdicts FROM judged WHERE verdict IS NOT NULL
 ) AS of_refused, (

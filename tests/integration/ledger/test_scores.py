@@ -283,6 +283,27 @@ async def test_a_window_without_a_row_is_made_before_anything_is_recorded_in_it(
     await agree_with_the_log(sql)
 
 
+async def test_no_window_is_made_for_what_is_refused(
+    recorder: Recorder, sql: asyncpg.Connection, make_users: MakeUsers
+) -> None:
+    user, banned = await make_users(2)
+    await sql.execute("INSERT INTO heads (source, user_id, hidden) SELECT id, $1, true FROM leaderboards", banned)
+    windows = "SELECT count(*) FROM windows"
+    before = await sql.fetchval(windows)
+    then, later = datetime(2019, 5, 5, 12, tzinfo=UTC), datetime(2090, 1, 1, tzinfo=UTC)
+    refused = [
+        to("lap", user, "future", 5, later),
+        to("lap", banned, "banned", 5, then),
+        to("lap", 10**9, "nobody", 5, then),
+        to("lap", user, "over", 5, then, within=Span(None, then)),
+    ]
+    assert words(await outcomes(recorder, *refused)) == ["out_of_range", "forbidden", "unknown_user", "window_over"]
+    assert await sql.fetchval(windows) == before
+    assert words(await outcomes(recorder, *refused, to("lap", user, "then", 5, then - 400 * DAY)))[-1] == "accepted"
+    names = await sql.fetch("SELECT name FROM windows WHERE ends < now() - interval '40 days' ORDER BY name")
+    assert [name for (name,) in names] == ["day_of_2018_03_31", "month_of_2018_03"], "of what was recorded alone"
+
+
 async def test_a_window_that_is_over_counts_what_changes_it(
     recorder: Recorder, sql: asyncpg.Connection, make_users: MakeUsers
 ) -> None:

@@ -7,7 +7,7 @@ const DAY_MS = 86_400_000;
 /** Kinds of windows that end, in the order in which they are offered. */
 export const KINDS = ['day', 'week', 'month', 'season', 'year'];
 
-const ID = /^(?:([a-z][a-z0-9-]*):)?(?:(all_time)|(current|previous)_(day|week|month|year|season)|(day|week|month|year)_of_(\d{4})(?:_(\d\d))?(?:_(\d\d))?(?:_[1-9]\d?)?|season_([a-z0-9_]+))$/;
+const ID = /^(?:([a-z][a-z0-9-]*):)?(?:(all_time)|(current|previous)_(day|week|month|year|season)|(day|week|month|year)_of_(\d{4})(?:_(\d\d))?(?:_(\d\d))?(?:_([1-9]\d?))?|season_([a-z0-9_]+))$/;
 
 const CURRENT = { day: 'Today', week: 'This week', month: 'This month', season: 'This season', year: 'This year', all_time: 'All time' };
 const PREVIOUS = { day: 'Yesterday', week: 'Last week', month: 'Last month', season: 'Last season', year: 'Last year' };
@@ -16,13 +16,14 @@ const MANY = { day: 'Days', week: 'Weeks', month: 'Months', season: 'Seasons', y
 const WITHIN = { day: 'on this day', week: 'in this week', month: 'in this month', season: 'in this season', year: 'in this year' };
 
 /**
- * {slug, kind, which, first, season}: `which` is 'current' or 'previous' for an alias, else null; `first` is the first day in
- * milliseconds, as if it were UTC's, null where the id names none. `kind` is null where this is no id.
+ * {slug, kind, which, first, nth, season}: `which` is 'current' or 'previous' for an alias, else null; `first` is the first day
+ * in milliseconds, as if it were UTC's, null where the id names none; `nth` is 2 for the second window of that day, which there
+ * is where a zone was changed. `kind` is null where this is no id.
  */
 export function parse(board) {
-  const [, slug = 'default', all, which = null, alias, calendar, year, month = '01', day = '01', season = null] = ID.exec(board ?? '') ?? [];
+  const [, slug = 'default', all, which = null, alias, calendar, year, month = '01', day = '01', nth = 1, season = null] = ID.exec(board ?? '') ?? [];
   return {
-    slug, which, season,
+    slug, which, season, nth: Number(nth),
     kind: all ?? alias ?? calendar ?? (season === null ? null : 'season'),
     first: calendar ? Date.UTC(year, month - 1, day) : null,
   };
@@ -49,11 +50,12 @@ const NAMES = {
 
 /** "Week 48", "30 November", "This week", "Season spring 26"; `inFull` with the year. An id that is none names itself. */
 export function windowName(board, inFull = false) {
-  const { kind, which, first, season: id } = parse(board);
+  const { kind, which, first, nth, season: id } = parse(board);
   if (kind === null) return board;
   if (which === 'previous') return PREVIOUS[kind];
   if (id !== null) return season(id);
-  return first === null ? CURRENT[kind] : NAMES[kind](first)[Number(inFull)];
+  if (first === null) return CURRENT[kind];
+  return NAMES[kind](first)[Number(inFull)] + (nth > 1 ? ` (${nth})` : '');
 }
 
 /** The same within a sentence: "in week 48", "on 30 November", "in November". */

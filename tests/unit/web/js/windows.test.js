@@ -32,6 +32,7 @@ test('windows are called by what they are', () => {
     ['week_of_2026_11_23', 'Week 48', 'Week 48, 2026', 'in week 48'],
     ['sprint:week_of_2026_11_22', `Week of ${dayName(first(2026, 10, 22))}`, `Week of ${dayNameInFull(first(2026, 10, 22))}`, `in week of ${dayName(first(2026, 10, 22))}`],
     ['sprint:day_of_2026_11_30', dayName(first(2026, 10, 30)), dayNameInFull(first(2026, 10, 30)), `on ${dayName(first(2026, 10, 30))}`],
+    ['sprint:day_of_2026_11_30_2', `${dayName(first(2026, 10, 30))} (2)`, `${dayNameInFull(first(2026, 10, 30))} (2)`, `on ${dayName(first(2026, 10, 30))} (2)`],
     ['sprint:month_of_2026_11', monthName(first(2026, 10, 1)), `${monthName(first(2026, 10, 1))} 2026`, `in ${monthName(first(2026, 10, 1))}`],
     ['sprint:year_of_2026', '2026', '2026', 'in 2026'],
     ['sprint:season_spring_26', 'Season spring 26', 'Season spring 26', 'in season spring 26'],
