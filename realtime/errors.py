@@ -166,12 +166,19 @@ class LedgerRefused(LedgerUnavailable):
     """PostgreSQL answers, and lets nobody in by this address: waiting does not help."""
 
 
+class StartupError(Exception):
+    """The process cannot start as it is set up. The message says what to change."""
+
+
+class LedgerUnfit(LedgerRefused, StartupError):
+    """PostgreSQL answers, and must not be used: its version or its encoding is not supported.
+
+    Where a process starts, it starts no further; one that is at work waits until it meets another.
+    """
+
+
 class TaskFailed(Exception):
     """A background task cannot be kept going: better no process than one that lies."""
 
     def __init__(self, name: str) -> None:
         super().__init__(f"The task {name!r} failed again and again, so this process ended. Why is in the log.")
-
-
-class StartupError(Exception):
-    """The process cannot start as it is set up. The message says what to change."""

@@ -1,8 +1,8 @@
 """Bounds: what every connection to PostgreSQL is pinned to, and how long each kind of transaction may last.
 
 Owns every setting of a session that anything here relies on, the time-outs of each kind of transaction, and the
-options of the socket. Must never leave one of them to what the role, the database or the host says. Assumes PostgreSQL
-14 or later.
+options of the socket. Must never leave one of them to what the role, the database or the host says. Assumes that
+`versions` says which servers are fit.
 
 A process that is stopped, or whose host is gone, says nothing any more. Then PostgreSQL ends what it began: a statement
 that runs by its time-out, a transaction in which nothing happens within `IDLE`, a connection that takes no answer by
@@ -15,6 +15,9 @@ import socket
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import asyncpg
+
+from realtime.errors import LedgerUnfit
+from realtime.ledger import versions
 
 IDLE: Final = 5.0
 """Seconds in which a transaction must go on: longer than a healthy process is ever held up."""
@@ -123,11 +126,16 @@ else:
 
 
 class Connection(_Connection):
-    """asyncpg's, whose socket finds out that nobody is there any more."""
+    """asyncpg's, whose socket finds out that nobody is there any more. Raises LedgerUnfit where who answers must not be
+    used: a server may be updated, or another one take its place, at any time."""
 
     def __init__(self, protocol: Any, transport: Any, *args: Any) -> None:
         super().__init__(protocol, transport, *args)
         _watch(transport.get_extra_info("socket"))
+        said = protocol.get_settings()  # what a server says to everybody who connects, unasked
+        if problem := versions.unfitness(_version(self), getattr(said, "server_encoding", None)):
+            self.terminate()
+            raise LedgerUnfit(problem)
 
 
 _OPTIONS: Final = (

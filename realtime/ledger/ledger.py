@@ -2,7 +2,7 @@
 
 Owns the pools, and the statements that record submissions, say what is true of users, and keep the outbox. Must never
 hand out asyncpg's exceptions for a database that is away (`outages` maps them), nor hold a lock beyond one transaction,
-nor a transaction beyond its `bounds`. Assumes PostgreSQL 14 or later, migrated.
+nor a transaction beyond its `bounds`. Assumes a migrated database.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from realtime.ledger.batch import Recorded, Twin, assembled, columns
 from realtime.ledger.bounds import Bounds
 from realtime.ledger.clock import Clock
 from realtime.ledger.health import HealthCheck
-from realtime.ledger.migrations import MIGRATION_LOCK, check_encoding
+from realtime.ledger.migrations import MIGRATION_LOCK
 from realtime.ledger.mixture import (
     Assembly,
     Cleared,
@@ -63,12 +63,8 @@ class OutboxRow(NamedTuple):
 
 
 async def _is_pooled(connection: asyncpg.Connection[Any]) -> bool:
-    """Whether a pooler stands in between: then the process that answers is not the one that was connected to.
-
-    Raises StartupError for a database that cannot keep every text.
-    """
+    """Whether a pooler stands in between: then the process that answers is not the one that was connected to."""
     async with connection.transaction():
-        await check_encoding(connection)
         answering = await connection.fetchval("SELECT pg_backend_pid()")
     return bool(answering != connection.get_server_pid())
 
@@ -95,7 +91,7 @@ class Ledger:
         self._asking = asyncio.Lock()
 
     async def open(self) -> None:
-        """Prepares the pools and reads the clock. Raises LedgerUnavailable, and StartupError for an unfit database."""
+        """Prepares the pools and reads the clock. Raises LedgerUnavailable; for an unfit database, LedgerUnfit."""
         await self._beat()
         assert self._pooled is not None
         of_both: dict[str, Any] = {"pooled": self._pooled, "health": self.health, "outages": self.outages}

@@ -15,7 +15,7 @@ from pogo_core.error import BadMigrationError
 from pogo_core.util import migrate as pogo
 
 from realtime import resources
-from realtime.errors import LedgerLocked, StartupError
+from realtime.errors import LedgerLocked
 from realtime.ledger import bounds
 from realtime.ledger.outages import mapped
 
@@ -44,7 +44,7 @@ async def migrate(dsn: str) -> None:
     migration behind, and one that stands still loses both within seconds. Servers may go on meanwhile: one that came to
     the tables in another order is a deadlock, which ends the transaction and is met by another.
 
-    Raises LedgerUnavailable, and StartupError for a database that is unfit.
+    Raises LedgerUnavailable; for a database that is unfit, LedgerUnfit.
     """
     with mapped():
         tries_left = TRIES
@@ -71,24 +71,12 @@ _IN_THE_WAY: Final = (
 )
 
 
-async def check_encoding(connection: asyncpg.Connection[Any]) -> None:
-    """Raises StartupError where the database cannot keep every text: one emoji would then fail what it comes with."""
-    encoding = await connection.fetchval("SELECT getdatabaseencoding()")
-    if encoding != "UTF8":
-        raise StartupError(
-            f"The database's encoding is {encoding}, and must be UTF8: names may have any character. Make another with "
-            "CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0, bring over what is in this one with pg_dump and "
-            "psql, and name it in DATABASE_URL."
-        )
-
-
 async def _migrate(dsn: str) -> bool:
     """Whether the schema is up to date; not while another process is at it."""
     connection = await bounds.connect(dsn)
     try:
         async with connection.transaction(isolation=bounds.ISOLATION):
             await connection.execute(bounds.of_transaction(connection, bounds.MIGRATION, pooled=True))
-            await check_encoding(connection)
             if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", MIGRATION_LOCK):
                 return False
             await pogo.apply(

@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import asyncpg
 
-from realtime.errors import LedgerLocked, LedgerRefused, LedgerUnavailable, RowRefused, TransactionConflict
+from realtime.errors import (
+    LedgerLocked,
+    LedgerRefused,
+    LedgerUnavailable,
+    LedgerUnfit,
+    RowRefused,
+    TransactionConflict,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,6 +38,7 @@ CAUSES: Final = {
     "read_only": "takes no writes",
     "schema": "lacks a table",
     "refused": "lets nobody in, or not everywhere",
+    "unfit": "must not be used",
     "away": "is away",
 }
 """Why PostgreSQL cannot be used now, as metrics and people are told."""
@@ -167,6 +175,12 @@ def judged() -> Iterator[None]:
         ) from error
 
 
+def _cause_of(error: LedgerUnavailable) -> str:
+    if isinstance(error, LedgerUnfit):
+        return "unfit"
+    return _kind(error.__cause__).cause if isinstance(error.__cause__, _ALL) else "away"
+
+
 class Outages:
     """Counts the outages that one process met, and tells of them."""
 
@@ -182,7 +196,7 @@ class Outages:
             with mapped():
                 yield
         except LedgerUnavailable as error:
-            self._take(_kind(error.__cause__).cause if isinstance(error.__cause__, _ALL) else "away", error)
+            self._take(_cause_of(error), error)
             raise
 
     def _take(self, cause: str, error: LedgerUnavailable) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from realtime.boards.board import Board
-from realtime.errors import LedgerRefused, LedgerUnavailable, StartupError, StoreUnavailable
+from realtime.errors import LedgerRefused, LedgerUnavailable, LedgerUnfit, StartupError, StoreUnavailable
 from realtime.ledger.archive import Archive
 from realtime.ledger.closed_boards import ClosedBoards
 from realtime.ledger.closing import Closing
@@ -181,6 +181,8 @@ async def _patiently(attempt: Callable[[], Awaitable[None]]) -> None:
     while True:
         try:
             return await attempt()
+        except LedgerUnfit:
+            raise
         except LedgerRefused as error:
             raise StartupError(f"PostgreSQL lets nobody in: {error}. Check DATABASE_URL.") from None
         except LedgerUnavailable as error:

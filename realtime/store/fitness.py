@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from realtime.errors import StartupError, StoreUnavailable
 from realtime.store import keys
+from realtime.store.engines import unsupported
 
 
 class Content(NamedTuple):
@@ -56,7 +57,10 @@ def run_of(info: Mapping[str, str]) -> str:
 
 
 def unfitness(info: Mapping[str, str]) -> str | None:
-    """Why a store must not be used: it says that it may drop keys by itself, or takes no writes; None where it may."""
+    """Why a store must not be used: it is of a kind or version that nobody tried, says that it may drop keys by itself,
+    or takes no writes; None where it may."""
+    if problem := unsupported(info):
+        return problem
     policy = info.get("maxmemory_policy", "noeviction")
     if policy != "noeviction" or info.get("cache_mode", "store") == "cache":
         return (

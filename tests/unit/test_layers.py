@@ -43,7 +43,7 @@ PURE = {
     "broadcast.coalescing", "broadcast.conflation", "broadcast.frame_cache",
     "intake.batching", "intake.duplicates", "intake.score_file",
     "people.limits", "people.permissions", "people.identity", "people.usernames",
-    "store.keys",
+    "store.keys", "store.engines", "ledger.versions",
 }  # fmt: skip
 # Modules longer than LONGEST lines, each of which says in its docstring why it is one.
 LONGEST = 420

@@ -16,7 +16,7 @@ import pytest
 
 from realtime import resources
 from realtime.boards.submissions import Submission
-from realtime.errors import LedgerUnavailable, StartupError
+from realtime.errors import LedgerUnavailable, LedgerUnfit, StartupError
 from realtime.ledger import migrations
 from realtime.ledger.ledger import Ledger
 from tests.support.databases import Databases
@@ -145,6 +145,37 @@ async def test_a_database_that_cannot_keep_every_text_is_refused_and_says_what_t
                 assert f"encoding is {encoding}" in said.decode() and "Traceback" not in said.decode(), command
         finally:
             await sql.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+async def test_a_database_that_becomes_unfit_is_refused_by_every_new_connection(
+    databases: Databases, sql: asyncpg.Connection
+) -> None:
+    """Another takes its place under the same name, as after a failover, or a restore of somebody's."""
+    name = f"realtime_becomes_{os.getpid()}"
+    made = f"CREATE DATABASE {name} TEMPLATE template0 LOCALE 'C' ENCODING"
+    await sql.execute(f"DROP DATABASE IF EXISTS {name}")
+    await sql.execute(f"{made} 'UTF8'")
+    ledger = Ledger(databases.url_of(name))
+    try:
+        await ledger.open()
+        await ledger.health.beat()
+        assert ledger.health.away is None
+        await sql.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        await sql.execute(f"{made} 'LATIN1'")
+        await ledger.health.beat()
+        assert "encoding is LATIN1, and must be UTF8" in (ledger.health.away or "")
+        ledger.health.away = None
+        with pytest.raises(LedgerUnfit, match="encoding is LATIN1"):
+            await ledger.fetch("moment")
+        assert ledger.outages.counts["unfit"] == 1
+        await sql.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        await sql.execute(f"{made} 'UTF8'")
+        await ledger.health.beat()
+        assert ledger.health.away is None
+        assert await ledger.fetch("moment")
+    finally:
+        await ledger.aclose()
+        await sql.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
 
 async def test_users_whom_a_locale_gave_one_address_each_keep_it(

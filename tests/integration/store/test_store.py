@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 from realtime import resources
 from realtime.boards.board import ALL_TIME, Board
 from realtime.boards.standings import Position, Profile, Row, in_order
-from realtime.errors import EpochMoved, StartupError, StoreChanged, StoreUnavailable
+from realtime.errors import EpochMoved, StartupError, StoreChanged, StoreUnavailable, StoreUnfit
+from realtime.store import engines
 from realtime.store.announcements import Announcements
 from realtime.store.audit import Audit
 from realtime.store.filling import Filling
@@ -946,6 +947,26 @@ async def test_a_store_that_may_evict_is_refused(private_store: PrivateStore, po
     ],
 )
 def test_a_cache_or_a_replica_is_refused(info: dict[str, str], says: str) -> None:
+    version = {"redis_version": "7.0.15"}
     with pytest.raises(StartupError, match=says):
-        check_fitness(info)
-    check_fitness({"role": "master", "maxmemory_policy": "noeviction", "cache_mode": "store"})
+        check_fitness(version | info)
+    check_fitness(version | {"role": "master", "maxmemory_policy": "noeviction", "cache_mode": "store"})
+
+
+async def test_a_store_that_becomes_another_version_is_refused_from_its_next_look_on(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The versions that are supported change here, for no store changes its own while a test looks."""
+    check_fitness(await store.info())
+    nobody = {name: one._replace(least=(99,), beyond=(100,)) for name, one in engines.SUPPORTED.items()}
+    monkeypatch.setattr(engines, "SUPPORTED", nobody)
+    with pytest.raises(StartupError, match=r"not supported: Redis 6\.2 to 8, .* are\. Point DRAGONFLY_URL"):
+        check_fitness(await store.info())
+    with pytest.raises(StoreUnfit, match="which is not supported"):
+        await store.adopt()
+    assert store.link.refused_for == "unfit"
+    with pytest.raises(StoreUnavailable, match="which is not supported"):
+        await store.versions([ALL_TIME])
+    monkeypatch.undo()
+    await store.adopt()
+    assert store.link.refused_for is None
