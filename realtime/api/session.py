@@ -346,7 +346,7 @@ class Session:
                 raise unknown()
             catalogue = self._leaderboards.current
             submission = parse_submission(fields, identity.user_id, catalogue, self._clock.now)
-            self._permissions.submit(identity, submission, catalogue.leaderboard(submission.leaderboard))
+            self._permissions.submit(identity, submission, catalogue.leaderboards[submission.leaderboard])
         except RealtimeError as error:
             if error.code == "unknown_leaderboard" and may_look_up and len(self._tasks) < TASKS:
                 slug = fields["leaderboard"]

@@ -106,12 +106,15 @@ class Catalogue:
     published ones are not among them."""
     making: Mapping[int, Making] = field(default_factory=dict)
     """By their number: the standings that are being made."""
+    default: Leaderboard = field(init=False, repr=False, compare=False)
+    """The published leaderboard."""
     has_private: bool = field(init=False, compare=False)
     """Whether there is a leaderboard that not everybody may read, whatever the deployment says of others."""
     _by_key: dict[tuple[int, int], Board] = field(init=False, repr=False, compare=False)
     _edges: list[datetime] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "default", self.leaderboards[DEFAULT.slug])
         boards = {
             (leaderboard.id, window.key): board_in(leaderboard, window)
             for leaderboard in self.leaderboards.values()
@@ -122,11 +125,6 @@ class Catalogue:
         object.__setattr__(self, "_edges", sorted(edges))
         has_private = any(one.definition.visible == "private" for one in self.leaderboards.values())
         object.__setattr__(self, "has_private", has_private)
-
-    @property
-    def default(self) -> Leaderboard:
-        """The published leaderboard."""
-        return self.leaderboards[DEFAULT.slug]
 
     @property
     def partitions(self) -> frozenset[str]:

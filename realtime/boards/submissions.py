@@ -127,7 +127,7 @@ def parse_submission(
     submission_id = plain_text(fields.get("submission_id"), "submission_id", 1, SUBMISSION_ID_LENGTH)
     slug = fields.get("leaderboard")
     leaderboard = catalogue.default if slug is None else _leaderboard(slug, catalogue)
-    if leaderboard.slug == DEFAULT.slug:
+    if leaderboard.slug == DEFAULT_SLUG:
         score: int | None = whole_number(fields.get("score_added"), "score_added", INT_MIN, INT_MAX)
         if leaderboard.definition.bounds is not None:
             check_score(score, leaderboard)
@@ -147,7 +147,7 @@ def parse_submission(
     created_at = fields.get("created_at")
     moment = None if created_at is None else parse_moment(created_at, "created_at")
     metadata, board, answer = fields.get("metadata"), fields.get("board"), fields.get("with")
-    if answer not in (None, "all"):
+    if answer is not None and answer != "all":
         raise RealtimeError("bad_message", 'with can be "all", or be left out.')
     return Submission(
         user_id,
@@ -158,7 +158,7 @@ def parse_submission(
         leaderboard.slug,
         None if metadata is None else written_metadata(metadata),
         None if board is None else _within(board, leaderboard, catalogue, now),
-        fields.get("with") == "all",
+        answer is not None,
     )
 
 

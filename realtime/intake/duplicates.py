@@ -31,8 +31,9 @@ class First:
     def answer(self, outcome: Outcome) -> None:
         """Tells everybody who handed in this content."""
         self.same[0][1](outcome)
-        for _, reply, _ in self.same[1:]:
-            reply(again(outcome))
+        if len(self.same) > 1:
+            for _, reply, _ in self.same[1:]:
+                reply(again(outcome))
 
 
 Key = tuple[int, str, str]

@@ -36,7 +36,8 @@ from realtime.boards.submissions import (
 from realtime.errors import LedgerLocked, LedgerUnavailable, PartlyTold, RealtimeError, StoreUnavailable, WindowsMissing
 from realtime.intake.outcomes import conflict
 from realtime.intake.recorder import Ledger as RecorderLedger
-from realtime.intake.recorder import Recorder, Recording
+from realtime.intake.recorder import Recorder
+from realtime.intake.recording import Recording
 from realtime.intake.score_file import BadRow, FileRow
 from realtime.ledger.bounds import AROUND, IMPORT, Bounds
 from realtime.people.imported import ImportedPlayers
@@ -45,8 +46,7 @@ if TYPE_CHECKING:
     from realtime.boards.board import Board
     from realtime.boards.catalogue import Catalogue
     from realtime.boards.standings import Profile, Row
-    from realtime.ledger.batch import Recorded, Twin
-    from realtime.ledger.mixture import Cleared, Judged, Mixture
+    from realtime.ledger.recorded import Cleared, Judged, Recorded
     from realtime.store.replies import Anew
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ class Ledger(RecorderLedger, Protocol):
         revision: int | None,
         kind: str = ...,
         connection: Any = ...,
-    ) -> list[Recorded]: ...
+    ) -> Recorded: ...
     async def record_scores(
         self,
         batch: Sequence[Submission],
@@ -86,7 +86,7 @@ class Ledger(RecorderLedger, Protocol):
         around: bool = ...,
         kind: str = ...,
         connection: Any = ...,
-    ) -> Mixture: ...
+    ) -> Recorded: ...
 
 
 class Store(Protocol):
@@ -253,7 +253,7 @@ class Importer:
 
     async def _tell(self, recorded: Recording) -> None:
         """Brings a batch to the live boards."""
-        if not recorded.is_to_be_told:
+        if not recorded.outbox:
             return
         try:
             now = self._now()
@@ -283,7 +283,7 @@ class _Patient:
         told: str | None,
         around: bool,
         revision: int | None,
-    ) -> list[Recorded]:
+    ) -> Recorded:
         async with self._ledger.transaction(AROUND if around else IMPORT) as connection:
             return await self._ledger.record_batch(
                 batch, cleared, kind="import", told=told, revision=revision, connection=connection
@@ -291,15 +291,12 @@ class _Patient:
 
     async def record_scores(
         self, batch: Sequence[Submission], catalogue: Catalogue, cleared: Sequence[Cleared], *, around: bool
-    ) -> Mixture:
+    ) -> Recorded:
         async with self._ledger.transaction(AROUND if around else IMPORT) as connection:
             return await self._ledger.record_scores(batch, catalogue, cleared, kind="import", connection=connection)
 
     async def locked(self, user_ids: Collection[int], sources: Collection[int]) -> set[int]:
         return await self._ledger.locked(user_ids, sources)
-
-    async def recorded(self, batch: Sequence[Submission]) -> list[Twin]:
-        return await self._ledger.recorded(batch)
 
     async def recorded_scores(self, batch: Sequence[Submission], catalogue: Catalogue) -> list[Judged]:
         return await self._ledger.recorded_scores(batch, catalogue)

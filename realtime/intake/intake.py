@@ -27,10 +27,11 @@ from realtime.intake.batching import Batching
 from realtime.intake.duplicates import Reply, Waiting, beside, grouped
 from realtime.intake.holdups import Holdups
 from realtime.intake.outcomes import unavailable
-from realtime.intake.recorder import Ledger, Recorder, Recording
+from realtime.intake.recorder import Ledger, Recorder
 
 if TYPE_CHECKING:
     from realtime.boards.standings import Profile, Row
+    from realtime.intake.recording import Recording
     from realtime.store.replies import Anew, ReadAfterWrite
 
 log = logging.getLogger(__name__)
@@ -216,7 +217,7 @@ class Intake:
 
     async def _clear_stored(self, *, others_alone: bool = False) -> None:
         try:
-            await (self._recorder.clear_others() if others_alone else self._recorder.clear())
+            await self._recorder.clear(others_alone=others_alone)
         except LedgerUnavailable:
             pass  # the sweeper finds the rows and tells the store what it has already: nothing changes
 
@@ -273,7 +274,7 @@ class Intake:
                 if isinstance(outcome, Accepted) and not outcome.duplicate
             )
         )
-        if recorded.is_to_be_told and (len(self._storing) < STORING or self._draining):
+        if recorded.outbox and (len(self._storing) < STORING or self._draining):
             # Beside the lanes: a store that hangs must not keep the next batch from the ledger.
             task = loop.create_task(self._tell(recorded, batch[0][2]))
             self._storing.add(task)

@@ -21,23 +21,15 @@ from realtime.boards.board import ALL_TIME, Board, week_of
 from realtime.boards.standings import Profile, Row
 from realtime.errors import CatalogueMoved, LedgerLocked, LedgerUnavailable, WindowsMissing
 from realtime.ledger import bounds, lease
-from realtime.ledger.batch import Recorded, Twin, assembled, columns
+from realtime.ledger.batch import assembled, columns
 from realtime.ledger.bounds import Bounds
 from realtime.ledger.clock import Clock
 from realtime.ledger.health import HealthCheck
 from realtime.ledger.migrations import MIGRATION_LOCK
-from realtime.ledger.mixture import (
-    Assembly,
-    Cleared,
-    Columns,
-    Judged,
-    Mixture,
-    as_recorded,
-    cleared_columns,
-    judged_of_recorded,
-)
+from realtime.ledger.mixture import Assembly, Columns, as_recorded, cleared_columns, judged_of_recorded
 from realtime.ledger.outages import Outages, judged, mapped
 from realtime.ledger.pool import Pool
+from realtime.ledger.recorded import Cleared, Judged, Recorded
 
 if TYPE_CHECKING:
     from realtime.boards.catalogue import Catalogue
@@ -182,7 +174,7 @@ class Ledger:
         told: str | None = None,
         revision: int | None = None,
         connection: asyncpg.Connection[Any] | None = None,
-    ) -> list[Recorded]:
+    ) -> Recorded:
         """Records submissions of `default` in one statement, committed when this returns; clears outbox rows the store
         has, where the content that was `told` of them is current.
 
@@ -207,7 +199,7 @@ class Ledger:
         around: bool = False,
         kind: str = "scores",
         connection: asyncpg.Connection[Any] | None = None,
-    ) -> Mixture:
+    ) -> Recorded:
         """Records submissions to any leaderboards of `catalogue` in one statement, committed when this returns; clears
         outbox rows that the store has.
 
@@ -221,7 +213,7 @@ class Ledger:
             raise CatalogueMoved
         if rows[0]["lacking_sources"] is not None:
             raise WindowsMissing(rows[0]["lacking_sources"], rows[0]["lacking_moments"])
-        return Assembly(batch, given, rows[0], catalogue).mixture()
+        return Assembly(batch, given, rows[0], catalogue).recorded()
 
     async def ensure_windows(self, missing: WindowsMissing) -> bool:
         """Makes windows; returns whether the catalogue has moved with it."""
@@ -248,14 +240,9 @@ class Ledger:
         return {user_id for (user_id,) in rows}
 
     async def recorded_scores(self, batch: Sequence[Submission], catalogue: Catalogue) -> list[Judged]:
-        """What has become of submissions of a mixture that are recorded, or that met a concurrent twin; `gone` where
-        neither."""
+        """What has become of submissions that are recorded, or that met a concurrent twin; `gone` where neither."""
         rows = await self.fetch("recorded_scores", *as_recorded(batch, catalogue))
         return judged_of_recorded(batch, rows, catalogue)
-
-    async def recorded(self, batch: Sequence[Submission]) -> list[Twin]:
-        """What became of submissions that met a concurrent twin."""
-        return [Twin._make(row) for row in await self.fetch("recorded", *columns(batch))]
 
     # What the store is told ------------------------------------------------------------------------------------
 
@@ -321,7 +308,7 @@ class Ledger:
             await self.fetch("outbox_clear", ids, told)
 
     async def clear_told(self, cleared: Sequence[tuple[str, str | None, Sequence[int]]]) -> None:
-        """The same, of several contents, each with its partition: see `mixture.Cleared`."""
+        """The same, of several contents, each with its partition: see `recorded.Cleared`."""
         await self.fetch("outbox_told", *cleared_columns(cleared))
 
     async def outbox(self, *, older_than: float, limit: int) -> list[OutboxRow]:

@@ -8,7 +8,6 @@ statement was given: then every window that is not over is known, and the statem
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -18,6 +17,7 @@ from realtime.boards.leaderboard import DEFAULT, Leaderboard
 from realtime.boards.making import in_the_making
 from realtime.boards.standings import Profile, Row
 from realtime.boards.windows import Window
+from realtime.ledger.recorded import ACCEPTED, AGAIN, KNOWN, Judged, Recorded
 
 if TYPE_CHECKING:
     import asyncpg
@@ -25,48 +25,6 @@ if TYPE_CHECKING:
     from realtime.boards.submissions import Span, Submission
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-
-AGAIN: Final = "again"
-"""The outcome of a submission whose player was just made by a concurrent statement: it is to be recorded again."""
-
-
-class Judged(NamedTuple):
-    """What became of one submission of a mixture."""
-
-    outcome: str
-    """`accepted`, `twin`, `again`, or a verdict that sql/queries/scores.sql names."""
-    total_score: int | None = None
-    """Of `default`, as `week_score`."""
-    week_score: int | None = None
-    scores: Mapping[str, int] | None = None
-    """By board's id, what the player has now where the submission counts; None where that was not asked."""
-    improved: bool | None = None
-    """Whether it is a counting one there; None where that was not asked."""
-
-
-@dataclass(slots=True)
-class Mixture:
-    """What a statement for a mixture came to."""
-
-    judged: list[Judged]
-    """In the order of the batch."""
-    rows: dict[Board, list[Row]] = field(default_factory=dict)
-    """What it changed."""
-    profiles: list[Profile] = field(default_factory=list)
-    """Of players whose first score it recorded somewhere."""
-    outbox: list[tuple[int, str]] = field(default_factory=list)
-    """Rows of the outbox, each with the partition that it is for."""
-    closed: list[Board] = field(default_factory=list)
-    """Boards whose windows are over, and that it changed."""
-
-
-class Cleared(NamedTuple):
-    """Rows of the outbox that the content of a partition has by now."""
-
-    partition: str
-    epoch: str | None
-    """None: of whichever content is current."""
-    ids: Sequence[int]
 
 
 class _Place(NamedTuple):
@@ -187,28 +145,28 @@ class Assembly:
         self._boards: dict[tuple[int, int], Board | None] = {}  # by rule and window
         self._moments = [_EPOCH + timedelta(microseconds=micros) for micros in row["moments"] or ()]
 
-    def mixture(self) -> Mixture:
+    def recorded(self) -> Recorded:
         """All of it."""
         row = self._row
-        mixture = Mixture([])
-        totals = self._published(mixture)
-        rows = self._others(mixture)
+        recorded = Recorded()
+        totals = self._published(recorded)
+        rows = self._others(recorded)
         for number, key in self._windows:
             for leaderboard in self._shown.values():
                 if leaderboard.id == number and (board := self._board(leaderboard.rule or 0, key)) is not None:
-                    mixture.closed.append(board)
-        mixture.closed += map(week_of, row["closed_weeks"] or ())
+                    recorded.closed.append(board)
+        recorded.closed += map(week_of, row["closed_weeks"] or ())
         seen: set[int] = set()
         for user_id, username, version in _lists(row, "new_users", "usernames", "user_versions"):
             if user_id not in seen:
                 seen.add(user_id)
-                mixture.profiles.append(Profile(user_id, version, username))
+                recorded.profiles.append(Profile(user_id, version, username))
         for outbox_id, source in _lists(row, "outbox_ids", "outbox_sources"):
-            mixture.outbox.append((outbox_id, self._partitions.get(source, "")))
-        mixture.judged = self._judged(totals, rows)
-        return mixture
+            recorded.outbox.append((outbox_id, self._partitions.get(source, "")))
+        recorded.judged = self._judged(totals, rows)
+        return recorded
 
-    def _published(self, mixture: Mixture) -> tuple[Mapping[int, int], Mapping[tuple[int, Board], int]]:
+    def _published(self, recorded: Recorded) -> tuple[Mapping[int, int], Mapping[tuple[int, Board], int]]:
         """The rows of default's published boards; the total by user, and the week's score by user and board."""
         row = self._row
         hidden: set[int] = set()
@@ -217,15 +175,15 @@ class Assembly:
             totals[user_id] = total
             if is_hidden:
                 hidden.add(user_id)
-            mixture.rows.setdefault(ALL_TIME, []).append(Row(user_id, version, None if is_hidden else total))
+            recorded.rows.setdefault(ALL_TIME, {})[user_id] = Row(user_id, version, None if is_hidden else total)
         weeks: dict[tuple[int, Board], int] = {}
         for user_id, week, score, version in _lists(row, "week_users", "weeks", "week_scores", "week_versions"):
             board = week_of(week)
             weeks[user_id, board] = score
-            mixture.rows.setdefault(board, []).append(Row(user_id, version, None if user_id in hidden else score))
+            recorded.rows.setdefault(board, {})[user_id] = Row(user_id, version, None if user_id in hidden else score)
         return totals, weeks
 
-    def _others(self, mixture: Mixture) -> dict[tuple[int, int], list[tuple[Board, Row]]]:
+    def _others(self, recorded: Recorded) -> dict[tuple[int, int], list[tuple[Board, Row]]]:
         """The rows of all other boards; by rule and user, as the ledger has them."""
         row = self._row
         hidden = {user_id for user_id, is_hidden in _lists(row, "users", "hidden") if is_hidden}
@@ -242,7 +200,7 @@ class Assembly:
             is_hidden = (source, user_id, board.leaderboard.id) in barred if barred else False
             if is_hidden or (source == DEFAULT.id and user_id in hidden):
                 one = Row(user_id, version, None)
-            mixture.rows.setdefault(board, []).append(one)
+            recorded.rows.setdefault(board, {})[user_id] = one
         return found
 
     def _board(self, rule: int, key: int) -> Board | None:
@@ -278,10 +236,10 @@ class Assembly:
             of_source.setdefault(leaderboard.source, []).append(rule)
         judged: list[Judged] = []
         for ord_, one in enumerate(self._batch, 1):
-            if ord_ in verdicts:
+            if ord_ in twins or verdicts.get(ord_) == "duplicate":
+                judged.append(Judged(KNOWN))
+            elif ord_ in verdicts:
                 judged.append(Judged(verdicts[ord_]))
-            elif ord_ in twins:
-                judged.append(Judged("twin"))
             elif ord_ not in ids:
                 judged.append(Judged(AGAIN))
             else:
@@ -293,7 +251,7 @@ class Assembly:
                     week = week_at(moment)
                     total, week_score = totals.get(one.user_id), weeks.get((one.user_id, week))
                 if not is_told(one):
-                    judged.append(Judged("accepted", total, week_score))
+                    judged.append(Judged(ACCEPTED, total, week_score))
                     continue
                 scores = _published_scores(own, total, week_score, week)
                 improved = _always_counts(own)
@@ -304,7 +262,7 @@ class Assembly:
                             scores[board.id] = known.score
                             if rule == own.rule and known.at is not None and known.at[1] == ids[ord_]:
                                 improved = True
-                judged.append(Judged("accepted", total, week_score, scores, improved))
+                judged.append(Judged(ACCEPTED, total, week_score, scores, improved))
         return judged
 
 

@@ -124,24 +124,6 @@ UNION
 SELECT user_id FROM heads WHERE source = ANY ($2::int[]) AND user_id = ANY ($1::bigint[])
        AND (source, user_id) NOT IN (SELECT source, user_id FROM free_heads);
 
--- name: recorded
--- What became of submissions that met a concurrent twin: $1 bigint[] user ids, $2 text[] submission ids, $3 int[]
--- scores, $4 text[] reasons, $5 timestamptz[] moments. The twin has committed (or is gone) when this is asked: the
--- insert that met it waited for its end. outcome: duplicate, conflict, or gone (the twin rolled back: record again).
-SELECT i.user_id,
-       CASE WHEN old.id IS NULL THEN 'gone'
-            WHEN old.score_added = i.score_added AND nullif(old.reason, '') IS NOT DISTINCT FROM i.reason
-                 AND (i.created_at IS NULL OR i.created_at IN (old.created_at, date_trunc('milliseconds', old.created_at))) THEN 'duplicate'
-            ELSE 'conflict' END AS outcome,
-       t.total_score, w.score AS week_score
-FROM unnest($1::bigint[], $2::text[], $3::int[], $4::text[], $5::timestamptz[])
-     WITH ORDINALITY AS i (user_id, submission_id, score_added, reason, created_at, ord)
-LEFT JOIN user_score_transactions old ON old.user_id = i.user_id AND old.submission_id = i.submission_id
-LEFT JOIN user_total_scores t ON t.user_id = i.user_id
-LEFT JOIN user_weekly_scores w
-       ON w.user_id = i.user_id AND w.week = date_trunc('week', old.created_at AT TIME ZONE 'UTC')::date
-ORDER BY i.ord;
-
 -- name: standings_of
 -- The current absolute rows of $1 bigint[] users for all time and for $2 date[] weeks: what a resync tells the store.
 -- week is NULL for the total. score is NULL where the user has no place on that board.

@@ -58,7 +58,7 @@ async def run(script: str, folder: Path, env: dict[str, str]) -> None:
 async def record(dsn: str, users: list[int], mark: str, at: datetime | None = None) -> None:
     ledger = Ledger(dsn)
     await ledger.open()
-    recorded = await ledger.record_batch([Submission(user, mark, 10, None, at) for user in users], [])
+    recorded = (await ledger.record_batch([Submission(user, mark, 10, None, at) for user in users], [])).judged
     assert {one.outcome for one in recorded} == {"accepted"}
     await ledger.aclose()
 

@@ -87,9 +87,8 @@ async def _window(ledger: Ledger, users: Sequence[int], seconds: float) -> float
                 Submission(user, f"{pick.getrandbits(96):x}", 1, None, None) for user in pick.choices(users, k=BATCH)
             ]
             recorded = await ledger.record_batch(batch, [])
-            ids = {one.outbox_id for one in recorded if one.outbox_id is not None}
-            await ledger.clear_outbox(list(ids))
-            done += len(recorded)
+            await ledger.clear_outbox([outbox_id for outbox_id, _ in recorded.outbox])
+            done += len(batch)
 
     await asyncio.gather(*(lane(number) for number in range(LANES)))
     return done / seconds

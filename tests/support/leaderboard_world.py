@@ -351,7 +351,7 @@ class LeaderboardProcess(Process):
         recording = await self.intake._recorder.record(batch)
         self.world.learn(recording.outcomes)
         await self.world.check_scores(recording.outcomes)
-        if recording.is_to_be_told:
+        if recording.outbox:
             await self.intake._tell(recording, 0.0)
 
     async def change(self, work: Coroutine[Any, Any, None]) -> None:

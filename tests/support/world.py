@@ -402,7 +402,7 @@ class Process:
         """As the intake brings a batch home."""
         recording = await self.intake._recorder.record(batch)
         self.world.learn(recording.outcomes)
-        if recording.outbox_ids:
+        if recording.outbox:
             await self.intake._tell(recording, 0.0)
 
     async def change(self, work: Coroutine[Any, Any, None]) -> None:

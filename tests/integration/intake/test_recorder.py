@@ -13,12 +13,14 @@ import pytest
 from redis.asyncio import Redis
 
 from realtime.boards.board import ALL_TIME, week_at
+from realtime.boards.catalogue import Catalogue
 from realtime.boards.standings import Profile
 from realtime.boards.submissions import Accepted, Outcome, Rejected, Submission
 from realtime.errors import LedgerUnavailable, StoreUnavailable, TransactionConflict
 from realtime.intake.recorder import ATTEMPTS, Recorder
-from realtime.ledger.batch import Recorded
+from realtime.intake.recording import Recording
 from realtime.ledger.ledger import Ledger
+from realtime.ledger.recorded import Recorded
 from realtime.store.keys import scores_key
 from realtime.store.store import Store
 from realtime.validation import TOTAL_MAX
@@ -37,6 +39,13 @@ def by_id(outcomes: Sequence[tuple[Submission, Outcome]]) -> dict[tuple[int, str
     return found
 
 
+def owe(recorder: Recorder, outbox_id: int) -> None:
+    """The store has heard of a row of the outbox, which a statement is to remove."""
+    recording = Recording()
+    recording.outbox[""] = [outbox_id]
+    recorder.told(recording, {"": None})
+
+
 class Beside(Ledger):
     """The real ledger, with something done before chosen statements: what a concurrent process might do."""
 
@@ -45,7 +54,7 @@ class Beside(Ledger):
         self.before: list[Any] = []
         self.statements = 0
 
-    async def record_batch(self, batch: Sequence[Submission], cleared: Sequence[int], **options: Any) -> list[Recorded]:
+    async def record_batch(self, batch: Sequence[Submission], cleared: Sequence[int], **options: Any) -> Recorded:
         self.statements += 1
         if self.before and (act := self.before.pop(0)) is not None:
             await act()
@@ -218,14 +227,14 @@ async def test_a_twin_that_is_gone_when_it_is_looked_up_is_recorded_after_all(
     (user,) = await make_users(1)
     await sql.execute("BEGIN")
     await sql.fetch(beside.query("record_batch"), [user], ["a"], [5], [None], [None], [], "scores", None, None)
-    original, committed = beside.recorded, asyncio.Event()
+    original, committed = beside.recorded_scores, asyncio.Event()
 
-    async def after_it_went(batch: Sequence[Submission]) -> Any:
+    async def after_it_went(batch: Sequence[Submission], catalogue: Catalogue) -> Any:
         await committed.wait()  # here too: one connection does one thing at a time
         await sql.execute("DELETE FROM user_score_transactions")
-        return await original(batch)
+        return await original(batch, catalogue)
 
-    beside.recorded = after_it_went  # type: ignore[method-assign]
+    beside.recorded_scores = after_it_went  # type: ignore[method-assign]
     recording_it = asyncio.ensure_future(Recorder(beside).record([submission(user, "a", 5)]))
     await until_somebody_waits(dsn)
     await sql.execute("COMMIT")
@@ -255,11 +264,11 @@ async def test_a_deadlock_is_tried_again_and_nothing_is_recorded_twice(
 
     beside.before = [lose, lose, None]
     recorder = Recorder(beside)
-    recorder.stored([10**9], None)
+    owe(recorder, 10**9)
     result = await recorder.record([submission(user, "a") for user in users])
     assert {type(outcome) for _, outcome in result.outcomes} == {Accepted}
     assert await sql.fetchval("SELECT count(*) FROM user_score_transactions") == 3
-    assert not recorder._stored, "what was to be cleared went along in the end"
+    assert not recorder._told.partitions, "what was to be cleared went along in the end"
 
 
 async def test_deadlocks_without_end_are_unavailable(beside: Beside, make_users: MakeUsers) -> None:
@@ -270,10 +279,10 @@ async def test_deadlocks_without_end_are_unavailable(beside: Beside, make_users:
 
     beside.before = [lose] * (ATTEMPTS + 1)
     recorder = Recorder(beside)
-    recorder.stored([5], None)
+    owe(recorder, 5)
     with pytest.raises(LedgerUnavailable):
         await recorder.record([submission(user, "a")])
-    assert recorder._stored, "still owed"
+    assert recorder._told.partitions, "still owed"
     result = await recorder.record([submission(user, "a")])
     assert [type(outcome) for _, outcome in result.outcomes] == [Accepted]
 
@@ -289,10 +298,10 @@ async def test_whatever_goes_wrong_nothing_owed_is_forgotten(
 
     beside.before = [fail]
     recorder = Recorder(beside)
-    recorder.stored([5], None)
+    owe(recorder, 5)
     with pytest.raises(type(error)):
         await recorder.record([submission(user, "a")])
-    assert recorder._stored
+    assert recorder._told.partitions
 
 
 async def test_refusals_name_their_reason(beside: Beside, sql: asyncpg.Connection, make_users: MakeUsers) -> None:

@@ -156,7 +156,7 @@ async def test_who_waits_for_a_lock_is_told_and_has_done_nothing(
         assert await ledger.locked([user, user + 1]) == {user}
     assert await ledger.locked([user]) == set()
     assert ledger.outages.counts["locked"] == 1
-    assert (await ledger.record_batch([Submission(user, "b", 1, None, None)], []))[0].total_score == 2
+    assert (await ledger.record_batch([Submission(user, "b", 1, None, None)], [])).judged[0].total_score == 2
 
 
 async def test_both_ends_of_a_connection_find_out_that_the_other_is_gone(ledger: Ledger) -> None:
@@ -172,9 +172,7 @@ async def test_both_ends_of_a_connection_find_out_that_the_other_is_gone(ledger:
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 10_000
 
 
-async def test_a_lease_lives_by_its_beat(
-    dsn: str, monkeypatch: pytest.MonkeyPatch, sql: asyncpg.Connection
-) -> None:
+async def test_a_lease_lives_by_its_beat(dsn: str, monkeypatch: pytest.MonkeyPatch, sql: asyncpg.Connection) -> None:
     monkeypatch.setitem(bounds._PINNED, "idle_in_transaction_session_timeout", "1000")
     monkeypatch.setattr(lease, "LEASE_BEAT", 0.05)
     async with opened(dsn) as ledger, opened(dsn) as other:
@@ -197,9 +195,7 @@ async def test_a_lease_lives_by_its_beat(
 
 
 @pytest.mark.parametrize("lanes", [0, 3])
-async def test_no_number_of_connections_that_is_allowed_is_too_few(
-    dsn: str, lanes: int, make_users: MakeUsers
-) -> None:
+async def test_no_number_of_connections_that_is_allowed_is_too_few(dsn: str, lanes: int, make_users: MakeUsers) -> None:
     users = await make_users(5)
     async with opened(dsn, connections=2, lanes=lanes) as ledger:
         async with asyncio.timeout(PATIENCE), ledger.rebuild_lease() as held:
@@ -210,5 +206,3 @@ async def test_no_number_of_connections_that_is_allowed_is_too_few(
             ]
             await asyncio.gather(*batches, *(ledger.fetch("moment") for _ in range(10)))
             assert [len(rows) async for rows in ledger.pages("all_totals", size=2)] == [2, 2, 1]
-
-

@@ -77,9 +77,9 @@ async def play(ledger: Ledger, user: int, points: int, at: datetime | None = Non
     """A score, now by PostgreSQL's clock where no moment is given; whether PostgreSQL says that its week is closed."""
     global _sent
     _sent += 1
-    (row,) = await ledger.record_batch([Submission(user, f"s{_sent}", points, None, at)], [])
-    assert row.outcome == "accepted"
-    return row.is_closed
+    recorded = await ledger.record_batch([Submission(user, f"s{_sent}", points, None, at)], [])
+    assert [judged.outcome for judged in recorded.judged] == ["accepted"]
+    return bool(recorded.closed)
 
 
 async def right(sql: asyncpg.Connection, board: Board = WEEK) -> dict[int, int]:

@@ -16,12 +16,14 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from realtime.boards.board import ALL_TIME, week_at, week_of
+from realtime.boards.catalogue import PUBLISHED
 from realtime.boards.standings import Profile, Row, in_order
 from realtime.boards.submissions import CLOCK_GRACE, Submission
 from realtime.errors import LedgerUnavailable, RowRefused
-from realtime.ledger.batch import Recorded, columns
+from realtime.ledger.batch import columns
 from realtime.ledger.clock import Clock
 from realtime.ledger.ledger import Ledger, OutboxRow
+from realtime.ledger.recorded import KNOWN, Judged, Recorded
 from realtime.store.keys import scores_key
 from realtime.validation import INT_MAX, INT_MIN, TOTAL_MAX
 from tests.support.databases import Databases, MakeUsers
@@ -38,7 +40,7 @@ def submission(
 
 
 async def outcomes(ledger: Ledger, *batch: Submission) -> list[str]:
-    return [row.outcome for row in await ledger.record_batch(batch, [])]
+    return [row.outcome for row in (await ledger.record_batch(batch, [])).judged]
 
 
 async def totals(sql: asyncpg.Connection) -> dict[int, int]:
@@ -61,26 +63,20 @@ async def agrees(sql: asyncpg.Connection) -> None:
 
 async def test_a_first_score_gives_totals_versions_and_what_boards_show(ledger: Ledger, make_users: MakeUsers) -> None:
     (user,) = await make_users(names=["Ω"])
-    (row,) = await ledger.record_batch([submission(user, "a", 100, "win")], [])
+    first = await ledger.record_batch([submission(user, "a", 100, "win")], [])
     week = week_at(ledger.clock.now())
-    assert row == Recorded(
-        user_id=user,
-        outcome="accepted",
-        board=week,
-        total_score=100,
-        total_version=1,
-        hidden=False,
-        week_score=100,
-        week_version=1,
-        new_username="Ω",
-        user_version=1,
-        outbox_id=row.outbox_id,
-        is_closed=False,
+    of_user = {user: Row(user, 1, 100)}
+    ((outbox_id, _),) = first.outbox
+    assert first == Recorded(
+        judged=[Judged("accepted", 100, 100)],
+        rows={ALL_TIME: of_user, week: of_user},
+        profiles=[Profile(user, 1, "Ω")],
+        outbox=[(outbox_id, "")],
     )
-    assert row.outbox_id is not None
-    (second,) = await ledger.record_batch([submission(user, "b", -30)], [])
-    assert (second.total_score, second.total_version, second.week_score, second.week_version) == (70, 2, 70, 2)
-    assert second.new_username is None, "boards know them by now"
+    second = await ledger.record_batch([submission(user, "b", -30)], [])
+    assert second.judged == [Judged("accepted", 70, 70)]
+    assert second.rows == {ALL_TIME: {user: Row(user, 2, 70)}, week: {user: Row(user, 2, 70)}}
+    assert second.profiles == [], "boards know them by now"
 
 
 async def test_each_row_of_a_batch_has_its_own_outcome_in_order(
@@ -103,10 +99,10 @@ async def test_each_row_of_a_batch_has_its_own_outcome_in_order(
         (submission(good, "soon", 1, None, future), "future"),
         (submission(good, "late", 3, None, MONDAY), "accepted"),
     ]
-    rows = await ledger.record_batch([given for given, _ in batch], [])
+    rows = (await ledger.record_batch([given for given, _ in batch], [])).judged
     assert [row.outcome for row in rows] == [expected for _, expected in batch]
-    assert [row.user_id for row in rows] == [given.user_id for given, _ in batch]
-    assert {row.total_score for row in rows if row.user_id == good} == {15}, "all rows of a user show the same total"
+    of_good = [row for row, (sent, _) in zip(rows, batch, strict=True) if sent.user_id == good]
+    assert {row.total_score for row in of_good} == {15}, "all rows of a user show the same total"
     log = await sql.fetch("SELECT submission_id FROM user_score_transactions ORDER BY id")
     assert sorted(row[0] for row in log) == ["f", "late", "new", "old", "y"], "nothing refused has left a trace"
 
@@ -137,11 +133,12 @@ async def test_the_same_id_is_the_same_score_or_a_conflict(
     user, other = await make_users(2)
     await ledger.record_batch([submission(user, "a", 5, "r", MONDAY)], [])
     await ledger.record_batch([submission(user, "b", 10)], [])
-    (row,) = await ledger.record_batch([submission(user, "a", score, reason, at)], [])
+    recorded = await ledger.record_batch([submission(user, "a", score, reason, at)], [])
+    (row,) = recorded.judged
     assert row.outcome == outcome
     if outcome == "duplicate":
         assert (row.total_score, row.week_score) == (15, 5), "totals as they are now, in the week it counted for"
-    assert row.outbox_id is None, "nothing changed that a board shows"
+    assert not recorded.outbox, "nothing changed that a board shows"
     assert await outcomes(ledger, submission(other, "a", score, reason, at)) == ["accepted"], "ids are a user's own"
     assert (await totals(sql))[user] == 15
 
@@ -158,13 +155,13 @@ async def test_a_score_sent_again_has_the_same_outcome_once_its_player_is_gone(
         await ledger.fetch("banned", user, 0)
     await ledger.fetch("player_held", user, None)
     await ledger.fetch("hidden_anew", user, None, action)
-    again, other, new = await ledger.record_batch(
-        [submission(user, "a", 5), submission(user, "b", 1), submission(user, "c", 2)], []
-    )
+    again, other, new = (
+        await ledger.record_batch([submission(user, "a", 5), submission(user, "b", 1), submission(user, "c", 2)], [])
+    ).judged
     refused = "unknown" if action == "deletion" else "hidden"
     assert (again.outcome, again.total_score, again.week_score) == ("duplicate", 5, 5)
     assert [other.outcome, new.outcome] == [refused, refused]
-    (conflict,) = await ledger.record_batch([submission(user, "a", 6)], [])
+    (conflict,) = (await ledger.record_batch([submission(user, "a", 6)], [])).judged
     assert conflict.outcome == "conflict"
     assert await sql.fetchval("SELECT total_score FROM user_total_scores WHERE user_id = $1", user) == 5
 
@@ -181,7 +178,9 @@ async def test_an_empty_reason_of_before_is_none(
     (user,) = await make_users(1)
     assert await outcomes(ledger, submission(user, "a", 5, "")) == ["accepted"]
     assert await outcomes(ledger, submission(user, "a", 5, None)) == ["duplicate"]
-    assert [twin.outcome for twin in await ledger.recorded([submission(user, "a", 5)])] == ["duplicate"]
+    assert [twin.outcome for twin in await ledger.recorded_scores([submission(user, "a", 5)], PUBLISHED)] == [
+        "duplicate"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -195,7 +194,7 @@ async def test_a_moment_that_lost_its_microseconds_is_the_same(
     await ledger.record_batch([submission(user, "a", 5, None, MONDAY.replace(microsecond=123_456))], [])
     again = submission(user, "a", 5, None, MONDAY.replace(microsecond=shown))
     assert await outcomes(ledger, again) == [outcome]
-    assert [twin.outcome for twin in await ledger.recorded([again])] == [outcome]
+    assert [twin.outcome for twin in await ledger.recorded_scores([again], PUBLISHED)] == [outcome]
 
 
 async def test_a_moment_a_little_ahead_is_a_clock_that_is_and_further_ahead_the_future(
@@ -224,8 +223,8 @@ async def test_a_user_who_was_banned_before_the_first_score_has_no_place_and_a_t
     await sql.execute("INSERT INTO user_total_scores (user_id, hidden) VALUES ($1, true)", user)
     assert (await ledger.standings_of([user], [ALL_TIME]))[ALL_TIME] == [Row(user, 1, None)]
     await sql.execute("UPDATE user_total_scores SET hidden = false WHERE user_id = $1", user)
-    (row,) = await ledger.record_batch([submission(user, "a", 5)], [])
-    assert (row.total_score, row.total_version) == (5, 2)
+    recorded = await ledger.record_batch([submission(user, "a", 5)], [])
+    assert recorded.rows[ALL_TIME] == {user: Row(user, 2, 5)}
 
 
 # Ranges ----------------------------------------------------------------------------------------------------------
@@ -288,11 +287,12 @@ async def test_a_score_counts_for_the_week_of_its_moment_in_utc_wherever_postgre
             "after": (MONDAY + timedelta(days=7), MONDAY + timedelta(days=7)),
             "week 53": (datetime(2021, 1, 1, 12, tzinfo=UTC), datetime(2020, 12, 28, tzinfo=UTC)),
         }
-        rows = await ledger.record_batch([submission(user, name, 1, None, at) for name, (at, _) in moments.items()], [])
-        assert [row.board.week for row in rows] == [monday.date() for _, monday in moments.values()]
-        assert [row.week_score for row in rows] == [2, 2, 1, 1, 1]
-        (now,) = await ledger.record_batch([submission(user, "now")], [])
-        assert now.board == week_at(ledger.clock.now())
+        batch = [submission(user, name, 1, None, at) for name, (at, _) in moments.items()]
+        recorded = await ledger.record_batch(batch, [])
+        assert set(recorded.rows) == {ALL_TIME, *(week_of(monday.date()) for _, monday in moments.values())}
+        assert [row.week_score for row in recorded.judged] == [2, 2, 1, 1, 1]
+        now = await ledger.record_batch([submission(user, "now")], [])
+        assert set(now.rows) == {ALL_TIME, week_at(ledger.clock.now())}
         stored = await sql.fetch("SELECT created_at FROM user_score_transactions ORDER BY id")
         assert {row[0] for row in stored} >= {at for at, _ in moments.values()}, "to the microsecond"
         await agrees(sql)
@@ -309,8 +309,8 @@ async def test_the_ledger_and_the_boards_agree_on_the_week_of_any_moment(
 ) -> None:
     (user,) = await make_users(1)
     batch = [submission(user, str(number), 1, None, at) for number, at in enumerate(moments)]
-    rows = await ledger.record_batch(batch, [])
-    assert [row.board for row in rows] == [week_at(at) for at in moments]
+    recorded = await ledger.record_batch(batch, [])
+    assert set(recorded.rows) == {ALL_TIME, *map(week_at, moments)}
 
 
 async def test_one_batch_may_be_of_many_weeks(ledger: Ledger, sql: asyncpg.Connection, make_users: MakeUsers) -> None:
@@ -326,16 +326,17 @@ async def test_one_batch_may_be_of_many_weeks(ledger: Ledger, sql: asyncpg.Conne
         )
         for n in range(500)
     ]
-    rows = await ledger.record_batch(batch, [])
-    assert {row.outcome for row in rows} == {"accepted"}
+    recorded = await ledger.record_batch(batch, [])
+    assert {row.outcome for row in recorded.judged} == {"accepted"}
     await agrees(sql)
-    weeks = {(row.board.week, row.user_id): row for row in rows}
-    for record in await sql.fetch("SELECT week, user_id, score, version FROM user_weekly_scores"):
-        row = weeks[record["week"], record["user_id"]]
-        assert (row.week_score, row.week_version) == (record["score"], record["version"])
+    for week, *row in await sql.fetch("SELECT week, user_id, version, score FROM user_weekly_scores"):
+        assert recorded.rows[week_of(week)][row[0]] == Row(*row)
+    for sent, judged in zip(batch, recorded.judged, strict=True):
+        assert sent.created_at is not None
+        assert judged.week_score == recorded.rows[week_at(sent.created_at)][sent.user_id].score
     (outbox,) = await sql.fetch("SELECT kind, user_ids FROM outbox")
     assert outbox["kind"] == "scores"
-    assert set(outbox["user_ids"]) == {given.user_id for given in batch}
+    assert set(outbox["user_ids"]) == {sent.user_id for sent in batch}
 
 
 # Whoever else is at it -------------------------------------------------------------------------------------------
@@ -360,11 +361,11 @@ async def test_a_twin_in_an_unfinished_transaction_is_waited_for_and_looked_up(
         await watcher.execute("SELECT pg_sleep(0.005)")
     await watcher.close()
     await sql.execute(ends)
-    rows = await recording
-    expected = "accepted" if ends == "ROLLBACK" else "twin"
+    rows = (await recording).judged
+    expected = "accepted" if ends == "ROLLBACK" else KNOWN
     assert [row.outcome for row in rows] == ["accepted", expected]
-    if expected == "twin":
-        (twin,) = await ledger.recorded([mine])
+    if expected == KNOWN:
+        (twin,) = await ledger.recorded_scores([mine], PUBLISHED)
         assert twin.outcome == outcome
         assert twin.total_score == 15 + (not same)
     await agrees(sql)
@@ -372,7 +373,7 @@ async def test_a_twin_in_an_unfinished_transaction_is_waited_for_and_looked_up(
 
 async def test_a_twin_that_vanished_is_told_as_gone(ledger: Ledger, make_users: MakeUsers) -> None:
     (user,) = await make_users(1)
-    (twin,) = await ledger.recorded([submission(user, "never", 5)])
+    (twin,) = await ledger.recorded_scores([submission(user, "never", 5)], PUBLISHED)
     assert twin.outcome == "gone"
 
 
@@ -395,12 +396,12 @@ async def test_batches_of_the_same_users_in_any_order_never_deadlock_and_add_up(
                 batch[user, name] = submission(user, name, len(name))
             given = list(batch.values())
             chance.shuffle(given)
-            for row, sent in zip(await ledger.record_batch(given, []), given, strict=True):
+            for row, sent in zip((await ledger.record_batch(given, [])).judged, given, strict=True):
                 if row.outcome == "accepted":
                     assert (sent.user_id, sent.submission_id) not in accepted, "accepted twice"
                     accepted[sent.user_id, sent.submission_id] = sent.score_added
                 else:
-                    assert row.outcome in ("duplicate", "twin")
+                    assert row.outcome in ("duplicate", KNOWN)
 
     try:
         async with asyncio.timeout(PATIENCE):
@@ -426,7 +427,7 @@ async def test_versions_count_every_change_of_their_own_row(
         )
     finally:
         await ledger.aclose()
-    seen = sorted((row.total_version, row.total_score) for (row,) in rows)
+    seen = sorted((recorded.rows[ALL_TIME][user].version, recorded.judged[0].total_score or 0) for recorded in rows)
     assert [version for version, _ in seen] == list(range(1, 41)), "no version twice, none left out"
     assert seen[-1][1] == sum(range(40)), "the newest version has the newest total"
 
@@ -438,11 +439,11 @@ async def test_an_outbox_row_is_written_with_the_scores_and_removed_with_a_later
     ledger: Ledger, sql: asyncpg.Connection, make_users: MakeUsers
 ) -> None:
     a, b = await make_users(2)
-    (first,) = await ledger.record_batch([submission(a, "1")], [])
-    assert await sql.fetchval("SELECT user_ids FROM outbox WHERE id = $1", first.outbox_id) == [a]
-    (second,) = await ledger.record_batch([submission(b, "2")], [first.outbox_id])
-    assert [row[0] for row in await sql.fetch("SELECT id FROM outbox")] == [second.outbox_id]
-    await ledger.clear_outbox([second.outbox_id, 10**9])
+    ((first, _),) = (await ledger.record_batch([submission(a, "1")], [])).outbox
+    assert await sql.fetchval("SELECT user_ids FROM outbox WHERE id = $1", first) == [a]
+    ((second, _),) = (await ledger.record_batch([submission(b, "2")], [first])).outbox
+    assert [row[0] for row in await sql.fetch("SELECT id FROM outbox")] == [second]
+    await ledger.clear_outbox([second, 10**9])
     assert (await ledger.outbox_state())[0] == 0
 
 

@@ -218,7 +218,7 @@ async def test_a_ledger_works_on_what_was_just_migrated(empty_dsn: str) -> None:
     await migrations.migrate(empty_dsn)
     ledger = Ledger(empty_dsn)
     await ledger.open()
-    (row,) = await ledger.record_batch([Submission(1, "a", 5, None, None)], [])
+    (row,) = (await ledger.record_batch([Submission(1, "a", 5, None, None)], [])).judged
     assert row.outcome == "unknown"
     await ledger.aclose()
 

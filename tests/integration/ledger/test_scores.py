@@ -19,10 +19,12 @@ from realtime.boards.definitions import Definition, Season
 from realtime.boards.standings import Profile, Row
 from realtime.boards.submissions import Accepted, Outcome, Rejected, Span, Submission
 from realtime.errors import CatalogueMoved, RowRefused, WindowsMissing
-from realtime.intake.recorder import Recorder, Recording
+from realtime.intake.recorder import Recorder
+from realtime.intake.recording import Recording
 from realtime.ledger.leaderboards import Leaderboards
 from realtime.ledger.ledger import Ledger
-from realtime.ledger.mixture import Cleared, Columns
+from realtime.ledger.mixture import Columns
+from realtime.ledger.recorded import Cleared
 from realtime.people.accounts import Accounts
 from tests.support.databases import MakeUsers
 from tests.support.leaderboards import agree_with_the_log, catalogue_of, define
@@ -202,7 +204,7 @@ async def test_a_sum_stays_in_its_range_and_takes_nobody_with_it(
         words(await outcomes(recorder, to("points", high, "a", LIMIT), to("points", low, "a", -LIMIT)))
         == ["accepted"] * 2
     )
-    mixture = await ledger.record_scores(
+    recorded = await ledger.record_scores(
         [
             to("points", high, "b", 1),
             to("points", low, "b", -1),
@@ -211,7 +213,7 @@ async def test_a_sum_stays_in_its_range_and_takes_nobody_with_it(
         ],
         directory.current,
     )
-    assert [judged.outcome for judged in mixture.judged] == ["range", "range", "accepted", "accepted"], (
+    assert [judged.outcome for judged in recorded.judged] == ["range", "range", "accepted", "accepted"], (
         "by one statement"
     )
     (far,) = await outcomes(recorder, to("points", high, "d", 2))
@@ -398,7 +400,7 @@ async def test_the_store_hears_rows_with_moment_and_metadata_and_names_of_new_pl
     assert row == Row(user, 1, 700, (micros, number), '{"car": "gt"}')
     assert recorded.profiles == [Profile(user, 1, "Ω")]
     partition = directory.current.leaderboards["lap"].partition
-    assert partition and list(recorded.outbox) == [partition] and recorded.outbox_ids == []
+    assert partition and list(recorded.outbox) == [partition]
     assert recorded.user_ids == [user]
     live = recorded.live_rows(datetime.now(UTC))
     assert {one.id for one in live} >= {"lap:all_time", "lap-last:all_time"}
@@ -429,18 +431,18 @@ async def test_outbox_rows_go_with_the_next_statement_where_the_content_that_was
     for epoch, stays in (("then", True), ("now", False), (None, False)):
         first = await recorder.record([to("lap", user, f"{epoch}-1", 5)])
         ids = first.outbox[partition]
-        recorder.stored(ids, epoch, partition)
+        recorder.told(first, {partition: epoch})
         await recorder.record([to("lap", user, f"{epoch}-2", 5)])
         assert bool(await sql.fetchval("SELECT count(*) FROM outbox WHERE id = ANY ($1)", ids)) == stays, epoch
         await sql.execute("DELETE FROM outbox")
     first = await recorder.record([to("lap", user, "x", 5), to("default", user, "x", 5)])
-    recorder.stored(first.outbox[partition], "now", partition)
-    recorder.stored(first.outbox_ids, "another", "")
-    await recorder.clear_others()
-    assert [row[0] for row in await sql.fetch("SELECT id FROM outbox")] == first.outbox_ids
+    published = first.outbox[""]
+    recorder.told(first, {partition: "now", "": "another"})
+    await recorder.clear(others_alone=True)
+    assert [row[0] for row in await sql.fetch("SELECT id FROM outbox")] == published
     await recorder.clear()
-    assert [row[0] for row in await sql.fetch("SELECT id FROM outbox")] == first.outbox_ids, "it was told to another"
-    await ledger.clear_told([Cleared("", "published", first.outbox_ids)])
+    assert [row[0] for row in await sql.fetch("SELECT id FROM outbox")] == published, "it was told to another"
+    await ledger.clear_told([Cleared("", "published", published)])
     assert await sql.fetchval("SELECT count(*) FROM outbox") == 0
 
 

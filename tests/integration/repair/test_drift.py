@@ -67,7 +67,7 @@ class Scored:
         recorded = await self._recorder.record(batch)
         if tell:
             told = await self.store.tell(recorded.live_rows(self.ledger.clock.now()), recorded.profiles)
-            self._recorder.stored(recorded.outbox_ids, told)
+            self._recorder.told(recorded, {"": told})
             await self._recorder.clear()
 
     @property

@@ -71,8 +71,8 @@ async def test_a_copy_gives_out_nothing_twice_and_a_promotion_that_lacks_nothing
     assert (before.current.mark != mark, before.current.restored_at is not None) == (forgetful, forgetful)
     (user,) = await make_users(1)
     assert user > 10**12, "more than one a millisecond are never made"
-    (recorded,) = await ledger.record_batch([Submission(user, "a", 5, None, None)], [])
-    assert recorded.outbox_id is not None and recorded.outbox_id > 10**12
+    recorded = await ledger.record_batch([Submission(user, "a", 5, None, None)], [])
+    assert recorded.outbox[0][0] > 10**12
     assert await sql.fetchval("SELECT max(id) FROM user_score_transactions") > 10**12
     await sql.execute("INSERT INTO closed_weeks (week) VALUES ('2026-03-09')")
     versions = await sql.fetch("SELECT version FROM closed_weeks")
@@ -322,4 +322,3 @@ async def test_a_revocation_outlives_a_clock_that_was_ahead(ledger: Ledger, sql:
     await sql.execute("UPDATE revoked_tokens SET expires_at = clock_timestamp() - interval '9 days'")
     await revocations.revoke(identity(token_id="u"), actor="admin", reason=None)
     assert await sql.fetchval("SELECT count(*) FROM revoked_tokens") == 2
-

@@ -221,7 +221,7 @@ async def test_what_commits_before_the_reading_is_read_and_what_commits_after_br
         async def meanwhile() -> None:
             """A user of the part that was read already, and one of the part that was not."""
             for user in (users[0], users[-1]):
-                (row,) = await submitting.ledger.record_batch([Submission(user, "late", 7, None, None)], [])
+                (row,) = (await submitting.ledger.record_batch([Submission(user, "late", 7, None, None)], [])).judged
                 assert row.total_score == 12
             rows = await submitting.ledger.standings_of([users[0], users[-1]], [ALL_TIME, week_at(now)])
             await submitting.store.adopt()
@@ -438,7 +438,7 @@ async def test_a_failover_is_met_although_the_old_store_lives_on_and_its_connect
         assert await other.rebuilder.look() is True
         assert await process.rebuilder.look() is False, "it finds the new one made"
         assert process.store.epoch == other.store.epoch != before
-        (recorded,) = await process.ledger.record_batch([Submission(users[0], "b", 95, None, None)], [])
+        (recorded,) = (await process.ledger.record_batch([Submission(users[0], "b", 95, None, None)], [])).judged
         rows = await process.ledger.standings_of(users, [ALL_TIME])
         await process.store.apply(rows)
         assert recorded.total_score == 100
@@ -455,13 +455,13 @@ async def test_of_two_stores_one_is_current_and_whoever_has_the_other_says_so(
         old = mine.store.epoch
         assert await other.rebuilder.look() is True, "an empty store is filled: it may be all there is"
         assert mine.store.is_complete and other.store.is_complete
-        (first,) = await mine.ledger.record_batch([Submission(users[0], "b", 95, None, None)], [])
+        first = await mine.ledger.record_batch([Submission(users[0], "b", 95, None, None)], [])
         await mine.store.apply(await mine.ledger.standings_of(users, [ALL_TIME]))  # into what nobody shows any more
-        assert first.outbox_id is not None
-        await mine.ledger.clear_outbox([first.outbox_id], old)
-        await mine.ledger.record_batch([Submission(users[1], "b", 1, None, None)], [first.outbox_id], told=old)
+        ((outbox_id, _),) = first.outbox
+        await mine.ledger.clear_outbox([outbox_id], old)
+        await mine.ledger.record_batch([Submission(users[1], "b", 1, None, None)], [outbox_id], told=old)
         waiting = {row.id for row in await mine.ledger.outbox(older_than=0, limit=99)}
-        assert first.outbox_id in waiting, "only what the current store was told is done"
+        assert outbox_id in waiting, "only what the current store was told is done"
 
         for _ in range(2):
             assert await mine.rebuilder.look() is False
