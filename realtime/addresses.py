@@ -8,7 +8,7 @@ password. Assumes that asyncpg and redis-py read what `reveal` gives.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from ipaddress import IPv6Address
 from typing import Final, NamedTuple
 from urllib.parse import quote, unquote
@@ -77,6 +77,8 @@ _LEDGER_OPTIONS: Final[Options] = {
 }
 
 _SOCKET_OPTIONS: Final[Options] = {"db": _NUMBER, "password": _ANY, "username": _ANY}
+_CLUSTER_OPTIONS: Final[Options] = {"password": _ANY, "username": _ANY}
+_SENTINEL_OPTIONS: Final[Options] = {**_SOCKET_OPTIONS, "sentinel_password": _ANY, "sentinel_username": _ANY}
 _TLS_OPTIONS: Final[Options] = {
     "ssl_ca_certs": _ANY,
     "ssl_ca_path": _ANY,
@@ -87,18 +89,19 @@ _TLS_OPTIONS: Final[Options] = {
     "ssl_password": _ANY,
 }
 
-_HIDDEN: Final = frozenset({"password", "sslpassword", "ssl_password", "options"})
+_HIDDEN: Final = frozenset({"password", "sentinel_password", "sslpassword", "ssl_password", "options"})
 """Options whose values are not shown."""
 
 _UNREQUESTED: Final = frozenset({"disable", "allow", "prefer"})
 """Values of sslmode under which TLS is not demanded."""
 
 _ADDRESS: Final = re.compile(
-    r"(?P<scheme>[a-z]+)://(?:(?P<user>[^:@/?#]*)(?::(?P<password>[^@/?#]*))?@)?(?P<place>[^@/?#]*)"
+    r"(?P<scheme>[a-z]+(?:\+[a-z]+)?)://(?:(?P<user>[^:@/?#]*)(?::(?P<password>[^@/?#]*))?@)?(?P<place>[^@/?#]*)"
     r"(?:/(?P<path>[^@?#]*))?(?:\?(?P<query>[^@#;]*))?",
     re.ASCII | re.IGNORECASE,
 )
 _PLACE: Final = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^\[\]:,]*))(?::(\d{1,5}))?", re.ASCII | re.IGNORECASE)
+_SERVICE: Final = re.compile(r"[A-Za-z0-9._-]{1,100}", re.ASCII)  # as Sentinel takes it
 _LABEL: Final = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?", re.ASCII | re.IGNORECASE)
 _OPTION: Final = re.compile(r"[a-z_]{1,40}", re.ASCII | re.IGNORECASE)
 
@@ -148,25 +151,67 @@ def ledger_address(text: str) -> Secret:
 
 
 def store_address(text: str) -> Secret:
-    """DRAGONFLY_URL. Raises ValueError as `ledger_address` does."""
+    """DRAGONFLY_URL. Raises ValueError as `ledger_address` does, with every mistake."""
     if not text:
         return Secret()
-    form = "redis://:password@host:6379/0"
-    parts = _taken_apart(text, ("redis", "rediss", "unix"), form, _store_options)
+    form = _STORE_FORMS.get(text.partition("://")[0].lower(), _STORE_FORMS["redis"])
+    mistakes: list[str] = []
+    parts = _taken_apart(text, tuple(_STORE_FORMS), form, _store_options, mistakes)
     if parts.scheme == "unix":
         if parts.place or not parts.path:
-            raise ValueError("must name the socket's file with three strokes, as unix:///run/redis.sock?db=0")
+            mistakes.append(f"must name the socket's file with three strokes, as {form}")
     else:
-        _check_place(parts.place, form, sockets=False)
-        if parts.path and not _NUMBER.fullmatch(parts.path):
-            raise ValueError(f"must end with a database's number, as {form}")
+        mistakes += _mistakes_of_nodes(parts, form)
     if parts.user and not parts.password:
-        raise ValueError(f"has a user without a password; a password alone stands behind a colon, as {form}")
+        mistakes.append(f"has a user without a password; a password alone stands behind a colon, as {form}")
+    if parts.options.get("sentinel_username") and not parts.options.get("sentinel_password"):
+        mistakes.append("has the option sentinel_username without sentinel_password")
+    if mistakes:
+        raise ValueError(_all_of(mistakes))
     return Secret(parts.joined(hidden=False), parts.joined(hidden=True))
 
 
+_STORE_FORMS: Final = {
+    "redis": "redis://:password@host:6379/0",
+    "rediss": "rediss://:password@host:6379/0",
+    "unix": "unix:///run/redis.sock?db=0",
+    "redis+sentinel": "redis+sentinel://:password@host1:26379,host2:26379/NAME/0",
+    "rediss+sentinel": "rediss+sentinel://:password@host1:26379,host2:26379/NAME/0",
+}
+"""How the address of a store looks, by its scheme."""
+
+
+def _mistakes_of_nodes(parts: _Parts, form: str) -> Iterator[str]:
+    """What is wrong with the nodes of a store, and with what stands behind them."""
+    seen: dict[str, None] = {}
+    for place in parts.place.split(","):
+        try:
+            _check_place(place, form, sockets=False)
+        except ValueError as error:
+            seen[str(error)] = None
+    yield from seen
+    path = parts.path or ""
+    if parts.scheme.endswith("+cluster"):
+        if path not in ("", "0"):
+            yield f"must not name a database: a cluster has 0 alone, as {form}"
+        return
+    if parts.scheme.endswith("+sentinel"):
+        name, _, path = path.partition("/")
+        if not _SERVICE.fullmatch(unquote(name)):
+            yield f"must name the primary as its Sentinels do, as {form}"
+    if path and not _NUMBER.fullmatch(path):
+        yield f"must end with a database's number, as {form}"
+
+
 def _store_options(scheme: str) -> Options:
-    return {**_SOCKET_OPTIONS, **_TLS_OPTIONS} if scheme == "rediss" else _SOCKET_OPTIONS
+    kind, _, form = scheme.partition("+")
+    own = {"cluster": _CLUSTER_OPTIONS, "sentinel": _SENTINEL_OPTIONS}.get(form, _SOCKET_OPTIONS)
+    return {**own, **_TLS_OPTIONS} if kind == "rediss" else own
+
+
+def _all_of(mistakes: Iterable[str]) -> str:
+    """Mistakes in one sentence, each once."""
+    return "; it also ".join(dict.fromkeys(mistakes))
 
 
 def _completed(options: dict[str, str]) -> Iterator[tuple[str, str]]:
@@ -178,7 +223,15 @@ def _completed(options: dict[str, str]) -> Iterator[tuple[str, str]]:
         yield "gsslib", "gssapi"
 
 
-def _taken_apart(text: str, schemes: tuple[str, ...], form: str, known: Callable[[str], Options]) -> _Parts:
+def _taken_apart(
+    text: str,
+    schemes: tuple[str, ...],
+    form: str,
+    known: Callable[[str], Options],
+    mistakes: list[str] | None = None,
+) -> _Parts:
+    """The parts of an address. Raises ValueError where it has none; what is wrong in one of them too, except where
+    there are `mistakes` to be added to."""
     if not text.isprintable() or " " in text:  # also bytes that were no UTF-8
         raise ValueError(f"has a space, or a character that cannot be printed; {_ENCODE}")
     if text.partition("://")[0].lower() not in schemes:
@@ -189,10 +242,14 @@ def _taken_apart(text: str, schemes: tuple[str, ...], form: str, known: Callable
     if not _is_encoded(text):
         raise ValueError("has a % that is not followed by the two digits of a character in UTF-8; write % as %25")
     scheme = found["scheme"].lower()
-    options = _options(found["query"], known(scheme))
-    for user in (found["user"], options.get("user"), options.get("username")):
+    options, wrong = _options(found["query"], known(scheme))
+    for user in (found["user"], *(options.get(name) for name in ("user", "username", "sentinel_username"))):
         if ":" in unquote(user or ""):  # else all of it would be a name, which is shown and logged
-            raise ValueError("has a user with a colon, as %3A; write the colon before the password as it is")
+            wrong.append("has a user with a colon, as %3A; write the colon before the password as it is")
+    if mistakes is not None:
+        mistakes += wrong
+    elif wrong:
+        raise ValueError(_all_of(wrong))
     return _Parts(scheme, found["user"], found["password"], found["place"], found["path"], options)
 
 
@@ -206,24 +263,29 @@ def _is_encoded(text: str) -> bool:
     return True
 
 
-def _options(query: str | None, known: Options) -> dict[str, str]:
+def _options(query: str | None, known: Options) -> tuple[dict[str, str], list[str]]:
+    """The options, and what is wrong with some."""
     options: dict[str, str] = {}
+    mistakes: list[str] = []
     pairs = query.split("&") if query else []
     names = [unquote(pair.partition("=")[0]) for pair in pairs]
     may_name = not any("pass" in name.lower() for name in names)  # else a name may be a piece of a password
+    may_name = may_name and not any(":" in unquote(pair) for pair in pairs if not pair.startswith("host"))
     for name, pair in zip(names, pairs, strict=True):
         value = unquote(pair.partition("=")[2])
-        called = f"the option {name}" if name in known or (may_name and _OPTION.fullmatch(name)) else "an option"
+        is_harmless = name in known or (may_name and not mistakes and _OPTION.fullmatch(name))
+        called = f"the option {name}" if is_harmless else "an option"
         if name not in known:
-            raise ValueError(f"has {called} that is not supported; supported are {', '.join(known)}")
+            mistakes.append(f"has {called} that is not supported; supported are {', '.join(known)}")
+            continue
         if name in options:
-            raise ValueError(f"has {called} twice")
+            mistakes.append(f"has {called} twice")
         if not known[name].fullmatch(value):
             pattern = known[name].pattern
             allowed = "a value" if known[name] is _ANY else " or ".join(pattern.split("|")) if pattern.islower() else ""
-            raise ValueError(f"has {called} with a value that it cannot have{allowed and f'; it needs {allowed}'}")
+            mistakes.append(f"has {called} with a value that it cannot have{allowed and f'; it needs {allowed}'}")
         options[name] = value
-    return options
+    return options, mistakes
 
 
 def _check_place(place: str, form: str, *, sockets: bool) -> None:

@@ -107,7 +107,8 @@ class Settings(BaseModel):
     dragonfly_url: Annotated[Secret, _parsed(store_address)] = _env(
         "DRAGONFLY_URL",
         "",
-        "Dragonfly or Redis, as redis://:password@host:6379/0 (rediss:// for TLS, unix:///file?db=0 for a socket)",
+        "Dragonfly or Redis, as redis://:password@host:6379/0 (rediss:// for TLS, unix:///file?db=0 for a socket); a "
+        "primary and its replicas with commas in between, or redis+sentinel://:password@host1:26379,host2:26379/NAME/0",
     )
     secret: Annotated[Secret, _parsed(_secret)] = _env(
         "REALTIME_SECRET",

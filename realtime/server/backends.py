@@ -90,10 +90,13 @@ class Backends:
         """What the metrics show of it."""
         link, health, outages = self.store.link, self.ledger.health, self.ledger.outages
         clock, rebuilder, partitions = self.ledger.clock, self.rebuilder, self.partitions
+        topology = self.store.topology
         return [
             *self.clocks.figures(),
             ("gauge", "store_refused", "1 while the store is not used, by cause", link.refused),
             ("counter", "store_refusals", "How often that began", lambda: link.refusals),
+            ("gauge", "store_node_away", "1 while a node of the store, or a Sentinel, is silent", topology.away),
+            ("gauge", "store_primary", "1 for each address that has content now", topology.primaries),
             ("gauge", "clock_uncertainty_seconds", "How well PostgreSQL's clock is known", lambda: clock.uncertainty),
             ("gauge", "database_away", "1 while PostgreSQL does not answer", lambda: float(bool(health.away))),
             ("counter", "database_failures", "Statements PostgreSQL failed, by cause", lambda: outages.counts),

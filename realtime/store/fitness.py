@@ -49,8 +49,16 @@ def parse_info(raw: bytes) -> dict[str, str]:
 
 
 def run_of(info: Mapping[str, str]) -> str:
-    """The store's run: `run_id`, or on Dragonfly `master_replid`. Both are new at every start."""
-    run = info.get("run_id") or info.get("master_replid")
+    """The run of a store that takes writes: `run_id`, or on Dragonfly `master_replid`. Both are new at every start.
+
+    A Redis that was promoted has the same `run_id` as before, and may have been a primary, then a replica, and be one
+    again, with content that lacks what the other had taken: there it is `master_replid`, new at every promotion. (It is
+    new once more where no replica came for `repl-backlog-ttl`: the content is then made anew a second time.) What a
+    replica tells is none of its own: Dragonfly's tells its primary's.
+    """
+    run = info.get("run_id")
+    if run is None or info.get("master_replid2", "").strip("0"):
+        run = info.get("master_replid", run)
     if not run:
         raise StoreUnavailable("the store does not tell its run (INFO has neither run_id nor master_replid)")
     return run
@@ -67,9 +75,14 @@ def unfitness(info: Mapping[str, str]) -> str | None:
             f"it may evict keys (maxmemory-policy {policy}), and boards would lose players silently. "
             "Set maxmemory-policy to noeviction (Dragonfly: start without --cache_mode)."
         )
-    if info.get("role", "master") not in ("master", "active-replica"):
+    if is_replica(info):
         return "it is a read-only replica. Point DRAGONFLY_URL at its primary."
     return None
+
+
+def is_replica(info: Mapping[str, str]) -> bool:
+    """Whether a store follows another one: it takes no writes, and shows what it has heard so far."""
+    return info.get("role", "master") not in ("master", "active-replica")
 
 
 def may_scatter_tags(info: Mapping[str, str]) -> bool:

@@ -17,19 +17,31 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from realtime.errors import ForeignContent, StoreUnavailable, StoreUnfit
-from realtime.store.fitness import Content, is_scattered, may_scatter_tags, parse_info, run_of, unfitness
+from realtime.store.endpoints import Connection
+from realtime.store.fitness import (
+    Content,
+    is_replica,
+    is_scattered,
+    may_scatter_tags,
+    parse_info,
+    run_of,
+    unfitness,
+)
 from realtime.store.keys import FILLING, LEDGER_KEY, Keys
 from realtime.store.outages import WrongRun, mapped, meaning_of, words_of
-from realtime.store.pool import Connection, Pool
+from realtime.store.pool import Pool
+from realtime.store.primary import OTHER_NODE
 from realtime.store.replies import as_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from realtime.store.way import Way
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +84,8 @@ class Link:
     that content.
     """
 
-    def __init__(self, url: str, *, timeout: float, connections: int, partition: str = "") -> None:
+    def __init__(self, way: Way, *, timeout: float, connections: int, partition: str = "") -> None:
+        self._way = way
         self.keys = Keys(partition)
         self._told_by = (self.keys.run, self.keys.epoch, *(() if partition else (LEDGER_KEY,)))
         self.run: str | None = None
@@ -96,8 +109,8 @@ class Link:
         self.refusals = dict.fromkeys(CAUSES, 0.0)
         """How often commands began to be refused, by cause."""
         self.timeout = timeout  # seconds until the store counts as away
-        self.checked = Pool(url, limit=connections, timeout=timeout, greet=self._check_run)
-        self._free = Pool(url, limit=2, timeout=timeout, keep=False)
+        self.checked = Pool(way, limit=connections, timeout=timeout, greet=self._check_run)
+        self._free = Pool(way, limit=2, timeout=timeout, keep=False)
 
     async def aclose(self) -> None:
         """Closes every connection."""
@@ -106,7 +119,10 @@ class Link:
 
     async def _check_run(self, connection: Connection) -> None:
         await connection.send_command("INFO")
-        run = run_of(parse_info(await connection.read_response()))
+        info = parse_info(await connection.read_response())
+        if is_replica(info):  # a Dragonfly's tells its primary's run
+            raise WrongRun("the node is a replica now")
+        run = run_of(info)
         if run != self.run:
             raise WrongRun(f"the store's run is {run[:8]}, its adopted content is of {(self.run or 'none')[:8]}")
 
@@ -123,7 +139,15 @@ class Link:
     async def info(self) -> dict[str, str]:
         """The fields that the store tells of itself (INFO)."""
         with self.mapped():
-            return parse_info(await self._free.ask("INFO"))
+            info = parse_info(await self._free.ask("INFO"))
+        self._check_primary(info)
+        return info
+
+    def _check_primary(self, info: Mapping[str, str]) -> None:
+        """Raises StoreUnavailable where a replica was met, and the way may lead to another node."""
+        if is_replica(info) and self._way.has_choice:
+            self._way.doubt()
+            raise StoreUnavailable(OTHER_NODE)
 
     async def scatters(self) -> bool:
         """Whether the store is known to keep keys of one hash tag on several threads: then a script stops them all."""
@@ -151,6 +175,7 @@ class Link:
                 if isinstance(reply, Exception):
                     raise reply
         info = parse_info(told)
+        self._check_primary(info)
         run = run_of(info)
         if problem := unfitness(info):
             raise StoreUnfit(problem)
@@ -191,6 +216,8 @@ class Link:
         self.ledger = content.ledger
         if content.epoch in self._left:
             self.distrusted, self._doubt = content.epoch, "superseded"
+        is_superseded = self._doubt == "superseded" and content.epoch == self.distrusted is not None
+        self._way.judge(content.run, is_superseded=is_superseded)
         if self.distrusted is None or content.epoch != self.distrusted:
             self.accept()
         else:  # the distrusted content is still there

@@ -15,6 +15,7 @@ import redis.exceptions as failures
 
 from realtime.errors import ForeignContent, StoreChanged, StoreUnavailable, StoreUnfit
 from realtime.store.pool import Refused
+from realtime.store.way import Elsewhere, Lost
 
 
 class WrongRun(failures.ConnectionError):
@@ -28,7 +29,7 @@ def mapped() -> Iterator[None]:
         yield
     except WrongRun as error:
         raise StoreChanged(str(error)) from None
-    except Refused as error:
+    except (Refused, Lost, Elsewhere) as error:  # their words are ours
         raise StoreUnavailable(str(error)) from error
     except (failures.RedisError, OSError, TimeoutError) as error:
         if isinstance(error, failures.ResponseError) and _FOREIGN.search(str(error)):
@@ -63,13 +64,13 @@ _MEANINGS: Final = (
     Meaning(failures.OutOfMemoryError, "", "it has no memory left for writes", unfit=True),
     Meaning(failures.ResponseError, "misconf|snapshot", "it takes no writes: it cannot save to its disk", unfit=True),
     Meaning(failures.BusyLoadingError, "", "it is loading its content"),
+    Meaning(failures.MasterDownError, "", "it is a replica that has lost its primary"),
+    Meaning(failures.ResponseError, "unblocked", "it has become a replica"),
     Meaning(failures.RedisError, "max number of clients", "it has no connection left"),
     Meaning(failures.RedisError, "protected mode", "it is in protected mode: give it a password", unfit=True),
     Meaning(failures.RedisError, "db index", "it has no database of the number in DRAGONFLY_URL", unfit=True),
     Meaning(failures.ResponseError, "auth|password", _REFUSED, unfit=True),
-    Meaning(
-        Exception, "ssl|certificate", "TLS fails: see rediss:// and ssl_... in DRAGONFLY_URL, and its certificate"
-    ),
+    Meaning(Exception, "ssl|certificate", "TLS fails: see rediss:// and ssl_... in DRAGONFLY_URL, and its certificate"),
     Meaning((failures.TimeoutError, TimeoutError), "", "it does not answer in time"),
     Meaning(failures.ResponseError, "", "it answers with an error"),
     Meaning(failures.InvalidResponse, "", "what answers at the address of DRAGONFLY_URL is no store"),

@@ -1,6 +1,6 @@
 """Pool: lends connections to the store, each for one exchange: commands go out in one write, replies come in order.
 
-Owns the connections to one address, who waits for one, and how long a store may be silent. Must never send a command
+Owns the connections of one way, who waits for one, and how long a store may be silent. Must never send a command
 twice, except a script that the store says it does not know; must never lend a connection that has unread replies.
 Assumes RESP2. Raises redis-py's exceptions; `outages.mapped` maps them to ours.
 
@@ -18,15 +18,13 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import hiredis
-import redis.asyncio as aioredis
 import redis.exceptions as failures
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
+
+from realtime.store.endpoints import Connection
+from realtime.store.way import ELSEWHERE, Way
 
 Command = tuple[Any, ...]
 """A command's name and its arguments."""
-
-Connection = aioredis.Connection
 
 PATIENCE_RENEWED: Final = 16
 """Replies after which the time-out begins anew: the store is not silent, and no single command takes a time-out."""
@@ -53,7 +51,7 @@ class Script:
 
 
 class Pool:
-    """Up to `limit` connections to `url`. `greet` is awaited with each new one; its borrower meets what it raises.
+    """Up to `limit` connections by `way`. `greet` is awaited with each new one; its borrower meets what it raises.
 
     Without `keep` each exchange opens a connection of its own: it meets whichever store answers there now.
     """
@@ -63,7 +61,7 @@ class Pool:
 
     def __init__(
         self,
-        url: str,
+        way: Way,
         *,
         limit: int,
         timeout: float,
@@ -71,16 +69,7 @@ class Pool:
         keep: bool = True,
     ) -> None:
         self.timeout = timeout  # seconds until a store that says nothing counts as away
-        self._new: Callable[[], Any] = aioredis.ConnectionPool.from_url(
-            url,
-            protocol=2,
-            retry=Retry(NoBackoff(), 0),
-            socket_timeout=None,  # an exchange has one time-out, and each of redis-py's a task or a timer of its own
-            socket_connect_timeout=timeout,
-            **({} if url.startswith("unix:") else {"socket_keepalive": True}),
-            health_check_interval=0,
-            driver_info=None,  # no CLIENT SETINFO: two commands a connection that nobody reads
-        ).make_connection
+        self._way = way
         self._greet = greet
         self._keep = keep
         self._places = asyncio.Semaphore(limit)
@@ -99,6 +88,7 @@ class Pool:
         Raises ConnectionError, TimeoutError: then it is not known what was done.
         """
         replies: list[Any] = []
+        is_elsewhere = False
         try:
             async with asyncio.timeout(self.timeout) as patience, self._connection() as connection:
                 await connection.send_packed_command(_packed(commands), check_health=False)
@@ -106,9 +96,12 @@ class Pool:
                     try:
                         replies.append(await connection.read_response())
                     except failures.ResponseError as error:
-                        replies.append(error)
+                        replies.append(self._way.take(error))
+                        is_elsewhere = is_elsewhere or isinstance(error, ELSEWHERE)
                     if number % PATIENCE_RENEWED == 0:
                         patience.reschedule(asyncio.get_running_loop().time() + self.timeout)
+                if is_elsewhere:  # the next exchange asks the way again
+                    await connection.disconnect(nowait=True)
         except TimeoutError:
             raise failures.TimeoutError(f"no answer in {self.timeout:g} s") from None
         return replies
@@ -165,6 +158,7 @@ class Pool:
             try:
                 yield connection
             except BaseException:
+                self._way.doubt()
                 await connection.disconnect(nowait=True)  # replies may be under way
                 raise
             finally:
@@ -181,15 +175,16 @@ class Pool:
             if connection.is_connected and not connection._writer.is_closing() and not await connection.can_read():
                 return connection
             await connection.disconnect(nowait=True)
-        connection = self._new()
-        try:
-            async with asyncio.timeout(self.timeout):  # who listens has no other
+        async with asyncio.timeout(self.timeout):  # who listens has no other
+            connection = await self._way.connection(fresh=not self._keep)
+            try:
                 await connection.connect()
                 if self._greet is not None:
                     await self._greet(connection)
-        except BaseException:
-            await connection.disconnect(nowait=True)
-            raise
+            except BaseException:
+                self._way.doubt()
+                await connection.disconnect(nowait=True)
+                raise
         return connection
 
 

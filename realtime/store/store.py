@@ -5,8 +5,7 @@ without a leaderboard: it comes into being when the first board of it is named. 
 versions. Every method raises StoreUnavailable and its kin (see `realtime.errors`).
 
 Each partition is a content of its own, with its own epoch, and has its own connections: where one is lost, refused or
-being made anew, the others go on. Today all of them lead to one address; a deployment that spreads partitions over
-several nodes needs nothing but another `_link_to`.
+being made anew, the others go on. Where each of them leads, the topology says.
 """
 
 from __future__ import annotations
@@ -28,6 +27,7 @@ from realtime.store.outages import mapped
 from realtime.store.partition import Partition
 from realtime.store.pool import Command, checked
 from realtime.store.replies import Around, Look, Page, Versions
+from realtime.store.topology import topology_of
 
 if TYPE_CHECKING:
     from realtime.boards.leaderboard import Leaderboard
@@ -51,9 +51,9 @@ class Store:
     """Brings this process's catalogue up to date: asked where the store has boards by another rule than was named."""
 
     def __init__(self, url: str, *, timeout: float = 2.0, connections: int = 8) -> None:
-        self._url = url
         self._timeout = timeout
-        self.link = Link(url, timeout=timeout, connections=connections)
+        self.topology = topology_of(url, timeout=timeout)
+        self.link = Link(self.topology.way(""), timeout=timeout, connections=connections)
         self._published = Partition(self.link)
         self._partitions = {"": self._published}
 
@@ -61,6 +61,7 @@ class Store:
         """Closes every connection."""
         for partition in list(self._partitions.values()):
             await partition.link.aclose()
+        await self.topology.aclose()
 
     # Partitions ---------------------------------------------------------------------------------------------------
 
@@ -81,7 +82,8 @@ class Store:
         return list(self._partitions)
 
     def _link_to(self, name: str) -> Link:
-        link = Link(self._url, timeout=self._timeout, connections=CONNECTIONS_OF_OTHERS, partition=name)
+        way = self.topology.way(name)
+        link = Link(way, timeout=self._timeout, connections=CONNECTIONS_OF_OTHERS, partition=name)
         link.timestamp = self.link.timestamp
         return link
 

@@ -24,6 +24,8 @@ from realtime.dev.store import installed, start_store, wheels_store
 from realtime.repair.rebuild import epoch_name
 from realtime.store.filling import Filling
 from realtime.store.store import Store
+from realtime.store.topology import topology_of
+from realtime.store.way import Way
 
 
 def _programs() -> dict[str, Path]:
@@ -45,6 +47,11 @@ def emptied(url: str) -> str:
         for keys in iter(lambda: list(client.scan_iter("leaderboard:*", 1_000)), []):
             client.delete(*keys)
     return url
+
+
+def way_to(url: str, partition: str = "") -> Way:
+    """Where connections for a partition of that store lead."""
+    return topology_of(url, timeout=2.0).way(partition)
 
 
 def week_ahead(number: int = 0) -> Board:

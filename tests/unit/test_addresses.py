@@ -17,7 +17,11 @@ from redis.asyncio.connection import parse_url
 
 from realtime.addresses import Secret, ledger_address, store_address
 
-PARSERS: dict[str, Callable[[str], Secret]] = {"postgresql": ledger_address, "redis": store_address}
+PARSERS: dict[str, Callable[[str], Secret]] = {
+    "postgresql": ledger_address,
+    "redis": store_address,
+    "redis+sentinel": store_address,
+}
 
 
 def parsed_by_asyncpg(address: str) -> Any:
@@ -68,6 +72,9 @@ def test_an_encoded_password_arrives_whatever_it_is_and_is_not_shown(password: s
 @example("postgresql", "%zz%f%ff%00")
 @example("postgresql", "\u2177\uff0f\uff20")
 @example("redis", "\ufeff\u200b\r\n\t")
+@example("redis+sentinel", "1,host2:2/0")
+@example("redis", "&hush")
+@example("redis", "=&hush=&")
 def test_a_password_that_was_not_encoded_is_taken_as_it_is_or_refused_and_never_shown(
     scheme: str, password: str
 ) -> None:
@@ -166,7 +173,7 @@ def test_what_a_database_cannot_be_at_is_refused_with_what_to_do(text: str, says
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("http://host", "must begin with redis:// or rediss:// or unix://"),
+        ("http://host", "must begin with redis:// or rediss:// or unix:// or redis+sentinel://"),
         ("host:6379", "must begin with"),
         ("redis://", "must name a host"),
         ("redis://:x@/0", "must name a host"),
@@ -179,6 +186,15 @@ def test_what_a_database_cannot_be_at_is_refused_with_what_to_do(text: str, says
         ("redis://host?ssl_cert_reqs=none", "the option ssl_cert_reqs that is not supported"),
         ("rediss://host?ssl_cert_reqs=maybe", "the option ssl_cert_reqs with a value that it cannot have"),
         ("redis://host?db=x", "the option db with a value"),
+        ("redis://host1:1,host2:0/0", "port from 1 to 65535"),
+        ("redis://host1,/0", "must name a host"),
+        ("redis+sentinel://host1:1,host2:2", "must name the primary as its Sentinels do"),
+        ("redis+sentinel://host1:1/my name", "has a space"),
+        ("redis+sentinel://host1:1/a%2Fb/0", "must name the primary as its Sentinels do"),
+        ("redis+sentinel://host1:1/boards/x", "database's number, as redis+sentinel://"),
+        ("redis+sentinel://host1:1/boards?sentinel_username=anna", "sentinel_username without sentinel_password"),
+        ("redis://host?sentinel_password=x", "supported are db, password, username"),
+        ("redis+sentinel://host/boards?ssl_ca_certs=x", "the option ssl_ca_certs that is not supported"),
         ("unix:/run/redis.sock", "must begin with"),
         ("unix://run/redis.sock", "three strokes"),
         ("unix://", "three strokes"),
@@ -188,6 +204,34 @@ def test_what_a_store_cannot_be_at_is_refused_with_what_to_do(text: str, says: s
     with pytest.raises(ValueError, match=r"^(must|has) ") as caught:
         store_address(text)
     assert says in str(caught.value)
+
+
+def test_all_mistakes_of_an_address_are_told_at_once() -> None:
+    with pytest.raises(ValueError, match=r"^has the option db") as caught:
+        store_address("redis+sentinel://anna@host1:0,b..c,host3:99999//x?db=y&db=1&colour=red&sentinel_username=a%3Ab")
+    told = str(caught.value)
+    for mistake in (
+        "a port from 1 to 65535", "name a host", "as its Sentinels do", "database's number",
+        "a user without a password", "the option db with a value", "the option db twice", "an option that is not",
+        "a user with a colon",
+    ):  # fmt: skip
+        assert told.count(mistake) == 1, mistake
+    with pytest.raises(ValueError, match=r"sslmode.*it also has the option port"):
+        ledger_address("postgresql://host/db?sslmode=on&port=x")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "redis://:hush@h1:6379,[::1]:6380,h3/2", "rediss://anna:hush@h1,h2/0?ssl_ca_certs=/etc/ca.pem",
+        "redis+sentinel://:hush@h1:26379,h2:26379/my-boards/0?sentinel_password=hush&sentinel_username=anna",
+        "RedisS+Sentinel://h1/boards?ssl_cert_reqs=none&password=hush",
+    ],
+)  # fmt: skip
+def test_what_names_several_nodes_is_taken_and_shows_no_password(text: str) -> None:
+    address = store_address(text)
+    assert address.reveal().lower() == text.lower()
+    assert "hush" not in f"{address} {address!r}" and "h1" in str(address)
 
 
 def test_an_address_that_demands_no_tls_and_no_server_needs_nothing_of_the_shell() -> None:

@@ -12,12 +12,12 @@ import redis.asyncio
 from realtime.errors import ForeignContent, StoreChanged, StoreUnavailable, StoreUnfit
 from realtime.store.keys import EPOCH_KEY, FILLING, RUN_KEY
 from realtime.store.link import CAUSES, CLOCK_STEP, LEFT, Link
-from tests.support.stores import PrivateStore
+from tests.support.stores import PrivateStore, way_to
 
 
 @pytest.fixture
 async def link(store_url: str) -> AsyncIterator[Link]:
-    made = Link(store_url, timeout=2.0, connections=3)
+    made = Link(way_to(store_url), timeout=2.0, connections=3)
     yield made
     await made.aclose()
 
@@ -64,7 +64,7 @@ async def test_reading_what_is_there_adopts_nothing(link: Link, keys: redis.asyn
 
 
 async def test_a_store_that_restarts_is_refused_until_its_content_is_adopted_anew(private_store: PrivateStore) -> None:
-    link = Link(private_store.url, timeout=2.0, connections=3)
+    link = Link(way_to(private_store.url), timeout=2.0, connections=3)
     async with redis.asyncio.Redis.from_url(private_store.url) as keys:
         await fill(link, keys)
         await link.adopt()
@@ -85,7 +85,7 @@ async def test_a_store_that_restarts_is_refused_until_its_content_is_adopted_ane
 async def test_a_store_that_is_away_is_refused_at_once_until_a_look_finds_it(
     private_store: PrivateStore, caplog: pytest.LogCaptureFixture
 ) -> None:
-    link = Link(private_store.url, timeout=2.0, connections=3)
+    link = Link(way_to(private_store.url), timeout=2.0, connections=3)
     await link.adopt()
     await asyncio.to_thread(private_store.stop)
     with caplog.at_level(logging.WARNING):
@@ -109,7 +109,7 @@ async def test_a_store_that_is_away_is_refused_at_once_until_a_look_finds_it(
 async def test_whoever_waits_for_a_look_meets_what_it_met(
     private_store: PrivateStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    link = Link(private_store.url, timeout=2.0, connections=3)
+    link = Link(way_to(private_store.url), timeout=2.0, connections=3)
     await asyncio.to_thread(private_store.stop)
     looks = 0
     content = link.content
@@ -127,7 +127,7 @@ async def test_whoever_waits_for_a_look_meets_what_it_met(
 
 
 async def test_a_store_that_may_drop_keys_is_unfit(private_store: PrivateStore) -> None:
-    link = Link(private_store.url, timeout=2.0, connections=3)
+    link = Link(way_to(private_store.url), timeout=2.0, connections=3)
     async with redis.asyncio.Redis.from_url(private_store.url) as keys:
         await fill(link, keys)
         await link.adopt()

@@ -13,8 +13,9 @@ from contextlib import aclosing, suppress
 import pytest
 import redis.exceptions as failures
 
-from realtime.store.pool import Connection, Pool, Refused, Script, checked, executed, transaction
-from tests.support.stores import PrivateStore
+from realtime.store.endpoints import Connection
+from realtime.store.pool import Pool, Refused, Script, checked, executed, transaction
+from tests.support.stores import PrivateStore, way_to
 
 pytestmark = pytest.mark.every_store
 
@@ -23,7 +24,7 @@ ECHO = Script("return {KEYS[1], ARGV[1]}")
 
 @pytest.fixture
 async def pool(store_url: str) -> AsyncIterator[Pool]:
-    made = Pool(store_url, limit=2, timeout=2.0)
+    made = Pool(way_to(store_url), limit=2, timeout=2.0)
     yield made
     await made.disconnect()
 
@@ -85,7 +86,7 @@ async def test_a_connection_with_unread_replies_is_never_lent(pool: Pool) -> Non
 
 
 async def test_no_more_connections_than_the_limit_however_many_ask(store_url: str) -> None:
-    pool = Pool(store_url, limit=2, timeout=5.0, greet=named)
+    pool = Pool(way_to(store_url), limit=2, timeout=5.0, greet=named)
     try:
         replies = await asyncio.gather(*(pool.ask("ECHO", str(number)) for number in range(300)))
         assert replies == [str(number).encode() for number in range(300)]
@@ -95,7 +96,7 @@ async def test_no_more_connections_than_the_limit_however_many_ask(store_url: st
 
 
 async def test_one_at_a_time_leads_to_one_connection(store_url: str) -> None:
-    pool = Pool(store_url, limit=8, timeout=5.0, greet=named)
+    pool = Pool(way_to(store_url), limit=8, timeout=5.0, greet=named)
     try:
         for _ in range(20):
             await pool.ask("PING")
@@ -105,7 +106,7 @@ async def test_one_at_a_time_leads_to_one_connection(store_url: str) -> None:
 
 
 async def test_a_connection_that_the_store_closed_meanwhile_is_replaced(pool: Pool, store_url: str) -> None:
-    other = Pool(store_url, limit=1, timeout=2.0)
+    other = Pool(way_to(store_url), limit=1, timeout=2.0)
     me = await pool.ask("CLIENT", "ID")
     await other.ask("CLIENT", "KILL", "ID", me)
     async with asyncio.timeout(10):
@@ -127,7 +128,7 @@ async def test_a_connection_that_was_reset_meanwhile_is_replaced() -> None:
         writer.close()
 
     async with await asyncio.start_server(pong, "127.0.0.1", 0) as server:
-        pool = Pool("redis://127.0.0.1:{1}".format(*server.sockets[0].getsockname()), limit=2, timeout=2.0)
+        pool = Pool(way_to("redis://127.0.0.1:{1}".format(*server.sockets[0].getsockname())), limit=2, timeout=2.0)
         await asyncio.gather(*(pool.ask("PING") for _ in range(2)))
         transports = [connection._writer.transport for connection in pool._idle]
         for writer in accepted:
@@ -155,7 +156,7 @@ async def test_who_uses_a_connection_that_is_closed_under_them_is_told(pool: Poo
 
 
 async def test_connections_to_a_store_that_takes_nothing_are_all_closed_at_once(silent_url: str) -> None:
-    pool = Pool(silent_url, limit=3, timeout=5.0)
+    pool = Pool(way_to(silent_url), limit=3, timeout=5.0)
     async with asyncio.timeout(4):
         asked = [asyncio.create_task(pool.exchange(("ECHO", "x" * size))) for size in (1, 30_000_000, 30_000_000)]
         while len(pool._lent) < len(asked):  # noqa: ASYNC110 - until each has one
@@ -174,7 +175,7 @@ async def test_what_a_greeting_raises_its_borrower_meets_and_no_place_is_lost(st
     async def refuse(connection: Connection) -> None:
         raise failures.ConnectionError("not this one")
 
-    pool = Pool(store_url, limit=1, timeout=2.0, greet=refuse)
+    pool = Pool(way_to(store_url), limit=1, timeout=2.0, greet=refuse)
     for _ in range(3):
         with pytest.raises(failures.ConnectionError, match="not this one"):
             await pool.ask("PING")
@@ -192,7 +193,7 @@ async def test_while_there_is_a_refusal_nothing_is_lent(pool: Pool) -> None:
 
 
 async def test_silence_ends_an_exchange_and_many_replies_renew_the_patience(private_store: PrivateStore) -> None:
-    pool = Pool(private_store.url, limit=1, timeout=0.3)
+    pool = Pool(way_to(private_store.url), limit=1, timeout=0.3)
     try:
         # Redis answers once for all that it has read at a time, which is 16 KiB.
         busy = ("EVAL", "for i = 1, 400000 do local x = i * i end return 1", 0, "x" * 20_000)
@@ -230,7 +231,7 @@ async def test_a_listener_pings_in_silence_and_hears_on(pool: Pool) -> None:
 
 
 async def test_who_would_listen_to_a_store_that_greets_nobody_is_told(silent_url: str) -> None:
-    pool = Pool(silent_url, limit=1, timeout=0.1, greet=named)
+    pool = Pool(way_to(silent_url), limit=1, timeout=0.1, greet=named)
     async with asyncio.timeout(5):
         with pytest.raises(TimeoutError):
             async with aclosing(pool.listen("*", 1.0)) as messages:
