@@ -150,6 +150,25 @@ def ledger_address(text: str) -> Secret:
     return Secret(whole.joined(hidden=False), parts.joined(hidden=True))
 
 
+def each_host(address: str) -> list[tuple[str, str]]:
+    """The hosts of a DATABASE_URL that `ledger_address` took, in order: the name of each for people, and its address
+    alone. One without a host is one host: whichever the library looks for."""
+    parts = _taken_apart(address, ("postgresql", "postgres"), "", lambda scheme: _LEDGER_OPTIONS)
+    if parts.place:
+        return [(unquote(one), parts._replace(place=one).joined(hidden=False)) for one in parts.place.split(",")]
+    if "host" not in parts.options:
+        return [("localhost", address)]
+    hosts = parts.options["host"].split(",")
+    ports = parts.options["port"].split(",") if "port" in parts.options else []
+    ports = ports * len(hosts) if len(ports) == 1 else ports
+    found: list[tuple[str, str]] = []
+    for place, host in enumerate(hosts):
+        own = {"host": host} | ({"port": ports[place]} if ports else {})
+        name = f"{host}:{own['port']}" if ports else host
+        found.append((name, parts._replace(options={**parts.options, **own}).joined(hidden=False)))
+    return found
+
+
 def store_address(text: str) -> Secret:
     """DRAGONFLY_URL. Raises ValueError as `ledger_address` does, with every mistake."""
     if not text:

@@ -126,6 +126,10 @@ class LedgerUnavailable(Unavailable):
     """PostgreSQL did not answer in time or refused the connection."""
 
 
+class NotPrimary(LedgerUnavailable):
+    """A server of PostgreSQL answers, and must not be used: it is a standby, or was replaced by a promoted one."""
+
+
 class LedgerLocked(LedgerUnavailable):
     """A statement waited in vain for a lock of somebody else's; nothing of it was done."""
 

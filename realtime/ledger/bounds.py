@@ -120,14 +120,24 @@ ISOLATION: Final = "read_committed"
 
 
 if TYPE_CHECKING:
+    from realtime.ledger.standing import Standing
+
     _Connection = asyncpg.Connection[asyncpg.Record]
 else:
     _Connection = asyncpg.Connection
 
 
 class Connection(_Connection):
-    """asyncpg's, whose socket finds out that nobody is there any more. Raises LedgerUnfit where who answers must not be
-    used: a server may be updated, or another one take its place, at any time."""
+    """asyncpg's, whose socket finds out that nobody is there any more, and which knows to which primary it leads.
+
+    Raises LedgerUnfit where who answers must not be used: a server may be updated, or another one take its place, at
+    any time.
+    """
+
+    host: object = None
+    """The one of `hosts` that it was opened to."""
+    standing: Standing | None = None
+    """Of the server when it was opened; None for a standby."""
 
     def __init__(self, protocol: Any, transport: Any, *args: Any) -> None:
         super().__init__(protocol, transport, *args)
@@ -153,11 +163,3 @@ def _watch(sock: socket.socket) -> None:
         for level, name, value in _OPTIONS:
             if (option := getattr(socket, name, None)) is not None:
                 sock.setsockopt(level, option, value)
-
-
-async def connect(dsn: str) -> asyncpg.Connection[Any]:
-    """A connection beside the pools, not pinned.
-
-    Through a pooler whatever it asks must be asked in a transaction.
-    """
-    return await asyncpg.connect(dsn, timeout=CONNECT, statement_cache_size=0, connection_class=Connection)

@@ -14,7 +14,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from realtime.errors import LedgerUnavailable
 
@@ -86,6 +86,12 @@ class HealthCheck:
                 wait.reschedule(now)
         for connection in list(self._lent):
             connection.terminate()
+
+    def end(self, is_over: Callable[[Any], bool]) -> None:
+        """Cuts off the lent connections of which that is true: whoever has one hears nothing more over it."""
+        for connection in list(self._lent):
+            if is_over(connection):
+                connection.terminate()
 
     @asynccontextmanager
     async def lent(self, acquire: Callable[[], Awaitable[C]], patience: float) -> AsyncIterator[C]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
@@ -20,18 +20,21 @@ from realtime.ledger.outages import mapped
 
 log = logging.getLogger(__name__)
 
+Connect = Callable[[], Awaitable[bounds.Connection]]
+"""Opens a connection that nobody else uses."""
+
 LEASE_BEAT: Final = 1.0
 """Seconds between two signs of life of a lease's holder."""
 
 
 @asynccontextmanager
-async def held(dsn: str, lock: int) -> AsyncIterator[bool]:
+async def held(connect: Connect, lock: int) -> AsyncIterator[bool]:
     """Whether this process alone holds `lock` during the block; False while another does.
 
     The lock is that of a transaction on a connection of its own, in which something is said every second. Raises what
     asyncpg raises.
     """
-    connection = await bounds.connect(dsn)
+    connection = await connect()
     done = asyncio.Event()
     try:
         await connection.execute(f"BEGIN; {bounds.of_transaction(connection, bounds.LEASE, pooled=True)}")

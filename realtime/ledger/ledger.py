@@ -10,8 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Collection, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from time import monotonic
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import asyncpg
@@ -25,6 +24,8 @@ from realtime.ledger.batch import assembled, columns
 from realtime.ledger.bounds import Bounds
 from realtime.ledger.clock import Clock
 from realtime.ledger.health import HealthCheck
+from realtime.ledger.hosts import Hosts
+from realtime.ledger.judging import judge
 from realtime.ledger.migrations import MIGRATION_LOCK
 from realtime.ledger.mixture import Assembly, Columns, as_recorded, cleared_columns, judged_of_recorded
 from realtime.ledger.outages import Outages, judged, mapped
@@ -54,13 +55,6 @@ class OutboxRow(NamedTuple):
     """The leaderboard whose submissions they handed in."""
 
 
-async def _is_pooled(connection: asyncpg.Connection[Any]) -> bool:
-    """Whether a pooler stands in between: then the process that answers is not the one that was connected to."""
-    async with connection.transaction():
-        answering = await connection.fetchval("SELECT pg_backend_pid()")
-    return bool(answering != connection.get_server_pid())
-
-
 class Ledger:
     """One process's way to PostgreSQL: at most `connections`, besides the one of the health check.
 
@@ -73,13 +67,13 @@ class Ledger:
         self.outages = Outages()
         self.health = HealthCheck(self._beat)
         self._sql = resources.queries()
-        self._dsn = dsn
+        self.hosts = Hosts(dsn, self._turned)
         apart = min(lanes + 1, connections - 1) if lanes else 0
         self._sizes = connections - apart, apart
         self._pooled: bool | None = None  # whether a pooler stands in between; None until that is known
         self._serving: Pool | None = None
         self._intake: Pool | None = None  # the same where there are no lanes
-        self._asked: asyncpg.Connection[Any] | None = None  # the health check's own connection
+        self._asked: bounds.Connection | None = None  # the health check's own connection
         self._asking = asyncio.Lock()
 
     async def open(self) -> None:
@@ -88,9 +82,9 @@ class Ledger:
         assert self._pooled is not None
         of_both: dict[str, Any] = {"pooled": self._pooled, "health": self.health, "outages": self.outages}
         serving, apart = self._sizes
-        self._serving = self._intake = Pool(self._dsn, size=serving, kind=bounds.SERVING, **of_both)
+        self._serving = self._intake = Pool(self.hosts, size=serving, kind=bounds.SERVING, **of_both)
         if apart:
-            self._intake = Pool(self._dsn, size=apart, kind=bounds.INTAKE, **of_both)
+            self._intake = Pool(self.hosts, size=apart, kind=bounds.INTAKE, **of_both)
         for pool in self._pools():
             await pool.open()
 
@@ -101,6 +95,7 @@ class Ledger:
         """Closes every connection; one that hangs is cut off after a moment."""
         if self._asked is not None:
             self._asked.terminate()
+        self.hosts.close()
         pools = self._pools()
         self._serving = self._intake = None
         try:
@@ -132,30 +127,43 @@ class Ledger:
         for pool in self._pools():
             await pool.give_back()
         async with self._asking:
+            turns = self.hosts.turns
+            looking = asyncio.ensure_future(self.hosts.look())
             try:
                 with mapped():
                     await self._read_clock()
+                    await looking
             except BaseException:
+                looking.cancel()
+                await asyncio.wait([looking])
                 if self._asked is not None:
                     self._asked.terminate()
                 self._asked = None
+                if turns == self.hosts.turns:
+                    self.hosts.doubt(self.hosts.chosen)
                 for pool in self._pools():  # who hung may hang on: those that lie idle are made anew as well
                     await pool.expire()
                 raise
 
+    def _turned(self) -> None:
+        """The primary is another than before: whatever leads to that one is ended, and what it was just saying lost."""
+        is_current = self.hosts.is_current
+        self.health.end(lambda connection: not is_current(connection))
+        if self._asked is not None and not is_current(self._asked):
+            self._asked.terminate()
+
     async def _read_clock(self) -> None:
-        if self._asked is None:
-            self._asked = await bounds.connect(self._dsn)
-            if self._pooled is None:
-                self._pooled = await _is_pooled(self._asked)
-                if self._pooled:
-                    log.info("a pooler stands before PostgreSQL", extra={"action": "pooler"})
-            if not self._pooled:
-                await self._asked.execute(bounds.of_session(self._asked, bounds.SERVING))
-        async with self._asked.transaction() if self._pooled else nullcontext():  # else two trips may go two ways
-            asked = monotonic()
-            moment = await self._asked.fetchval(self._sql["moment"], timeout=5)
-            self.clock.take(moment, asked, monotonic())
+        if self._asked is None or self._asked.is_closed():
+            self._asked = await self.hosts.plain()
+        connection = self._asked
+        judged = await judge(connection, pooled=self._pooled is not False)
+        connection.standing = judged.standing  # behind a pooler it may be another than when it was opened
+        self.hosts.admit(connection.host, judged)
+        if self._pooled is None:
+            self._pooled = judged.pid != connection.get_server_pid()
+            if self._pooled:
+                log.info("a pooler stands before PostgreSQL", extra={"action": "pooler"})
+        self.clock.take(judged.moment, judged.asked, judged.answered)
 
     async def durability_warnings(self) -> list[str]:
         """What about this PostgreSQL's settings makes "acknowledged" promise less than it says."""
@@ -267,7 +275,8 @@ class Ledger:
         later epoch, and that is the fence. Raises LedgerUnavailable.
         """
         with self.outages.mapped():
-            async with lease.held(self._dsn, _REBUILD_LOCK + (1 + int(partition[1:]) if partition else 0)) as is_held:
+            lock = _REBUILD_LOCK + (1 + int(partition[1:]) if partition else 0)
+            async with lease.held(self.hosts.plain, lock) as is_held:
                 yield is_held
 
     @asynccontextmanager
@@ -277,7 +286,7 @@ class Ledger:
         Who stands still loses the lease; what it does when it goes on is right all the same. Raises LedgerUnavailable.
         """
         with self.outages.mapped():
-            async with lease.held(self._dsn, _BUILD_LOCK) as is_held:
+            async with lease.held(self.hosts.plain, _BUILD_LOCK) as is_held:
                 yield is_held
 
     async def next_epoch(self, run: str, after: int = 0) -> int:

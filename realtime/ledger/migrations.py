@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import closing
 from typing import Any, Final
 
 import asyncpg
@@ -17,6 +18,7 @@ from pogo_core.util import migrate as pogo
 from realtime import resources
 from realtime.errors import LedgerLocked
 from realtime.ledger import bounds
+from realtime.ledger.hosts import Hosts
 from realtime.ledger.outages import mapped
 
 log = logging.getLogger(__name__)
@@ -46,11 +48,12 @@ async def migrate(dsn: str) -> None:
 
     Raises LedgerUnavailable; for a database that is unfit, LedgerUnfit.
     """
-    with mapped():
+    hosts = Hosts(dsn)
+    with mapped(), closing(hosts):
         tries_left = TRIES
         while True:
             try:
-                if await _migrate(dsn):
+                if await _migrate(hosts):
                     return
             except (BadMigrationError, *_IN_THE_WAY) as error:
                 cause = error.__cause__ if isinstance(error, BadMigrationError) else error
@@ -71,9 +74,9 @@ _IN_THE_WAY: Final = (
 )
 
 
-async def _migrate(dsn: str) -> bool:
+async def _migrate(hosts: Hosts) -> bool:
     """Whether the schema is up to date; not while another process is at it."""
-    connection = await bounds.connect(dsn)
+    connection = await hosts.plain()
     try:
         async with connection.transaction(isolation=bounds.ISOLATION):
             await connection.execute(bounds.of_transaction(connection, bounds.MIGRATION, pooled=True))

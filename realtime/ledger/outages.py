@@ -19,6 +19,7 @@ from realtime.errors import (
     LedgerRefused,
     LedgerUnavailable,
     LedgerUnfit,
+    NotPrimary,
     RowRefused,
     TransactionConflict,
 )
@@ -39,6 +40,7 @@ CAUSES: Final = {
     "schema": "lacks a table",
     "refused": "lets nobody in, or not everywhere",
     "unfit": "must not be used",
+    "replaced": "is not the primary, or no longer",
     "away": "is away",
 }
 """Why PostgreSQL cannot be used now, as metrics and people are told."""
@@ -178,6 +180,8 @@ def judged() -> Iterator[None]:
 def _cause_of(error: LedgerUnavailable) -> str:
     if isinstance(error, LedgerUnfit):
         return "unfit"
+    if isinstance(error, NotPrimary):
+        return "replaced"
     return _kind(error.__cause__).cause if isinstance(error.__cause__, _ALL) else "away"
 
 

@@ -18,6 +18,7 @@ import asyncpg
 from realtime.ledger import bounds
 from realtime.ledger.bounds import Bounds
 from realtime.ledger.health import HealthCheck
+from realtime.ledger.hosts import Hosts
 from realtime.ledger.outages import Outages
 
 
@@ -28,12 +29,12 @@ class Pool:
     """
 
     def __init__(
-        self, dsn: str, *, size: int, kind: Bounds, pooled: bool, health: HealthCheck, outages: Outages
+        self, hosts: Hosts, *, size: int, kind: Bounds, pooled: bool, health: HealthCheck, outages: Outages
     ) -> None:
         # Behind a pooler a statement prepared in one transaction may be unknown in the next.
         differing: dict[str, Any] = {"statement_cache_size": 0} if pooled else {"init": partial(_pin, kind)}
         self._pool: asyncpg.Pool[Any] = asyncpg.create_pool(
-            dsn,
+            connect=hosts.connect,
             min_size=0,
             max_size=size,
             timeout=bounds.CONNECT,
@@ -41,9 +42,10 @@ class Pool:
             max_inactive_connection_lifetime=60,
             max_cacheable_statement_size=0,  # planning the longest anew would take as long as a hundred runs of it
             reset=_keep_settings,
-            connection_class=bounds.Connection,
+            connection_class=bounds.Connection,  # what `connect` gives
             **differing,
         )
+        self._hosts = hosts
         self._kind = kind
         self._pooled = pooled
         self._health = health
@@ -110,12 +112,16 @@ class Pool:
         while self._warm:
             connection = self._warm.pop()
             with suppress(asyncpg.InterfaceError):  # one that ended meanwhile: the pool has it back, and it is no more
-                if not connection.is_closed():
+                if not connection.is_closed() and self._hosts.is_current(connection):
                     return connection
+                connection.terminate()
             await self._pool.release(connection)
         self._waiting += 1
         try:
-            return await self._pool.acquire()
+            while not self._hosts.is_current(connection := await self._pool.acquire()):
+                connection.terminate()  # it lay idle while the primary was replaced, or was just being opened
+                await self._pool.release(connection)
+            return connection
         finally:
             self._waiting -= 1
 

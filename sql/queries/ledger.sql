@@ -154,10 +154,6 @@ FROM (SELECT * FROM user_weekly_scores WHERE week = $1 AND user_id > $2 ORDER BY
 CROSS JOIN LATERAL (SELECT hidden FROM user_total_scores WHERE user_id = w.user_id OFFSET 0) AS t
 ORDER BY w.user_id;
 
--- name: moment
--- What time it is, by the clock that decides.
-SELECT clock_timestamp();
-
 -- name: next_epoch
 -- A number never before given out for the run $1, and beyond $2. No row in a copy of the ledger that is not known as such.
 INSERT INTO store_epochs AS e (run, n)

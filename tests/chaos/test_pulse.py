@@ -21,7 +21,7 @@ async def test_who_waits_is_cut_off_and_who_comes_is_refused(dsn: str, monkeypat
         monkeypatch.setattr(health, "PATIENCE", 0.2)
         wire.stall()
         asking = [
-            asyncio.ensure_future(ledger.fetch("moment")) for _ in range(4)
+            asyncio.ensure_future(ledger.fetch("judged")) for _ in range(4)
         ]  # two hang, two wait for a connection
         await asyncio.sleep(0)
         await ledger.health.beat()
@@ -29,12 +29,12 @@ async def test_who_waits_is_cut_off_and_who_comes_is_refused(dsn: str, monkeypat
         answers = await asyncio.gather(*asking, return_exceptions=True)
         assert [type(answer) for answer in answers] == [LedgerUnavailable] * 4
         with pytest.raises(LedgerUnavailable):
-            ledger.fetch("moment").send(None)  # at its first step: it waits for nothing
+            ledger.fetch("judged").send(None)  # at its first step: it waits for nothing
         monkeypatch.undo()
         wire.cut()
         wire.flow()
         await ledger.health.beat()
-        assert await ledger.fetch("moment")
+        assert await ledger.fetch("judged")
         await ledger.aclose()
 
 
@@ -46,5 +46,5 @@ async def test_a_lost_connection_alone_is_no_database_that_is_away(dsn: str) -> 
         wire.cut()
         await ledger.health.beat()
         assert ledger.health.away is None
-        assert await ledger.fetch("moment")
+        assert await ledger.fetch("judged")
         await ledger.aclose()

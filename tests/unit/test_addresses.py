@@ -15,7 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from redis.asyncio.connection import parse_url
 
-from realtime.addresses import Secret, ledger_address, store_address
+from realtime.addresses import Secret, each_host, ledger_address, store_address
 
 PARSERS: dict[str, Callable[[str], Secret]] = {
     "postgresql": ledger_address,
@@ -123,6 +123,28 @@ def test_what_asyncpg_takes_is_taken_and_means_the_same(text: str) -> None:
         parsed_by_asyncpg(text)[0],
         parsed_by_asyncpg(text)[1]._replace(ssl=None),
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("postgresql:///db", ["localhost"]),
+        ("postgresql://anna:x@host:5433/db", ["host:5433"]),
+        ("postgresql://anna:x@a:5432,b:5433,c/db?sslmode=disable", ["a:5432", "b:5433", "c"]),
+        ("postgresql://anna:x@[::1]:5433,%2Frun/db", ["[::1]:5433", "/run"]),
+        ("postgresql://anna:x@/db?host=a,b&port=5433", ["a:5433", "b:5433"]),
+        ("postgresql://anna:x@/db?host=a,/run&port=5433,5434", ["a:5433", "/run:5434"]),
+        ("postgresql://anna:x@/db?host=a:5433,b", ["a:5433", "b"]),
+    ],
+)
+def test_each_host_has_an_address_that_means_it_alone(text: str, names: list[str]) -> None:
+    address = ledger_address(text).reveal()
+    places, parameters = parsed_by_asyncpg(address)
+    found = [(name, parsed_by_asyncpg(one)) for name, one in each_host(address)]
+    assert [name for name, _ in found] == names
+    assert [place for _, (own, _) in found for place in own] == places
+    shared = parameters._replace(ssl=None, sslmode=None)  # a socket needs none
+    assert all(own._replace(ssl=None, sslmode=None) == shared for _, (_, own) in found)
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,7 @@ async def test_a_transaction_ends_with_its_time(ledger: Ledger) -> None:
     with pytest.raises(LedgerUnavailable):
         async with ledger.transaction(Bounds(statement=10, lock=10, transaction=0.2)) as connection:
             await connection.execute("SELECT pg_sleep(20)")
-    assert await ledger.fetch("moment")
+    assert await ledger.fetch("judged")
 
 
 async def test_who_waits_for_a_lock_is_told_and_has_done_nothing(
@@ -204,5 +204,5 @@ async def test_no_number_of_connections_that_is_allowed_is_too_few(dsn: str, lan
             batches = [
                 ledger.record_batch([Submission(user, str(n), 1, None, None)], []) for n in range(5) for user in users
             ]
-            await asyncio.gather(*batches, *(ledger.fetch("moment") for _ in range(10)))
+            await asyncio.gather(*batches, *(ledger.fetch("judged") for _ in range(10)))
             assert [len(rows) async for rows in ledger.pages("all_totals", size=2)] == [2, 2, 1]

@@ -343,7 +343,7 @@ async def test_a_maker_that_stands_still_is_passed_by(
     await asyncio.sleep(0)
     for _ in range(5):
         await play(ledger, a, 1)  # of another week by now
-        assert await ledger.fetch("moment")
+        assert await ledger.fetch("judged")
     assert not any(reader.done() for reader in readers)
     assert {(await reader).lines[0].score for reader in readers} == {10}
     frozen.terminate()

@@ -202,7 +202,7 @@ async def test_a_moment_a_little_ahead_is_a_clock_that_is_and_further_ahead_the_
 ) -> None:
     (user,) = await make_users(1)
     for ahead, outcome in ((CLOCK_GRACE - timedelta(seconds=1), "accepted"), (CLOCK_GRACE * 2, "future")):
-        moment = await ledger.fetch("moment")
+        moment = await ledger.fetch("judged")
         given = submission(user, outcome, 5, None, moment[0][0] + ahead)
         assert await outcomes(ledger, given) == [outcome]
     assert f"interval '{CLOCK_GRACE.seconds} seconds'" in ledger.query("record_batch"), "one grace everywhere"
@@ -571,7 +571,7 @@ async def test_connections_that_ended_while_nobody_used_them_cost_nobody_an_answ
         for event in ended:
             await event.wait()
     for _ in held:
-        await ledger.fetch("moment")
+        await ledger.fetch("judged")
 
 
 async def test_a_connection_whose_last_words_were_heard_but_not_yet_its_end_is_unavailable(
@@ -653,7 +653,7 @@ async def test_a_ledger_that_is_closed_waits_for_what_is_under_way_and_no_longer
         await ledger.aclose()
     assert await under_way == "done"
     with pytest.raises(LedgerUnavailable):
-        await ledger.fetch("moment")
+        await ledger.fetch("judged")
 
 
 async def test_settings_that_make_commits_less_than_durable_are_told(ledger: Ledger, sql: asyncpg.Connection) -> None:

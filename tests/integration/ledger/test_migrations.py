@@ -166,13 +166,13 @@ async def test_a_database_that_becomes_unfit_is_refused_by_every_new_connection(
         assert "encoding is LATIN1, and must be UTF8" in (ledger.health.away or "")
         ledger.health.away = None
         with pytest.raises(LedgerUnfit, match="encoding is LATIN1"):
-            await ledger.fetch("moment")
+            await ledger.fetch("judged")
         assert ledger.outages.counts["unfit"] == 1
         await sql.execute(f"DROP DATABASE {name} WITH (FORCE)")
         await sql.execute(f"{made} 'UTF8'")
         await ledger.health.beat()
         assert ledger.health.away is None
-        assert await ledger.fetch("moment")
+        assert await ledger.fetch("judged")
     finally:
         await ledger.aclose()
         await sql.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")

@@ -6,7 +6,7 @@ import asyncio
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from redis.asyncio import Redis
 from realtime.boards.definitions import Definition
 from realtime.boards.submissions import Accepted, Submission
 from realtime.dev.postgres import start_postgres
-from realtime.errors import LedgerUnavailable, RealtimeError
+from realtime.errors import LedgerUnavailable, NotPrimary, RealtimeError
 from realtime.intake.importer import Importer
 from realtime.intake.recorder import Recorder
 from realtime.ledger import migrations
@@ -34,6 +34,7 @@ from realtime.store.filling import Filling
 from realtime.store.store import Store
 from tests.support.databases import MakeUsers
 from tests.support.leaderboards import catalogue_of, define
+from tests.support.waiting import eventually
 
 ELSEWHERE = "UPDATE generation SET place = 'another:' || place"
 PROMOTED = "UPDATE generation SET place = regexp_replace(place, '[^:]*$', '00000000')"
@@ -199,8 +200,15 @@ async def served(folder: Path, **settings: str) -> AsyncIterator[Ledger]:
     manager = start_postgres(folder, settings={"fsync": "off", **settings})
     running = await asyncio.to_thread(manager.__enter__)
     ledger = Ledger(running.url)
+
+    async def is_promoted() -> bool:
+        with suppress(NotPrimary):
+            await migrations.migrate(running.url)
+            return True
+        return False
+
     try:
-        await migrations.migrate(running.url)
+        await eventually(is_promoted)
         await ledger.open()
         yield ledger
     finally:

@@ -10,7 +10,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from realtime.ledger import bounds, lease
+from realtime.ledger import lease
 from tests.support.waiting import PATIENCE
 
 
@@ -55,13 +55,12 @@ async def test_a_lease_whose_connection_breaks_is_lost_in_one_line(
     connection, unhandled = Connection(error), list[dict[str, Any]]()
     asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(context))
 
-    async def connect(dsn: str) -> Connection:
+    async def connect() -> Any:
         return connection
 
-    monkeypatch.setattr(bounds, "connect", connect)
     monkeypatch.setattr(lease, "LEASE_BEAT", 0.0)
     with caplog.at_level(logging.WARNING):
-        async with lease.held("", 1) as is_held:
+        async with lease.held(connect, 1) as is_held:
             assert is_held
             async with asyncio.timeout(PATIENCE):
                 while not caplog.records:  # noqa: ASYNC110 - the next turns

@@ -1,0 +1,208 @@
+"""Hosts: which of the servers of DATABASE_URL is the primary, and the only way to open a connection to it.
+
+Owns the choice, what each host said last, and the latest standing that anybody has heard of. Must never believe a
+server only because it answers: a standby takes no writes, and a primary that was replaced does not know it. Assumes
+that somebody asks (`look`) every second, and ends what leads elsewhere (`on_turn`).
+
+Of the primaries of one cluster the one of the latest timeline is the right one: each promotion begins a timeline. A
+server of an earlier one is a primary that was left behind, cut off or paused, and that may go on as if nothing had
+happened. It is refused at every new connection, connections that were opened before are ended, and what they were just
+saying is lost with them. All hosts are asked at once, because one that is cut off says nothing for minutes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+from urllib.parse import parse_qs, urlsplit
+
+import asyncpg
+
+from realtime.addresses import each_host
+from realtime.errors import LedgerRefused, LedgerUnavailable, NotPrimary
+from realtime.ledger import bounds
+from realtime.ledger.judging import Judged, judge
+from realtime.ledger.outages import mapped
+from realtime.ledger.standing import Standing
+
+log = logging.getLogger(__name__)
+
+PROBE: Final = 1.0
+"""Seconds in which a host must say what it is, where all are asked."""
+
+
+class Host:
+    """One server, or what leads to one."""
+
+    def __init__(self, name: str, url: str) -> None:
+        self.name = name
+        self.trouble: LedgerUnavailable | None = None
+        """Why it is not the primary, as of the last time it was asked."""
+        self._url = url
+        self._probe: bounds.Connection | None = None
+
+    async def open(self, **options: Any) -> tuple[bounds.Connection, Judged]:
+        """A new connection, and what answers there. Raises LedgerUnfit, and what asyncpg raises."""
+        given: Any = {**options, "connection_class": bounds.Connection, "target_session_attrs": "any"}  # we judge
+        connection: bounds.Connection = await asyncpg.connect(self._url, **given)
+        try:
+            judged = await judge(connection)
+        except BaseException:
+            connection.terminate()
+            raise
+        connection.host, connection.standing = self, judged.standing
+        return connection, judged
+
+    async def ask(self) -> Judged | None:
+        """What it is now, on a connection that is kept for that; None where it does not say so in time."""
+        try:
+            with mapped():
+                async with asyncio.timeout(PROBE):
+                    if self._probe is not None and not self._probe.is_closed():
+                        return await judge(self._probe)
+                    self._probe, judged = await self.open(timeout=bounds.CONNECT, statement_cache_size=0)
+                    return judged
+        except LedgerUnavailable as error:
+            self.trouble = error
+        except BaseException:
+            self.forget()
+            raise
+        self.forget()
+        return None
+
+    def forget(self) -> None:
+        """Ends the connection on which it is asked."""
+        if self._probe is not None:
+            self._probe.terminate()
+            self._probe = None
+
+
+class Hosts:
+    """The hosts of one address. `on_turn` is called when the primary is another than before, or of a later timeline."""
+
+    def __init__(self, url: str, on_turn: Callable[[], None] = lambda: None) -> None:
+        self._hosts = [Host(name, address) for name, address in each_host(url)]
+        self._needs_writes = "read-write" in parse_qs(urlsplit(url).query).get("target_session_attrs", ())
+        self._on_turn = on_turn
+        self._finding = asyncio.Lock()
+        self.chosen: Host | None = self._hosts[0] if len(self._hosts) == 1 else None
+        """The host of the primary; None where it is to be found."""
+        self.newest: Standing | None = None
+        """The latest standing of a primary that anybody has heard of."""
+        self.turns = 0
+        """How often the primary was another than before."""
+
+    async def connect(self, *_: Any, **options: Any) -> bounds.Connection:
+        """A connection to the primary; `options` are asyncpg's. Its address is this object's.
+
+        Raises NotPrimary, LedgerUnfit, and what asyncpg raises where the primary cannot be reached.
+        """
+        host = self.chosen or await self._found()
+        connection, judged = await host.open(**options)
+        try:
+            self.admit(host, judged)
+        except BaseException:
+            connection.terminate()
+            raise
+        return connection
+
+    async def plain(self) -> bounds.Connection:
+        """A connection beside the pools, not pinned; for what is asked in transactions, as a pooler needs it."""
+        return await self.connect(timeout=bounds.CONNECT, statement_cache_size=0)
+
+    def admit(self, host: Any, judged: Judged) -> None:
+        """Takes a server for the primary, or raises NotPrimary."""
+        if (problem := self._problem(judged)) is not None:
+            host.trouble = NotPrimary(f"{host.name} {problem}")
+            self.doubt(host)
+            raise host.trouble
+        self._turn(host, judged)
+
+    def _problem(self, judged: Judged) -> str | None:
+        """Why a server is not the primary; None where it is, as far as anybody has heard."""
+        standing = judged.standing
+        if standing is None:
+            return "is a standby, and takes no writes"
+        if self._needs_writes and judged.is_read_only:
+            return "takes no writes (default_transaction_read_only), and target_session_attrs asks for them"
+        if self.newest is not None and self.newest.replaces(standing):
+            return (
+                f"was replaced: it is of timeline {standing.timeline}, and one of timeline {self.newest.timeline} was "
+                "seen. If it was restored from a backup, say `realtime restored`"
+            )
+        return None
+
+    def _turn(self, host: Host, judged: Judged) -> None:
+        before, standing = (self.chosen, self.newest), judged.standing
+        host.trouble, self.chosen, self.newest = None, host, standing
+        if before[1] is not None and (before[1] != standing or before[0] not in (None, host)):
+            self.turns += 1
+            timeline = standing and standing.timeline
+            log.warning("PostgreSQL is %s now, timeline %s", host.name, timeline, extra={"action": "failover"})
+            self._on_turn()
+
+    def doubt(self, host: Any) -> None:
+        """That host does not answer as it should: where there are others, they are asked as well."""
+        if len(self._hosts) > 1 and self.chosen is host:
+            self.chosen = None
+
+    def is_current(self, connection: Any) -> bool:
+        """Whether a connection was opened to the primary that is known now."""
+        return connection.standing is self.newest or connection.standing == self.newest
+
+    async def look(self) -> None:
+        """Asks the hosts beside the chosen one whether one of them is the primary by now. Raises nothing."""
+        others = [host for host in self._hosts if host is not self.chosen]
+        if self.chosen is None or not others:
+            return
+        chosen = self.chosen
+        for host, judged in await self._asked(others):
+            later = judged.standing is not None and judged.standing.replaces(self.newest)
+            if later and self.chosen is chosen and self._problem(judged) is None:
+                self._turn(host, judged)
+                chosen = host
+
+    async def _found(self) -> Host:
+        async with self._finding:
+            if self.chosen is not None:
+                return self.chosen
+            fit = [(host, judged) for host, judged in await self._asked(self._hosts) if self._fits(host, judged)]
+            if not fit:
+                raise self._nowhere()
+            cluster = fit[0][1].cluster if self.newest is None else self.newest.cluster
+            of_it = [(host, judged) for host, judged in fit if judged.cluster == cluster]
+            for host, _ in [pair for pair in fit if pair not in of_it]:
+                host.trouble = NotPrimary(f"{host.name} is of another cluster")
+                log.error("%s: name only hosts of one", host.trouble, extra={"action": "failover"})
+            if not of_it:
+                raise self._nowhere()
+            host, judged = max(of_it, key=lambda pair: pair[1].timeline or 0)
+            self._turn(host, judged)
+            return host
+
+    async def _asked(self, hosts: Sequence[Host]) -> list[tuple[Host, Judged]]:
+        answers = await asyncio.gather(*(host.ask() for host in hosts))
+        return [(host, judged) for host, judged in zip(hosts, answers, strict=True) if judged is not None]
+
+    def _fits(self, host: Host, judged: Judged) -> bool:
+        problem = self._problem(judged)
+        host.trouble = None if problem is None else NotPrimary(f"{host.name} {problem}")
+        return problem is None
+
+    def _nowhere(self) -> LedgerUnavailable:
+        troubles = [host.trouble for host in self._hosts if host.trouble is not None]
+        if all(isinstance(trouble, LedgerRefused) for trouble in troubles):
+            return troubles[0]
+        reasons = [
+            trouble.reason if isinstance(trouble, NotPrimary) else f"{host.name}: {trouble.reason}"
+            for host in self._hosts
+            if (trouble := host.trouble) is not None
+        ]
+        return NotPrimary(f"none of its hosts is the primary ({'; '.join(reasons)})")
+
+    def close(self) -> None:
+        """Ends the connections on which hosts are asked."""
+        for host in self._hosts:
+            host.forget()
