@@ -276,10 +276,10 @@ Host = Callable[..., str]
 
 @pytest.fixture
 def host() -> Iterator[Host]:
-    """Serves one page under another origin, with a policy of its own; answers its address."""
+    """Serves one page under another origin, on a port of localhost, with a policy of its own; answers its address."""
     servers = []
 
-    def serve(html: str, headers: dict[str, str] | None = None) -> str:
+    def serve(html: str, headers: dict[str, str] | None = None, port: int = 0) -> str:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 body = ("<!doctype html><title>Host</title>" + html).encode()
@@ -294,7 +294,7 @@ def host() -> Iterator[Host]:
             def log_message(self, *_: object) -> None:
                 pass
 
-        made = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        made = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         servers.append(made)
         threading.Thread(target=made.serve_forever, daemon=True).start()
         return f"http://localhost:{made.server_address[1]}/"

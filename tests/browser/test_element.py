@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import Cast, Host, OpenPage, Server
+from tests.browser.conftest import PATIENCE_MS, Cast, Host, OpenPage, Server
+from tests.unit.web.test_javascript import NODE
+from tests.unit.web.test_modules import WEB
 
 
 def names(page: Page, within: str = ".rows") -> list[str]:
@@ -98,3 +102,75 @@ def test_an_isolated_page_may_show_it(open_page: OpenPage, server: Server, cast:
     assert page.evaluate("crossOriginIsolated")
     expect_names(page, [name for _, name, _ in server.board("all_time")[:5]])
     expect(page.locator("live-leaderboard .pinned bdi")).to_have_text(cast.names[80])
+
+
+def test_properties_reflect_and_a_wrong_value_is_told_once(
+    open_page: OpenPage, server: Server, cast: Cast, host: Host
+) -> None:
+    said: list[str] = []
+    page = open_page(
+        host(tag(server, 'top="many" theme="blue"')),
+        before=lambda page: page.on("console", lambda message: said.append(message.text)),
+    )
+    expect(page.locator("live-leaderboard .row")).to_have_count(10)
+    told = [line for line in said if "live-leaderboard" in line]
+    assert told == [
+        '<live-leaderboard theme="blue">: must be one of light, dark, auto.',
+        '<live-leaderboard top="many">: must be a whole number from 1 to 100.',
+    ]
+    page.evaluate("""() => Object.assign(document.querySelector('live-leaderboard'),
+        { board: 'all_time', top: 4, heading: '', user: 7, theme: 'dark', token: null })""")
+    expect_names(page, [name for _, name, _ in server.board("all_time")[:4]])
+    attributes = page.evaluate("""() => { const board = document.querySelector('live-leaderboard');
+        return Object.fromEntries(board.getAttributeNames().map(name => [name, board.getAttribute(name)])) }""")
+    assert attributes == {"board": "all_time", "top": "4", "heading": "", "user": "7", "theme": "dark"}
+    expect(page.locator("live-leaderboard header")).to_be_hidden()
+    page.evaluate("() => { document.querySelector('live-leaderboard').heading = null }")
+    expect(page.locator("live-leaderboard .title")).to_have_text("All time")
+
+
+def test_a_player_is_followed_by_name_and_is_no_stranger_called_you(
+    open_page: OpenPage, server: Server, cast: Cast, host: Host
+) -> None:
+    page = open_page(host(tag(server, 'board="all_time" top="7" user="amelie roux"')))
+    expect(page.locator("live-leaderboard .me bdi")).to_have_text("Amélie Roux")
+    expect(page.locator("live-leaderboard .me")).to_have_attribute("aria-current", "true")
+    assert page.locator("live-leaderboard .you").count() == 0
+    far = server.board("all_time?limit=1000")[110][1]
+    page.evaluate("name => { document.querySelector('live-leaderboard').user = name }", far)
+    expect(page.locator("live-leaderboard .pinned bdi")).to_have_text(far)
+
+
+def test_the_page_hears_what_changes(open_page: OpenPage, server: Server, cast: Cast, host: Host) -> None:
+    page = open_page(host(tag(server, 'board="all_time" top="3"')))
+    expect(page.locator("live-leaderboard .row")).to_have_count(3)
+    page.evaluate("""user => { const board = document.querySelector('live-leaderboard'); window.heard = {};
+        for (const type of ['change', 'rank', 'state']) {
+            board.addEventListener(type, ({ detail }) => { heard[type] = detail; });
+        }
+        document.addEventListener('change', () => { heard.bubbled = true; });
+        board.user = user; }""", cast.ids[90])
+    page.wait_for_function("window.heard.change && window.heard.rank")
+    heard = page.evaluate("window.heard")
+    assert heard["change"]["board"]["entries"][0]["username"] == server.board("all_time")[0][1]
+    assert heard["rank"]["user_id"] == cast.ids[90]
+    assert "bubbled" not in heard
+    page.evaluate("() => { document.querySelector('live-leaderboard').board = 'week_of_2000_01_03' }")
+    page.wait_for_function("window.heard.state?.live === false")
+
+
+def test_what_cannot_be_shown_is_not_live(open_page: OpenPage, server: Server, cast: Cast, host: Host) -> None:
+    page = open_page(host(tag(server, 'board="nothing:current_day"')))
+    expect(page.locator("live-leaderboard .empty")).to_be_visible()
+    expect(page.locator("live-leaderboard .status")).to_have_text("Nothing to show")
+    closed = server.board()
+    assert closed
+    page.evaluate("() => { document.querySelector('live-leaderboard').board = 'previous_week' }")
+    expect(page.locator("live-leaderboard .status")).not_to_have_text("Live")
+
+
+def test_a_server_that_renders_pages_may_import_it(server: Server) -> None:
+    module = WEB / "js/live-leaderboard.js"
+    script = f"import({str(module)!r}).then((module) => console.log(typeof module.LiveLeaderboard))"
+    done = subprocess.run([NODE, "-e", script], capture_output=True, text=True, timeout=PATIENCE_MS / 1000)
+    assert (done.returncode, done.stdout, done.stderr.count("rror")) == (0, "function\n", 0), done.stderr

@@ -7,9 +7,14 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.browser.conftest import OpenPage, Server
+from tests.browser.conftest import Host, OpenPage, Server
 from tests.browser.looking import expect_rows
+from tests.browser.test_element import tag
 from tests.browser.test_play import register
+from tests.support.processes import free_port
+
+TRUSTED = free_port()
+"""Where a page of another origin lies that the server trusts."""
 
 NAMES = [f"Player {number:03}" for number in range(1, 102)]
 
@@ -17,7 +22,7 @@ NAMES = [f"Player {number:03}" for number in range(1, 102)]
 @pytest.fixture(scope="module")
 def private(tmp_path_factory: pytest.TempPathFactory, chromium: Browser) -> Iterator[Server]:
     """A server of private boards with 101 players."""
-    made = Server(tmp_path_factory.mktemp("private") / "data", REALTIME_BOARDS="private")
+    made = Server(tmp_path_factory.mktemp("private") / "data", REALTIME_BOARDS="private", REALTIME_ORIGINS=f"http://localhost:{TRUSTED}")
     made.score({user: 5_000 - at for at, user in enumerate(made.make_users(NAMES))})
     yield made
     made.stop()
@@ -53,3 +58,25 @@ def test_an_overlay_shows_by_its_token_whom_it_follows_further_down(open_page: O
 def test_the_setup_page_says_that_the_address_needs_a_token(open_page: OpenPage, private: Server) -> None:
     page = open_page(f"{private.url}/overlay/setup")
     expect(page.locator("#private")).to_be_visible()
+
+
+def test_an_element_elsewhere_shows_a_private_board_by_its_token(
+    open_page: OpenPage, private: Server, host: Host
+) -> None:
+    said: list[str] = []
+    html = tag(private, 'top="2"')
+    page = open_page(host(html), before=lambda page: page.on("console", lambda message: said.append(message.text)))
+    expect(page.locator("live-leaderboard .empty")).to_have_text("This board is private.")
+    expect(page.locator("live-leaderboard .status")).to_have_text("Private")
+    assert any("give the element a token" in line for line in said)
+    token = private.token("--scope", "read")
+    with page.expect_console_message(lambda message: "REALTIME_ORIGINS" in message.text):
+        page.evaluate("token => { document.querySelector('live-leaderboard').token = token }", token)
+    assert not any(token in line for line in said)
+    page.goto(host(html, port=TRUSTED))
+    page.evaluate("token => { document.querySelector('live-leaderboard').token = token }", token)
+    expect(page.locator("live-leaderboard .row")).to_have_count(2)
+    expect(page.locator("live-leaderboard .status")).to_have_text("Live")
+    page.evaluate("""token => { const board = document.querySelector('live-leaderboard');
+        board.token = null; board.getToken = async () => token; board.user = 'Player 101'; }""", token)
+    expect(page.locator("live-leaderboard .pinned bdi")).to_have_text("Player 101")

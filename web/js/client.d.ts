@@ -64,8 +64,8 @@ export interface Submission {
 }
 
 export interface Options {
-  /** Sent as `auth` message after each connect, never in the address. */
-  token?: string;
+  /** Sent as `auth` message after each connect, never in the address. A function is asked at each connect, and when the last token has ended. */
+  token?: string | (() => string | Promise<string>);
   /** Node before 22: the `WebSocket` of the `ws` package, for example. */
   WebSocket?: new (url: string) => WebSocketLike;
   /** Submissions kept while they wait for an outcome (100). */
@@ -110,5 +110,7 @@ export declare class Client {
   submit(submission: Submission & { leaderboard?: undefined }): Promise<Accepted | Rejected>;
   submit(submission: Submission): Promise<AcceptedElsewhere | Rejected>;
   auth(token: string): Promise<Authenticated | ServerError>;
+  /** The token in use, to ask the server over HTTP as well. */
+  token(): Promise<string | undefined>;
   close(): void;
 }

@@ -46,7 +46,7 @@ export class Client {
 
   #url; #Socket; #time; #random; #keep; #hooks = [];
   #still = new Set(); // undefined: those of `default`
-  #token; #authed = false; #authWaits = [];
+  #token; #brought; #authed = false; #authWaits = [];
   #barred = false; // something was refused, or ended, for want of rights: the next good token asks for it again
   #socket = null; #greetedAt = null; #attempt = 0; #comeBackAt = 0; #offset = 0; #pingedAt = null;
   #retry; #life; #lifeDue; #silent; #later = new Set();
@@ -132,6 +132,9 @@ export class Client {
     this.#identify();
     return new Promise((resolve) => this.#authWaits.push(resolve));
   }
+
+  /** Resolves with the token in use: to ask the server over HTTP as well. */
+  token() { return Promise.resolve(this.#brought ?? this.#token).catch(() => undefined); }
 
   close() {
     this.#hangUp();
@@ -254,6 +257,7 @@ export class Client {
       if (!sub?.id) return; // the answer to our own, after which it was asked for anew
       this.#barred = true;
       this.#tell(sub, message);
+      this.#renew();
     },
     unwatched: () => { this.#barred = true; },
     snapshot: (message) => this.#reduce(message),
@@ -303,9 +307,10 @@ export class Client {
         if (RIGHTS.has(message.code)) this.#barred = true;
         return;
       }
-      if (PASSING.has(message.code) && this.#token && !this.#authed) this.#after(1000 + 4000 * this.#random(), () => this.#identify());
+      if (PASSING.has(message.code) && this.#token && !this.#authed) this.#identifyLater(2000);
       if (!RIGHTS.has(message.code)) return;
       this.#authed = false;
+      if (typeof this.#token === 'function') this.#identifyLater(5000);
       this.#answerAuth(message);
     },
     status: ({ live, board }) => { this.#still[live ? 'delete' : 'add'](board); this.#emit('state', this); },
@@ -317,7 +322,23 @@ export class Client {
     },
   };
 
-  #identify() { if (this.#token && !this.#authed) this.#send({ type: 'auth', token: this.#token }); }
+  #identify() {
+    const token = this.#token;
+    if (!token || this.#authed) return;
+    if (typeof token !== 'function') return this.#send({ type: 'auth', token });
+    const socket = this.#socket;
+    this.#brought = Promise.resolve().then(() => token());
+    this.#brought.then((brought) => socket === this.#socket && this.#send({ type: 'auth', token: brought }), () => this.#identifyLater(5000));
+  }
+
+  #identifyLater(ms) { this.#after(ms + ms * this.#random(), () => this.#identify()); }
+
+  /** The token has ended: whoever brings tokens is asked for the next. */
+  #renew() {
+    if (typeof this.#token !== 'function' || !this.#authed) return;
+    this.#authed = false;
+    this.#identify();
+  }
 
   // ---- boards and submissions
 

@@ -13,7 +13,7 @@ import pytest
 
 WEB = Path(__file__).parents[3] / "web"
 JS = WEB / "js"
-PAGES = ("index.html", "overlay.html", "play.html", "setup.html")
+PAGES = ("index.html", "overlay.html", "play.html", "setup.html", "docs/element.html")
 MODEL = sorted(path.relative_to(JS).as_posix() for path in (JS / "model").rglob("*.js"))
 HOST = r"(?<![\w.'])(document|window|location|localStorage|sessionStorage|history|navigator|fetch|WebSocket|set\w+)\b"
 SCRIPT = re.compile(r'<script type="module" src="(?:\.\./)*static/js/([\w/-]+\.js)"')

@@ -5,11 +5,15 @@ const GIVEN_UP_MS = 30_000; // from then on the scores count as old
 const BLINK_MS = 1_000; // a shorter loss is not worth a sentence
 const QUIET_MS = 400;
 
-/** {lamp, on, note, old} for a client on a page opened at `openedAt`; all times by the page's clock, but what is shown by the server's. */
-export function describe(client, { openedAt, hasBoard }, now) {
+/**
+ * {lamp, on, note, old} for a client on a page opened at `openedAt`; all times by the page's clock, but what is shown by the server's.
+ * `isFinal`: the board has ended; `refused`: why it is not shown, in a word. Neither is live.
+ */
+export function describe(client, { openedAt, hasBoard, isFinal = false, refused = '' }, now) {
   const { state, stale, retryAt, heardAt } = client;
   const heard = heardAt + client.now() - now;
   if (state === 'live' && stale) return { lamp: 'Paused', on: false, note: 'The server is catching up. These are its last scores.', old: false };
+  if (state === 'live' && (refused || isFinal)) return { lamp: refused || 'Final', on: false, note: '', old: false };
   if (state === 'live') return { lamp: 'Live', on: true, note: hasBoard || now - openedAt < QUIET_MS ? '' : 'Getting the scores', old: false };
   const inSeconds = retryAt === null || retryAt <= now ? 'Trying again now.' : `Trying again in ${Math.ceil((retryAt - now) / 1000)} s.`;
   if (!hasBoard) {

@@ -11,9 +11,14 @@ const bare = (text) => fold(text).replace(/\p{M}/gu, '');
 const FITS = [(name, wanted) => name === wanted, (name, wanted) => name.startsWith(wanted), (name, wanted) => name.includes(wanted)];
 
 /** The best row for `words`: the whole name, then its beginning, then any part of it; with its marks rather than without. */
-export function match(entries, words) {
+export const match = (entries, words) => best(entries, words, FITS);
+
+/** The row of whom `words` are the whole name. */
+export const whole = (entries, words) => best(entries, words, FITS.slice(0, 1));
+
+function best(entries, words, allowed) {
   const forms = [fold, bare].map((form) => ({ wanted: form(words.trim()), names: entries.map(({ username }) => form(username)) }));
-  for (const fits of FITS) {
+  for (const fits of allowed) {
     for (const { wanted, names } of forms) {
       const at = wanted ? names.findIndex((name) => fits(name, wanted)) : -1;
       if (at >= 0) return at;

@@ -13,7 +13,7 @@ import { describe } from './connection-status.js';
 import { apart, dayIn, distance, remaining, scoreWords } from './format.js';
 import { DEFAULT, nextSeason, tabsOf, titleOf } from './leaderboards.js';
 import { found } from './player-match.js';
-import { boundsOf, inWindow, parse, windowName, within } from './windows.js';
+import { boundsOf, hasEnded, inWindow, parse, windowName, within } from './windows.js';
 
 const HOUR_MS = 3_600_000;
 const DAY_MS = 24 * HOUR_MS;
@@ -133,11 +133,7 @@ export function ruleOf(view) {
 export const windowOf = ({ board, standings, at }) => boundsOf(board, standings, at);
 
 /** Whether the window has ended. */
-export function isClosed(view) {
-  const { which } = parse(view.board);
-  const ends = windowOf(view)?.ends ?? null;
-  return which === 'previous' || (which === null && ends !== null && ends <= view.at);
-}
+export const isClosed = ({ board, standings, at }) => hasEnded(board, standings, at);
 
 /** Whether a window began or ended without the frame: the device's clock was wrong, or the server said only now when it ends. */
 export const isMisframed = (view) => isClosed(view) !== view.framedClosed;
@@ -226,11 +222,12 @@ function makingWords(view) {
 
 /** What the page says about the connection: {lamp, isOn, note, isOld}, for a client as `describe` takes it. */
 export function lineOf(view, client, now) {
-  const said = describe(client, { openedAt: view.openedAt, hasBoard: view.standings !== null || view.trouble !== '' }, now);
-  const isFinal = isClosed(view) && !view.trouble;
+  const refused = view.trouble && (RIGHTS.has(view.code) || view.code === null ? 'Private' : 'Nothing to show');
+  const about = { openedAt: view.openedAt, hasBoard: view.standings !== null || view.trouble !== '', isFinal: isClosed(view), refused };
+  const said = describe(client, about, now);
   const making = view.standings?.entries.length ? makingWords(view) : '';
   const note = said.note || (making && `The rules have changed. Until the new standings are made these are the old ones. ${making}`);
-  return { lamp: isFinal && said.on ? 'Final' : said.lamp, isOn: said.on && !isFinal, note, isOld: said.old };
+  return { lamp: said.lamp, isOn: said.on, note, isOld: said.old };
 }
 
 /** The followed player's own bar: {rank, username, score, far}, null where nobody is followed or nothing is known. */

@@ -89,6 +89,13 @@ export function boundsOf(board, standings, at) {
   return { starts, ends: weekEnd(starts) };
 }
 
+/** Whether the window of a board has ended by `at`, the server's time. */
+export function hasEnded(board, standings, at) {
+  const { which } = parse(board);
+  const ends = boundsOf(board, standings, at)?.ends ?? null;
+  return which === 'previous' || (which === null && ends !== null && ends <= at);
+}
+
 /** The days of a window, beside its name: "20 – 26 July", "Monday"; '' where the name says it all. `window`: {starts, ends} in
  * milliseconds where that is known; `zone`: in which its days are. */
 export function windowDays(board, window, zone, now) {

@@ -32,14 +32,19 @@ function unseen(...children) {
   return node;
 }
 
-/** A row without a player. Copying it is several times faster than building each. */
-const blank = part('li', 'row',
-  part('span', 'rank', text()),
-  part('span', 'who', part('span', 'name', document.createElement('bdi'))),
-  part('span', 'score', text(), unseen(text())),
-  part('span', 'change', unseen(text()), document.createElement('i'), text()),
-  part('i', 'bar'));
-blank.querySelector('bdi').append(text());
+/** A row without a player, once there is a page. Copying it is several times faster than building each. */
+let blank;
+
+function build() {
+  const row = part('li', 'row',
+    part('span', 'rank', text()),
+    part('span', 'who', part('span', 'name', document.createElement('bdi'))),
+    part('span', 'score', text(), unseen(text())),
+    part('span', 'change', unseen(text()), document.createElement('i'), text()),
+    part('i', 'bar'));
+  row.querySelector('bdi').append(text());
+  return row;
+}
 
 class Row {
   rank = NaN; score = NaN; name = null; mark = undefined; width = 0; gained = 0; trip = null; metadata = '';
@@ -47,7 +52,7 @@ class Row {
   constructor(user, leaderboard) {
     this.user = user;
     this.leaderboard = leaderboard;
-    this.node = blank.cloneNode(true);
+    this.node = (blank ??= build()).cloneNode(true);
     this.node.dataset.user = user;
     [this.rankCell, this.who, this.scoreCell, this.change, this.bar] = this.node.children;
     this.bdi = this.who.firstChild.firstChild;
@@ -95,11 +100,14 @@ class Row {
     this.change.lastChild.data = kind === 'new' ? 'NEW' : kind ? amount(Math.abs(mark)) : '';
   }
 
-  setMe(isMe) {
+  /** Marks the player who is followed; `isYou`: who is the viewer, too. */
+  setMe(isMe, isYou) {
     if (this.node.classList.contains('me') === isMe) return;
     this.node.classList.toggle('me', isMe);
-    if (isMe) this.who.append(part('span', 'you', 'You'));
-    else this.who.lastChild.remove();
+    if (isMe) this.node.setAttribute('aria-current', 'true');
+    else this.node.removeAttribute('aria-current');
+    if (isMe && isYou) this.who.append(part('span', 'you', 'You'));
+    else this.who.querySelector('.you')?.remove();
   }
 
   /** Makes what shines ready: a plate for the score, and the gain beside it. Most rows never need them. */
@@ -158,10 +166,10 @@ export class Rows {
 
   /**
    * Shows entries in board order with their ranks. `moving`: whether rows may move; `marking`: whether changed scores
-   * are lit; `field`: everybody whose rank is known, where more are known than shown; `leaderboard`: how scores are written.
+   * are lit; `me` is followed, `isYou` by themselves; `field`: everybody whose rank is known, where more are known than shown; `leaderboard`: how scores are written.
    * Answers how many climbed in sight.
    */
-  paint(all, ranks, { now, me = null, moving = true, marking = true, field = { entries: all, ranks }, leaderboard }) {
+  paint(all, ranks, { now, me = null, isYou = true, moving = true, marking = true, field = { entries: all, ranks }, leaderboard }) {
     if (!isWrittenAlike(leaderboard, this.#leaderboard)) this.clear();
     this.#leaderboard = leaderboard;
     const entries = all.length > this.#limit() ? all.slice(0, this.#limit()) : all;
@@ -173,7 +181,7 @@ export class Rows {
     const moves = first ? [] : this.#moves(places, stay, view);
     const climbers = moves.filter(({ mover }) => mover).length; // the others only make room
     const flood = climbers > FLOOD;
-    const changed = this.#write(entries, ranks, me);
+    const changed = this.#write(entries, ranks, me, isYou);
     this.#arrange(entries, stay);
     this.#order = entries.map(({ user_id }) => user_id);
     const marks = this.#movements.note(new Map(field.entries.map(({ user_id }, at) => [user_id, field.ranks[at]])), now);
@@ -215,7 +223,7 @@ export class Rows {
     for (const row of this.#rows.values()) row.setMark(marks.get(row.user));
   }
 
-  #write(entries, ranks, me) {
+  #write(entries, ranks, me, isYou) {
     const changed = [];
     const kept = new Map();
     entries.forEach((entry, at) => {
@@ -223,7 +231,7 @@ export class Rows {
       const row = this.#rows.get(user) ?? new Row(user, this.#leaderboard);
       const known = !Number.isNaN(row.score);
       const by = row.write(entry, ranks[at]);
-      row.setMe(user === me);
+      row.setMe(user === me, isYou);
       if (known && by) changed.push([row, by, at]);
       kept.set(user, row);
     });

@@ -151,7 +151,9 @@ test('the lamp of a closed week says that it is final, as long as there is a con
   assert.equal(line(closed, 'reconnecting', 0, 5_000).lamp, 'Reconnecting');
   assert.equal(line(running, 'reconnecting', 0, 30_000).isOld, true);
   const refused = after(opened({ board: OLD }, { at: MONDAY }), told(null, { type: 'error', code: 'unknown_board' }));
-  assert.deepEqual([line(refused).lamp, line(refused, 'live', 0, 5_000).note], ['Live', ''], 'nothing more is awaited');
+  assert.deepEqual([line(refused).lamp, line(refused, 'live', 0, 5_000).note], ['Nothing to show', ''], 'nothing more is awaited');
+  const barred = after(opened(), told(null, { type: 'error', code: 'unauthorized' }));
+  assert.deepEqual(line(barred), { lamp: 'Private', isOn: false, note: '', isOld: false });
   assert.equal(line(opened(), 'live', 0, 5_000).note, 'Getting the scores');
 });
 
