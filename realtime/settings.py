@@ -145,6 +145,11 @@ class Settings(BaseModel):
     reconnect_spread_s: Annotated[float, Field(ge=0, le=600)] = _env(
         "REALTIME_RECONNECT_SPREAD_S", 15.0, "most seconds over which clients are asked to leave, one by one"
     )
+    move_a_second: Annotated[int, Field(ge=0, le=10_000)] = _env(
+        "REALTIME_MOVE_A_SECOND",
+        30,
+        "clients a second that a process with far more than the others asks to come back; 0: none",
+    )
     cut_off_s: Annotated[float, Field(ge=0)] = _env(
         "REALTIME_CUT_OFF_S",
         0.0,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -303,11 +304,16 @@ class Following:
         stream.miss()
         self._drop_if_unused(stream.board)
 
-    def send_away(self, after_ms: int) -> None:
-        """Asks every subscriber to come back within so long: to another process, where there is a balancer."""
+    def send_away(self, after_ms: int, most: int | None = None) -> int:
+        """Asks subscribers, or any `most` of them, to come back within so long: to another process, where somebody
+        leads them there. Returns how many were asked."""
         frame = Frame(messages.reconnect(after_ms))
-        for subscriber in self._subscribers:
+        asked = list(self._subscribers)
+        if most is not None and most < len(asked):
+            asked = random.sample(asked, most)
+        for subscriber in asked:
             subscriber.write(frame)
+        return len(asked)
 
     def set_live(self, live: bool, why: str, partition: str = "") -> None:
         """Boards of a partition move from now on, or do not, for a reason; everybody who follows one is told."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from uuid import uuid4
 
 from realtime.api.services import Services
 from realtime.boards.catalogue import Directory
@@ -17,6 +18,7 @@ from realtime.broadcast.cut_off import CutOff
 from realtime.broadcast.rank_feed import RankFeed
 from realtime.broadcast.reading import BoardReader
 from realtime.broadcast.rollover import Rollover
+from realtime.broadcast.spreading import Spreading
 from realtime.intake.admission import Admission
 from realtime.intake.batching import Batching
 from realtime.intake.intake import Intake
@@ -40,6 +42,7 @@ from realtime.server.supervisor import Supervisor
 from realtime.server.worker import Worker
 from realtime.settings import Settings
 from realtime.store.announcements import Announcements
+from realtime.store.crowd import Crowd
 from realtime.store.snapshots import SnapshotReader
 
 
@@ -122,12 +125,20 @@ def assemble(
     ]
     if settings.cut_off_s:
         tasks.append(("cut_off", CutOff(broadcaster.following, settings.cut_off_s).run))
+    crowd = Crowd(store.link, uuid4().hex, clock.timestamp)
+    spreading = Spreading(
+        broadcaster.following, crowd, lambda: connections.open, is_leaving, a_second=settings.move_a_second
+    )
+    if settings.move_a_second:
+        tasks.append(("spread", spreading.run))
     tasks.append(("lag", metrics.watch_lag))
     if peers is not None:
         tasks.append(("share", lambda: peers.share(metrics.own)))
+        tasks.append(("attend", lambda: peers.attend(lambda: connections.open, is_leaving)))
 
     metrics.read_once([*backlog.figures(), *(worker.figures() if worker else [])])
     metrics.read(backends.figures())
+    metrics.read([("counter", "moved", "Clients asked to go to emptier processes", lambda: spreading.moved)])
     measure(metrics, intake, broadcaster, supervisor, connections)
 
     permissions = _permissions(settings, leaderboards)

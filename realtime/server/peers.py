@@ -1,7 +1,7 @@
-"""Peers: the processes behind one port, and what each shows the others of its metrics.
+"""Peers: the processes behind one port, and what each shows the others of its metrics and clients.
 
-Owns a folder with one file of figures for each process. Must never lose what a process counted that has
-ended. Assumes that the processes share a file system.
+Owns a folder with one file of figures for each process, and this process's place among them. Must never lose what a
+process counted that has ended. Assumes that the processes share a file system.
 """
 
 from __future__ import annotations
@@ -13,6 +13,10 @@ from pathlib import Path
 from typing import Final
 
 from realtime.metrics import exposed, summed
+from realtime.server.steering import AWAY
+
+ATTEND_INTERVAL: Final = 0.1
+"""Seconds between two counts of a process's clients."""
 
 SHARE_INTERVAL: Final = 1.0
 """Seconds between two writings of a process's figures for the others."""
@@ -20,10 +24,12 @@ SHARE_INTERVAL: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Peers:
-    """A folder with a file of figures for each process behind one port, and the name of this process's file."""
+    """A folder with a file of figures for each process behind one port, the name of this process's file, and its place,
+    which is told how many clients it has."""
 
     folder: Path
     name: str
+    tell: Callable[[int], None] = lambda clients: None
 
     @property
     def _file(self) -> Path:
@@ -42,6 +48,12 @@ class Peers:
         while True:
             self.write(own())
             await asyncio.sleep(SHARE_INTERVAL)
+
+    async def attend(self, clients: Callable[[], int], is_leaving: Callable[[], bool]) -> None:
+        """Tells how many clients are here, until it leaves: then that it takes no newcomers. Never ends by itself."""
+        while True:
+            self.tell(AWAY if is_leaving() else clients())
+            await asyncio.sleep(ATTEND_INTERVAL)
 
     def retire(self) -> None:
         """Keeps a dead process's counters, drops its gauges."""

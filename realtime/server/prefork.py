@@ -1,9 +1,9 @@
 """Prefork: several servers on one port, one a core.
 
-Owns the children: starts them, starts again what dies (after a growing pause), passes signals on, and ends with them.
-Must never serve, log per request, or outlive a deadline: a child that does not end in time is killed. Assumes Linux's
-SO_REUSEPORT, by which the kernel spreads connections evenly; elsewhere the children share one socket. Forks before
-any event loop or thread exists.
+Owns the children: starts them, starts again what dies (after a growing pause), passes signals on, and ends with them;
+and their sockets, one for each, so that `steering` knows which is whose. Must never serve, log per request, or outlive
+a deadline: a child that does not end in time is killed. Assumes Linux's SO_REUSEPORT; elsewhere the children share one
+socket. Forks before any event loop or thread exists.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkProcess
 from pathlib import Path
@@ -29,6 +30,7 @@ from realtime.errors import StartupError, TaskFailed
 from realtime.server import draining, listeners, serving
 from realtime.server.app import create_app
 from realtime.server.peers import Peers
+from realtime.server.steering import AWAY, Attendance, Steering, turn_away
 from realtime.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -39,6 +41,9 @@ LONGEST_PAUSE: Final = 30.0
 
 HEALTHY_AFTER: Final = 60.0
 """Seconds a child must live for its place's earlier deaths to be forgotten."""
+
+STEER_INTERVAL: Final = 0.25
+"""Seconds between two looks where newcomers are to be led."""
 
 NOT_STARTED: Final = 3
 """Exit code of a child that could not start: the others cannot either."""
@@ -68,14 +73,14 @@ class Prefork:
         self._signals = self._passed_on = 0
         self._deadline = float("inf")
         self._failed = False
+        self._attendance = Attendance(settings.processes)
 
     def run(self) -> bool:
         """Serves until a signal; False where no process could start."""
         with ExitStack() as stack:
             self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="realtime-metrics-")))
-            self._socket = stack.enter_context(
-                listeners.bound(self._settings.host, self._settings.port, shared=_SPREADS)
-            )
+            self._sockets = [stack.enter_context(one) for one in self._listening()]
+            self._steering = Steering(self._sockets, self._attendance)
             # A child writes a byte to the first when it answers; it ends when the second does: when we are gone.
             self._ready, self._tell_ready = os.pipe()
             self._life, self._alive = os.pipe()
@@ -97,6 +102,7 @@ class Prefork:
                 self._take_ready()
                 self._take_dead()
                 self._pass_on()
+                self._steer()
         return not self._failed
 
     @property
@@ -111,19 +117,39 @@ class Prefork:
     def _patience(self) -> float | None:
         """Seconds until something is due by the clock."""
         dues = [place.due for place in self._places if not place.child and not self._stopping]
-        next_due = min([*dues, self._deadline])
+        next_due = min([*dues, self._deadline, monotonic() + (STEER_INTERVAL if self._answering else float("inf"))])
         return None if next_due == float("inf") else max(0.0, next_due - monotonic())
+
+    def _listening(self) -> list[socket.socket]:
+        """A socket for each place, which listens: connections wait there until somebody is in it."""
+        host, made = self._settings.host, [listeners.bound(self._settings.host, self._settings.port, shared=_SPREADS)]
+        port = made[0].getsockname()[1]
+        made += [listeners.bound(host, port, shared=True) for _ in self._places[1:] if _SPREADS]
+        for one in made:
+            one.listen(serving.BACKLOG)
+            one.setblocking(False)
+        return made
+
+    def _steer(self) -> None:
+        """Leads those who come next to where the fewest are, and nobody to where nobody is."""
+        if self._stopping or not _SPREADS:
+            return
+        self._steering.look()
+        if any(count != AWAY for count in self._attendance.counts()):
+            for place, listener in zip(self._places, self._sockets, strict=True):
+                if place.child is None:
+                    turn_away(listener)
 
     # Children ------------------------------------------------------------------------------------------------
 
     def _start_due(self) -> None:
-        for place in self._places:
+        for number, place in enumerate(self._places):
             if place.child is None and not self._stopping and place.due <= monotonic():
-                place.child = _FORK.Process(target=self._serve)
+                place.child = _FORK.Process(target=self._serve, args=(number,))
                 place.began = monotonic()
                 place.child.start()
 
-    def _serve(self) -> None:
+    def _serve(self, place: int) -> None:
         """The child's life, in a process group of its own: a terminal's Ctrl-C is the parent's to pass on."""
         os.setpgrp()
         signal.set_wakeup_fd(-1)
@@ -131,11 +157,12 @@ class Prefork:
             signal.signal(number, signal.SIG_DFL)
         os.close(self._alive)
         threading.Thread(target=self._end_with_parent, daemon=True).start()
-        listener = self._socket
-        if _SPREADS:
-            host, port = listener.getsockname()[:2]
-            listener = listeners.bound(host, port, shared=_SPREADS)
-        app = create_app(self._settings, with_worker=False, peers=self._peers_of(os.getpid()))
+        listener = self._sockets[place if _SPREADS else 0]
+        for other in self._sockets:
+            if other is not listener:
+                other.close()
+        peers = Peers(self._folder, str(os.getpid()), partial(self._attendance.tell, place))
+        app = create_app(self._settings, with_worker=False, peers=peers)
         try:
             started = serving.run(
                 app, self._settings, lambda address: _tell(self._tell_ready), listener=listener
@@ -149,23 +176,21 @@ class Prefork:
         os.read(self._life, 1)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    def _peers_of(self, pid: int) -> Peers:
-        return Peers(self._folder, str(pid))
-
     def _take_ready(self) -> None:
         before = self._answering
         self._answering += _emptied(self._ready)
         if before < len(self._places) <= self._answering:
-            self._on_ready(listeners.address_of(self._socket))
+            self._on_ready(listeners.address_of(self._sockets[0]))
 
     def _take_dead(self) -> None:
-        for place in self._places:
+        for number, place in enumerate(self._places):
             child = place.child
             if child is None or child.is_alive():
                 continue
             place.child = None
+            self._attendance.tell(number, AWAY)
             assert child.pid is not None
-            self._peers_of(child.pid).retire()
+            Peers(self._folder, str(child.pid)).retire()
             if self._stopping:
                 continue
             if child.exitcode == NOT_STARTED and not self._answering:
@@ -192,6 +217,8 @@ class Prefork:
         if not overdue and self._signals == self._passed_on:
             return
         if not self._passed_on:
+            for listener in self._sockets:  # the children's own are the last: closed when they say so
+                listener.close()
             self._deadline = min(self._deadline, monotonic() + draining.longest_leave(self._settings) + 5)
         self._passed_on = self._signals
         for place in self._places:

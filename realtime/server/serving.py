@@ -30,6 +30,9 @@ from realtime.wire.http_connection import bounded
 
 log = logging.getLogger(__name__)
 
+BACKLOG: Final = 4_096
+"""Connections that may wait until somebody takes them."""
+
 FILES_BESIDE: Final = 200
 """Open files that are no client's: connections to the stores, logs, what listens."""
 
@@ -130,7 +133,7 @@ def server(app: Starlette, settings: Settings, on_ready: Callable[[str], None]) 
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=settings.trusted_proxies,
         server_header=False,
-        backlog=4096,
+        backlog=BACKLOG,
         timeout_keep_alive=settings.keep_alive_s,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )

@@ -25,6 +25,9 @@ RUN_KEY: Final = "leaderboard:run"
 LEDGER_KEY: Final = "leaderboard:ledger"
 """Key of what the store remembers of the ledger; rebuilds keep it. There is one, without a tag."""
 
+CROWD_KEY: Final = "leaderboard:clients"
+"""Key of the Hash process -> its clients, and when it said so. There is one, without a tag; see `crowd`."""
+
 USERS_VERSION_KEY: Final = "leaderboard:version:users"
 
 CHANNEL_PREFIX: Final = "leaderboard:changes:"

@@ -19,6 +19,7 @@ def two(tmp_path: Path) -> Prefork:
     """Two places, nothing started."""
     made = Prefork(Settings.load({"REALTIME_PROCESSES": "2"}), lambda address: None)
     made._folder = tmp_path
+    made._sockets = []
     return made
 
 
