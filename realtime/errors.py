@@ -134,6 +134,11 @@ class LedgerLocked(LedgerUnavailable):
     """A statement waited in vain for a lock of somebody else's; nothing of it was done."""
 
 
+class LedgerConflict(LedgerUnavailable):
+    """PostgreSQL ended a transaction that others were in the way of; nothing of it was done, and the same again may
+    succeed."""
+
+
 class TransactionConflict(Exception):
     """Two transactions met, and PostgreSQL ended this one: the same again may succeed."""
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import asyncpg
 
 from realtime.errors import (
+    LedgerConflict,
     LedgerLocked,
     LedgerRefused,
     LedgerUnavailable,
@@ -95,7 +96,7 @@ _KINDS: Final = (
     ),
     _Kind("away", "it has no connection left", (asyncpg.TooManyConnectionsError,)),
     _Kind("full", "it has no room, or cannot write", (asyncpg.InsufficientResourcesError, asyncpg.PostgresIOError)),
-    _Kind("locked", "it ended one of two who waited for each other", _CONFLICTS),
+    _Kind("locked", "it ended one of two who waited for each other", _CONFLICTS, LedgerConflict),
     _Kind("locked", "others hold a lock that is needed", (asyncpg.LockNotAvailableError,), LedgerLocked),
     _Kind(
         "slow",

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Protocol
@@ -22,12 +22,18 @@ import orjson
 
 from realtime.boards.catalogue import Directory
 from realtime.boards.leaderboard import DEFAULT
-from realtime.errors import EpochMoved, LedgerUnavailable, RealtimeError, StoreUnavailable
+from realtime.errors import EpochMoved, LedgerConflict, LedgerUnavailable, RealtimeError, StoreUnavailable
 from realtime.people.passwords import Passwords, check_password
 from realtime.people.usernames import check_username
 from realtime.validation import ID_MAX, plain_text
 
 log = logging.getLogger(__name__)
+
+ATTEMPTS: Final = 5
+"""How often a change is tried that PostgreSQL ends for somebody else's."""
+
+Pending = Sequence[tuple[int, int]]
+"""Outbox rows of a change, each with the source that it is for; none where nothing changed."""
 
 IMPORT_DOMAIN: Final = "imported.invalid"
 """The domain of imported players' addresses (RFC 2606): nobody can register there."""
@@ -150,11 +156,16 @@ class Accounts:
 
     async def rename(self, user_id: int, username: Any) -> None:
         """Gives a user another name, everywhere. Raises RealtimeError `unknown_user`, `bad_message`, `out_of_range`."""
-        rows = await self._ledger.fetch("rename", user_id, check_username(username))
-        if not rows:
-            raise _unknown()
-        if (ids := rows[0]["outbox_ids"]) is not None:
-            await self._tell_store(user_id, list(zip(ids, rows[0]["outbox_sources"], strict=True)))
+        name = check_username(username)
+        if pending := await self._again(lambda: self._rename(user_id, name)):
+            await self._tell_store(user_id, pending)
+
+    async def _rename(self, user_id: int, name: str) -> Pending:
+        async with self._ledger.connection() as connection, connection.transaction():
+            is_other = await connection.fetchval(self._ledger.query("rename"), user_id, name)
+            if is_other is None:
+                raise _unknown()
+            return await connection.fetch(self._ledger.query("renamed"), user_id) if is_other else ()
 
     async def ban(self, user_id: int, *, actor: str, reason: str | None, leaderboard: str | None = None) -> None:
         """Hides a user from every board, or from those of a leaderboard and what is `of` it, and refuses their scores
@@ -162,50 +173,74 @@ class Accounts:
 
         Raises RealtimeError `unknown_user`, `unknown_leaderboard`, `bad_message`, `out_of_range`.
         """
-        await self._hide(user_id, True, "ban", actor, reason, leaderboard)
+        await self._changed(user_id, True, "ban", actor, reason, leaderboard)
 
     async def unban(self, user_id: int, *, actor: str, reason: str | None, leaderboard: str | None = None) -> None:
         """Ends that ban, and shows the user again where no other holds, with all that was theirs. Raises as `ban`."""
-        await self._hide(user_id, False, "unban", actor, reason, leaderboard)
+        await self._changed(user_id, False, "unban", actor, reason, leaderboard)
 
     async def delete(self, user_id: int, *, actor: str) -> None:
         """Takes a person off every board for good and makes what remains anonymous. Can be repeated.
 
         Raises RealtimeError `unknown_user` where there never was one.
         """
+        await self._tell_store(user_id, await self._again(lambda: self._delete(user_id, actor)))
+
+    async def _delete(self, user_id: int, actor: str) -> Pending:
         async with self._ledger.connection() as connection, connection.transaction():
             if not await connection.fetchval(self._ledger.query("user_exists"), user_id):
                 raise _unknown()
             await connection.execute("SELECT while_sources_stay()")
-            await connection.fetch(self._ledger.query("player_held"), user_id, None)
+            await self._hold(connection, user_id, None)
             forgotten = await connection.execute(self._ledger.query("forget"), user_id)
-            pending = await connection.fetch(self._ledger.query("hidden_anew"), user_id, None, "deletion")
+            pending: Pending = await connection.fetch(
+                self._ledger.query("hidden_anew"), user_id, None, "deletion"
+            )
             if forgotten == "UPDATE 1":
                 await self._audit(connection, actor, "delete", user_id, {})
-        await self._tell_store(user_id, pending)
+        return pending
 
-    async def _hide(
+    async def _again(self, change: Callable[[], Awaitable[Pending]]) -> Pending:
+        """Does a change, and again where PostgreSQL ends it for somebody else's: then nothing of it was done."""
+        for _ in range(ATTEMPTS - 1):
+            with suppress(LedgerConflict):
+                return await change()
+        return await change()
+
+    async def _hold(self, connection: Any, user_id: int, sources: Sequence[int] | None) -> None:
+        """Locks what every batch of a user needs: what is there first, then what is made for it, as batches do."""
+        await connection.fetch(self._ledger.query("heads_held"), user_id, sources)
+        await connection.fetch(self._ledger.query("player_held"), user_id, sources)
+
+    async def _changed(
         self, user_id: int, hidden: bool, action: str, actor: str, reason: str | None, slug: str | None
     ) -> None:
         if reason is not None:
             reason = plain_text(reason, "reason", 0, 255)
+        pending = await self._again(lambda: self._hide(user_id, hidden, action, actor, reason, slug))
+        if pending:
+            await self._tell_store(user_id, pending)
+
+    async def _hide(
+        self, user_id: int, hidden: bool, action: str, actor: str, reason: str | None, slug: str | None
+    ) -> Pending:
         async with self._ledger.connection() as connection, connection.transaction():
             if not await connection.fetchval(self._ledger.query("person_exists"), user_id):
                 raise _unknown()
             await connection.execute("SELECT while_sources_stay()")
             leaderboard, sources = await self._leaderboard(connection, slug)
             if hidden == await connection.fetchval(self._ledger.query("is_banned"), user_id, leaderboard):
-                return
-            await connection.fetch(self._ledger.query("player_held"), user_id, sources)
+                return ()
+            await self._hold(connection, user_id, sources)
             # Again, now that all of it is locked: a deletion in between must not be undone.
             if not await connection.fetchval(self._ledger.query("person_exists"), user_id):
                 raise _unknown()
             await connection.execute(self._ledger.query("ban_of_before"), user_id)
             await connection.execute(self._ledger.query("banned" if hidden else "unbanned"), user_id, leaderboard)
-            pending = await connection.fetch(self._ledger.query("hidden_anew"), user_id, sources, action)
+            pending: Pending = await connection.fetch(self._ledger.query("hidden_anew"), user_id, sources, action)
             detail = {"reason": reason, "leaderboard": slug}
             await self._audit(connection, actor, action, user_id, detail)
-        await self._tell_store(user_id, pending)
+        return pending
 
     async def _leaderboard(self, connection: Any, slug: str | None) -> tuple[int, list[int] | None]:
         """The number of a leaderboard, and the source on which a ban from it holds; 0 and None for the deployment."""
@@ -222,7 +257,7 @@ class Accounts:
         written = orjson.dumps({name: value for name, value in detail.items() if value is not None}).decode()
         await connection.execute(self._ledger.query("audit"), actor, action, user_id, written)
 
-    async def _tell_store(self, user_id: int, pending: Iterable[tuple[int, int]]) -> None:
+    async def _tell_store(self, user_id: int, pending: Pending) -> None:
         """At once where the store is there; otherwise the sweeper does it from the outbox rows, given with their
         sources."""
         partitions: dict[str | None, list[int]] = {}

@@ -19,40 +19,48 @@ SELECT u.id, u.email, u.username, u.created_at,
 FROM users u LEFT JOIN user_total_scores t ON t.user_id = u.id WHERE u.id = $1 AND u.deleted_at IS NULL
 
 -- name: rename
--- $1 user id, $2 username: one statement, with an outbox row for every source of which the user has scores. No row where there is
--- no such user; `outbox_ids` is NULL where the name is as it was. Locks: the user, then closed weeks in order, then the
--- catalogue, here and wherever more than one of them is changed.
+-- $1 user id, $2 username: whether it is another name than before. No row where there is no such user. From here on no batch
+-- brings a first score of the user anywhere that the next statement would not see.
 WITH renamed AS (
     UPDATE users SET username = $2, version = version + 1, updated_at = clock_timestamp()
     WHERE id = $1 AND deleted_at IS NULL AND username <> $2 RETURNING id
-), moved AS (
+)
+SELECT EXISTS (SELECT FROM renamed) FROM users u WHERE u.id = $1 AND u.deleted_at IS NULL
+
+-- name: renamed
+-- The next statement after `rename` of user $1: an outbox row for every source of which the user has scores. Locks: the user (who
+-- is), then closed weeks in order, then the catalogue, here and wherever more than one of them is changed.
+WITH moved AS (
     UPDATE closed_weeks c SET version = c.version + 1, updated_at = clock_timestamp()
     FROM (SELECT week FROM closed_weeks
-          WHERE week IN (SELECT w.week FROM user_weekly_scores w JOIN renamed p ON w.user_id = p.id)
-          ORDER BY week FOR UPDATE) AS locked
+          WHERE week IN (SELECT w.week FROM user_weekly_scores w WHERE w.user_id = $1) ORDER BY week FOR UPDATE) AS locked
     WHERE c.week = locked.week RETURNING c.week
 ), shown AS (
-    UPDATE catalogue SET shown = shown + 1 WHERE EXISTS (SELECT FROM renamed) AND (SELECT count(*) FROM moved) >= 0
-), pending AS (
-    INSERT INTO outbox (kind, user_ids, source)
-    SELECT 'rename', ARRAY[p.id], s.source
-    FROM renamed p CROSS JOIN (
-        SELECT 1 AS source UNION ALL
-        SELECT l.id FROM leaderboards l
-        WHERE l.id <> 1 AND l.id = l.source AND EXISTS (SELECT FROM scores WHERE source = l.id AND user_id = $1)
-    ) AS s RETURNING id, source
+    UPDATE catalogue SET shown = shown + 1 WHERE (SELECT count(*) FROM moved) >= 0
 )
-SELECT u.id, (SELECT array_agg(id) FROM pending) AS outbox_ids, (SELECT array_agg(source) FROM pending) AS outbox_sources
-FROM users u WHERE u.id = $1 AND u.deleted_at IS NULL
+INSERT INTO outbox (kind, user_ids, source)
+SELECT 'rename', ARRAY[$1::bigint], s.source
+FROM (
+    SELECT 1 AS source UNION ALL
+    SELECT l.id FROM leaderboards l
+    WHERE l.id <> 1 AND l.id = l.source AND EXISTS (SELECT FROM scores WHERE source = l.id AND user_id = $1)
+) AS s RETURNING id, source
 
 -- name: leaderboard_source
 -- $1 slug: its id, and the source that it ranks the submissions of.
 SELECT id, source FROM leaderboards WHERE slug = $1 AND removed_at IS NULL
 
--- name: player_held
+-- name: heads_held
 -- First statement of whatever hides a user $1 or shows them again, on sources $2 int[] (NULL: all), after while_sources_stay():
--- takes the locks by which every batch of this user waits or has ended, and makes the rows that carry them: heads in order,
--- then default's total. A head is born with all that there is to build for it.
+-- locks the heads that are there, in order, as a batch does before it makes any.
+SELECT source FROM heads
+WHERE user_id = $1 AND source = ANY (ARRAY(
+    SELECT id FROM leaderboards WHERE id <> 1 AND id = source AND ($2::int[] IS NULL OR id = ANY ($2))
+)) ORDER BY source FOR NO KEY UPDATE
+
+-- name: player_held
+-- The next, of the same: takes all locks by which every batch of this user waits or has ended, and makes the rows that carry
+-- them: heads in order, then default's total. A head is born with all that there is to build for it.
 WITH held AS (
     INSERT INTO heads AS h (source, user_id, built)
     SELECT id, $1::bigint, round FROM leaderboards

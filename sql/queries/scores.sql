@@ -19,15 +19,15 @@
 --   twins                        those of them that met a concurrent twin, and are not recorded after all
 --   users, totals, versions, hidden, week_users, weeks, week_scores, week_versions, closed_weeks   of default, as record_batch has it
 --   barred_sources, barred_users, barred_on  leaderboards of theirs `of` the source that they are not shown on
---   new_sources, new_users, usernames, user_versions   those whose head, or total, is new
+--   new_sources, new_users, usernames, user_versions   those whose total is new, or who had no row of the source
 --   rules, windows, row_users, scores, row_versions, row_at, row_at_ids, row_metadata   each changed row of `scores`, as it is now
 --   over_leaderboards, over_windows, over_kinds, over_names, over_starts, over_ends  the windows among them that are over, whose
 --            closed boards are other now; NULL for all time
 --   outbox_ids, outbox_sources
 -- Nothing is said of a submission whose player had no head and got one from a concurrent statement: it is to be recorded again.
 -- Locks: heads of others in order of source and user, those that are there, then those that are missing; then transactions in
--- order, then totals and weeks of default; whose head (total) is ours has scores that nobody else changes; then closed weeks and
--- windows in order. Every step reads the one before it, which fixes that sequence. There is no join between the steps: planned
+-- order, then totals and weeks of default; whose head (total) is ours has scores that nobody else changes; then users who are new
+-- to a source; then closed weeks and windows in order. Every step reads the one before it, which fixes that sequence. There is no join between the steps: planned
 -- for arrays of unknown length such a join becomes a nested loop over the whole batch. What a step must know of another it looks
 -- up by place in a list, or in a hashed subquery.
 WITH moment AS MATERIALIZED (
@@ -226,6 +226,13 @@ WITH moment AS MATERIALIZED (
     RETURNING source, rule, "window", user_id, score, version, at, at_id, metadata
 ), rows AS MATERIALIZED (
     SELECT * FROM added UNION ALL SELECT * FROM replaced UNION ALL SELECT * FROM lowered UNION ALL SELECT * FROM raised
+), named AS MATERIALIZED (
+    -- Players who had no row of the source: the content that has its boards may not know them. Who renames one of them at the
+    -- same time waits, and then sees this score.
+    SELECT n.source, u.id, u.username, u.version FROM (
+        SELECT DISTINCT r.source, r.user_id FROM rows r
+        WHERE r.version = 1 AND r.source <> 1 AND NOT EXISTS (SELECT FROM scores s WHERE s.source = r.source AND s.user_id = r.user_id)
+    ) AS n CROSS JOIN LATERAL (SELECT id, username, version FROM users WHERE id = n.user_id FOR SHARE) AS u
 ), far AS (
     UPDATE heads h SET far = true FROM (SELECT DISTINCT source, user_id FROM added WHERE abs(score) > 4503599627370495 AND source <> 1) AS a
     WHERE h.source = a.source AND h.user_id = a.user_id AND NOT h.far
@@ -233,7 +240,7 @@ WITH moment AS MATERIALIZED (
     UPDATE closed_weeks c SET changes = c.changes + 1,
            quiet_until = CASE $11 WHEN 'import' THEN (SELECT now FROM moment) + interval '2 minutes' END
     FROM (SELECT week FROM closed_weeks WHERE week = ANY (ARRAY(SELECT DISTINCT week FROM weeks))
-          AND changes IS NOT NULL AND (SELECT count(*) FROM rows) >= 0 ORDER BY week FOR UPDATE) AS locked
+          AND changes IS NOT NULL AND (SELECT count(*) FROM named) >= 0 ORDER BY week FOR UPDATE) AS locked
     WHERE c.week = locked.week
     RETURNING c.week
 ), over AS MATERIALIZED (
@@ -284,10 +291,12 @@ FROM moment, (
         SELECT 1, user_id, hidden_on FROM totals WHERE hidden_on <> '{}'
     ) AS b CROSS JOIN LATERAL unnest(b.hidden_on) AS o (leaderboard)
 ) AS of_barred, (
-    SELECT array_agg(n.source) AS new_sources, array_agg(u.id) AS new_users, array_agg(u.username) AS usernames,
-           array_agg(u.version) AS user_versions
-    FROM (SELECT 1 AS source, user_id FROM totals WHERE is_new UNION ALL SELECT source, user_id FROM new_heads) AS n
-    JOIN users u ON u.id = n.user_id
+    SELECT array_agg(source) AS new_sources, array_agg(id) AS new_users, array_agg(username) AS usernames,
+           array_agg(version) AS user_versions
+    FROM (
+        SELECT * FROM named UNION ALL
+        SELECT 1, u.id, u.username, u.version FROM totals t JOIN users u ON u.id = t.user_id WHERE t.is_new
+    ) AS n
 ) AS of_new, (
     SELECT array_agg(rule) AS rules, array_agg("window") AS windows, array_agg(user_id) AS row_users, array_agg(score) AS scores,
            array_agg(version) AS row_versions, array_agg(at) AS row_at, array_agg(at_id) AS row_at_ids, array_agg(metadata) AS row_metadata

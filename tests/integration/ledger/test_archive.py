@@ -338,6 +338,7 @@ async def test_a_rename_under_way_while_the_view_is_made_is_in_its_first_version
     await score(ledger, user, 5, MONDAY)
     async with sql.transaction():
         await sql.fetch(ledger.query("rename"), user, "after")
+        await sql.fetch(ledger.query("renamed"), user)
         opening = asyncio.ensure_future(archive.page(WEEK, 0, 10))
         while not opening.done() and not await has_ended(ledger):  # noqa: ASYNC110 - PostgreSQL tells nobody
             await asyncio.sleep(0.005)

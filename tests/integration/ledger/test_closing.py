@@ -218,6 +218,7 @@ async def test_one_that_does_not_end_keeps_the_week_open_and_nobody_from_scoring
     await shift.to(CLOSED)
     async with sql.transaction():
         await sql.fetch(ledger.query("rename"), b, "slow")
+        await sql.fetch(ledger.query("renamed"), b)
         with pytest.raises(LedgerUnavailable, match="by others"):
             await archive.snapshot(WEEK)
         await play(ledger, a, 5, FRIDAY)

@@ -284,6 +284,85 @@ async def test_bans_and_batches_that_meet_all_end(
     await agree_with_the_log(sql)
 
 
+async def waits(dsn: str, *, count: int = 1) -> None:
+    """Returns when so many statements wait for a lock."""
+    watcher = await asyncpg.connect(dsn)
+    async with asyncio.timeout(PATIENCE):
+        while await watcher.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted") < count:
+            pass
+    await watcher.close()
+
+
+async def test_a_ban_takes_what_is_there_before_what_it_makes_as_a_batch_does(
+    accounts: Accounts, recorder: Recorder, sql: asyncpg.Connection, dsn: str, make_users: MakeUsers
+) -> None:
+    """The batch holds a head of the banned player that was there, and is about to make the one that comes before it."""
+    other, user = await make_users(2)
+    await recorder.record([to("points", user, "there")])
+    await sql.execute("BEGIN")
+    await sql.execute(
+        "INSERT INTO heads (source, user_id) SELECT id, $1 FROM leaderboards WHERE slug = 'lap'", other
+    )
+    batch = [to("points", user, "a"), to("lap", other, "a"), to("lap", user, "a")]
+    recording = asyncio.ensure_future(recorder.record(batch))
+    await waits(dsn)
+    ban = asyncio.ensure_future(accounts.ban(user, actor="test", reason=None))
+    await waits(dsn, count=2)
+    await sql.execute("ROLLBACK")
+    await asyncio.gather(recording, ban)
+    assert all(isinstance(outcome, Accepted) for _, outcome in recording.result().outcomes)
+    assert await sql.fetchval("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()") == 0
+    assert await shown(sql, user) == set()
+
+
+async def test_a_change_that_postgresql_ends_for_another_is_done_again(
+    accounts: Accounts, sql: asyncpg.Connection, dsn: str, make_users: MakeUsers
+) -> None:
+    """Somebody with statements of their own takes the locks the other way round."""
+    (user,) = await make_users(1)
+    await sql.execute("INSERT INTO user_total_scores (user_id) VALUES ($1)", user)
+    await sql.execute("SET deadlock_timeout = '1h'; BEGIN")  # it is not this one that looks, and is ended
+    await sql.execute("SELECT FROM users WHERE id = $1 FOR UPDATE", user)
+    ban = asyncio.ensure_future(accounts.ban(user, actor="test", reason=None))
+    await waits(dsn)
+    held = asyncio.ensure_future(sql.execute("SELECT FROM user_total_scores WHERE user_id = $1 FOR UPDATE", user))
+    await held
+    await sql.execute("COMMIT")
+    await ban
+    assert await sql.fetchval("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()") == 1
+    assert await sql.fetchval("SELECT hidden FROM user_total_scores WHERE user_id = $1", user)
+
+
+async def test_a_rename_waits_for_a_first_score_and_tells_its_source_too(
+    accounts: Accounts,
+    ledger: Ledger,
+    directory: Leaderboards,
+    sql: asyncpg.Connection,
+    dsn: str,
+    make_users: MakeUsers,
+) -> None:
+    (user,) = await make_users(names=["before"])
+    async with ledger.transaction() as connection:
+        recorded = await ledger.record_scores([to("lap", user, "a")], directory.current, connection=connection)
+        assert [one.username for one in recorded.profiles] == ["before"]
+        rename = asyncio.ensure_future(accounts.rename(user, "after"))
+        await waits(dsn)
+    await rename
+    sources = "SELECT l.slug FROM outbox o JOIN leaderboards l ON l.id = o.source WHERE o.kind = 'rename' ORDER BY 1"
+    assert [slug for (slug,) in await sql.fetch(sources)] == ["default", "lap"]
+
+
+async def test_the_first_score_of_a_player_whose_head_a_ban_has_made_brings_the_name(
+    accounts: Accounts, recorder: Recorder, make_users: MakeUsers
+) -> None:
+    (user,) = await make_users(names=["Ada"])
+    await accounts.ban(user, actor="test", reason=None)
+    await accounts.unban(user, actor="test", reason=None)
+    first = await recorder.record([to("lap", user, "a")])
+    assert [one.username for one in first.profiles] == ["Ada"]
+    assert (await recorder.record([to("lap", user, "b", 4)])).profiles == []
+
+
 async def test_nobody_is_banned_from_what_is_not_there(
     accounts: Accounts, sql: asyncpg.Connection, make_users: MakeUsers
 ) -> None:
