@@ -61,7 +61,7 @@ class ScoreRoutes:
 
         def answer(place: int, outcome: Outcome) -> None:
             nonlocal left
-            results[place] = outcome
+            results[place] = permissions.told(identity, outcome)
             if isinstance(outcome, Rejected):
                 self._services.refused(outcome.code)
             left -= 1

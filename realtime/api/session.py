@@ -366,6 +366,7 @@ class Session:
             self._submit(fields, None, may_look_up=False)
 
     def _reply(self, outcome: Outcome) -> None:
+        outcome = self._permissions.told(self._credentials.identity, outcome)
         if type(outcome) is Rejected:
             self._refused(outcome.code)
         if not self._answers:

@@ -122,7 +122,7 @@ def parse_submission(
 
     `catalogue` says which leaderboards there are, and `now` which windows have begun. An empty reason is none: a file
     of scores has one way to say either. Raises RealtimeError `bad_message`, `out_of_range`, `unknown_leaderboard`,
-    `wrong_board`, `bad_metadata`.
+    `wrong_board`, `unknown_board`, `bad_metadata`.
     """
     submission_id = plain_text(fields.get("submission_id"), "submission_id", 1, SUBMISSION_ID_LENGTH)
     slug = fields.get("leaderboard")
@@ -218,6 +218,15 @@ def _check_numbers(value: Any) -> None:
         _check_numbers(part)
 
 
+def _season(name: str, ranking: Leaderboard) -> Span:
+    """When a season runs, by the definition: where none is near, it is not at hand."""
+    for season in ranking.definition.seasons:
+        if name == f"season_{season.id}":
+            return Span(season.starts, season.ends)
+    known = ", ".join(season.id for season in ranking.definition.seasons[-5:])
+    raise RealtimeError("unknown_board", f"{ranking.slug} has no such season. Its last ones are: {known or 'none'}.")
+
+
 def _within(board_id: Any, leaderboard: Leaderboard, catalogue: Catalogue, now: Callable[[], datetime]) -> Span:
     """The time in which a submission must be recorded to count on the board that it names."""
     wrong = RealtimeError("wrong_board", f"board must be the id of a board of {leaderboard.slug}, or of one `of` it.")
@@ -234,7 +243,9 @@ def _within(board_id: Any, leaderboard: Leaderboard, catalogue: Catalogue, now: 
         said = read_name(name)
     except ValueError:
         raise wrong from None
-    if said is None or said.kind not in ranking.definition.windows or said.first_day is None:
+    if said is None or said.kind not in ranking.definition.windows:
         raise wrong
-    # A window that is not at hand was over long ago, or is yet to come; submissions are refused all the same.
+    if said.first_day is None:
+        return _season(name, ranking)
+    # A window of the calendar that is not at hand was over long ago, or is yet to come: no score counts in it.
     return Span(None, EARLIEST) if said.first_day <= now().date() else Span(LATEST, None)

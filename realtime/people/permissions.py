@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from realtime.boards.board import ALL_TIME, CURRENT_WEEK, Board, week_at
-from realtime.boards.catalogue import Directory, is_alias
+from realtime.boards.catalogue import Directory, is_alias, split_id
 from realtime.boards.definitions import Definition
 from realtime.boards.leaderboard import DEFAULT, Leaderboard
-from realtime.boards.submissions import Submission
+from realtime.boards.submissions import Accepted, Outcome, Submission
 from realtime.errors import RealtimeError
 from realtime.people.identity import Identity
 from realtime.validation import INT_MAX
@@ -97,6 +97,21 @@ class Permissions:
         if identity is None:
             raise _private()
         raise RealtimeError("forbidden", "This token may not read that leaderboard.")
+
+    def told(self, identity: Identity | None, outcome: Outcome) -> Outcome:
+        """An outcome as it may be told: without scores of leaderboards `of` the one handed in to that `identity` may
+        not see."""
+        if type(outcome) is not Accepted or outcome.scores is None or not self.restrict_reading:
+            return outcome
+        known = self.directory.current.leaderboards
+        slugs = {slug: known.get(slug) for slug in {split_id(board)[0] for board in outcome.scores}}
+        hidden = {
+            slug
+            for slug, of in slugs.items()
+            if slug != outcome.leaderboard and (of is None or not self.may_see(identity, of.definition))
+        }
+        scores = {board: score for board, score in outcome.scores.items() if split_id(board)[0] not in hidden}
+        return outcome._replace(scores=scores)
 
     # Scores --------------------------------------------------------------------------------------------------
 

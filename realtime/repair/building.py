@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from datetime import datetime
 from time import monotonic
@@ -73,6 +73,7 @@ class Builds(Protocol):
 class Showing(Protocol):
     """Whoever has standings shown that are made."""
 
+    async def prepare(self, rules: Iterable[Rule]) -> None: ...
     async def show(self, build: Build, rule: Rule) -> bool: ...
     async def is_behind(self) -> bool: ...
     async def catch_up(self) -> None: ...
@@ -148,6 +149,7 @@ class Building:
         done, todo = await self._builds.begin(build)
         words = "building standings of %s: %d of %d players are done"
         log.info(words, build.slug, done, todo, extra={"action": "build"})
+        await self._showing.prepare(build.rules)
         await self._wait_for_writers(build)
         while build.rules:
             if any(rule.kinds for rule in build.rules):
@@ -157,6 +159,7 @@ class Building:
             for rule in shown:
                 log.info("standings of %s are shown", rule.slug, extra={"action": "build"})
             await self._builds.refresh(build)  # what is left has heads that came unmarked, or another rule is wanted
+            await self._showing.prepare(build.rules)
 
     async def _wait_for_writers(self, build: Build) -> None:
         """Waits until all have ended who may record scores without knowing the rules."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -105,10 +105,15 @@ class Partitions:
         """All boards that the store is told of at `now`, those among them that are being made."""
         return self._directory.current.written_boards(now)
 
-    def partition_of(self, source: int) -> str:
-        """The partition of the leaderboards that rank a source's submissions; '' where it has none any more."""
-        leaderboards = self._directory.current.leaderboards.values()
-        return next((one.partition for one in leaderboards if one.source == source), "")
+    async def partitions_of(self, sources: Collection[int]) -> dict[int, str]:
+        """The partitions of the leaderboards that rank the submissions of sources; those are left out that are of no
+        leaderboard any more, by what the ledger says now. Raises LedgerUnavailable."""
+        of = self._directory.current.partition_of
+        if any(of(source) is None for source in sources):
+            await self._directory.look()
+            of = self._directory.current.partition_of
+        found = {source: of(source) for source in sources}
+        return {source: partition for source, partition in found.items() if partition is not None}
 
     async def latest_boards_of(self, partition: str) -> list[Board]:
         """The same, as the ledger has it now. Raises LedgerUnavailable."""

@@ -12,6 +12,7 @@ up: until then boards of that leaderboard wait, for the store has another rule t
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from typing import Final, Protocol
@@ -23,7 +24,7 @@ from realtime.boards.leaderboard import Leaderboard
 from realtime.boards.making import in_the_making
 from realtime.boards.standings import Profile, Row
 from realtime.boards.windows import Window
-from realtime.errors import StoreChanged
+from realtime.errors import StoreChanged, StoreUnavailable
 from realtime.ledger.builds import Build, Retired, Rule
 
 PAGE: Final = 1_000
@@ -94,6 +95,17 @@ class Showing:
         self._store = store
         self._rows = rows
         self._now = now
+
+    async def prepare(self, rules: Iterable[Rule]) -> None:
+        """Drops what the store has of leaderboards that were removed, and are defined again by now: as long as it does,
+        it takes no rows of standings that are made for them. Where it is away, `show` does. Raises LedgerUnavailable.
+        """
+        await self._leaderboards.refresh()
+        makings = [self._leaderboards.current.making.get(rule.id) for rule in rules]
+        with suppress(StoreUnavailable):
+            for making in makings:
+                if making is not None:
+                    await self._drop_former(making.leaderboard)
 
     async def show(self, build: Build, rule: Rule) -> bool:
         """Has the standings of a rule shown; False where they are not whole, or others are wanted by now.

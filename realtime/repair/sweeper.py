@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
 from realtime.errors import LedgerUnavailable, StoreUnavailable
@@ -38,13 +38,18 @@ class Outbox(Protocol):
     async def clear_outbox(self, ids: Sequence[int], told: str | None, partition: str = "") -> None: ...
 
 
+PartitionsOf = Callable[[Collection[int]], Awaitable[dict[int, str]]]
+"""The partitions of the boards that rank the submissions of sources; without those that are of no leaderboard any
+more."""
+
+
 class Sweeper:
     """Resyncs the users of outbox rows that stayed."""
 
-    def __init__(self, outbox: Outbox, resync: Resync, partition_of: Callable[[int], str] = lambda source: "") -> None:
+    def __init__(self, outbox: Outbox, resync: Resync, partitions_of: PartitionsOf | None = None) -> None:
         self._outbox = outbox
         self._resync = resync
-        self._partition_of = partition_of  # the partition that the boards of a source's submissions are in
+        self._partitions_of = partitions_of  # None: there is the published content alone
         self.resynced = 0
         """Outbox rows whose users were resynced, ever."""
 
@@ -67,9 +72,18 @@ class Sweeper:
         rows = await self._outbox.outbox(older_than=older_than, limit=ROWS)
         if not rows:
             return 0
+        partitions = {row.source: "" for row in rows}
+        if self._partitions_of is not None:
+            partitions = await self._partitions_of(partitions)
         of_partitions: dict[str, list[OutboxRow]] = {}
+        gone: list[int] = []
         for row in rows:
-            of_partitions.setdefault(self._partition_of(row.source), []).append(row)
+            if row.source in partitions:
+                of_partitions.setdefault(partitions[row.source], []).append(row)
+            else:
+                gone.append(row.id)
+        if gone:  # their leaderboards were removed: defined again, they have their boards made from the log
+            await self._outbox.clear_outbox(gone, None)
         failed: StoreUnavailable | None = None
         for partition, of in of_partitions.items():
             try:

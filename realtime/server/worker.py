@@ -36,7 +36,7 @@ class Worker:
         self._now = backends.ledger.clock.now
         audit = Audit(backends.store)
         comparison = Comparison(backends.ledger, audit, self._now)
-        self._sweeper = Sweeper(backends.ledger, resync, backends.partitions.partition_of)
+        self._sweeper = Sweeper(backends.ledger, resync, backends.partitions.partitions_of)
         self._keeping = Keeping(backends.views)
         self._drift = Drift(
             comparison,

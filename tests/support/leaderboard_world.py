@@ -319,7 +319,7 @@ class LeaderboardProcess(Process):
         )
         self.views = views_of(ledger, store)
         self.resync = Resync(ledger, store, now, boards=self.partitions.boards_to_tell)
-        self.sweeper = Sweeper(ledger, self.resync, self.partitions.partition_of)
+        self.sweeper = Sweeper(ledger, self.resync, self.partitions.partitions_of)
         audit = Audit(store)
         comparison = Comparison(ledger, audit, now)
         live = lambda moment: directory.current.live_boards(moment)  # noqa: E731

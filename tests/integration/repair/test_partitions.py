@@ -13,6 +13,7 @@ import pytest
 import redis.asyncio
 
 from realtime.boards.board import ALL_TIME, Board
+from realtime.boards.catalogue import PUBLISHED
 from realtime.boards.parsing import parse_definition
 from realtime.boards.standings import in_order
 from realtime.errors import EpochMoved
@@ -64,7 +65,7 @@ class World:
         showing = Showing(builds, self.leaderboards, store, rows, now)
         self._builds, self._building = builds, Building(ledger, builds, showing)
         self.resync = Resync(ledger, store, now, boards=self.partitions.boards_to_tell)
-        self.sweeper = Sweeper(ledger, self.resync, self.partitions.partition_of)
+        self.sweeper = Sweeper(ledger, self.resync, self.partitions.partitions_of)
         self.audit = Audit(store)
         self.comparison = Comparison(ledger, self.audit, now)
 
@@ -444,3 +445,22 @@ async def test_the_commands_cover_every_board(world: World, keys: Keys, dsn: str
         await world.store.partition(name).adopt()
     assert not set(before.values()) & set(world.epochs().values())
     assert (await check(world.comparison, world.board("sprint:all_time"), sleep=no_time)).differing == 0
+
+
+async def test_outbox_rows_of_a_leaderboard_that_is_gone_are_cleared_and_of_one_not_known_yet_told(
+    world: World, make_users: MakeUsers
+) -> None:
+    (user,) = await make_users(1)
+    await world.define("cup", operator="last")
+    await world.record("cup", user, 5, 1)
+    known = world.leaderboards.current
+    world.leaderboards.current = PUBLISHED  # as of a process that has not looked since before
+    assert await world.sweeper.sweep() == 1
+    assert world.leaderboards.current.revision == known.revision
+    assert [line[:2] for line in await world.shown("cup:all_time")] == [(user, 5)]
+    await world.record("cup", user, 6, 2)
+    await world.definitions.remove("cup", actor="test")
+    await world.leaderboards.refresh()
+    resynced = world.sweeper.resynced
+    assert await world.sweeper.sweep() == 1
+    assert world.sweeper.resynced == resynced and (await world.ledger.outbox_state())[0] == 0

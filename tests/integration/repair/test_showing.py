@@ -10,8 +10,10 @@ import asyncpg
 import pytest
 import redis.asyncio
 
+from realtime.boards.making import in_the_making
 from realtime.boards.parsing import parse_definition
-from realtime.errors import StoreUnavailable
+from realtime.boards.standings import Row
+from realtime.errors import DefinitionMoved, StoreUnavailable
 from realtime.ledger.builds import Builds, Retired
 from realtime.ledger.definitions import Definitions
 from realtime.ledger.leaderboards import Leaderboards
@@ -220,3 +222,23 @@ async def test_a_leaderboard_that_is_back_keeps_its_boards(world: World, make_us
     assert isinstance(retired, Retired) and not retired.is_removed
     await world.showing.forget(retired)
     assert await world.board("sprint:all_time") == [(str(one), 1)]
+
+
+async def test_what_comes_beside_the_first_build_of_a_leaderboard_that_is_back_reaches_the_store_at_once(
+    world: World, make_users: MakeUsers
+) -> None:
+    (one,) = await make_users(1)
+    await world.define("sprint")
+    await world.send((one, 5, NOW))
+    await world.build()
+    await world.definitions.remove("sprint", actor="test")
+    await world.define("sprint", operator="count")
+    await world.leaderboards.refresh()
+    (making,) = world.leaderboards.current.making.values()
+    beside = in_the_making(making.boards[0], making.leaderboard)
+    with pytest.raises(DefinitionMoved):
+        await world.store.apply({beside: [Row(one, 2, 1)]})
+    (build,) = await world.builds.waiting()
+    await world.builds.begin(build)
+    await world.showing.prepare(build.rules)
+    assert await world.store.apply({beside: [Row(one, 2, 1)]}) == 1

@@ -9,7 +9,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from realtime.boards.submissions import Rejected, Submission, parse_submission, submission_id_of
+from realtime.boards.catalogue import PUBLISHED, Catalogue
+from realtime.boards.definitions import Definition, Season
+from realtime.boards.leaderboard import Leaderboard
+from realtime.boards.submissions import Rejected, Span, Submission, parse_submission, submission_id_of
 from realtime.errors import STATUS, RealtimeError
 from realtime.validation import ID_MAX, INT_MAX, INT_MIN, parse_moment, whole_number, written_number
 
@@ -246,3 +249,25 @@ def test_metadata_is_kept_as_short_as_it_can_be_written() -> None:
     )
     assert refusal({**GOOD, "with": "some"}).code == "bad_message"
     assert parse_submission({**GOOD, "with": "all"}, None).with_all
+
+
+def test_a_season_as_a_guard_is_what_the_definition_says_of_it_whether_it_is_at_hand_or_not() -> None:
+    def season(name: str, year: int) -> Season:
+        return Season(name, datetime(year, 1, 1, tzinfo=UTC), datetime(year, 6, 1, tzinfo=UTC))
+
+    seasons = season("old", 2001), season("far", 2090)
+    cup = Leaderboard("cup", Definition("cup", "Cup", windows=("season",), seasons=seasons), 2, 2, 2, "cup", "p01")
+    catalogue = Catalogue(leaderboards={**PUBLISHED.leaderboards, "cup": cup})
+
+    def within(board: str) -> Span | None:
+        fields = {"submission_id": "a", "user_id": 1, "leaderboard": "cup", "score_added": 1, "board": board}
+        return parse_submission(fields, None, catalogue).within
+
+    for one in seasons:
+        assert within(f"cup:season_{one.id}") == Span(one.starts, one.ends)
+    with pytest.raises(RealtimeError, match=r"no such season\. Its last ones are: old, far") as refused:
+        within("cup:season_none")
+    assert refused.value.code == "unknown_board"
+    with pytest.raises(RealtimeError) as wrong:
+        within("cup:day_of_2026_11_30")
+    assert wrong.value.code == "wrong_board"

@@ -8,7 +8,14 @@ import asyncpg
 import pytest
 import redis.exceptions as store
 
-from realtime.errors import ForeignContent, LedgerRefused, LedgerUnavailable, StoreUnavailable, StoreUnfit
+from realtime.errors import (
+    ForeignContent,
+    LedgerConflict,
+    LedgerRefused,
+    LedgerUnavailable,
+    StoreUnavailable,
+    StoreUnfit,
+)
 from realtime.ledger import outages
 from realtime.store import link
 
@@ -25,7 +32,7 @@ from realtime.store import link
         (asyncpg.CannotConnectNowError("the database system is starting up"), LedgerUnavailable, "starting"),
         (asyncpg.DiskFullError("could not extend file"), LedgerUnavailable, "no room"),
         (asyncpg.ReadOnlySQLTransactionError("cannot execute INSERT"), LedgerUnavailable, "no writes"),
-        (asyncpg.DeadlockDetectedError("deadlock detected"), LedgerUnavailable, "waited for each other"),
+        (asyncpg.DeadlockDetectedError("deadlock detected"), LedgerConflict, "waited for each other"),
         (SSLError("certificate verify failed"), LedgerUnavailable, "TLS"),
         (TimeoutError(), LedgerUnavailable, "in time"),
         (ConnectionRefusedError(111, "refused"), LedgerUnavailable, "cannot be reached"),

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from realtime.boards.board import ALL_TIME, CURRENT_WEEK, week_at
-from realtime.boards.submissions import Submission
+from realtime.boards.catalogue import PUBLISHED, Directory
+from realtime.boards.definitions import Definition
+from realtime.boards.leaderboard import Leaderboard
+from realtime.boards.submissions import Accepted, Submission
 from realtime.errors import RealtimeError
 from realtime.people.identity import SCOPES, Identity
 from realtime.people.permissions import Permissions
@@ -149,3 +154,23 @@ def test_an_overlay_s_token_shows_nothing_of_its_user() -> None:
     with pytest.raises(RealtimeError) as caught:
         PUBLIC.own_user(identity("read", user_id=7))
     assert caught.value.code == "forbidden"
+
+
+def test_scores_of_a_leaderboard_are_told_to_whom_may_see_it_and_own_ones_always() -> None:
+    def of(number: int, slug: str, **fields: Any) -> Leaderboard:
+        return Leaderboard(slug, Definition(slug, slug, **fields), number, number, 2, "lap", "p01")
+
+    own, best = of(2, "lap", visible="private"), of(3, "lap-best", of="lap")
+    secret = of(4, "lap-secret", of="lap", visible="private")
+    there = {**PUBLISHED.leaderboards, **{one.slug: one for one in (own, best, secret)}}
+    rights = Permissions(directory=Directory(replace(PUBLISHED, leaderboards=there)))
+    scores = {"lap:all_time": 1, "lap-best:all_time": 2, "lap-secret:all_time": 3, "lap-gone:all_time": 4}
+    accepted = Accepted("a", 1, 0, 0, False, scores, True, "lap")
+    told = rights.told(identity("submit", user_id=1), accepted)
+    assert isinstance(told, Accepted) and told.scores == {"lap:all_time": 1, "lap-best:all_time": 2}
+    told = rights.told(identity("admin"), accepted)
+    assert isinstance(told, Accepted) and told.scores == {name: scores[name] for name in list(scores)[:3]}
+    bound = replace(identity("submit", "read", user_id=1), leaderboards=frozenset({"lap"}))
+    told = rights.told(bound, accepted)
+    assert isinstance(told, Accepted) and "lap-secret:all_time" not in (told.scores or {})
+    assert PUBLIC.told(None, accepted) is accepted

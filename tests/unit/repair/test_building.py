@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
@@ -68,6 +68,9 @@ class Steps:
     async def fail(self, rule: Rule, why: str) -> None:
         self.asked.append(f"fail {rule.slug}")
         del self.left[rule.id]
+
+    async def prepare(self, rules: Iterable[Rule]) -> None:
+        pass
 
     async def show(self, build: Build, rule: Rule) -> bool:
         if self.unmarked:
