@@ -74,18 +74,18 @@ class Security:
     def _sharing(self, scope: Scope, request: Headers) -> dict[str, str]:
         """What lets pages of other origins in: all of them to read public boards, those named to everything."""
         origin, path = request.get("origin", ""), get_route_path(scope)
-        reads_boards = scope["method"] in READING and (path == "/boards" or path.startswith("/boards/"))
+        is_of_boards = path in ("/boards", "/events") or path.startswith("/boards/")
         if self._origins.names(origin):
             methods = "GET, POST, PATCH, DELETE"
-        elif reads_boards and not self._private:
+        elif is_of_boards and scope["method"] in READING and not self._private:
             origin, methods = "*", "GET"
         else:
             return {}
         return {
             "access-control-allow-origin": origin,
             "access-control-allow-methods": methods,
-            "access-control-allow-headers": "authorization, content-type",
-            "access-control-expose-headers": "retry-after",
+            "access-control-allow-headers": "authorization, content-type, if-none-match, last-event-id",
+            "access-control-expose-headers": "etag, retry-after",
             "access-control-max-age": PREFLIGHT_SECONDS,
         }
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from realtime.api.schemas import BOARD, INFO, SHAPES, SLUG, USER_ID, Schema, listed, named, whole
+from realtime.api.schemas import BOARD, INFO, SHAPES, SLUG, USER_ID, Schema, listed, named, text, whole
 from realtime.boards.definitions import DEFAULT_SLUG
 from realtime.errors import STATUS
 from realtime.validation import ID_MAX
@@ -21,6 +21,11 @@ _LIMIT: Final = whole(1, 1_000) | {"default": 100}
 _READING: Final = ("unauthorized", "expired", "forbidden")
 """Errors that a reader of boards may get where boards are private."""
 
+_EVENTS: Final = "text/event-stream"
+
+POSITION: Final = text() | {"description": "epoch:version, or epoch:version:board; several with commas in between."}
+WATCHED: Final = text() | {"description": "A user's id, or id@board for one of the boards alone."}
+
 _OFFSET: Final = whole(0, ID_MAX) | {"default": 0}
 
 
@@ -31,10 +36,11 @@ class Operation:
     method: str
     path: str
     about: str
-    answer: str | None  # a shape's name; None: nothing, or no JSON
+    answer: str | None  # a shape's name, or a media type; None: nothing, or no JSON
     status: int = 200
     body: Schema | None = None
     query: tuple[tuple[str, Schema], ...] = ()
+    headers: tuple[tuple[str, Schema], ...] = ()
     scope: str | None = None  # what the token must allow; None: no token is needed
     errors: tuple[str, ...] = ()
 
@@ -58,6 +64,16 @@ OPERATIONS: Final = (
     Operation(
         "get", "/boards/{board}/users/{user_id}", "One user's rank, and who is around.", "UserPage",
         query=(("neighbours", whole(0, 50) | {"default": 5}),), errors=("unknown_board", "unknown_user", *_READING),
+    ),
+    Operation(
+        "get", "/boards/{board}/events", "Follow a board: a stream of events, whose data are a socket's messages.",
+        _EVENTS, query=(("since", POSITION), ("watch", listed(WATCHED)), ("token", text())),
+        headers=(("Last-Event-ID", POSITION),), errors=("unknown_board", "too_many", *_READING),
+    ),
+    Operation(
+        "get", "/events", "Follow several boards on one stream.", _EVENTS, query=(
+            ("board", listed(BOARD, 1)), ("since", POSITION), ("watch", listed(WATCHED)), ("token", text()),
+        ), headers=(("Last-Event-ID", POSITION),), errors=("unknown_board", "too_many", *_READING),
     ),
     Operation("get", "/leaderboards", "Which leaderboards there are.", "Leaderboards", errors=_READING),
     Operation("get", "/leaderboards/{slug}", "What a leaderboard is, and how far its standings are.", "Leaderboard",
@@ -103,6 +119,8 @@ OPERATIONS: Final = (
 def _answer(operation: Operation) -> dict[str, Any]:
     if operation.answer is None:
         return {"description": operation.about}
+    if operation.answer == _EVENTS:
+        return {"description": operation.about, "content": {_EVENTS: {"schema": text()}}}
     names = operation.answer.split(" | ")
     schema = named(names[0]) if len(names) == 1 else {"oneOf": [named(name) for name in names]}
     return {"description": operation.about, "content": {"application/json": {"schema": schema}}}
@@ -135,6 +153,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
         "parameters": [
             *({"name": name, "in": "path", "required": True, "schema": _AT[name]} for name in in_path),
             *({"name": name, "in": "query", "schema": schema} for name, schema in operation.query),
+            *({"name": name, "in": "header", "schema": schema} for name, schema in operation.headers),
         ],
         "responses": {str(operation.status): _answer(operation), **_errors(operation)},
     }

@@ -1,7 +1,7 @@
 """Routes: all of HTTP but pages and documents, and what becomes of an exception that leaves a route.
 
 Owns the answer to every exception. Must never hold state or reach a store by itself. Assumes that a route reads, asks a
-service and writes: `boards`, `leaderboards`, `scores`, `people` and `health` own one noun each.
+service and writes: `boards`, `events`, `leaderboards`, `scores`, `people` and `health` own one noun each.
 """
 
 from __future__ import annotations
@@ -16,21 +16,27 @@ from starlette.types import Scope
 
 from realtime.api import sockets
 from realtime.api.boards import BoardRoutes
+from realtime.api.events import EventRoutes
 from realtime.api.health import HealthRoutes
 from realtime.api.leaderboards import LeaderboardRoutes
 from realtime.api.people import PeopleRoutes
 from realtime.api.responses import error_response
 from realtime.api.scores import ScoreRoutes
 from realtime.api.services import Services
+from realtime.api.sessions import Sessions
 from realtime.errors import LedgerUnavailable, RealtimeError, StoreUnavailable
 
 log = logging.getLogger(__name__)
 
 
-def routes(services: Services) -> list[BaseRoute]:
+def routes(services: Services, sessions: Sessions) -> list[BaseRoute]:
     """Everything over HTTP but the pages and documents."""
     kinds = (BoardRoutes, LeaderboardRoutes, ScoreRoutes, PeopleRoutes, HealthRoutes)
-    return [*sockets.routes(), *(route for kind in kinds for route in kind(services).routes())]
+    return [
+        *sockets.routes(),
+        *EventRoutes(services, sessions).routes(),
+        *(route for kind in kinds for route in kind(services).routes()),
+    ]
 
 
 async def on_error(request: Request, error: Exception) -> Response:

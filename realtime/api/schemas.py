@@ -226,6 +226,10 @@ FROM_SERVER: Final[dict[str, Schema]] = {
         "reconnect", "Come back on a new connection at a random moment within this time: this server leaves.",
         {"after_ms": whole(0)},
     ),
+    "closing": message(
+        "closing", "The last message of a stream of events: what a socket's close frame says.",
+        {"code": whole(1000, 4999), "reason": {"type": "string"}},
+    ),
     "authenticated": message("authenticated", "Who you are.", {"user_id": nullable(USER_ID), "expires_at": MOMENT}),
     "unwatched": message("unwatched", "It is over.", {"board": BOARD, "user_id": USER_ID}),
     "error": message(

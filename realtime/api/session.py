@@ -1,4 +1,4 @@
-"""Session: one socket's conversation.
+"""Session: one client's conversation, over a socket or a stream of events.
 
 Owns what one client may do and has asked for. Must never await in `receive`: what takes time is a task of the session,
 bounded in number, cancelled with it. Assumes that the connection hands over whole, valid text messages one by one.
@@ -178,6 +178,24 @@ class Session:
             self._find(message)
         except RealtimeError as error:
             self._refuse(error, getattr(message, "board", error.board))
+
+    def ask(self, message: messages.Message) -> None:
+        """Takes a message that did not come as text: what a request for a stream of events asks for."""
+        try:
+            self._dispatch(message)
+        except NotAtHand:
+            self._find(message)
+        except RealtimeError as error:
+            self._refuse(error, getattr(message, "board", error.board))
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is followed, watched, or about to be."""
+        return not (
+            self._aliases()
+            or self._boards.waiting_for(self._subscriber)
+            or self._watches.watched_by(self._subscriber)
+        )
 
     def violated(self, code: int, reason: str) -> None:
         """The client broke the protocol, and is closed with that code after this."""

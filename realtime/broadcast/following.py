@@ -11,7 +11,8 @@ import asyncio
 import logging
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Final
 
@@ -30,6 +31,9 @@ log = logging.getLogger(__name__)
 SUBSCRIBE_TIMEOUT: Final = 5.0
 """Seconds a first snapshot may take."""
 
+
+TRANSPORTS: Final = ("websocket", "events", "request")
+"""What may carry a subscriber."""
 
 LEADERBOARDS: Final = 50
 """Leaderboards that metrics name: each is a time series of its own."""
@@ -90,6 +94,11 @@ class Following:
     def behind(self) -> int:
         """Connections that are behind now."""
         return sum(1 for subscriber in self._subscribers if subscriber.pace is Pace.BEHIND)
+
+    def subscribers_by_transport(self) -> dict[str, float]:
+        """Connections with at least one subscription, by what carries them."""
+        counts = Counter(subscriber.connection.transport_kind for subscriber in self._subscribers)
+        return {kind: float(counts[kind]) for kind in TRANSPORTS}
 
     def subscriptions_by_class(self) -> dict[str, float]:
         """Subscriptions of all time, and of weeks that are live or closed."""
@@ -157,6 +166,13 @@ class Following:
         `describe` says what leaderboard and window it is, also of the published ones. Raises RealtimeError
         `unknown_board`, also for a window before the first score, or `unavailable` where no state can be had now.
         """
+        async with self.at_hand(alias) as stream:
+            self._begin(stream, subscriber, alias, since, describe)
+
+    @asynccontextmanager
+    async def at_hand(self, alias: str) -> AsyncIterator[Stream]:
+        """The stream of what `alias` stands for, with its state at hand for the block, from whose first step to its
+        first await nothing comes in between. Raises as `subscribe` does."""
         while True:
             board = await self._directory.find(alias, self._now())
             stream = self._streams.get(board)
@@ -166,12 +182,11 @@ class Following:
             try:
                 if not stream.is_current:
                     await self._first_snapshot(stream)
-                # From here to the first write there is no await: nothing comes between registering and that state.
                 if is_alias(alias) and self._directory.resolve(alias, self._now()) != board:
                     continue  # the window ended while we waited
                 if stream.board.leaderboard is not board.leaderboard and not stream.is_current:
                     continue  # it was redefined meanwhile
-                self._begin(stream, subscriber, alias, since, describe)
+                yield stream
                 return
             finally:
                 stream.expected -= 1

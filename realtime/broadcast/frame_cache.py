@@ -13,8 +13,8 @@ from typing import Final
 
 from realtime.boards import standings
 from realtime.boards.standings import Snapshot
-from realtime.wire import messages
-from realtime.wire.frames import Frame
+from realtime.wire import messages, positions
+from realtime.wire.frames import TEXT, Frame
 
 HELD: Final = 32
 """Recent snapshots held: how far back `since` and a sliced pass may reach."""
@@ -91,9 +91,17 @@ class FrameCache:
             assert self.latest is not None
             held = self._held.get(state)
             if held is None:
-                frame = self._frames.get(NOTHING_WRITTEN) or Frame(messages.snapshot(self.latest))
+                frame = self._frames.get(NOTHING_WRITTEN) or self._frame(messages.snapshot(self.latest))
                 self._frames[NOTHING_WRITTEN] = frame
             else:
-                frame = Frame(messages.diff(standings.diff(held, self.latest)))
+                frame = self._frame(messages.diff(standings.diff(held, self.latest)))
             self._frames[state] = frame
         return frame
+
+    def _frame(self, payload: bytes) -> Frame:
+        return Frame(payload, TEXT, self.position_at(self.newest))
+
+    def position_at(self, state: int) -> bytes:
+        """The position that a state is, as text; empty where it is no longer held."""
+        held = self._held.get(state)
+        return b"" if held is None else positions.written(held.board, held.epoch, held.version)

@@ -46,8 +46,8 @@ class Stream:
         self.subscriptions: list[Subscription] = []
         self.written: list[int] = []
         """The state last written to each."""
-        self.windows: list[int] = []
-        """The size of window that each negotiated; see `Frame.by_window`."""
+        self.encodings: list[int] = []
+        """In which encoding each gets its frames; see `Frame.by_encoding`."""
         self.descriptors: list[int] = []
         """Where to write to each; negative: only through its connection."""
         self.aliases: Counter[str] = Counter()
@@ -72,8 +72,8 @@ class Stream:
 
     @property
     def is_current(self) -> bool:
-        """Whether `latest` is kept up with the store: somebody followed all the while."""
-        return self.latest is not None and bool(self.subscriptions)
+        """Whether `latest` is kept up with the store: somebody followed, or waited, all the while."""
+        return self.latest is not None and not self.is_unused
 
     def would_show(self, rows: Iterable[Row]) -> bool:
         """Whether a write of these rows changes what is shown, by the newest snapshot."""
@@ -143,7 +143,7 @@ class Stream:
         subscription = Subscription(subscriber, self, len(self.subscriptions))
         self.subscriptions.append(subscription)
         self.written.append(NOTHING_WRITTEN)
-        self.windows.append(subscriber.connection.window)
+        self.encodings.append(subscriber.connection.encoding)
         self.descriptors.append(subscriber.connection.descriptor)
         subscriber.subscriptions.append(subscription)
         if self.remaining:
@@ -164,7 +164,7 @@ class Stream:
         for alias in subscription.aliases:
             self._unname(alias)
         last, place = self.subscriptions[-1], subscription.place
-        columns: tuple[list[Any], ...] = (self.subscriptions, self.written, self.windows, self.descriptors)
+        columns: tuple[list[Any], ...] = (self.subscriptions, self.written, self.encodings, self.descriptors)
         for column in columns:
             column[place] = column[-1]
             column.pop()
@@ -230,17 +230,17 @@ class Stream:
         Returns how many were written to, and their payload: none where they are not alike, fewer where a socket took
         nothing.
         """
-        state, window, size = self.written[begin], self.windows[begin], end - begin
+        state, encoding, size = self.written[begin], self.encodings[begin], end - begin
         descriptors = self.descriptors[begin:end]
         if (
             state in (self.states.newest, WAITING)
             or self.written[begin:end].count(state) != size
-            or self.windows[begin:end].count(window) != size
+            or self.encodings[begin:end].count(encoding) != size
             or min(descriptors) < 0
         ):
             return 0, 0
         frame = self.states.frame_from(state)
-        data = frame.deflated(window)
+        data = frame.encoded(encoding)
         sizes: list[int] = []
         with suppress(OSError):  # of the first that was not written to: the loop over the others begins with it
             sizes.extend(map(os.write, descriptors, repeat(data)))
@@ -257,7 +257,7 @@ class Stream:
         if begin == end:
             return Delivered(0, 0, 0, 0)
         alike, payload_bytes = self._deliver_alike(begin, end)
-        written, windows, descriptors = self.written, self.windows, self.descriptors
+        written, encodings, descriptors = self.written, self.encodings, self.descriptors
         newest, frame_from, write = self.states.newest, self.states.frame_from, os.write
         known = newest
         current = skipped = payload = 0
@@ -277,8 +277,8 @@ class Stream:
             payload_bytes += payload
             descriptor = descriptors[place]
             if descriptor >= 0:
-                window = windows[place]
-                data = frame.by_window[window] or frame.deflated(window)
+                encoding = encodings[place]
+                data = frame.by_encoding[encoding] or frame.encoded(encoding)
                 try:
                     sent = write(descriptor, data)
                 except OSError:

@@ -12,8 +12,8 @@ from typing import Final, Protocol
 
 from realtime.boards.board import Board
 from realtime.broadcast.conflation import TABLE, Action, Event, Pace
-from realtime.broadcast.frame_cache import NOTHING_WRITTEN
-from realtime.wire import close_codes
+from realtime.broadcast.frame_cache import NOTHING_WRITTEN, FrameCache
+from realtime.wire import close_codes, positions
 from realtime.wire.frames import Frame
 
 WAITING: Final = -2
@@ -21,10 +21,11 @@ WAITING: Final = -2
 
 
 class Connection(Protocol):
-    """What a subscriber writes to; see `wire.connection`."""
+    """What a subscriber writes to; see `wire.connection`, `wire.event_stream`."""
 
-    window: int
+    encoding: int
     descriptor: int
+    transport_kind: str
     on_descriptor: Callable[[int], None] | None
 
     def write(self, frame: Frame, sent: int = 0) -> int: ...
@@ -68,6 +69,11 @@ class Subscriber:
     def subscription(self, alias: str) -> Subscription | None:
         """The subscription that was asked for as `alias`."""
         return next((s for s in self.subscriptions if alias in s.aliases), None)
+
+    def position(self) -> bytes:
+        """Where it is on each of its boards, as far as those were written to it; see `wire.positions`."""
+        found = [subscription.stream.states.position_at(subscription.state) for subscription in self.subscriptions]
+        return positions.joined([position for position in found if position])
 
     def write(self, frame: Frame) -> None:
         """Writes something that is no diff."""
@@ -116,6 +122,8 @@ class Followed(Protocol):
     def written(self) -> list[int]: ...
     @property
     def descriptors(self) -> list[int]: ...
+    @property
+    def states(self) -> FrameCache: ...
     def drop_alias(self, subscription: Subscription, alias: str) -> None: ...
     def remove(self, subscription: Subscription) -> None: ...
     def serve(self, subscription: Subscription) -> None: ...

@@ -21,6 +21,7 @@ from realtime import resources
 from realtime.api import documents, pages, routes
 from realtime.api.middleware import Security
 from realtime.api.routes import on_error, refusal
+from realtime.api.sessions import Sessions
 from realtime.api.sockets import SocketRoute
 from realtime.errors import LedgerUnavailable, RealtimeError, StartupError, StoreUnavailable, TaskFailed
 from realtime.origins import Origins
@@ -105,9 +106,10 @@ async def _lifespan(
         for name, run in assembly.tasks:
             assembly.supervisor.start(name, run)
         app.state.services = assembly.services
-        app.state.socket = SocketRoute(assembly.services)
+        sessions = Sessions(assembly.services)
+        app.state.socket = SocketRoute(assembly.services, sessions)
         app.router.routes[:] = [
-            *routes.routes(assembly.services),
+            *routes.routes(assembly.services, sessions),
             *documents.routes(),
             *pages.routes(resources.folder("web")),
         ]

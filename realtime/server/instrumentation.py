@@ -62,6 +62,7 @@ def measure(
         [
             ("gauge", "connections", "Open sockets", lambda: connections.open),
             ("gauge", "subscribers", "Subscriptions by class of board", following.subscriptions_by_class),
+            ("gauge", "viewers", "Connections that follow boards, by transport", following.subscribers_by_transport),
             ("gauge", "followers", "Subscriptions by leaderboard", following.subscriptions_by_leaderboard),
             ("gauge", "behind", "Subscribers that are behind", lambda: following.behind),
             ("gauge", "boards_followed", "Boards with subscribers", lambda: sum(1 for _ in following.streams)),

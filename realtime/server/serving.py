@@ -26,6 +26,7 @@ from realtime.server.draining import SHUTDOWN_SECONDS, Draining, longest_leave
 from realtime.server.listeners import address_of, bound
 from realtime.settings import Settings
 from realtime.wire.connection import Connection
+from realtime.wire.event_stream import EventStream
 from realtime.wire.http_connection import bounded
 
 log = logging.getLogger(__name__)
@@ -92,8 +93,8 @@ class Server(uvicorn.Server):
         # An answer on a kept connection is its last: the next request goes elsewhere.
         self.server_state.default_headers = [*self.server_state.default_headers, (b"connection", b"close")]
 
-    def _clients(self) -> list[Connection]:
-        return [client for client in self.server_state.connections if isinstance(client, Connection)]
+    def _clients(self) -> list[Connection | EventStream]:
+        return [client for client in self.server_state.connections if isinstance(client, Connection | EventStream)]
 
 
 def open_many_files(settings: Settings, level: int = logging.WARNING) -> None:

@@ -64,6 +64,12 @@ class Answer:
         self.keeps = self.keeps and b"close" not in self._options
         self._head = (_STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status) + block
 
+    def endless(self) -> bytes:
+        """The head alone, of an answer that ends with the connection and is written by somebody else."""
+        head, self._head = self._head, b""
+        self.keeps = False
+        return head + b"connection: close\r\n\r\n"
+
     def part(self, body: bytes, more: bool) -> list[bytes]:
         """What is to be written for a part of the body, the head with the first."""
         if not self.started or self.complete:

@@ -23,12 +23,15 @@ from realtime.wire.handshake import Opening, RawHeaders, response
 from realtime.wire.heads import Request
 from realtime.wire.lifecycle import CONNECTING, LOST, OPEN, State
 
-__all__ = ["EXTENSION", "AsgiCall", "http_scope"]
+__all__ = ["EXCHANGE", "EXTENSION", "AsgiCall", "http_scope"]
 
 Message = MutableMapping[str, Any]
 
 EXTENSION: Final = "realtime.connection"
 """Where in `scope["extensions"]` an application finds its connection."""
+
+EXCHANGE: Final = "realtime.exchange"
+"""Where it finds the exchange of an HTTP request."""
 
 _log = logging.getLogger("uvicorn.error")
 
@@ -225,6 +228,7 @@ def http_scope(
     client: tuple[str, int] | None,
     is_secure: bool,
     state: dict[str, Any],
+    exchange: object,
 ) -> dict[str, Any]:
     """What the application is told of a request: ASGI's scope."""
     raw_path, _, query = request.target.partition(b"?")
@@ -243,6 +247,7 @@ def http_scope(
         "query_string": query,
         "headers": request.fields,
         "state": state,
+        "extensions": {EXCHANGE: exchange},
     }
 
 

@@ -3,11 +3,10 @@
 Owns one client's connection from the upgrade on: the order of everything written to it, what is read from it, and its
 end. Must never block, await or raise in `write`, nor hold more for a client than its limits allow, nor log a query
 string (it may carry a token).
-Assumes uvicorn's HTTP protocols or ours before the upgrade, one event loop (asyncio's or uvloop's) whose transports try
-to send at once where their buffer is empty, and that only this class writes to its transport.
+Assumes uvicorn's HTTP protocols or ours before the upgrade, and one event loop.
 
-Its states stand in `lifecycle`, the application's side of it in `asgi`, its reading in `frame_reader`, its pings in
-`keepalive`. What is left is long because it is one: writing, the handshake and the end share one state and one socket.
+Its writing stands in `outlet`, its states in `lifecycle`, the application's side of it in `asgi`, its reading in
+`frame_reader`, its pings in `keepalive`.
 
 It works alone, with every ASGI application: `uvicorn --ws realtime.wire.connection:Connection any:app`. An application
 that knows it finds it as `scope["extensions"]["realtime.connection"]`.
@@ -17,12 +16,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Callable
 from typing import Any, cast
 
 from uvicorn.config import Config
-from uvicorn.protocols.utils import ClientDisconnected, get_remote_addr, is_ssl
+from uvicorn.protocols.utils import ClientDisconnected, get_remote_addr
 from uvicorn.server import ServerState
 from websockets.frames import Close
 
@@ -35,17 +33,11 @@ from realtime.wire.handshake import Opening, RawHeaders, RefusedError, read, res
 from realtime.wire.heads import Request
 from realtime.wire.keepalive import Keepalive
 from realtime.wire.lifecycle import CONNECTING, LOST, OPEN, REFUSED, TABLE, Event
-from realtime.wire.unsent import bound_unsent
+from realtime.wire.outlet import CLOSED, Outlet
 
 __all__ = ["Connection"]
 
 _log = logging.getLogger("uvicorn.error")
-
-# In place of a file descriptor: nothing may be written; only the transport may write.
-_CLOSED, _THROUGH = -1, -2
-
-# Bytes that may wait in the kernel until the client's window opens.
-_UNSENT_BYTES = 32 * 1024
 
 # Seconds a client gets to read the last bytes after it broke the protocol, left, or the server stops.
 _LINGER_S = 1.0
@@ -53,27 +45,24 @@ _LINGER_S = 1.0
 _MAX_REASON_BYTES = 123  # RFC 6455, section 5.5
 
 
-class Connection(asyncio.Protocol):
+class Connection(Outlet):
     """One client's WebSocket connection.
 
-    The application may set these after it accepted, in the same step; all are called synchronously:
+    The application may set these after it accepted, in the same step, beside those of an outlet; all are called
+    synchronously:
 
     - `on_text(payload)`: whole text messages, valid UTF-8, instead of through ASGI's receive(). If it
       raises, the connection is closed with 1011. Binary messages are then refused with 1003.
-    - `on_drain()`: everything that waited to be written has gone to the kernel.
-    - `on_closed()`: the connection is gone; called once, whatever the cause.
     - `on_violation(code, reason)`: the client broke the protocol, and is about to be closed with that code
       (1009: too large a message); the last moment to write to it.
-    - `on_descriptor(descriptor)`: `descriptor` is another now. Where it is not negative, nothing waits to be
-      written, and a frame (`frame.deflated(window)`) may be written there with os.write instead of `write`;
-      what that leaves unwritten goes to `write` at once. It is negative before the socket is closed.
     """
 
     __slots__ = (
-        "_app_state", "_direct", "_opening", "_server_state", "_writable", "call", "close_code", "close_timeout",
-        "close_timer", "config", "descriptor", "keepalive", "loop", "on_closed", "on_descriptor", "on_drain", "on_text",
-        "on_violation", "reader", "state", "transport", "window",
+        "_app_state", "_opening", "_server_state", "_writable", "call", "close_timeout", "close_timer", "config",
+        "keepalive", "loop", "on_text", "on_violation", "reader", "state",
     )  # fmt: skip
+
+    transport_kind = "websocket"
 
     def __init__(
         self,
@@ -82,31 +71,22 @@ class Connection(asyncio.Protocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
+        super().__init__()
         self.config = config
         self.loop = _loop or asyncio.get_running_loop()
         self._server_state = server_state
         self._app_state = app_state
-        self.transport: asyncio.Transport = None  # type: ignore[assignment]  # until connection_made
         self.on_text: Callable[[bytes], None] | None = None
-        self.on_drain: Callable[[], None] | None = None
-        self.on_closed: Callable[[], None] | None = None
-        self.on_descriptor: Callable[[int], None] | None = None
         self.on_violation: Callable[[int, str], None] | None = None
         self.state = CONNECTING
         # The request, until it is accepted.
         self._opening: Opening | None = None
         # The application's side, from the request until the connection is lost, or until it ends where it was detached.
         self.call: AsgiCall | None = None
-        # Why it ended: the code of the first close frame, of either side; 1006 while there was none.
-        self.close_code = 1006
+        # `close_code` is that of the first close frame, of either side; `encoding` the bits of the negotiated
+        # compression window, 9 to 15, and 0 without compression.
         self.close_timeout = 10.0
         self.close_timer: asyncio.TimerHandle | None = None
-        # Bits of the negotiated compression window, 9 to 15; 0 without compression.
-        self.window = 0
-        # Where `write` writes: the socket while the transport's buffer is empty, else _THROUGH or _CLOSED.
-        self.descriptor = _CLOSED
-        # What `descriptor` is while the buffer is empty: the socket, or _THROUGH for TLS.
-        self._direct = _THROUGH
         self._writable = Gate()
         # What the client sends, until the connection is lost.
         self.reader = FrameReader(self)
@@ -119,38 +99,6 @@ class Connection(asyncio.Protocol):
         return self.state is LOST
 
     # Writing
-
-    def write(self, frame: Frame, sent: int = 0) -> int:
-        """Send a frame now, less its first `sent` bytes, which are written. Never raises, never waits.
-
-        Returns the bytes that wait in this process to be sent to this client: 0 when the kernel has
-        them all; -1 when nothing can be written (not yet accepted, closing, gone).
-        """
-        data = frame.by_window[self.window] or frame.deflated(self.window)
-        if sent:
-            data = data[sent:]
-        if self.descriptor >= 0:
-            try:
-                sent = os.write(self.descriptor, data)
-            except BlockingIOError:
-                sent = 0
-            except OSError:
-                self.abort()
-                return -1
-            if sent == len(data):
-                return 0
-            data = data[sent:]
-        if self.descriptor == _CLOSED or self.transport.is_closing():
-            return -1
-        self.transport.write(data)
-        return self.transport.get_write_buffer_size()
-
-    def _point(self, descriptor: int) -> None:
-        """Where frames are written from now on."""
-        if descriptor != self.descriptor:
-            self.descriptor = descriptor
-            if self.on_descriptor is not None:
-                self.on_descriptor(descriptor)
 
     @property
     def buffered_bytes(self) -> int:
@@ -165,16 +113,12 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The transport's buffer is no longer empty."""
         self._writable.clear()
-        if self.descriptor != _CLOSED:
-            self._point(_THROUGH)
+        super().pause_writing()
 
     def resume_writing(self) -> None:
         """The transport's buffer is empty again."""
         self._writable.set()
-        if self.descriptor != _CLOSED:
-            self._point(self._direct)
-            if self.on_drain is not None:
-                self._call_back(self.on_drain)
+        super().resume_writing()
         self.reader.start(BY_OUTPUT)
 
     # Reading
@@ -189,7 +133,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Called by the transport, and by uvicorn with the request that asked for the upgrade."""
-        if self.descriptor != _CLOSED:
+        if self.descriptor != CLOSED:
             reader = self.reader
             reader.deframer.feed(data)
             if not reader.stops:
@@ -296,19 +240,11 @@ class Connection(asyncio.Protocol):
         self._opening = None
         if self.call is not None:
             self.call.accepted()
-        self.window = opening.window
-        self.reader.deframer.inflating = bool(self.window)
+        self.encoding = opening.window
+        self.reader.deframer.inflating = bool(self.encoding)
         if first is not None:
-            data += first.deflated(self.window)
-        secure = is_ssl(self.transport)
-        bound_unsent(self.transport, _UNSENT_BYTES)
-        if not secure:
-            self._direct = self.transport.get_extra_info("socket").fileno()
-        # The transport tells when its buffer is no longer empty and when it is empty again. (A TLS
-        # transport compares with "at least", so that 0 would mean "always".)
-        self._point(self._direct)
-        self.transport.set_write_buffer_limits(high=1 if secure else 0, low=0)
-        self.transport.write(data)
+            data += first.encoded(self.encoding)
+        self._begin_writing(data)
         if self.config.ws_ping_interval:
             self.keepalive = Keepalive(self)
         self.reader.start(BY_HANDSHAKE)
@@ -356,7 +292,7 @@ class Connection(asyncio.Protocol):
         self.state = TABLE[self.state, Event.CLOSE]
         self.write(Frame(Close(code, reason).serialize(), CLOSE))
         self._tell_application(code, reason)
-        self._point(_CLOSED)
+        self._point(CLOSED)
         self.close_code = code
         self._stop_keepalive()
         self.reader.closing()
@@ -391,7 +327,7 @@ class Connection(asyncio.Protocol):
     def _leave(self, event: Event) -> None:
         """Write and read nothing more. The descriptor is let go before it can be another's."""
         self.state = TABLE[self.state, event]
-        self._point(_CLOSED)
+        self._point(CLOSED)
         self._stop_keepalive()
         self.reader.deframer.end()
 

@@ -1,7 +1,7 @@
-"""Outgoing WebSocket frames, as pure bytes.
+"""Outgoing messages in every encoding there is, as pure bytes.
 
-Owns the bytes of a server's frames (RFC 6455, section 5.2) and their compressed twins (RFC 7692), made once for a
-payload and shared by every connection. Must never know a socket, a clock or a connection.
+Owns the bytes of a server's frames (RFC 6455, section 5.2), their compressed twins (RFC 7692), and the same as events
+(`sse`), made once for a payload and shared by every connection. Must never know a socket, a clock or a connection.
 Assumes that compression is negotiated without context takeover in either direction: only then does a message not depend
 on the one before, so that one compressed frame suits everybody.
 """
@@ -9,9 +9,13 @@ on the one before, so that one compressed frame suits everybody.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Sequence
 
-__all__ = ["BINARY", "CLOSE", "CONT", "PING", "PONG", "TEXT", "Answer", "Burst", "Frame", "Joined", "server_frame"]
+from realtime.wire import sse
+
+__all__ = [
+    "BINARY", "CLOSE", "CONT", "PING", "PONG", "TEXT", "Answer", "AsIs", "Burst", "Frame", "Joined", "server_frame",
+]  # fmt: skip
 
 # Opcodes, RFC 6455, section 11.8.
 CONT, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
@@ -27,6 +31,10 @@ _SMALLEST_WINDOW_BITS, _LARGEST_WINDOW_BITS = 9, 15
 _LOOKAHEAD_BYTES = 262
 
 _NOT_YET: tuple[None, ...] = (None,) * _LARGEST_WINDOW_BITS
+
+# Of a message that is not compressed: the encodings that are no WebSocket's, and how many are.
+_NO_EVENTS: tuple[None, ...] = (None,) * (_SMALLEST_WINDOW_BITS - 1)
+_WINDOWS = _LARGEST_WINDOW_BITS - _SMALLEST_WINDOW_BITS + 1
 
 # Payloads below this many bytes are not worth the try: JSON that short does not repeat itself.
 _SMALLEST_DEFLATED_BYTES = 48
@@ -48,45 +56,57 @@ def server_frame(opcode: int, payload: bytes, *, rsv1: bool = False) -> bytes:
 
 
 class Frame:
-    """A message, ready for every connection: plain, and compressed once for each size of window.
+    """A message, ready for every connection: plain, and compressed once for each size of window, and as an event.
 
-    `payload` is the whole message, UTF-8 for TEXT. Control frames are never compressed (RFC 7692, 6.1).
+    `payload` is the whole message, UTF-8 for TEXT. `position` is where a client is after it, as `positions` writes
+    that; empty where it moves nobody. Control frames are never compressed (RFC 7692, 6.1), and are no events.
     """
 
-    __slots__ = ("by_window", "opcode", "payload", "plain")
+    __slots__ = ("by_encoding", "opcode", "payload", "plain", "position")
 
-    def __init__(self, payload: bytes, opcode: int = TEXT) -> None:
+    def __init__(self, payload: bytes, opcode: int = TEXT, position: bytes = b"") -> None:
         self.payload = payload
         self.opcode = opcode
-        # What to send to a connection by its window in bits; entry 0 is for those without compression.
-        # Public for the loop over all connections, which looks here before it asks `deflated`.
+        self.position = position
+        # What to send to a connection by its encoding: 0 for a WebSocket without compression, 9 to 15 for one that
+        # negotiated a window of so many bits, and those of `sse`.
+        # Public for the loop over all connections, which looks here before it asks `encoded`.
         self.plain = server_frame(opcode, payload)
-        self.by_window: list[bytes | None] = [self.plain, *_NOT_YET]
+        self.by_encoding: list[bytes | None] = [self.plain, *_NOT_YET]
 
-    def deflated(self, window_bits: int) -> bytes:
-        """The frame for a connection that negotiated a window of 2**window_bits bytes, 9 to 15 (RFC 7692).
-
-        The plain frame where compressing does not make it smaller.
-        """
-        known = self.by_window[window_bits]
+    def encoded(self, encoding: int) -> bytes:
+        """The bytes for a connection with that encoding; the plain frame where compressing does not make it smaller."""
+        known = self.by_encoding[encoding]
         if known is None:
-            known = self._deflate(window_bits)
-            self.by_window[window_bits] = known
+            known = self._event(encoding) if sse.is_event(encoding) else self._deflate(encoding)
+            self.by_encoding[encoding] = known
         return known
 
     def _deflate(self, window_bits: int) -> bytes:
+        """The frame for a connection that negotiated a window of 2**window_bits bytes, 9 to 15 (RFC 7692)."""
         if self.opcode >= CLOSE or len(self.payload) < _SMALLEST_DEFLATED_BYTES:
             return self.plain
         # In a window that holds all of the message a larger one finds nothing more: share its bytes.
         enough = max(_SMALLEST_WINDOW_BITS, (len(self.payload) + _LOOKAHEAD_BYTES).bit_length())
         if window_bits > enough:
-            return self.deflated(enough)
+            return self.encoded(enough)
         # Short matches are not worth their distances in messages as short as these: filtered, 3 % smaller.
         memory = _SHORT_MEM_LEVEL if len(self.payload) <= _SHORT_BYTES else 9
         encoder = zlib.compressobj(wbits=-window_bits, memLevel=memory, strategy=zlib.Z_FILTERED)
         body = encoder.compress(self.payload) + encoder.flush(zlib.Z_SYNC_FLUSH)
         frame = server_frame(self.opcode, body[: -len(EMPTY_BLOCK)], rsv1=True)
         return frame if len(frame) < len(self.plain) else self.plain
+
+    def _event(self, encoding: int) -> bytes:
+        return sse.event(encoding, self.payload, self.position, self._blocks() if sse.is_gzip(encoding) else None)
+
+    def _blocks(self) -> bytes | None:
+        """The payload as it is compressed for a WebSocket, less the frame's head; None where it is not."""
+        frame = self.encoded(_LARGEST_WINDOW_BITS)
+        if not frame[0] & RSV1:
+            return None
+        head = {126: 4, 127: 10}.get(frame[1], 2)
+        return frame[head:] + EMPTY_BLOCK
 
 
 class Answer(Frame):
@@ -97,19 +117,37 @@ class Answer(Frame):
     def __init__(self, payload: bytes) -> None:
         self.payload = payload
         self.opcode = TEXT
-        self.plain = server_frame(TEXT, payload)
-        self.by_window = [self.plain] * (_LARGEST_WINDOW_BITS + 1)
+        self.position = b""
+        self.plain = plain = server_frame(TEXT, payload)
+        self.by_encoding = [plain, *_NO_EVENTS, *[plain] * _WINDOWS]
 
 
 class Burst(Frame):
     """Several answers in one write."""
 
+    __slots__ = ("_payloads",)
+
+    def __init__(self, payloads: Sequence[bytes]) -> None:
+        self._payloads = payloads
+        self.payload = self.plain = plain = b"".join([server_frame(TEXT, payload) for payload in payloads])
+        self.opcode = TEXT
+        self.position = b""
+        self.by_encoding = [plain, *_NO_EVENTS, *[plain] * _WINDOWS]
+
+    def _event(self, encoding: int) -> bytes:
+        return b"".join([sse.event(encoding, payload) for payload in self._payloads])
+
+
+class AsIs(Frame):
+    """Bytes that are ready as they are, for one connection alone."""
+
     __slots__ = ()
 
-    def __init__(self, payloads: Iterable[bytes]) -> None:
-        self.payload = self.plain = b"".join([server_frame(TEXT, payload) for payload in payloads])
+    def __init__(self, data: bytes) -> None:
+        self.payload = self.plain = data
         self.opcode = TEXT
-        self.by_window = [self.plain] * (_LARGEST_WINDOW_BITS + 1)
+        self.position = b""
+        self.by_encoding = [data] * (_LARGEST_WINDOW_BITS + 1)
 
 
 class Joined(Frame):
@@ -119,8 +157,9 @@ class Joined(Frame):
 
     def __init__(self, *frames: Frame) -> None:
         self.frames = frames
-        self.by_window = [None] * (_LARGEST_WINDOW_BITS + 1)
+        self.position = b""
+        self.by_encoding = [None] * (_LARGEST_WINDOW_BITS + 1)
 
-    def deflated(self, window_bits: int) -> bytes:
-        """All of them, each by what it has for that window, 0 for none."""
-        return b"".join([frame.deflated(window_bits) for frame in self.frames])
+    def encoded(self, encoding: int) -> bytes:
+        """All of them, each by what it has for that encoding."""
+        return b"".join([frame.encoded(encoding) for frame in self.frames])

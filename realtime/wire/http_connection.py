@@ -1,8 +1,8 @@
-"""An HTTP connection: requests in, answers out, one at a time, in order, until it ends or becomes a WebSocket.
+"""An HTTP connection: requests in, answers out, one at a time, in order, until it ends or is a WebSocket or a stream.
 
 Owns how long a client may take for each step, and how much of what it sends is kept. Must never hold more than one read
 of the socket and one answer, do more than one client's share of work in a turn of the loop, or touch a connection that
-has become a WebSocket. Assumes uvicorn's server around it, whose own protocols it stands in for, and
+has become another. Assumes uvicorn's server around it, whose own protocols it stands in for, and
 `wire.connection.Connection` as its WebSocket.
 
 SECURITY.md has a row for each bound. `heads` and `request_reader` decide what a request is, `http_exchange` runs the
@@ -23,8 +23,10 @@ from uvicorn.server import ServerState
 from realtime.wire.answers import refusal
 from realtime.wire.asgi import http_scope
 from realtime.wire.connection import Connection
+from realtime.wire.event_stream import EventStream
 from realtime.wire.heads import BadRequestError, Request
 from realtime.wire.http_exchange import HttpExchange, whole_server
+from realtime.wire.reading_pace import ReadingPace
 from realtime.wire.request_reader import END, RequestReader
 from realtime.wire.unsent import bound_unsent
 
@@ -35,10 +37,6 @@ HEAD_SECONDS: Final = 10.0
 
 BODY_SECONDS: Final = 30.0
 """From there to the end of its body."""
-
-PACE_SECONDS: Final = 10.0
-PACE_BYTES: Final = 10 * 1024
-"""While an answer waits to be read, so many bytes of it are read in so many seconds."""
 
 LINGER_SECONDS: Final = 2.0
 """How long a connection that ends listens on, so that its last answer is not lost with what nobody reads any more."""
@@ -79,7 +77,7 @@ class HttpConnection(asyncio.Protocol):
     __slots__ = (
         "_address", "_app_state", "_at_end", "_awaited", "_client", "_config", "_deadline", "_drained", "_exchange",
         "_is_ending", "_is_paused", "_is_secure", "_pace", "_reader", "_server", "_server_state", "_spare",
-        "_unread_bytes", "is_blocked", "loop", "transport",
+        "is_blocked", "loop", "transport",
     )  # fmt: skip
 
     def __init__(
@@ -108,10 +106,9 @@ class HttpConnection(asyncio.Protocol):
         self._is_ending = False
         self._spare = LINGER_BYTES
         self._is_paused = False
-        # While bytes wait to be sent: the next look at them, and how many waited at the last.
+        # While bytes wait to be sent, the client has to read.
         self.is_blocked = False
-        self._pace: asyncio.TimerHandle | None = None
-        self._unread_bytes = 0
+        self._pace: ReadingPace | None = None
         self._drained: asyncio.Event | None = None
 
     # The transport
@@ -153,16 +150,7 @@ class HttpConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self.is_blocked = True
-        self._unread_bytes = self.transport.get_write_buffer_size()
-        self._pace = self.loop.call_later(PACE_SECONDS, self._check_pace)
-
-    def _check_pace(self) -> None:
-        """Ends a connection whose client does not read."""
-        waiting = self.transport.get_write_buffer_size()
-        if self._unread_bytes - waiting < PACE_BYTES:
-            return self.abort()
-        self._unread_bytes = waiting
-        self._pace = self.loop.call_later(PACE_SECONDS, self._check_pace)
+        self._pace = ReadingPace(self.loop, self.transport.get_write_buffer_size, self.abort)
 
     def resume_writing(self) -> None:
         self._unblock()
@@ -174,7 +162,7 @@ class HttpConnection(asyncio.Protocol):
     def _unblock(self) -> None:
         self.is_blocked = False
         if self._pace is not None:
-            self._pace.cancel()
+            self._pace.stop()
             self._pace = None
         if self._drained is not None:
             self._drained.set()
@@ -258,6 +246,7 @@ class HttpConnection(asyncio.Protocol):
             client=self._client,
             is_secure=self._is_secure,
             state=self._app_state.copy(),
+            exchange=exchange,
         )
         application = whole_server if request.target == b"*" else config.loaded_app
         task = self.loop.create_task(exchange.run(cast(Any, application), scope))
@@ -266,19 +255,32 @@ class HttpConnection(asyncio.Protocol):
 
     def _become_websocket(self, request: Request) -> None:
         """Gives the transport to a WebSocket, with everything that came behind the request."""
-        self._leave()
-        self._pause(False)
-        self._is_ending = True  # a turn that is still due finds nothing to do here
         rest = self._reader.rest()
         made = cast(type[Connection], self._config.ws_protocol_class)
         connection = made(self._config, self._server_state, self._app_state)
-        self.transport.set_protocol(connection)
-        connection.connection_made(self.transport)
+        self._hand_over(connection)
         connection.open(request, self._client)
         if rest:
             connection.data_received(rest)
         if self._at_end:
             connection.eof_received()
+
+    def become_stream(self) -> EventStream | None:
+        """Gives the transport to a stream of events; None where nobody is there any more."""
+        if self._is_ending or self._at_end or self.transport.is_closing():
+            return None
+        stream = EventStream(self.loop, self._server_state)
+        self._hand_over(stream)
+        self._forget()
+        self._unblock()
+        return stream
+
+    def _hand_over(self, protocol: asyncio.Protocol) -> None:
+        self._leave()
+        self._pause(False)
+        self._is_ending = True  # a turn that is still due finds nothing to do here
+        self.transport.set_protocol(protocol)
+        protocol.connection_made(self.transport)
 
     # Answers
 
@@ -287,8 +289,8 @@ class HttpConnection(asyncio.Protocol):
         if self._is_ending or self.transport.is_closing():
             return
         size = sum(map(len, parts))
-        if self.is_blocked:
-            self._unread_bytes += size
+        if self._pace is not None:
+            self._pace.wrote(size)
         if size <= JOINED_BYTES:
             self.transport.write(b"".join(parts))
         else:

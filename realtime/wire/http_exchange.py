@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, Final, Protocol
 
 from realtime.wire.answers import Answer
+from realtime.wire.event_stream import EventStream
 from realtime.wire.heads import Request
 
 __all__ = ["BODY_AHEAD", "HttpExchange", "whole_server"]
@@ -45,6 +46,9 @@ class Line(Protocol):
 
     def answered(self) -> None:
         """The answer is complete."""
+
+    def become_stream(self) -> EventStream | None:
+        """Gives the transport to a stream of events."""
 
     def abort(self) -> None:
         """Ends at once."""
@@ -147,6 +151,15 @@ class HttpExchange:
             self._write(message.get("body", b""), more=message.get("more_body", False))
         else:
             raise RuntimeError(f"Unexpected ASGI message '{message['type']}'.")
+
+    def become_stream(self) -> tuple[EventStream, bytes] | None:
+        """Gives the connection to a stream of events, after the answer was started: the stream, and the answer's head,
+        which is to be the first that it writes. None where nobody is there any more."""
+        if self.gone or not self.whole:
+            return None
+        head = self.answer.endless()
+        stream = self._line.become_stream()
+        return None if stream is None else (stream, head)
 
     def _write(self, body: bytes, *, more: bool) -> None:
         if not (self.whole or self._is_small):

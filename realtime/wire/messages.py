@@ -378,6 +378,11 @@ def reconnect(after_ms: int) -> bytes:
     return orjson.dumps({"type": "reconnect", "after_ms": after_ms})
 
 
+def closing(code: int, reason: str) -> bytes:
+    """The last message of a stream of events: what a socket's close frame says."""
+    return orjson.dumps({"type": "closing", "code": code, "reason": reason})
+
+
 def rank(board: Board, user_id: int, rank: int | None, score: int | None, players: int, to_next: int | None) -> bytes:
     """A user's own standing; `rank` and `score` are None while they are not on the board, `to_next` for the first."""
     return orjson.dumps(

@@ -36,7 +36,7 @@ def valid(value: Any, schema: dict[str, Any]) -> bool:
 
 
 def test_every_route_is_in_the_document_and_the_document_has_no_other() -> None:
-    routes = [*endpoints.routes(SimpleNamespace(settings=Settings.load({}))), *documents.routes()]  # type: ignore[arg-type]
+    routes = [*endpoints.routes(SimpleNamespace(settings=Settings.load({})), None), *documents.routes()]  # type: ignore[arg-type]
     there = {
         (route.path, method.lower())
         for route in routes
@@ -73,6 +73,7 @@ SAID = [
     messages.rollover("current_week", week_of(date(2026, 11, 16)), WEEK),
     messages.rollover("x:current_season", week_of(date(2026, 11, 16)), None),
     messages.reconnect(500),
+    messages.closing(4408, "too slow"),
     messages.rank(WEEK, 7, 3, 100, 9, 12),
     messages.rank(WEEK, 7, None, None, 9, None),
     messages.unwatched(WEEK, 7),

@@ -21,7 +21,7 @@ import pytest
 from websockets.frames import Opcode
 
 from realtime.settings import Settings
-from realtime.wire import http_connection
+from realtime.wire import http_connection, reading_pace
 from realtime.wire.http_connection import HttpConnection
 from realtime.wire.http_exchange import HttpExchange
 from realtime.wire.request_reader import CHUNKS
@@ -346,7 +346,7 @@ async def test_others_have_their_turn_beside_a_flood(server: RunningServer) -> N
 async def test_an_answer_is_read_at_a_pace_or_not_at_all(
     server: RunningServer, make_users: MakeUsers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http_connection, "PACE_SECONDS", 0.3)
+    monkeypatch.setattr(reading_pace, "PACE_SECONDS", 0.3)
     async with unnoticed(server, make_users):
         kept = _kept()
         async with who_do_not_read(server, 2, PAGE * 400) as held:
@@ -360,7 +360,7 @@ async def test_an_answer_is_read_at_a_pace_or_not_at_all(
 async def test_an_answer_that_is_read_slowly_comes_whole(
     server: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http_connection, "PACE_SECONDS", 0.2)
+    monkeypatch.setattr(reading_pace, "PACE_SECONDS", 0.2)
     reader, writer = await raw(server)
     writer.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
     count = 150
@@ -487,5 +487,6 @@ def test_each_bound_has_its_test() -> None:
 def test_the_table_names_the_bounds_that_there_are(value: str, words: str) -> None:
     number, unit = words.split()
     factor: dict[str, Any] = {"s": 1, "KiB": 1024, "MiB": 1 << 20}
-    assert getattr(http_connection, value) == float(number) * factor[unit]
+    module = reading_pace if value.startswith("PACE") else http_connection
+    assert getattr(module, value) == float(number) * factor[unit]
     assert any(words in row[1] for row in bounds())

@@ -42,7 +42,7 @@ def _snapshots(changes: int) -> list[Snapshot]:
 
 def _size(payload: bytes) -> tuple[int, int]:
     frame = Frame(payload)
-    return len(frame.plain), len(frame.deflated(WINDOW))
+    return len(frame.plain), len(frame.encoded(WINDOW))
 
 
 def run() -> list[Table]:

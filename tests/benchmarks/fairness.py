@@ -83,7 +83,7 @@ def serve_in_many_places() -> None:
         for _ in range(1, PLACES):
             stream.subscriptions.append(Subscription(subscriber, stream, alias, len(stream.subscriptions)))
             stream.written.append(NOTHING_WRITTEN)
-            stream.windows.append(subscriber.connection.window)
+            stream.encodings.append(subscriber.connection.encoding)
             stream.descriptors.append(subscriber.connection.descriptor)
         return alone(stream, subscriber, alias)
 

@@ -76,7 +76,16 @@ static int connect_one(int port, int websocket) {
     int fd = socket(AF_INET, SOCK_STREAM, 0), got = 0;
     struct sockaddr_in address = loopback(port);
     if (connect(fd, (void *)&address, sizeof address)) fail("connect");
-    if (websocket) {
+    if (websocket > 2) {
+        int length = snprintf(scratch, sizeof scratch,
+            "GET %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nAccept: text/event-stream\r\nCache-Control: no-cache\r\n"
+            "User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 Chrome/140.0.0.0 Safari/537.36\r\n%s\r\n",
+            path, port, websocket == 4 ? "Accept-Encoding: gzip, deflate, br, zstd\r\n" : "");
+        if (send(fd, scratch, length, 0) != length) fail("send");
+        while (got < 4 || memcmp(scratch + got - 4, "\r\n\r\n", 4))
+            if (recv(fd, scratch + got++, 1, 0) != 1) fail("head");
+        if (memcmp(scratch, "HTTP/1.1 200", 12)) fail("status");
+    } else if (websocket) {
         int length = snprintf(scratch, sizeof scratch,
             "GET %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
             "User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 Chrome/140.0.0.0 Safari/537.36\r\n"

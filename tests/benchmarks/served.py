@@ -80,8 +80,9 @@ class Audience:
 def audience(
     floor: Path, port: int, clients: int, kind: int = 2, message: str = SUBSCRIBE, path: str = "/ws"
 ) -> Iterator[Audience]:
-    """So many sockets that send `message`, read and forget (kind 0: bare; 1: WebSockets; 2: that offer compression);
-    yields when all are connected, which is before the server has answered them all."""
+    """So many sockets that send `message`, read and forget (kind 0: bare; 1: WebSockets; 2: that offer compression;
+    3: streams of events; 4: that take gzip); yields when all are connected, which is
+    before the server has answered them all."""
     words = [path, message] if message else [path]
     command: list[str | Path] = [floor, "drain", str(port), str(clients), str(kind), *words]
     with ended(pinned(-1, *command, stdin=-1, stdout=-1)) as process:

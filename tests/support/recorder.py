@@ -26,7 +26,8 @@ class RecordingConnection:
         self.buffered = 0
         self.is_closed = False
         self.closed_with: tuple[int, str] | None = None
-        self.window = 0
+        self.encoding = 0
+        self.transport_kind = "websocket"
         self.descriptor = -1
         self.on_descriptor: Callable[[int], None] | None = None
 

@@ -320,7 +320,8 @@ class Viewer:
         self.follower = Follower()
         self.live = True
         self.stalled = False
-        self.window = 0
+        self.encoding = 0
+        self.transport_kind = "websocket"
         self.descriptor = -1
         self.on_descriptor: Callable[[int], None] | None = None
 

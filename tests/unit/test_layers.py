@@ -39,7 +39,7 @@ ONLY = {"client": {"boards", *GROUND}, "dev": {"boards", "intake.score_file", *G
 PURE = {
     "validation", "boards",
     "wire.messages", "wire.heads", "wire.request_reader", "wire.answers", "wire.close_codes",
-    "wire.frames", "wire.deframer", "wire.handshake", "wire.lifecycle", "wire.sse",
+    "wire.frames", "wire.deframer", "wire.handshake", "wire.lifecycle", "wire.positions", "wire.sse",
     "broadcast.coalescing", "broadcast.conflation", "broadcast.frame_cache",
     "intake.batching", "intake.duplicates", "intake.score_file",
     "people.limits", "people.permissions", "people.identity", "people.usernames",
@@ -47,7 +47,7 @@ PURE = {
 }  # fmt: skip
 # Modules longer than LONGEST lines, each of which says in its docstring why it is one.
 LONGEST = 420
-LONG = {"wire.connection"}
+LONG: set[str] = set()
 
 NOT_PURE = {"asyncio", "time", "os", "random", "secrets", "threading", "socket", "subprocess"}
 
@@ -60,7 +60,7 @@ KNOWN_TO = {
     "h11": {"wire.heads"},
     "jwt": {"people.tokens"},
     "argon2": {"people.passwords"},
-    "uvicorn": {"wire.connection", "wire.http_connection", "wire.asgi", "server"},
+    "uvicorn": {"wire.connection", "wire.event_stream", "wire.http_connection", "wire.asgi", "server"},
     "starlette": {"api", "people.authentication", "server.app", "server.serving"},
     "typer": {"cli"},
     "rich": {"cli"},

@@ -174,13 +174,13 @@ def test_one_compressed_frame_suits_every_window(run: Run) -> None:
                 client = await RawClient.connect(port, offer=f"permessage-deflate; server_max_window_bits={bits}")
                 connection = await hub.arrived.get()
                 # zlib has no raw streams for a window of 2**8 bytes: such an offer is declined.
-                assert connection.window == (0 if bits == 8 else bits)
+                assert connection.encoding == (0 if bits == 8 else bits)
                 assert (b"server_no_context_takeover" in client.head) == (bits != 8)
                 for _ in range(2):
                     connection.write(frame)
                     assert bytes((await client.next()).data) == frame.payload
                 client.sock.close()
-        assert sum(data is not None for data in frame.by_window) == 8
+        assert sum(data is not None for data in frame.by_encoding) == 8
 
     run(main())
 

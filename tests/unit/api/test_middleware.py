@@ -79,7 +79,7 @@ async def test_strict_transport_is_said_where_there_is_any(scheme: str, is_stric
     assert ("strict-transport-security" in headers) == is_strict
 
 
-@pytest.mark.parametrize("path", ["/boards", "/boards/all_time"])
+@pytest.mark.parametrize("path", ["/boards", "/boards/all_time", "/boards/all_time/events", "/events"])
 async def test_every_page_may_read_public_boards(path: str) -> None:
     status, headers, calls = await asked("GET", path, STRANGE)
     assert (status, headers["access-control-allow-origin"], calls) == (200, "*", ["http"])
@@ -99,7 +99,7 @@ async def test_a_page_that_is_named_may_do_everything() -> None:
     assert (status, calls) == (200, ["http"])
     assert headers["access-control-allow-origin"] == NAMED
     assert (
-        "POST" in headers["access-control-allow-methods"] and headers["access-control-expose-headers"] == "retry-after"
+        "POST" in headers["access-control-allow-methods"] and "retry-after" in headers["access-control-expose-headers"]
     )
     assert headers["vary"] == "origin"
 

@@ -34,7 +34,8 @@ class Connection:
     """What a session writes to: the messages of each write, and how it was closed."""
 
     def __init__(self) -> None:
-        self.window, self.descriptor = 0, -1
+        self.encoding, self.descriptor = 0, -1
+        self.transport_kind = "websocket"
         self.on_descriptor: Callable[[int], None] | None = None
         self.writes: list[list[dict[str, Any]]] = []
         self.closed_with: tuple[int, str] | None = None

@@ -60,11 +60,11 @@ def test_the_deflated_frame_carries_the_payload_and_is_never_larger(
     payload: bytes, window_bits: int, opcode: int
 ) -> None:
     frame = Frame(payload, opcode)
-    data = frame.deflated(window_bits)
+    data = frame.encoded(window_bits)
     read = read_by_client(data, window_bits)
     assert (read.opcode, bytes(read.data)) == (opcode, payload)
     assert len(data) <= len(frame.plain)
-    assert frame.by_window[window_bits] is data is frame.deflated(window_bits)
+    assert frame.by_encoding[window_bits] is data is frame.encoded(window_bits)
 
 
 @pytest.mark.parametrize("window_bits", WINDOWS)
@@ -72,7 +72,7 @@ def test_a_deflated_frame_refers_to_nothing_outside_its_window(window_bits: int)
     draw = random.Random(window_bits)
     # Something to find again at distances around every size of window.
     payload = b"".join(draw.randbytes(distance) * 2 for distance in (200, 400, 800, 1600, 3200, 6400, 12800, 25600))
-    data = Frame(payload).deflated(window_bits)
+    data = Frame(payload).encoded(window_bits)
     assert data[0] == 0xC1, "compressed"
     body = data[{126: 4, 127: 10}[data[1]] :] + EMPTY_BLOCK
     decoder = zlib.decompressobj(wbits=-window_bits)
@@ -85,32 +85,32 @@ def test_a_deflated_frame_refers_to_nothing_outside_its_window(window_bits: int)
 
 def test_windows_that_find_nothing_more_share_their_bytes() -> None:
     frame = Frame(b'{"score":1},' * 20)
-    assert len({id(frame.deflated(window)) for window in WINDOWS}) == 1
+    assert len({id(frame.encoded(window)) for window in WINDOWS}) == 1
     large = Frame(b"".join(b"%d," % (number * 7919 % 5000) for number in range(3000)))
-    assert len({id(large.deflated(window)) for window in WINDOWS}) > 1
+    assert len({id(large.encoded(window)) for window in WINDOWS}) > 1
 
 
 def test_tiny_and_incompressible_sent_payloads_go_plain() -> None:
     for payload in (b"{}", b"a" * 40, random.Random(1).randbytes(500)):
         frame = Frame(payload)
-        assert frame.deflated(15) is frame.plain
+        assert frame.encoded(15) is frame.plain
 
 
 def test_an_answer_goes_plain_to_every_window() -> None:
     answer = Answer(b"x" * 500)
-    assert {answer.deflated(window) for window in (0, *range(9, 16))} == {Frame(b"x" * 500).plain}
+    assert {answer.encoded(window) for window in (0, *range(9, 16))} == {Frame(b"x" * 500).plain}
 
 
 def test_joined_frames_are_written_as_each_would_be() -> None:
     one, other = Answer(b"x" * 500), Frame(b"y" * 500)
     for window in (0, *range(9, 16)):
-        assert Joined(one, other).deflated(window) == one.plain + (other.deflated(window) if window else other.plain)
+        assert Joined(one, other).encoded(window) == one.plain + (other.encoded(window) if window else other.plain)
 
 
 @pytest.mark.parametrize("opcode", [PING, CLOSE])
 def test_control_frames_are_never_compressed(opcode: int) -> None:
     frame = Frame(b"a" * 125, opcode)
-    assert frame.deflated(15) is frame.plain
+    assert frame.encoded(15) is frame.plain
 
 
 MAX_SIZE = 1000
