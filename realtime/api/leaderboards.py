@@ -89,13 +89,4 @@ class LeaderboardRoutes:
     def _fields(self, one: Defined) -> dict[str, Any]:
         now = self._services.clock.now()
         boards = self._services.leaderboards.current.current_boards(one.slug, now)
-        fields: dict[str, Any] = {
-            "slug": one.slug,
-            "definition": one.definition.as_json(),
-            "state": "building" if one.is_building or one.rule is None else "live",
-            "progress": round(one.progress, 4),
-            "boards": [board.id for board in boards],
-        }
-        if one.failure is not None:
-            fields["failure"] = one.failure
-        return fields
+        return one.as_json(board.id for board in boards)

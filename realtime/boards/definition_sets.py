@@ -1,13 +1,16 @@
 """Sets of definitions: a file of leaderboards, and what must be right between them.
 
-Owns how a TOML document becomes definitions, and whom `of` may name. Must never stop at the first mistake, or read a
-file. Assumes that `parsing` judges each definition by itself.
+Owns how a TOML document becomes definitions, and they one, and whom `of` may name. Must never stop at the first
+mistake, or read a file. Assumes that `parsing` judges each definition by itself.
 """
 
 from __future__ import annotations
 
 import tomllib
 from collections.abc import Collection, Mapping
+from typing import Any
+
+import orjson
 
 from realtime.boards.definitions import DEFAULT_SLUG, Definition, DefinitionError, Problem
 from realtime.boards.parsing import meant, parse_definition
@@ -43,6 +46,26 @@ def read_definitions(
     except tomllib.TOMLDecodeError as error:
         raise DefinitionError([Problem("", f"This is no TOML: {error}.", "Mend it there.")]) from None
     return parse_definitions(tables, zones=zones, known=known)
+
+
+def written_definition(definition: Definition) -> str:
+    """A definition as a table of a TOML document; read again, it is equal."""
+    fields = definition.as_json()
+    seasons = fields.pop("seasons", ())
+    lines = [f"[{definition.slug}]", *(f"{name} = {_toml(value)}" for name, value in fields.items())]
+    for season in seasons:
+        lines += [f"[[{definition.slug}.seasons]]", f"id = {_toml(season['id'])}"]
+        lines += [f"{name} = {season[name]}" for name in ("starts", "ends")]  # TOML has moments of its own
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: Any) -> str:
+    """A text, number, truth, list or table, in TOML, on one line."""
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{name} = {_toml(of)}" for name, of in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    return orjson.dumps(value).decode()  # a text of JSON is one of TOML: no title holds DEL
 
 
 def check_together(

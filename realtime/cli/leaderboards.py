@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
 from typing import Annotated, Any, Final
@@ -16,7 +17,7 @@ from typing import Annotated, Any, Final
 import orjson
 import typer
 
-from realtime.boards.definition_sets import read_definitions
+from realtime.boards.definition_sets import read_definitions, written_definition
 from realtime.boards.definitions import Definition, DefinitionError, Problem
 from realtime.cli import progress
 from realtime.cli.application import DEFAULT_DATA_DIR, DataDir, operator, resolve, run, say
@@ -38,6 +39,7 @@ NOBODY: Final = 15.0
 File = Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True, help="TOML, a table a leaderboard.")]
 Slug = Annotated[str, typer.Argument(help="The leaderboard's slug.")]
 Prune = Annotated[bool, typer.Option("--prune", help="Remove leaderboards that the file does not have.")]
+AsJson = Annotated[bool, typer.Option("--json", help="As `GET /leaderboards/{slug}` has it.")]
 Wait = Annotated[bool, typer.Option(help="Wait until the standings are made and shown.")]
 
 
@@ -57,8 +59,8 @@ def list_all(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
 
 
 @leaderboards_cli.command()
-def show(slug: Slug, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
-    """One leaderboard: its definition, how far its standings are, and its boards."""
+def show(slug: Slug, as_json: AsJson = False, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
+    """One leaderboard: how far its standings are, its boards, and its definition as `apply` takes it."""
 
     async def work() -> tuple[Defined, list[str]]:
         async with _opened(resolve(data_dir, "DATABASE_URL")) as ledger:
@@ -68,7 +70,8 @@ def show(slug: Slug, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
             await directory.refresh()
             return one, [board.id for board in directory.current.current_boards(slug, ledger.clock.now())]
 
-    for line in _told(*run(work())):
+    one, boards = run(work())
+    for line in [orjson.dumps(one.as_json(boards)).decode()] if as_json else _told(one, boards):
         say(line)
 
 
@@ -223,16 +226,18 @@ def _columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
 
 
 def _told(one: Defined, boards: Sequence[str]) -> Iterator[str]:
-    yield f"{one.slug}: {one.definition.title}"
-    yield f"  state   {_state(one)}"
+    yield f"# state   {_state(one)}"
     if one.failure is not None:
-        yield f"          {one.failure}"
+        yield f"#         {one.failure}"
     if one.coming is not None and one.shown is not None:
-        yield f"          shown as before until then; made anew for {', '.join(one.made_anew_for) or 'a rebuild'}"
+        yield f"#         shown as before until then; made anew for {', '.join(one.made_anew_for) or 'a rebuild'}"
     for number, board in enumerate(boards):
-        yield f"  {'' if number else 'boards':<6}  {board}"
-    for number, (name, value) in enumerate(one.definition.as_json().items()):
-        yield f"  {'' if number else 'is':<6}  {name} = {_value(value)}"
+        yield f"# {'' if number else 'boards':<6}  {board}"
+    yield from written_definition(one.definition).splitlines()
+
+
+def _moment(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def _value(value: Any) -> str:
@@ -258,6 +263,8 @@ def _changed(change: Change) -> Iterator[str]:
     after = change.wanted.as_json()
     for name in change.fields:
         yield f"    {name}: {_value(before.get(name))} becomes {_value(after.get(name))}"
+    for window, ends, until in change.stretched:
+        yield f"    {window} ends {_moment(until)}, not {_moment(ends)}"
     if change.anew:
         yield f"    standings are made anew, for: {', '.join(change.anew)}"
     elif not change.fields:

@@ -158,7 +158,9 @@ class Simulation:
             patience = None
         finally:
             if self._under_way:
-                await asyncio.wait(self._under_way, timeout=patience)
+                _, unanswered = await asyncio.wait(self._under_way, timeout=patience)
+                for task in unanswered:  # nobody waits for their outcomes any more
+                    task.cancel()
             self.tally.seconds = self._now() - began
             progress()
 

@@ -6,6 +6,7 @@ checked before they were kept.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -48,6 +49,19 @@ class Defined:
     def is_building(self) -> bool:
         """Whether standings are being made."""
         return self.next_rule is not None
+
+    def as_json(self, boards: Iterable[str]) -> dict[str, Any]:
+        """What people and programs are told of it, with the ids of its boards that run now."""
+        fields: dict[str, Any] = {
+            "slug": self.slug,
+            "definition": self.definition.as_json(),
+            "state": "building" if self.is_building or self.rule is None else "live",
+            "progress": round(self.progress, 4),
+            "boards": list(boards),
+        }
+        if self.failure is not None:
+            fields["failure"] = self.failure
+        return fields
 
     def lacks(self, wanted: Definition, now: datetime | None = None) -> list[str] | None:
         """The fields for which other standings must be made than those that are shown, or are being made; None where

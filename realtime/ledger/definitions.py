@@ -32,7 +32,7 @@ from realtime.errors import RealtimeError
 from realtime.ledger import bounds
 from realtime.ledger.bounds import Bounds
 from realtime.ledger.defined import Defined, defined_of
-from realtime.ledger.plans import Change, Plan, Step, plan_of, steps_of
+from realtime.ledger.plans import Change, Plan, Step, Stretched, plan_of, steps_of
 
 
 class Ledger(Protocol):
@@ -85,7 +85,21 @@ class Definitions:
 
     async def plan(self, wanted: Mapping[str, Definition], now: datetime, *, prune: bool = False) -> Plan:
         """What `apply` would do. Raises LedgerUnavailable."""
-        return plan_of(await self.all(), wanted, now, prune=prune)
+        there = await self.all()
+        plan = plan_of(there, wanted, now, prune=prune)
+        changed = [
+            replace(change, stretched=await self._stretched(there[change.slug], change.wanted))
+            for change in plan.changed
+        ]
+        return replace(plan, changed=tuple(changed))
+
+    async def _stretched(self, before: Defined, wanted: Definition) -> tuple[Stretched, ...]:
+        """Running windows that `wanted` lets end at another moment."""
+        kinds = _stretched_kinds(before.definition, wanted)
+        if not kinds:
+            return ()
+        rows = await self._ledger.fetch("stretched", before.id, kinds, wanted.zone, wanted.week_starts)
+        return tuple(Stretched(*row) for row in rows)
 
     # Changing ------------------------------------------------------------------------------------------------------
 
@@ -163,6 +177,14 @@ def kinds_of(definition: Definition) -> list[str]:
     their own."""
     published = DEFAULT_DEFINITION.windows if definition.slug == DEFAULT_SLUG else ()
     return [kind for kind in definition.windows if kind not in published]
+
+
+def _stretched_kinds(before: Definition, wanted: Definition) -> list[str]:
+    """The kinds of windows whose running one ends by another rule than it began by."""
+    kinds = [kind for kind in before.windows if kind in wanted.windows and kind not in ("all_time", "season")]
+    if before.zone != wanted.zone:
+        return kinds
+    return [kind for kind in kinds if kind == "week"] if before.week_starts != wanted.week_starts else []
 
 
 LATELY: Final = 1.0

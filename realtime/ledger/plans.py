@@ -15,6 +15,17 @@ from realtime.boards.definitions import DEFAULT_SLUG, Definition, changes, needs
 from realtime.ledger.defined import Defined
 
 
+class Stretched(NamedTuple):
+    """A running window that ends otherwise under another zone, or another first day of the week."""
+
+    window: str
+    """Its name."""
+    ends: datetime
+    """As it is now."""
+    until: datetime
+    """As it will be, if the change is made now."""
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """One leaderboard's way to another definition. `before` is None where it is new."""
@@ -24,6 +35,8 @@ class Change:
     wanted: Definition
     anew: tuple[str, ...]
     """Changed fields for which standings must be made anew."""
+    stretched: tuple[Stretched, ...] = ()
+    """Running windows that end otherwise."""
 
     @property
     def fields(self) -> list[str]:

@@ -5,6 +5,19 @@
 -- What PostgreSQL calls time zones.
 SELECT name FROM pg_timezone_names
 
+-- name: stretched
+-- The running windows of leaderboard $1, of kinds $2 text[], that end at another moment in zone $3 with weeks that begin on $4: when
+-- they end now, and then. What stretch_windows() would do.
+SELECT * FROM (
+    SELECT b.name, b.ends, CASE WHEN n.starts < b.ends THEN n.ends ELSE b.ends END AS until
+    FROM unnest($2::text[]) WITH ORDINALITY AS k (kind, place)
+    CROSS JOIN LATERAL (
+        SELECT * FROM windows w WHERE w.leaderboard = $1 AND w.kind = k.kind AND w.starts <= clock_timestamp() + interval '15 seconds'
+        ORDER BY w.starts DESC LIMIT 1
+    ) AS b CROSS JOIN LATERAL calendar_window(k.kind, $3, $4, b.ends) AS n
+    WHERE b.ends > clock_timestamp() ORDER BY k.place
+) AS running WHERE until <> ends
+
 -- name: leaderboards
 -- Every leaderboard that was ever defined, with the definitions that its standings were made by, how far those are that are
 -- being made, and why the last ones could not be made. A next rule that is the live one is made, and waits for the store.

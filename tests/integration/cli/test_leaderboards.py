@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import asyncpg
 import pytest
 from typer.testing import CliRunner
 
+from realtime.boards.definition_sets import read_definitions
 from realtime.cli import leaderboards as module
 from realtime.cli.application import cli
 from realtime.cli.main import _sentence
@@ -61,6 +63,15 @@ def execute(dsn: str, *statements: str) -> None:
     asyncio.run(work())
 
 
+def execute_into(dsn: str, query: str, found: list[str]) -> None:
+    async def work() -> None:
+        connection = await asyncpg.connect(dsn)
+        found.append(await connection.fetchval(query))
+        await connection.close()
+
+    asyncio.run(work())
+
+
 def test_a_plan_is_told_and_nothing_is_done(command: Command, file: Path) -> None:
     assert command("plan", str(file)) == [
         "+ sprint: new; best, ascending; all_time day",
@@ -82,8 +93,14 @@ def test_what_is_applied_is_listed_and_planned_no_more(command: Command, file: P
     ]
     execute(dsn, "UPDATE rules SET todo = 4, done = 3")
     shown = command("show", "sprint")
-    assert shown[:2] == ["sprint: Sprint, any %", "  state   building, 75%"]
-    assert '          windows = ["all_time","day"]' in shown
+    assert shown[0] == "# state   building, 75%"
+    (definition,) = read_definitions("\n".join(shown)).values()
+    assert definition == read_definitions(FILE)["sprint"]
+    (line,) = command("show", "sprint", "--json")
+    told = json.loads(line)
+    assert told == {
+        "slug": "sprint", "definition": definition.as_json(), "state": "building", "progress": 0.75, "boards": []
+    }  # fmt: skip
 
 
 def test_changes_say_what_is_made_anew_and_what_stays(command: Command, file: Path, dsn: str) -> None:
@@ -107,9 +124,29 @@ def test_changes_say_what_is_made_anew_and_what_stays(command: Command, file: Pa
     ]
     assert command("plan", str(file), "--prune")[-1] == "- sprint-last: its boards go, what was sent is kept"
     assert command("apply", str(file), "--prune", "--no-wait") == ["~ sprint is defined.", "- sprint-last is removed."]
-    assert "          shown as before until then; made anew for operator" in command("show", "sprint")
+    assert "#         shown as before until then; made anew for operator" in command("show", "sprint")
     assert command("remove", "sprint")[0].startswith("sprint is removed.")
     assert len(command("list")) == 2
+
+
+def test_a_plan_says_when_windows_end_that_another_zone_stretches(
+    command: Command, file: Path, dsn: str
+) -> None:
+    command("apply", str(file), "--no-wait")
+    execute(dsn, "SELECT ensure_next_windows()")
+    file.write_text(FILE.replace("[sprint-last]", 'zone = "Pacific/Kiritimati"\n[sprint-last]'), encoding="utf-8")
+    planned = command("plan", str(file))
+    (line,) = [line for line in planned if " ends " in line]
+    command("apply", str(file), "--no-wait")
+    ends: list[str] = []
+    execute_into(
+        dsn,
+        "SELECT name || ' ends ' || to_char(ends AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') FROM windows"
+        " WHERE kind = 'day' AND starts <= now() ORDER BY starts DESC LIMIT 1",
+        ends,
+    )
+    assert line.strip().startswith(ends[0] + ", not "), "as it is once that is applied"
+    assert not any(" ends " in line for line in command("plan", str(file)))
 
 
 def test_whatever_is_wrong_is_told_line_by_line(command: Command, file: Path) -> None:
@@ -137,7 +174,7 @@ def test_who_waits_hears_that_nobody_builds_and_what_could_not_be_made(
         "UPDATE leaderboards SET next_rule = NULL WHERE slug = 'sprint'",
     )
     assert command("list")[2].endswith("failed")
-    assert "          Too much." in command("show", "sprint")
+    assert "#         Too much." in command("show", "sprint")
 
 
 def test_progress_is_shown_until_everything_is_made(

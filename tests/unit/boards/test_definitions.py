@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realtime.boards.definition_sets import parse_definitions, read_definitions
+from realtime.boards.definition_sets import parse_definitions, read_definitions, written_definition
 from realtime.boards.definitions import (
     DEFAULT_DEFINITION,
     KINDS,
@@ -350,6 +350,13 @@ def test_a_definition_that_was_written_down_is_the_same(definition: Definition) 
     assert parse_definition(definition.slug, written, zones=ZONES) == definition
     assert parse_definition(definition.slug, written) == definition, "also where nobody names the zones"
     assert parse_definition(definition.slug, written).as_json() == written
+
+
+@given(definitions())
+def test_a_definition_that_was_written_as_a_file_is_the_same(definition: Definition) -> None:
+    known = {} if definition.of is None else {definition.of: Definition(definition.of, "Source")}
+    text = written_definition(definition)
+    assert read_definitions(text, zones=ZONES, known=known) == {definition.slug: definition}
 
 
 @given(st.builds(
