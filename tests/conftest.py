@@ -32,7 +32,7 @@ from realtime.store.store import Store
 from tests.support.databases import FAST_POSTGRES, GIVEN_DATABASE, Databases, MakeUsers
 from tests.support.servers import RunningServer, running_server
 from tests.support.shifted import ShiftedPostgres, shifted_postgres
-from tests.support.stores import GIVEN_STORE, PROGRAMS, PrivateStore, emptied, make_ours
+from tests.support.stores import GIVEN_STORE, PROGRAMS, PrivateStore, async_client_of, emptied, make_ours
 
 # Real stores answer when they answer; a slow machine is no failure of a law.
 hypothesis_settings.register_profile("realtime", deadline=None)
@@ -231,7 +231,7 @@ def store_url(store_servers: Callable[[str], str], program: str) -> str:
 @pytest.fixture
 async def keys(store_url: str) -> AsyncIterator[redis.asyncio.Redis]:
     """The store as redis-cli shows it."""
-    async with redis.asyncio.Redis.from_url(store_url, decode_responses=True) as client:
+    async with async_client_of(store_url, decode_responses=True) as client:
         yield client
 
 

@@ -38,6 +38,7 @@ from realtime.wire.connection import Connection
 from realtime.wire.frames import Frame
 from tests.benchmarks.harness import Table, median
 from tests.benchmarks.served import audience, built_floor, ended, pinned
+from tests.support.stores import as_told
 
 BOARDS = 1_000
 EACH = 10
@@ -120,7 +121,7 @@ async def serve(url: str) -> None:
 
 
 def _fill(store: Redis) -> None:
-    run = run_of(store.info())
+    run = run_of(as_told(store.info()))
     pipe = store.pipeline(transaction=False)
     pipe.mset({keys.RUN_KEY: run, keys.EPOCH_KEY: f"{run[:8]}-1", keys.USERS_VERSION_KEY: 1})
     for place, board in enumerate(WEEKS):

@@ -6,6 +6,7 @@ Owns the queries, which share nothing with the server's own. Must never correct 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from statistics import median
 from time import monotonic
@@ -19,6 +20,10 @@ from realtime.boards.board import ALL_TIME, week_of
 from realtime.store.fitness import run_of
 from realtime.store.keys import scores_key
 from tests.support.crowd import Tally
+from tests.support.stores import as_told
+
+Differs = Callable[[], Awaitable[str]]
+"""How the store differs from PostgreSQL, '' where it does not; also that one cannot be asked."""
 
 _AWAY = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, redis.exceptions.RedisError, TimeoutError)
 
@@ -83,9 +88,12 @@ async def account(outcome: Outcome, url: str, tally: Tally) -> None:
     connection = await asyncpg.connect(url)
     try:
         rows = await connection.fetch(
-            "SELECT submission_id, user_id, score_added FROM user_score_transactions WHERE submission_id LIKE $1",
+            "SELECT submission_id, user_id, score_added, 1 AS source FROM user_score_transactions"
+            " WHERE submission_id LIKE $1 UNION ALL"
+            " SELECT submission_id, user_id, score, source FROM score_transactions WHERE submission_id LIKE $1",
             f"{tally.prefix}-%",
         )
+        sources = dict(await connection.fetch("SELECT id, slug FROM leaderboards"))
         wrong_sums = await connection.fetchval(_WRONG_SUMS)
     finally:
         await connection.close()
@@ -96,6 +104,7 @@ async def account(outcome: Outcome, url: str, tally: Tally) -> None:
     outcome.lost = len(tally.acknowledged - found.keys())
     outcome.double = len(rows) - len(found) + wrong_sums
     outcome.foreign = sum(tally.sent.get(submission_id) != what for submission_id, what in found.items())
+    outcome.foreign += sum(tally.elsewhere.get(row[0], "default") != sources[row[3]] for row in rows)
 
 
 _WRONG_SUMS = """
@@ -106,7 +115,16 @@ SELECT (SELECT count(*) FROM
             (SELECT user_id, date_trunc('week', created_at AT TIME ZONE 'UTC')::date AS week, sum(score_added) AS sum
              FROM user_score_transactions GROUP BY 1, 2) s
             FULL JOIN user_weekly_scores w USING (user_id, week) WHERE s.sum IS DISTINCT FROM w.score)
+     + (SELECT count(*) FROM
+            (SELECT l.rule, w.id AS "window", t.user_id, sum(t.score) AS sum
+             FROM leaderboards l JOIN windows w ON w.leaderboard = l.id
+             JOIN score_transactions t ON t.source = l.source AND t.created_at >= w.starts AND t.created_at < w.ends
+             WHERE l.id <> 1 GROUP BY 1, 2, 3) s
+            FULL JOIN (SELECT s.rule, s."window", s.user_id, s.score FROM scores s
+                       JOIN leaderboards l ON l.rule = s.rule WHERE l.id <> 1) t USING (rule, "window", user_id)
+            WHERE s.sum IS DISTINCT FROM t.score)
 """
+"""Rows whose score is not the sum over the log. Other leaderboards than `default` are ones that add up."""
 
 
 async def difference(url: str, keys: redis.asyncio.Redis) -> str:
@@ -119,7 +137,7 @@ async def difference(url: str, keys: redis.asyncio.Redis) -> str:
 
 async def _difference(url: str, keys: redis.asyncio.Redis) -> str:
     epoch, run = await keys.mget("leaderboard:epoch", "leaderboard:run")
-    if epoch is None or epoch.startswith("filling:") or run != run_of(await keys.info()):
+    if epoch is None or epoch.startswith("filling:") or run != run_of(as_told(await keys.info())):
         return f"the content is not complete: {epoch} of {run}"
     connection = await asyncpg.connect(url, timeout=5)
     try:
@@ -144,11 +162,11 @@ async def _difference(url: str, keys: redis.asyncio.Redis) -> str:
         return "" if await pipe.execute() == list(names.values()) else "names differ"
 
 
-async def healed(url: str, keys: redis.asyncio.Redis, since: float, patience: float = 60.0) -> float:
+async def healed(differs: Differs, since: float, patience: float = 60.0) -> float:
     """Waits until both stores agree; seconds from `since` (monotonic) until then."""
     what = ""
     while monotonic() - since < patience:
-        what = await difference(url, keys)
+        what = await differs()
         if not what:
             return monotonic() - since
         await asyncio.sleep(0.05)

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, suppress
 from functools import cached_property
 from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
 
 import asyncpg
 import httpx
@@ -113,15 +114,31 @@ class Server(Program):
         self.base_url = f"http://127.0.0.1:{environment['REALTIME_PORT']}"
 
 
-class Stores:
+class Engine(Protocol):
+    """A store of one process or of several."""
+
+    @property
+    def url(self) -> str:
+        """As a deployment is told of it."""
+
+    def mend(self) -> None:
+        """It runs again, whatever was done to it."""
+
+    def stop(self) -> None: ...
+
+
+StoreT = TypeVar("StoreT", bound=Engine)
+
+
+class Stores(Generic[StoreT]):
     """PostgreSQL and the store with users in them, for any number of deployments one after the other."""
 
-    def __init__(self, folder: Path, users: int) -> None:
+    def __init__(self, folder: Path, users: int, start_store: Callable[[Path], StoreT]) -> None:
         self.folder = folder
         self.users = users
         self.database = Kept(lambda: start_postgres(folder))
         try:
-            self.store = KeptStore(folder)
+            self.store = start_store(folder)
         except BaseException:
             self.database.stop()
             raise
@@ -164,7 +181,7 @@ class Deployment:
 
     def __init__(
         self,
-        stores: Stores,
+        stores: Stores[Any],
         *,
         servers: int = 1,
         database_url: str | None = None,

@@ -12,14 +12,15 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import monotonic
 
 import httpx
 import redis.asyncio
 
-from tests.chaos.accounts import Outcome, account, healed
-from tests.chaos.deployment import Deployment, Stores
+from tests.chaos.accounts import Differs, Outcome, account, difference, healed
+from tests.chaos.deployment import Deployment, KeptStore, Stores
 from tests.chaos.proxy import Proxy
 from tests.support.crowd import Insistent, Reply, Tally, insistent
 
@@ -46,13 +47,15 @@ class Scale:
     store's time-out, for that is how long those would take who wait for the store."""
     healed: float
     """Seconds after an event within which both stores agree, and again until every viewer shows it."""
+    seen: float
+    """Seconds after an engine's own failover within which servers know who was promoted."""
 
 
 # The short form runs wherever tests run, beside whatever else runs there; the long one on a machine of its own.
-SHORT = Scale(rounds=3, load=0.7, outage=1.5, hang=4.0, submissions=4_000, at_once=1.8, healed=30.0)
-LONG = Scale(rounds=50, load=2.0, outage=5.0, hang=30.0, submissions=200_000, at_once=1.0, healed=10.0)
+SHORT = Scale(rounds=3, load=0.7, outage=1.5, hang=4.0, submissions=4_000, at_once=1.8, healed=30.0, seen=6.0)
+LONG = Scale(rounds=50, load=2.0, outage=5.0, hang=30.0, submissions=200_000, at_once=1.0, healed=10.0, seen=2.0)
 
-Scenario = Callable[[Stores, Scale], Awaitable[Outcome]]
+Scenario = Callable[[Stores[KeptStore], Scale], Awaitable[Outcome]]
 
 
 @dataclass
@@ -63,7 +66,7 @@ class Scene:
     deployment: Deployment
     crowd: Insistent
     scale: Scale
-    keys: redis.asyncio.Redis
+    differs: Differs
 
     @property
     def tally(self) -> Tally:
@@ -74,45 +77,64 @@ class Scene:
         await asyncio.sleep(self.scale.load if seconds is None else seconds)
         self.crowd.check()
 
-    async def board(self) -> dict[str, object]:
-        """The all-time board as HTTP shows it now."""
+    async def board(self, board: str = "all_time") -> dict[str, object]:
+        """A board as HTTP shows it now."""
         async with httpx.AsyncClient(base_url=self.deployment.servers[0].base_url, trust_env=False) as http:
             began = monotonic()
-            response = await http.get("/boards/all_time", timeout=60)
+            response = await http.get(f"/boards/{board}", timeout=60)
             body: dict[str, object] = response.json()
             return {**body, "took": monotonic() - began, "status": response.status_code}
 
     async def heal(self, since: float) -> None:
         """Waits until all is acknowledged and both stores agree, then until every viewer sees it."""
         await self.crowd.finish()
-        took = await healed(self.deployment.database.url, self.keys, since)
+        took = await healed(self.differs, since)
         assert took <= self.scale.healed, f"both stores agreed after {took:.1f} s"
         self.outcome.heals.append(took)
         await self._seen()
 
     async def _seen(self) -> None:
-        """Waits until every viewer shows what the board is."""
+        """Waits until every viewer shows what the boards are."""
         deadline = monotonic() + self.scale.healed
-        while True:
-            board = await self.board()
-            wrong = "the board is said to stand still" if board["stale"] else ""
-            for viewer in self.crowd.viewers:
-                shown = viewer.follower.boards.get("all_time")
-                lines = [(entry["user_id"], entry["username"], entry["score"]) for entry in board["entries"]]  # type: ignore[attr-defined]
-                if shown is None or shown.lines != lines:
-                    at = f"version {shown.version} of {shown.epoch}" if shown else "nothing"
-                    wrong = f"a viewer has {at}, the board is version {board['version']} of {board['epoch']}"
+        while wrong := await self._unseen():
             self.crowd.check()
-            if not wrong:
-                return
-            assert monotonic() < deadline, f"{wrong}; statuses: {[viewer.statuses for viewer in self.crowd.viewers]}"
+            statuses = [viewer.statuses for viewer in self.crowd.viewers]
+            assert monotonic() < deadline, f"{wrong}; statuses: {statuses}"
             await asyncio.sleep(0.05)
+
+    async def _unseen(self) -> str:
+        """What some viewer does not see; '' where all see everything."""
+        for name in dict.fromkeys(name for viewer in self.crowd.viewers for name in viewer.boards):
+            board = await self.board(name)
+            if board.get("stale", True):
+                return f"{name} is said to stand still"
+            lines = [(entry["user_id"], entry["username"], entry["score"]) for entry in board["entries"]]  # type: ignore[attr-defined]
+            for viewer in self.crowd.viewers:
+                shown = viewer.follower.boards.get(str(board["board"]))
+                if name in viewer.boards and (shown is None or shown.lines != lines):
+                    at = f"version {shown.version} of {shown.epoch}" if shown else "nothing"
+                    return f"{name}: a viewer has {at}, the board is version {board['version']} of {board['epoch']}"
+        return ""
+
+
+@dataclass
+class StoreScene(Scene):
+    """A scene whose store is one process, which `keys` shows as redis-cli does."""
+
+    keys: redis.asyncio.Redis
 
 
 @asynccontextmanager
 async def scene(
-    name: str, stores: Stores, scale: Scale, *, servers: int = 1, sockets: int = 4, https: int = 2, **urls: str
-) -> AsyncIterator[Scene]:
+    name: str,
+    stores: Stores[KeptStore],
+    scale: Scale,
+    *,
+    servers: int = 1,
+    sockets: int = 4,
+    https: int = 2,
+    **urls: str,
+) -> AsyncIterator[StoreScene]:
     """A deployment under load, of its own where it is another than usual; when the block ends, all is accounted for."""
     outcome = Outcome(name)
     seed = secrets.randbits(32)
@@ -126,7 +148,8 @@ async def scene(
         await deployment.answer()
         addresses = [server.base_url for server in deployment.servers]
         async with deployment.keys() as keys, insistent(tally, addresses, token, sockets=sockets, https=https) as made:
-            yield Scene(outcome, deployment, made, scale, keys)
+            differs = partial(difference, deployment.database.url, keys)
+            yield StoreScene(outcome, deployment, made, scale, differs, keys)
     except BaseException as error:
         error.add_note(f"{name}, seed {seed}; logs in {stores.folder}")
         await asyncio.to_thread(stores.mend)
@@ -140,7 +163,7 @@ async def scene(
 # The server ------------------------------------------------------------------------------------------------------
 
 
-async def server_killed(stores: Stores, scale: Scale) -> Outcome:
+async def server_killed(stores: Stores[KeptStore], scale: Scale) -> Outcome:
     """kill -9 of the server at random moments under load."""
     total = Outcome("server killed (-9)")
     generator = random.Random(scale.rounds)
@@ -158,7 +181,7 @@ async def server_killed(stores: Stores, scale: Scale) -> Outcome:
     return total
 
 
-async def worker_killed(stores: Stores, scale: Scale) -> Outcome:
+async def worker_killed(stores: Stores[KeptStore], scale: Scale) -> Outcome:
     """kill -9 of the worker while changes wait for the store."""
     async with scene("worker killed (-9)", stores, scale) as made:
         await made.load()
@@ -176,7 +199,7 @@ async def worker_killed(stores: Stores, scale: Scale) -> Outcome:
 # The store -------------------------------------------------------------------------------------------------------
 
 
-async def store_empty(stores: Stores, scale: Scale) -> Outcome:
+async def store_empty(stores: Stores[KeptStore], scale: Scale) -> Outcome:
     """kill -9 of the store, which comes back with nothing."""
     async with scene("store killed (-9), back empty", stores, scale) as made:
         await made.load()
@@ -186,7 +209,7 @@ async def store_empty(stores: Stores, scale: Scale) -> Outcome:
     return made.outcome
 
 
-async def store_older(stores: Stores, scale: Scale) -> Outcome:
+async def store_older(stores: Stores[KeptStore], scale: Scale) -> Outcome:
     """kill -9 of the store, which comes back with older content."""
     async with scene("store killed (-9), back with an older snapshot", stores, scale) as made:
         saved = stores.folder / "saved"
@@ -236,7 +259,7 @@ def _status_was_told(made: Scene) -> None:
         assert False in said and said[-1] is True, f"a viewer was told {said}"
 
 
-async def store_hangs(stores: Stores, scale: Scale) -> Outcome:
+async def store_hangs(stores: Stores[KeptStore], scale: Scale) -> Outcome:
     """SIGSTOP of the store."""
     async with scene(f"store hangs for {scale.hang:.0f} s (SIGSTOP)", stores, scale) as made:
         await made.load()
@@ -251,7 +274,7 @@ async def store_hangs(stores: Stores, scale: Scale) -> Outcome:
     return made.outcome
 
 
-async def scripts_forgotten(stores: Stores, scale: Scale) -> Outcome:
+async def scripts_forgotten(stores: Stores[KeptStore], scale: Scale) -> Outcome:
     """SCRIPT FLUSH again and again: NOSCRIPT."""
     async with scene("scripts forgotten (NOSCRIPT)", stores, scale) as made:
         for _ in range(10):
@@ -270,7 +293,7 @@ async def cut_subscriptions(keys: redis.asyncio.Redis) -> int:
     return sum([await keys.client_kill_filter(_id=client) for client in listening])
 
 
-async def subscription_cut(stores: Stores, scale: Scale) -> Outcome:
+async def subscription_cut(stores: Stores[KeptStore], scale: Scale) -> Outcome:
     """The pub/sub connection alone is cut, again and again."""
     async with scene("pub/sub connection cut", stores, scale) as made:
         for _ in range(5):
@@ -284,17 +307,17 @@ async def subscription_cut(stores: Stores, scale: Scale) -> Outcome:
 # PostgreSQL ------------------------------------------------------------------------------------------------------
 
 
-async def database_killed(stores: Stores, scale: Scale) -> Outcome:
+async def database_killed(stores: Stores[KeptStore], scale: Scale) -> Outcome:
     """kill -9 of PostgreSQL, and back."""
     return await _database_away("PostgreSQL killed (-9)", stores, scale, stores.database.kill)
 
 
-async def database_stopped(stores: Stores, scale: Scale) -> Outcome:
+async def database_stopped(stores: Stores[KeptStore], scale: Scale) -> Outcome:
     """A stop of PostgreSQL, and a start."""
     return await _database_away("PostgreSQL stopped", stores, scale, stores.database.stop)
 
 
-async def _database_away(name: str, stores: Stores, scale: Scale, end: Callable[[], None]) -> Outcome:
+async def _database_away(name: str, stores: Stores[KeptStore], scale: Scale, end: Callable[[], None]) -> Outcome:
     async with scene(name, stores, scale) as made:
         await made.load()
         await asyncio.to_thread(end)
@@ -322,7 +345,7 @@ async def _without_database(made: Scene, since: float, seconds: float) -> None:
 # Several at once -------------------------------------------------------------------------------------------------
 
 
-async def server_and_store_killed(stores: Stores, scale: Scale) -> Outcome:
+async def server_and_store_killed(stores: Stores[KeptStore], scale: Scale) -> Outcome:
     """Both at once; the store comes back empty."""
     async with scene("server and store killed (-9) at once", stores, scale) as made:
         (server,) = made.deployment.servers
@@ -339,7 +362,7 @@ async def server_and_store_killed(stores: Stores, scale: Scale) -> Outcome:
     return made.outcome
 
 
-async def both_stores_killed(stores: Stores, scale: Scale) -> Outcome:
+async def both_stores_killed(stores: Stores[KeptStore], scale: Scale) -> Outcome:
     """PostgreSQL and the store at once; the store comes back with what it saved before."""
     async with scene("PostgreSQL and store killed (-9) at once", stores, scale) as made:
         await made.keys.save()
@@ -358,7 +381,7 @@ async def both_stores_killed(stores: Stores, scale: Scale) -> Outcome:
 # The wires -------------------------------------------------------------------------------------------------------
 
 
-async def replies_cut(stores: Stores, scale: Scale) -> Outcome:
+async def replies_cut(stores: Stores[KeptStore], scale: Scale) -> Outcome:
     """Connections to both stores cut in the middle of replies."""
     async with Proxy(stores.database.url) as to_database, Proxy(stores.store.url) as to_store:
         urls = {"database_url": to_database.url, "store_url": to_store.url}
@@ -375,7 +398,7 @@ async def replies_cut(stores: Stores, scale: Scale) -> Outcome:
     return made.outcome
 
 
-async def store_half_open(stores: Stores, scale: Scale) -> Outcome:
+async def store_half_open(stores: Stores[KeptStore], scale: Scale) -> Outcome:
     """The wire to the store swallows everything, then its connections are found dead."""
     async with Proxy(stores.store.url) as to_store:
         async with scene("wire to the store dead, half-open", stores, scale, store_url=to_store.url) as made:
@@ -390,7 +413,7 @@ async def store_half_open(stores: Stores, scale: Scale) -> Outcome:
     return made.outcome
 
 
-async def database_half_open(stores: Stores, scale: Scale) -> Outcome:
+async def database_half_open(stores: Stores[KeptStore], scale: Scale) -> Outcome:
     """The wire to PostgreSQL swallows everything, then its connections are found dead."""
     async with Proxy(stores.database.url) as to_database:
         async with scene("wire to PostgreSQL dead, half-open", stores, scale, database_url=to_database.url) as made:
@@ -421,7 +444,7 @@ async def database_half_open(stores: Stores, scale: Scale) -> Outcome:
 # Many ------------------------------------------------------------------------------------------------------------
 
 
-async def four_servers(stores: Stores, scale: Scale) -> Outcome:
+async def four_servers(stores: Stores[KeptStore], scale: Scale) -> Outcome:
     """Four servers, everybody submitting to the same thousand users."""
     name = f"four servers, {stores.users:,} users"
     async with scene(name, stores, scale, servers=4, sockets=16, https=8) as made:
@@ -452,6 +475,6 @@ ALL: tuple[Scenario, ...] = (
 )
 
 
-def prepare(folder: Path, users: int = 1_000) -> Stores:
+def prepare(folder: Path, users: int = 1_000) -> Stores[KeptStore]:
     """Both stores in `folder`, with users. Blocks for some seconds."""
-    return Stores(folder, users)
+    return Stores(folder, users, KeptStore)

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from tests.chaos import scenarios
-from tests.chaos.deployment import Stores
+from tests.chaos.deployment import KeptStore, Stores
 
 
 @pytest.fixture(scope="module")
-def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stores]:
+def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stores[KeptStore]]:
     """Both stores with their users: killed, stopped and started by one scenario after the other."""
     if os.environ.get("DATABASE_URL") or os.environ.get("DRAGONFLY_URL"):
         pytest.skip("the stores that were given are not ours to kill")
@@ -25,7 +25,9 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stores]:
 
 
 @pytest.mark.parametrize("scenario", scenarios.ALL, ids=lambda scenario: scenario.__name__)
-async def test_nothing_is_lost_and_nothing_counted_twice(scenario: scenarios.Scenario, stores: Stores) -> None:
+async def test_nothing_is_lost_and_nothing_counted_twice(
+    scenario: scenarios.Scenario, stores: Stores[KeptStore]
+) -> None:
     outcome = await scenario(stores, scenarios.SHORT)
     print(outcome)
     outcome.check()

@@ -41,6 +41,9 @@ REPLY_PATIENCE = 15 * SECOND
 AGAIN = 0.1
 """Seconds between two tries."""
 
+FOLLOWED = ("all_time", "current_week")
+"""Boards that a viewer follows where nothing else is said."""
+
 BROKEN = (OSError, TimeoutError, WebSocketException, httpx.HTTPError)
 
 
@@ -187,6 +190,7 @@ class Reply:
     kind: str
     """`accepted`, or the code it was refused with."""
     live: bool
+    leaderboard: str
 
 
 @dataclass
@@ -202,23 +206,32 @@ class Tally:
     replies: list[Reply] = field(default_factory=list)
     closing: bool = False
     """No new submissions: what is unanswered is still sent again."""
+    leaderboards: Sequence[str] = ("default",)
+    """To which of these a submission goes is left to chance."""
+    elsewhere: dict[str, str] = field(default_factory=dict)
+    """The leaderboard of a submission by its id, where it is another than `default`."""
 
     def make(self) -> dict[str, Any]:
         """A submission never sent before."""
         submission_id = f"{self.prefix}-{len(self.sent)}"
         user_id, score = self.generator.randint(1, self.users), self.generator.randint(-20, 100)
         self.sent[submission_id] = user_id, score
+        if len(self.leaderboards) > 1:
+            self.elsewhere[submission_id] = self.generator.choice(self.leaderboards)
         return self.fields(submission_id)
 
     def fields(self, submission_id: str) -> dict[str, Any]:
         user_id, score = self.sent[submission_id]
-        return {"submission_id": submission_id, "user_id": user_id, "score_added": score, "reason": "chaos"}
+        slug = self.elsewhere.get(submission_id)
+        there = {} if slug is None else {"leaderboard": slug}
+        return {"submission_id": submission_id, "user_id": user_id, "score_added": score, "reason": "chaos", **there}
 
     def take(self, answer: dict[str, Any], took: float) -> bool:
         """Takes an answer in; whether the submission is done with."""
         accepted = answer.get("code") is None
         kind = "accepted" if accepted else answer["code"]
-        self.replies.append(Reply(monotonic(), took, kind, answer.get("live", True)))
+        where = self.elsewhere.get(answer["submission_id"], "default")
+        self.replies.append(Reply(monotonic(), took, kind, answer.get("live", True), where))
         if accepted:
             known = answer["submission_id"] in self.acknowledged
             assert answer["duplicate"] or not known, f"{answer['submission_id']} was recorded twice"
@@ -333,13 +346,15 @@ class HttpSender:
 class Viewer:
     """Follows boards, comes back when it is thrown out, and holds the server to the protocol all the while."""
 
-    def __init__(self, base_url: str, boards: Sequence[str] = ("all_time", "current_week")) -> None:
+    def __init__(self, base_url: str, boards: Sequence[str]) -> None:
         self._url = base_url.replace("http", "ws", 1) + "/ws"
-        self._boards = boards
+        self.boards = boards
         self.follower = Follower()
         self.statuses: list[tuple[float, bool]] = []
         """When a status came, and what it said."""
         self.connections = 0
+        self.diffs: list[float] = []
+        """When a diff came (monotonic seconds)."""
 
     async def run(self) -> None:
         while True:
@@ -354,7 +369,7 @@ class Viewer:
                     max_size=None,
                 ) as socket:
                     self.connections += 1
-                    for board in self._boards:
+                    for board in self.boards:
                         await self._subscribe(socket, board)
                     await self._follow(socket)
             except BROKEN:
@@ -369,7 +384,9 @@ class Viewer:
         async for raw in socket:
             message = json.loads(raw)
             self.follower.take(message)
-            if message["type"] == "status":
+            if message["type"] == "diff":
+                self.diffs.append(monotonic())
+            elif message["type"] == "status":
                 self.statuses.append((monotonic(), message["live"]))
             elif message["type"] == "error":
                 assert message["code"] == "unavailable", message
@@ -402,12 +419,18 @@ class Insistent:
 
 @asynccontextmanager
 async def insistent(
-    tally: Tally, addresses: Sequence[str], token: str, *, sockets: int = 4, https: int = 2, viewers: int = 2
+    tally: Tally,
+    addresses: Sequence[str],
+    token: str,
+    *,
+    sockets: int = 4,
+    https: int = 2,
+    viewers: Sequence[Sequence[str]] = (FOLLOWED, FOLLOWED),
 ) -> AsyncIterator[Insistent]:
-    """A crowd at work on all servers, gone when the block ends."""
+    """A crowd at work on all servers, gone when the block ends; `viewers` has the boards that each one follows."""
     kinds = [SocketSender] * sockets + [HttpSender] * https
     senders = [kind(tally, addresses[n % len(addresses)], token) for n, kind in enumerate(kinds)]
-    watching = [Viewer(addresses[n % len(addresses)]) for n in range(viewers)]
+    watching = [Viewer(addresses[n % len(addresses)], boards) for n, boards in enumerate(viewers)]
     loop = asyncio.get_running_loop()
     made = Insistent(
         tally,

@@ -7,14 +7,19 @@ Owns which programs there are. Must never touch anything but `leaderboard:*` of 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import tempfile
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import redis
+import redis.asyncio
+import redis.sentinel
 
 from realtime.boards.board import Board, week_of
 from realtime.boards.windows import monday_of
@@ -40,18 +45,66 @@ PROGRAMS: dict[str, Path] = {} if GIVEN_STORE else _programs()
 
 def emptied(url: str) -> str:
     """That store, with nothing of ours in it."""
-    with redis.Redis.from_url(url) as client:
+    with client_of(url) as client:
         if url != GIVEN_STORE:
             client.flushall()
             return url
-        for keys in iter(lambda: list(client.scan_iter("leaderboard:*", 1_000)), []):
-            client.delete(*keys)
+        for keys in iter(lambda: list(client.scan_iter("*leaderboard:*", 1_000)), []):
+            for key in keys:  # of a cluster each may be somewhere else
+                client.delete(key)
     return url
+
+
+def client_of(url: str, **options: Any) -> Any:
+    """A client of the store at an address of any form: redis-py's own for that form, not the server's way there."""
+    return _client_of(url, redis, **options)
+
+
+def async_client_of(url: str, **options: Any) -> Any:
+    """The same for a loop."""
+    return _client_of(url, redis.asyncio, **options)
+
+
+def _client_of(url: str, library: Any, **options: Any) -> Any:
+    scheme, form, rest = _parts(url)
+    if form == "cluster":
+        places, mark, query = rest.partition("?")
+        return library.RedisCluster.from_url(f"{scheme}://{places.split(',')[0]}{mark}{query}", **options)
+    return library.Redis.from_url(primary_url(url), **options)
+
+
+def primary_url(url: str) -> str:
+    """The same, or where that is an address of Sentinels the one of the primary that they know now."""
+    scheme, form, rest = _parts(url)
+    if form != "sentinel":
+        return url
+    account, _, place = rest.rpartition("@")
+    places, name, *_ = re.split("[/?]", place)
+    password = parse_qs(urlsplit(url).query).get("sentinel_password", [None])[0]
+    at = [(one.rpartition(":")[0], int(one.rpartition(":")[2])) for one in places.split(",")]
+    known = redis.sentinel.Sentinel(at, sentinel_kwargs={"password": password})
+    try:
+        host, port = known.discover_master(name)
+    finally:
+        for sentinel in known.sentinels:
+            sentinel.close()
+    return f"{scheme}://{account}@{host}:{port}/0"
+
+
+def _parts(url: str) -> tuple[str, str, str]:
+    """Scheme, form and what follows."""
+    scheme, _, rest = url.partition("://")
+    return (*scheme.partition("+")[::2], rest)
 
 
 def way_to(url: str, partition: str = "") -> Way:
     """Where connections for a partition of that store lead."""
     return topology_of(url, timeout=2.0).way(partition)
+
+
+def as_told(info: dict[str, Any]) -> dict[str, str]:
+    """INFO's fields as the store writes them: redis-py makes numbers of some."""
+    return {name: str(value) for name, value in info.items()}
 
 
 def week_ahead(number: int = 0) -> Board:

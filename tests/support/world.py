@@ -55,6 +55,7 @@ from tests.support.closed_weeks import views_of
 from tests.support.following import Follower, Message
 from tests.support.recorder import parts
 from tests.support.shifting import Shift
+from tests.support.stores import as_told
 
 REST = 10.0
 """Seconds the world may take to come to rest: more means that somebody waits for somebody."""
@@ -638,7 +639,7 @@ class World:
     async def crash(self, at: int) -> None:
         """A store dies and comes back with what it had saved last, as another run."""
         raw = self.raws[at]
-        before = run_of(await raw.info())
+        before = run_of(as_told(await raw.info()))
         try:
             await raw.execute_command("DEBUG", "CRASH-AND-RECOVER")
         except (redis.exceptions.ConnectionError, OSError):
@@ -646,7 +647,7 @@ class World:
         async with asyncio.timeout(REST):
             while True:
                 try:
-                    if run_of(await raw.info()) != before:
+                    if run_of(as_told(await raw.info())) != before:
                         break
                 except (redis.exceptions.ConnectionError, OSError):
                     await asyncio.sleep(0.002)  # it is on its way: there is nobody who could tell us

@@ -32,7 +32,7 @@ from realtime.store.filling import Filling
 from realtime.store.pool import Script
 from realtime.store.snapshots import SnapshotReader
 from realtime.store.store import Store
-from tests.support.stores import make_ours
+from tests.support.stores import make_ours, primary_url
 
 pytestmark = pytest.mark.every_store
 
@@ -627,7 +627,7 @@ async def only_these(keys: Keys, store_url: str, declared: Sequence[str]) -> Asy
     """A connection that may touch these keys and no others."""
     rights = ["reset", "on", ">narrow", "+@all", "allchannels", *(f"~{key}" for key in declared)]
     await keys.execute_command("ACL", "SETUSER", "narrow", *rights)
-    place = urlsplit(store_url)
+    place = urlsplit(primary_url(store_url))
     address = place._replace(netloc=f"narrow:narrow@{place.netloc.rpartition('@')[2]}").geturl()
     try:
         async with redis.asyncio.Redis.from_url(address, decode_responses=True) as narrow:

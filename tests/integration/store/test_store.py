@@ -41,7 +41,7 @@ from realtime.store.keys import (
 )
 from realtime.store.pool import Script
 from realtime.store.store import Store
-from tests.support.stores import PrivateStore, make_ours, week_ahead
+from tests.support.stores import PrivateStore, make_ours, primary_url, week_ahead
 from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.every_store
@@ -440,7 +440,7 @@ async def only_these(keys: Keys, store_url: str, allowed: list[str]) -> AsyncIte
     user = f"narrow-{token_hex(4)}"  # a new one: not every store takes the rights of an old one back in one word
     rights = ("on", ">narrow", "+@all", "allchannels", *(f"~{key}" for key in allowed))
     await keys.execute_command("ACL", "SETUSER", user, *rights)
-    place = urlsplit(store_url)
+    place = urlsplit(primary_url(store_url))
     address = place._replace(netloc=f"{user}:narrow@{place.netloc.rpartition('@')[2]}").geturl()
     try:
         async with redis.asyncio.Redis.from_url(address, decode_responses=True) as narrow:
