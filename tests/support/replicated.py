@@ -108,6 +108,7 @@ class Server:
 
     def start(self) -> None:
         """Starts it and waits until it answers."""
+        (self.data / "postmaster.pid").unlink(missing_ok=True)  # of one that was killed: it says that it is ready
         settings = {**SETTINGS, "listen_addresses": "*" if self.namespace else self.host, "port": str(self.port)}
         given = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         with self.log.open("ab") as log:
