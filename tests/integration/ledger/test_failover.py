@@ -17,7 +17,7 @@ from realtime.ledger import migrations
 from realtime.ledger.ledger import Ledger
 from realtime.repair.generation import Generations
 from realtime.store.store import Store
-from tests.support.replicated import Pair, replicated
+from tests.support.replicated import Pair, lacking, replicated
 from tests.support.waiting import eventually
 
 FOUND_WITHIN = 5.0
@@ -26,6 +26,8 @@ FOUND_WITHIN = 5.0
 
 @pytest.fixture(scope="module")
 def servers() -> Iterator[Pair]:
+    if (why := lacking(namespaces=False)) is not None:
+        pytest.skip(why)
     with tempfile.TemporaryDirectory(prefix="realtime-failover-") as folder, replicated(Path(folder)) as pair:
         asyncio.run(_prepare(pair))
         yield pair
