@@ -46,6 +46,15 @@ def summed(expositions: Iterable[str]) -> list[Metric]:
     return list(found.values())
 
 
+def samples(exposition: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    """The values of a text in the format of Prometheus, by name and labels."""
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for metric in text_string_to_metric_families(exposition)
+        for sample in metric.samples
+    }
+
+
 def exposed(metrics: Iterable[Metric]) -> bytes:
     """These metrics in the text format of Prometheus."""
     registry = CollectorRegistry(auto_describe=False)

@@ -34,6 +34,7 @@ CONTENT_TYPES = {
     ".txt": "text/plain; charset=utf-8",
     ".webp": "image/webp",
     ".woff2": "font/woff2",
+    ".yml": "text/plain; charset=utf-8",
 }
 COMPRESSED = {".css", ".html", ".js", ".json", ".svg", ".ts", ".txt"}
 FOREVER = "public, max-age=31536000, immutable"

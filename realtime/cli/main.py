@@ -11,7 +11,7 @@ import sys
 
 from realtime import __version__
 from realtime.boards.definitions import DefinitionError
-from realtime.cli import maintenance, scores, serving  # noqa: F401  # each adds its commands to `cli`
+from realtime.cli import maintenance, scores, serving, watching  # noqa: F401  # each adds its commands to `cli`
 from realtime.cli.application import cli, say
 from realtime.cli.leaderboards import leaderboards_cli
 from realtime.cli.tokens import token_cli

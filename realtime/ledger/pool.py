@@ -87,8 +87,7 @@ class Pool:
                     connection = cast("asyncpg.Connection[Any]", acquired)
                     if self._pooled:
                         async with connection.transaction(isolation=bounds.ISOLATION):
-                            settings = bounds.of_transaction(connection, self._kind, pooled=True)
-                            await connection.execute(f"{settings}; {self._hosts.fence()}")
+                            await connection.execute(bounds.of_transaction(connection, self._kind, pooled=True))
                             yield connection
                     else:
                         yield connection

@@ -98,7 +98,7 @@ class Backends:
             ("gauge", "store_node_away", "1 while a node of the store, or a Sentinel, is silent", topology.away),
             ("gauge", "store_primary", "1 for each address that has content now", topology.primaries),
             ("gauge", "clock_uncertainty_seconds", "How well PostgreSQL's clock is known", lambda: clock.uncertainty),
-            ("gauge", "database_away", "1 while PostgreSQL does not answer", lambda: float(bool(health.away))),
+            ("gauge", "database_away", "Processes that PostgreSQL does not answer", lambda: float(bool(health.away))),
             ("counter", "database_failures", "Statements PostgreSQL failed, by cause", lambda: outages.counts),
             ("gauge", "stray_stores", "1 while a process reaches another store", self._stray),
             ("counter", "rebuilds", "Rebuilds of the store", lambda: rebuilder.rebuilds + partitions.rebuilds),

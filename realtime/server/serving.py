@@ -97,6 +97,11 @@ class Server(uvicorn.Server):
         return [client for client in self.server_state.connections if isinstance(client, Connection | EventStream)]
 
 
+def files_needed(settings: Settings) -> int:
+    """How many files a process has open at most."""
+    return settings.max_connections + FILES_BESIDE
+
+
 def open_many_files(settings: Settings, level: int = logging.WARNING) -> None:
     """Raises the limit of open files as far as it goes, and logs at that level where that is too little for the
     connections that the settings allow."""
@@ -104,7 +109,7 @@ def open_many_files(settings: Settings, level: int = logging.WARNING) -> None:
     with suppress(ValueError, OSError):  # where the system says more than it gives
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         soft = hard
-    needed = settings.max_connections + FILES_BESIDE
+    needed = files_needed(settings)
     if resource.RLIM_INFINITY not in (soft, hard) and soft < needed:
         log.log(
             level,

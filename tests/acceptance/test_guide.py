@@ -5,10 +5,14 @@ from __future__ import annotations
 import html
 import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import httpx
 import jsonschema
+import pytest
+import yaml
 from typer.models import CommandInfo
 
 from realtime.api.openapi import OPERATIONS
@@ -67,6 +71,37 @@ async def test_every_metric_is_explained(server: RunningServer) -> None:
     names = set(re.findall(r"^# TYPE realtime_(\w+)", shown, re.MULTILINE))
     assert names
     assert [name for name in sorted(names) if f"<code>{name}</code>" not in GUIDE] == []
+
+
+def test_every_action_of_the_log_is_named() -> None:
+    sources = (ROOT / "realtime").rglob("*.py")
+    actions = {name for path in sources for name in re.findall(r'"action": "(\w+)"', path.read_text(encoding="utf-8"))}
+    assert len(actions) > 20
+    assert [name for name in sorted(actions) if f"<code>{name}</code>" not in GUIDE] == []
+
+
+@pytest.mark.parametrize("name", ["grafana.json", "alerts.yml"])
+async def test_what_the_dashboard_and_the_alerts_ask_for_exists(server: RunningServer, name: str) -> None:
+    shown = (await server.http.get("/metrics")).text
+    exists = set(re.findall(r"^# TYPE (realtime_\w+)", shown, re.MULTILINE))
+    asks = (DOCS / name).read_text(encoding="utf-8")
+    asked = set(re.findall(r"\b(realtime_\w+?)(?:_bucket)?\b(?=[{\s)\[,])", asks))
+    assert len(asked) > 8
+    assert sorted(asked - exists) == []
+
+
+def test_the_dashboard_is_one_and_the_alerts_say_what_to_do() -> None:
+    dashboard = json.loads((DOCS / "grafana.json").read_text(encoding="utf-8"))
+    places = [panel["gridPos"] for panel in dashboard["panels"]]
+    assert len({(place["x"], place["y"]) for place in places}) == len(places) > 20
+    assert all(place["x"] + place["w"] <= 24 for place in places)
+    (group,) = yaml.safe_load((DOCS / "alerts.yml").read_text(encoding="utf-8"))["groups"]
+    for rule in group["rules"]:
+        assert {"alert", "expr", "labels", "annotations"} <= rule.keys()
+        assert {"summary", "do"} == rule["annotations"].keys()
+    if promtool := shutil.which("promtool"):
+        done = subprocess.run([promtool, "check", "rules", DOCS / "alerts.yml"], capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_every_setting_it_names_exists() -> None:
