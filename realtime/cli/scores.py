@@ -10,7 +10,7 @@ import asyncio
 import os
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import islice
@@ -64,6 +64,8 @@ async def import_scores(settings: Settings, path: Path, say: Say, leaderboard: s
             now = backends.ledger.clock.instant  # nobody asks PostgreSQL here whether a week is over
             directory = backends.leaderboards
             directory.current.source(leaderboard)
+            with suppress(StoreUnavailable):  # then a worker tells it
+                await backends.partitions.adopt()
             importer = Importer(
                 backends.ledger, backends.store, backends.views, now, show_bad,
                 directory=directory, leaderboard=leaderboard,

@@ -42,6 +42,7 @@ def test_lowest_first_with_times_and_cars(open_page: OpenPage, played: Played, v
         ["Driver 4", "2:30.000"],
     ]
     assert page.locator(".rank").all_text_contents() == ["1", "2", "2", "4"]
+    assert [page.locator(f".{place} .step").text_content() for place in ("first", "second", "third")] == ["1", "2", "2"]
     expect(page.locator(".me-far")).to_have_text("1.345 s to rank 1")
     expect(page.locator(".row .meta").nth(3)).to_have_text("car gt4")
     expect(page.locator("#clock-label")).to_have_text("7 January ends in")
@@ -49,6 +50,22 @@ def test_lowest_first_with_times_and_cars(open_page: OpenPage, played: Played, v
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing sticks out sideways"
     bars = page.locator(".row .bar").evaluate_all("bars => bars.map(bar => new DOMMatrix(bar.style.transform).a)")
     assert bars[0] == 1 and bars == sorted(bars, reverse=True) and 0.4 < bars[3] < 0.42, "the slower, the shorter"
+
+
+@pytest.mark.parametrize("viewport", [PHONE, {"width": 1200, "height": 800}], ids=["phone", "desktop"])
+def test_six_windows_all_have_their_tab_in_sight(
+    open_page: OpenPage, played: Played, viewport: dict[str, int]
+) -> None:
+    played.definitions["sprint"]["windows"] = ["all_time", "day", "week", "month", "year", "season"]
+    page = open_page("/?board=sprint:current_day", viewport=viewport, before=played.before)
+    expect(page.locator("[role=tab]")).to_have_count(7)
+    list_box = page.locator("[role=tablist]").bounding_box()
+    assert list_box is not None
+    for tab in page.locator("[role=tab]").all():
+        box = tab.bounding_box()
+        assert box is not None and box["height"] >= 44
+        assert list_box["x"] - 1 <= box["x"] and box["x"] + box["width"] <= list_box["x"] + list_box["width"] + 1
+        assert tab.evaluate("tab => tab.scrollWidth <= tab.clientWidth + 1")
 
 
 def test_a_better_time_rises_and_says_by_how_much(open_page: OpenPage, played: Played) -> None:
@@ -225,7 +242,10 @@ def test_the_setup_page_offers_every_leaderboard_and_window(
     expect(board.locator(f"option[value='{YESTERDAY}']")).to_have_text("6 January 2026")
     preview = page.frame_locator("#frame")
     expect(preview.locator("#title")).to_have_text(re.compile(r"^(Sprint, any %|Sprint|sprint) · Today$"))
+    expect(board.locator("option:checked")).to_have_text("Sprint, any % · Today")
     board.select_option("purse:previous_month")
+    expect(board.locator("option:checked")).to_have_text("Purse · Last month")
+    expect(board.locator("option[value='sprint:current_day']")).to_have_text("Today")
     expect(page.locator("#address")).to_have_value(f"{server.url}/overlay?board=purse%3Aprevious_month")
 
 

@@ -143,7 +143,7 @@ const repaint = new Repaint((still) => {
 function paintAround({ moving, marking }) {
   hear('clock');
   const leaderboard = model.ruleOf(view);
-  if (view.standings) podium.paint(view.standings.entries, { me: view.me, moving, marking, leaderboard });
+  if (view.standings) podium.paint(view.standings.entries, { ranks: view.ranks, me: view.me, moving, marking, leaderboard });
   ownRank.show(model.followedOf(view), leaderboard);
   playerCount.show(view.standings, view.board, now());
   showLine();

@@ -87,14 +87,26 @@ async function offerLeaderboards() {
     const group = Object.assign(document.createElement('optgroup'), { label: titleOf(one) });
     const running = tabsOf(one).filter(({ board }) => board !== null);
     const names = [...running.map(({ board }) => board), ...running.filter(({ kind }) => kind !== 'all_time').map(({ kind }) => boardIn(one.slug, `previous_${kind}`))];
-    group.append(...names.map((board) => new Option(windowName(board), board)));
+    group.append(...names.map((board) => option(board, windowName(board))));
     return [one.slug, group];
   }));
   const chosenBoard = select.value;
   select.replaceChildren(...groups.values());
   select.value = chosenBoard;
   if (!select.value) select.selectedIndex = 0;
+  nameChosen();
   show();
+}
+
+const option = (board, name) => Object.assign(new Option(name, board), { short: name });
+
+/** What is chosen is called with its leaderboard, which the closed list would not show; all others stand below it. */
+function nameChosen() {
+  if (leaderboards.length < 2) return;
+  for (const one of select.options) {
+    const of = leaderboards.find(({ slug }) => slug === parse(one.value).slug);
+    one.textContent = one.selected && of ? `${titleOf(of)} · ${one.short}` : one.short;
+  }
 }
 
 /** What has ended of the chosen leaderboard. */
@@ -105,7 +117,7 @@ async function offerEnded() {
   const of = slug === 'default' ? '' : `&leaderboard=${encodeURIComponent(slug)}`;
   const { boards } = await asked(`boards?limit=20${of}`);
   const ended = boards.filter(({ closed, board }) => closed && parse(board).kind !== null).slice(0, 20);
-  (groups.get(slug) ?? select).append(...ended.map(({ board }) => new Option(windowName(board, true), board)));
+  (groups.get(slug) ?? select).append(...ended.map(({ board }) => option(board, windowName(board, true))));
 }
 
 /** As the overlay asks, for nobody who signed in; where that is refused, for whoever did. */
@@ -119,5 +131,5 @@ async function asked(path) {
   }
 }
 
-select.addEventListener('change', () => { offerEnded().catch(() => {}); });
+select.addEventListener('change', () => { nameChosen(); offerEnded().catch(() => {}); });
 offerLeaderboards().then(offerEnded).catch(() => {});

@@ -1,4 +1,4 @@
-// Owns the three steps. The steps never move; people do. Never decides who stands where.
+// Owns the three steps. The steps never move; people do, and their ranks. Never decides who stands where.
 import { coverWith } from './highlight.js';
 import { isWrittenAlike, scoreText } from '../model/format.js';
 
@@ -37,22 +37,24 @@ function vacant() {
 }
 
 export class Podium {
-  #holders; #shown = []; #leaderboard;
+  #holders; #steps; #shown = []; #leaderboard;
 
   constructor(node) {
-    this.#holders = ['first', 'second', 'third'].map((step) => node.querySelector(`.${step} .holder`));
+    [this.#holders, this.#steps] = ['holder', 'step'].map((part) => ['first', 'second', 'third'].map((place) => node.querySelector(`.${place} .${part}`)));
   }
 
   /** Nobody is known yet. */
   clear() {
     this.#shown = [];
     for (const holder of this.#holders) holder.replaceChildren();
+    this.#number([]);
   }
 
-  /** `leaderboard`: how scores are written. */
-  paint(entries, { me, moving, marking, leaderboard }) {
+  /** `ranks`: those of the entries; `leaderboard`: how scores are written. */
+  paint(entries, { ranks, me, moving, marking, leaderboard }) {
     if (!isWrittenAlike(leaderboard, this.#leaderboard)) this.clear();
     this.#leaderboard = leaderboard;
+    this.#number(ranks);
     const before = this.#shown;
     const climbs = moving && before.some(({ user }, at) => user !== (entries[at]?.user_id ?? null));
     const places = new Map(climbs ? before.map(({ user, node }) => [user, node.getBoundingClientRect()]) : []);
@@ -65,6 +67,14 @@ export class Podium {
         if (user !== null) this.#climb(node, places.get(user));
         if (old.user !== null && !entries.slice(0, 3).some((entry) => entry.user_id === old.user)) this.#fade(this.#holders[at], old.node);
       } else if (marking && old.score !== score) this.#light(node, moving);
+    });
+  }
+
+  /** Who shares a rank stands on a step of that rank; one that nobody stands on has its own. */
+  #number(ranks) {
+    this.#steps.forEach((step, at) => {
+      const rank = String(ranks[at] ?? at + 1);
+      if (step.textContent !== rank) step.textContent = rank;
     });
   }
 

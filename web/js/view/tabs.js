@@ -22,11 +22,6 @@ export class Tabs {
       tab.setAttribute('aria-selected', tab.id === id);
       tab.tabIndex = tab.id === id ? 0 : -1;
     }
-    const selected = this.#tabs.find((tab) => tab.id === id);
-    if (!selected) return;
-    const { offsetLeft: start, offsetWidth: width } = selected;
-    const [low, high] = [start + width - this.#node.clientWidth, start]; // in sight, where not all of them fit
-    this.#node.scrollLeft = Math.min(high, Math.max(low, this.#node.scrollLeft));
   }
 
   #shows(node, { id, board, words }) { return node.id === id && node.dataset.board === (board ?? '') && node.textContent === words; }
