@@ -30,6 +30,7 @@ CONTENT_TYPES = {
     ".json": "application/json",
     ".png": "image/png",
     ".svg": "image/svg+xml",
+    ".toml": "text/plain; charset=utf-8",
     ".ts": "text/plain; charset=utf-8",
     ".txt": "text/plain; charset=utf-8",
     ".webp": "image/webp",

@@ -17,10 +17,12 @@ from typing import Annotated, Any, Final
 import orjson
 import typer
 
+from realtime import resources
 from realtime.boards.definition_sets import read_definitions, written_definition
 from realtime.boards.definitions import Definition, DefinitionError, Problem
 from realtime.cli import progress
-from realtime.cli.application import DEFAULT_DATA_DIR, DataDir, operator, resolve, run, say
+from realtime.cli.application import DEFAULT_DATA_DIR, DataDir, cli, operator, resolve, run, say
+from realtime.errors import StartupError
 from realtime.ledger.defined import Defined
 from realtime.ledger.definitions import Definitions
 from realtime.ledger.leaderboards import Leaderboards
@@ -41,6 +43,22 @@ Slug = Annotated[str, typer.Argument(help="The leaderboard's slug.")]
 Prune = Annotated[bool, typer.Option("--prune", help="Remove leaderboards that the file does not have.")]
 AsJson = Annotated[bool, typer.Option("--json", help="As `GET /leaderboards/{slug}` has it.")]
 Wait = Annotated[bool, typer.Option(help="Wait until the standings are made and shown.")]
+
+
+@cli.command()
+def init(
+    file: Annotated[Path, typer.Argument(dir_okay=False, help="Where to write it.")] = Path("leaderboards.toml"),
+) -> None:
+    """Write a file of leaderboards with a comment on every field, to be changed and applied."""
+    sample = resources.folder("web") / "docs" / "leaderboards.toml"
+    try:
+        with file.open("x", encoding="utf-8") as new:
+            new.write(sample.read_text(encoding="utf-8"))
+    except FileExistsError:
+        raise StartupError(f"{file} is there already: name another one, or move it away.") from None
+    except OSError as error:
+        raise StartupError(f"{file} cannot be written: {error.strerror}.") from None
+    say(f"{file} is written. Change it, then: realtime leaderboards plan {file}")
 
 
 @leaderboards_cli.command("list")

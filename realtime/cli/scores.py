@@ -26,7 +26,7 @@ from realtime.cli import progress
 from realtime.cli.application import DEFAULT_DATA_DIR, DataDir, Say, cli, resolve, run, say
 from realtime.client.client import Client, connect
 from realtime.client.connection import place_of
-from realtime.dev import instance, simulation
+from realtime.dev import demo, instance, simulation
 from realtime.dev.simulation import Play, Simulation, Tally
 from realtime.errors import LedgerUnavailable, StartupError, StoreUnavailable
 from realtime.intake import score_file
@@ -200,6 +200,25 @@ def _played(tally: Tally, bad: int) -> str:
         f"{tally.sent} sent: {tally.accepted} accepted, {tally.refusals.total()} rejected"
         f"{f' ({refused})' if refused else ''}, {bad} bad rows left out; {tally.rate:.1f} a second."
     )
+
+
+async def play_demo(settings: Settings, url: str) -> None:
+    """Fills the published boards with some weeks of invented scores, and plays on, until it is cancelled.
+
+    Raises StartupError where no server answers, LedgerUnavailable, StoreUnavailable.
+    """
+    async with open_backends(settings) as backends:
+        now = backends.ledger.clock.instant
+        importer = Importer(
+            backends.ledger, backends.store, backends.views, now, lambda bad: None, directory=backends.leaderboards
+        )
+        await importer.run(demo.history(now()), lambda: None)
+        await importer.settle(lambda done, total: None)
+    plan = Plan(url, None, demo.RATE, demo.PLAYERS, None)
+    async with _ledger(settings) as ledger, _clients(settings, plan, ledger) as clients:
+        prefix = secrets.token_hex(6)
+        playing = Simulation(clients, ImportedPlayers(ledger), prefix, rate=plan.rate, now=monotonic)
+        await playing.run(demo.plays(secrets.SystemRandom()))
 
 
 # Commands --------------------------------------------------------------------------------------------------------

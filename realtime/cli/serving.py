@@ -7,16 +7,19 @@ it is ready.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
+import threading
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
 import typer
 
 from realtime.cli.application import DEFAULT_DATA_DIR, DEVELOPMENT, DataDir, cli, gathered, resolve, run, say
+from realtime.cli.scores import play_demo
 from realtime.dev import instance
-from realtime.errors import StartupError
+from realtime.errors import LedgerUnavailable, StartupError, StoreUnavailable
 from realtime.ledger import migrations
 from realtime.server import listeners, logs, serving
 from realtime.server.app import create_app
@@ -29,6 +32,7 @@ from realtime.settings import STORES, Settings, given, in_force
 def up(
     port: Annotated[int | None, typer.Option(help="Port; 0 picks a free one. [default: 8000]")] = None,
     host: Annotated[str | None, typer.Option(help="Address. [default: 127.0.0.1]")] = None,
+    demo: Annotated[bool, typer.Option("--demo", help="Fill the boards with invented scores, and play on.")] = False,
     data_dir: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
     """Start everything for development: what stores are missing, the server and the worker in one process."""
@@ -62,11 +66,23 @@ def up(
         def ready(address: str) -> None:
             instance.record_address(data_dir, address)
             say(f"ready: {address}")
+            if demo:
+                say("# invented players play here; without --demo nobody does")
+                threading.Thread(target=_demo, args=(settings, address), daemon=True).start()  # it ends with us
 
         app = create_app(settings, with_worker=True)
         started = serving.run(app, settings, ready, listener=listener, in_development=True)
     if not started:
         raise typer.Exit(1)
+
+
+def _demo(settings: Settings, address: str) -> None:
+    """Plays for as long as this process lives."""
+    logging.getLogger("realtime.client").setLevel(logging.WARNING)  # the server's end is no news to its own players
+    try:
+        asyncio.run(play_demo(settings, address))
+    except (StartupError, LedgerUnavailable, StoreUnavailable) as error:
+        logging.getLogger(__name__).warning("the demo plays no longer: %s", error, extra={"action": "start"})
 
 
 @cli.command()

@@ -94,15 +94,18 @@ _FIRST: Final = "Amber Brisk Calm Dusty Early Fair Gentle Happy Ivory Jolly Keen
 _SECOND: Final = "Badger Crane Dingo Egret Fox Gecko Heron Ibis Jay Koala Lynx Marten Otter Puffin Raven Stoat".split()
 
 
-def invented(players: int, random: Random, definition: Definition = DEFAULT_DEFINITION) -> Iterator[Play]:
-    """Endless scores of invented players: a few play most, and most scores are small, within what is taken."""
+def invented(
+    players: int, random: Random, definition: Definition = DEFAULT_DEFINITION, *, eager: float = 3.0
+) -> Iterator[Play]:
+    """Endless scores of invented players: a few play most, the more so the greater `eager` is (1: all alike), and most
+    scores are small, within what is taken."""
     names = [_name(number) for number in range(players)]
     bounds, operator = definition.bounds, definition.operator
     low, high = (1, 1_000) if bounds is None else (bounds.min, bounds.max)
     if bounds is None and definition.format.unit is not None:
         low, high = (20, 600) if definition.format.unit == "s" else (20_000, 600_000)
     while True:
-        player = int(players * random.random() ** 3)
+        player = int(players * random.random() ** eager)
         if (low, high) == (1, 1_000):
             score = min(int(random.lognormvariate(2.5, 1.2)) + 1, high)
         else:
