@@ -8,7 +8,7 @@ and that those of a kind are in order and do not overlap.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
@@ -110,7 +110,11 @@ class Catalogue:
     """The published leaderboard."""
     has_private: bool = field(init=False, compare=False)
     """Whether there is a leaderboard that not everybody may read, whatever the deployment says of others."""
+    shown: Mapping[int, Leaderboard] = field(init=False, repr=False, compare=False)
+    """By the number of the standings that it shows; those without boards yet are not among them."""
+    _of_source: dict[int, list[Leaderboard]] = field(init=False, repr=False, compare=False)
     _by_key: dict[tuple[int, int], Board] = field(init=False, repr=False, compare=False)
+    _boards_of_source: dict[int, list[Board]] = field(init=False, repr=False, compare=False)
     _edges: list[datetime] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -121,6 +125,16 @@ class Catalogue:
             for window in self.windows.get(leaderboard.id, ())
         }
         object.__setattr__(self, "_by_key", boards)
+        of_source: dict[int, list[Leaderboard]] = {}
+        for one in self.leaderboards.values():
+            of_source.setdefault(one.source, []).append(one)
+        boards_of_source: dict[int, list[Board]] = {}
+        for board in boards.values():
+            boards_of_source.setdefault(board.leaderboard.source, []).append(board)
+        shown = {one.rule: one for one in self.leaderboards.values() if one.rule is not None}
+        object.__setattr__(self, "_of_source", of_source)
+        object.__setattr__(self, "_boards_of_source", boards_of_source)
+        object.__setattr__(self, "shown", shown)
         edges = {edge for board in boards.values() for edge in (board.window.starts, board.window.ends) if edge}
         object.__setattr__(self, "_edges", sorted(edges))
         has_private = any(one.definition.visible == "private" for one in self.leaderboards.values())
@@ -160,7 +174,11 @@ class Catalogue:
         """The partition of the boards that rank the submissions of a source; None where it is not known."""
         if source == DEFAULT.id:
             return DEFAULT.partition
-        return next((one.partition for one in self.leaderboards.values() if one.source == source), None)
+        return next((one.partition for one in self.of_source(source)), None)
+
+    def of_source(self, source: int) -> Sequence[Leaderboard]:
+        """The leaderboards that rank the submissions of a source."""
+        return self._of_source.get(source, ())
 
     def board_of(self, leaderboard: int, key: int) -> Board | None:
         """The board of a leaderboard's number and a window's; None where the window is not at hand."""
@@ -273,13 +291,23 @@ class Catalogue:
 
     def written_boards(self, now: datetime) -> list[Board]:
         """The boards that the store is told of at `now`, and those that stand beside them while standings are made."""
-        beside = [
+        return self.told_boards(now) + self._beside(now)
+
+    def written_boards_of(self, sources: Collection[int], now: datetime) -> list[Board]:
+        """Those of them that rank the submissions of these sources."""
+        boards = [board for source in sources for board in self._boards_of_source.get(source, ())]
+        told = [board for board in boards if _is_shown(board) and not board.is_closed(now)]
+        if DEFAULT.id in sources:
+            told += told_boards(now)
+        return told + [board for board in self._beside(now) if board.leaderboard.source in sources]
+
+    def _beside(self, now: datetime) -> list[Board]:
+        return [
             in_the_making(board, making.leaderboard)
             for making in self.making.values()
             for board in making.boards
             if not board.is_closed(now)
         ]
-        return self.told_boards(now) + beside
 
     def parse(self, text: object) -> Board | None:
         """The board of an id, where it is at hand; None for anything else, and for an alias."""

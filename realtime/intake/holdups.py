@@ -10,10 +10,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from realtime.errors import LedgerUnavailable
 from realtime.intake.duplicates import Waiting
+
+if TYPE_CHECKING:
+    from realtime.boards.submissions import Submission
 
 log = logging.getLogger(__name__)
 
@@ -24,34 +27,48 @@ LOOK: Final = 0.25
 """Seconds between two looks whether a lock is gone."""
 
 
+class Player(NamedTuple):
+    """Whose rows are locked: somebody on one leaderboard."""
+
+    leaderboard: str
+    """The slug of the one that scores are handed in to."""
+    user_id: int
+
+    @classmethod
+    def of(cls, submission: Submission) -> Player:
+        """Whoever a submission is of."""
+        return cls(submission.leaderboard, submission.user_id)
+
+
 class Holdups:
     """Keeps submissions of locked players. `locked` says which players still are; `record` takes submissions of those
     that seem free, and may hand them in here again; `refuse` answers those that have waited long enough."""
 
     def __init__(
         self,
-        locked: Callable[[Collection[int]], Awaitable[Collection[int]]],
+        locked: Callable[[Collection[Player]], Awaitable[Collection[Player]]],
         record: Callable[[Sequence[Waiting]], Awaitable[None]],
         refuse: Callable[[Waiting], None],
     ) -> None:
         self._locked = locked
         self._record = record
         self._refuse = refuse
-        self._held: dict[int, list[Waiting]] = {}  # by player; none for one who is locked, and whose all were refused
+        self._held: dict[Player, list[Waiting]] = {}  # none for one who is locked, and whose all were refused
         self.count = 0
         """Submissions that wait, or are being recorded after they did."""
         self.looking: asyncio.Task[None] | None = None
         """Looks whether locks are gone, as long as there are any."""
 
-    def __contains__(self, user_id: int) -> bool:
-        return user_id in self._held
+    def __contains__(self, submission: Submission) -> bool:
+        """Whether somebody is locked whom a submission is of."""
+        return Player.of(submission) in self._held
 
     def __bool__(self) -> bool:
         return bool(self._held)
 
     def take(self, waiting: Waiting) -> None:
         """Lets a submission wait: its player is locked."""
-        self._held.setdefault(waiting[0].user_id, []).append(waiting)
+        self._held.setdefault(Player.of(waiting[0]), []).append(waiting)
         self.count += 1
         if self.looking is None:
             log.warning("player %d is locked by somebody", waiting[0].user_id, extra={"action": "holdup"})
@@ -82,13 +99,13 @@ class Holdups:
             locked = set(self._held)
         since = asyncio.get_running_loop().time() - PATIENCE
         free: list[Waiting] = []
-        for user_id, held in self._held.items():
+        for player, held in self._held.items():
             self.count -= len(held)
-            self._held[user_id] = []
+            self._held[player] = []
             for waiting in held:
                 if waiting[2] <= since:
                     self._refuse(waiting)
-                elif user_id in locked:
+                elif player in locked:
                     self.take(waiting)
                 else:
                     free.append(waiting)
@@ -98,5 +115,5 @@ class Holdups:
                 await self._record(free)  # what came meanwhile waits for the next look
             finally:
                 self.count -= len(free)
-        for user_id in [user_id for user_id, held in self._held.items() if not held and user_id not in locked]:
-            del self._held[user_id]
+        for player in [player for player, held in self._held.items() if not held and player not in locked]:
+            del self._held[player]

@@ -295,8 +295,8 @@ class _Patient:
         async with self._ledger.transaction(AROUND if around else IMPORT) as connection:
             return await self._ledger.record_scores(batch, catalogue, cleared, kind="import", connection=connection)
 
-    async def locked(self, user_ids: Collection[int], sources: Collection[int]) -> set[int]:
-        return await self._ledger.locked(user_ids, sources)
+    async def locked(self, players: Collection[tuple[int, int]]) -> set[tuple[int, int]]:
+        return await self._ledger.locked(players)
 
     async def recorded_scores(self, batch: Sequence[Submission], catalogue: Catalogue) -> list[Judged]:
         return await self._ledger.recorded_scores(batch, catalogue)

@@ -120,7 +120,7 @@ class Intake:
             return self.live
         leaderboard = self._directory.current.leaderboards.get(outcome.leaderboard)
         partition = leaderboard.partition if leaderboard is not None else ""
-        return self._store.is_complete_in(partition) and not self._is_doubted(partition)
+        return self._store.is_complete_in(partition) and not (self._doubted_until and self._is_doubted(partition))
 
     def _is_doubted(self, partition: str) -> bool:
         return asyncio.get_running_loop().time() < self._doubted_until.get(partition, 0.0)
@@ -185,7 +185,7 @@ class Intake:
         """What does not wait for a player who is locked."""
         others: list[Waiting] = []
         for waiting in batch:
-            if waiting[0].user_id in self._holdups:
+            if waiting[0] in self._holdups:
                 self._holdups.take(waiting)
             else:
                 others.append(waiting)

@@ -29,6 +29,7 @@ from realtime.errors import (
 )
 from realtime.intake import statements
 from realtime.intake.batching import halves
+from realtime.intake.holdups import Player
 from realtime.intake.outcomes import outcome_of
 from realtime.intake.recording import Recording
 from realtime.intake.statements import Statements
@@ -51,7 +52,7 @@ class Ledger(statements.Ledger, Protocol):
     """What the recorder needs of PostgreSQL."""
 
     async def fetch(self, name: str, *args: Any) -> list[Any]: ...
-    async def locked(self, user_ids: Collection[int], sources: Collection[int]) -> set[int]: ...
+    async def locked(self, players: Collection[tuple[int, int]]) -> set[tuple[int, int]]: ...
     async def recorded_scores(self, batch: Sequence[Submission], catalogue: Catalogue) -> list[Judged]: ...
     async def ensure_windows(self, missing: WindowsMissing) -> bool: ...
     async def clear_told(self, cleared: Sequence[Cleared]) -> None: ...
@@ -107,11 +108,15 @@ class Recorder:
         boards = [board for board in written if board.leaderboard.partition in partitions]
         return await self._rows.standings_of(user_ids, boards), await self._ledger.profiles_of(user_ids)
 
-    async def locked(self, user_ids: Collection[int]) -> set[int]:
+    async def locked(self, players: Collection[Player]) -> set[Player]:
         """Those of whom somebody else holds what a score of theirs would change. Raises LedgerUnavailable."""
-        leaderboards = self._directory.current.leaderboards.values()
-        sources = {one.source for one in leaderboards if one.takes_submissions and one.id != DEFAULT.id}
-        return await self._ledger.locked(user_ids, sources)
+        leaderboards = self._directory.current.leaderboards
+        known = {
+            (leaderboards[one.leaderboard].source, one.user_id): one
+            for one in players
+            if one.leaderboard in leaderboards
+        }
+        return {known[player] for player in await self._ledger.locked(known)}
 
     async def _record_into(self, result: Recording, batch: Sequence[Submission], attempts: int, locks: int) -> int:
         """Records a batch, or its parts. `locks` is how many statements may meet a lock yet, 0 before the first has;
@@ -162,9 +167,9 @@ class Recorder:
                 return await self._halved(result, batch, attempts, locks - 1)
             result.held += batch
             return locks - 1
-        locked = await self.locked({submission.user_id for submission in batch})
-        result.held += [submission for submission in batch if submission.user_id in locked]
-        others = [submission for submission in batch if submission.user_id not in locked]
+        locked = await self.locked({Player.of(submission) for submission in batch})
+        result.held += [submission for submission in batch if Player.of(submission) in locked]
+        others = [submission for submission in batch if Player.of(submission) not in locked]
         return await self._record_into(result, others, attempts, LOCKS) if others else LOCKS
 
     async def _look_up(self, result: Recording, known: Sequence[Submission], catalogue: Catalogue) -> list[Submission]:

@@ -40,6 +40,7 @@ class Recording:
         self.closed: list[Board] = []
         """Boards that are over by PostgreSQL's word, and that the batch changed: what is kept of them is to follow."""
         self._rows: dict[Board, dict[int, Row]] = {}
+        self._new_to: set[int] = set()  # sources in which somebody is new
 
     @property
     def rows(self) -> dict[Board, list[Row]]:
@@ -54,10 +55,8 @@ class Recording:
     def live_rows(self, now: datetime) -> dict[Board, Sequence[Row]]:
         """What the store must hear: the rows of boards that are live."""
         rows: dict[Board, Sequence[Row]] = {b: of for b, of in self.rows.items() if not b.is_closed(now)}
-        if self.profiles:  # other boards may show a new player by now, told by somebody who had no name for them
-            partitions = {board.leaderboard.partition for board in rows}
-            told = self.catalogue.written_boards(now)
-            rows = {board: () for board in told if board.leaderboard.partition in partitions} | rows
+        if self._new_to:  # boards may show a new player by now, told by somebody who had no name for them
+            rows = dict.fromkeys(self.catalogue.written_boards_of(self._new_to, now), ()) | rows
         return rows
 
     def take(self, batch: Sequence[Submission], recorded: Recorded) -> tuple[list[Submission], list[Submission]]:
@@ -76,6 +75,7 @@ class Recording:
             if self._rows.setdefault(board, rows) is not rows:
                 self._rows[board] |= rows
         self.profiles += recorded.profiles
+        self._new_to |= recorded.new_to
         for outbox_id, partition in recorded.outbox:
             self.outbox.setdefault(partition, []).append(outbox_id)
         self.closed += [board for board in recorded.closed if board not in self.closed]

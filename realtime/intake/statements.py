@@ -57,8 +57,9 @@ class Statements:
                 _, told, ids = taken[0] if taken else ("", None, ())
                 revision = catalogue.revision if self._is_fenced else None
                 return await self._ledger.record_batch(batch, ids, told=told, around=around, revision=revision)
-        takers = {slug for slug, one in catalogue.leaderboards.items() if one.takes_submissions}
-        if takers.issuperset({submission.leaderboard for submission in batch}):
+        slugs = {submission.leaderboard for submission in batch}
+        takers = {slug for slug in slugs if (one := catalogue.leaderboards.get(slug)) and one.takes_submissions}
+        if takers == slugs:
             return await self._mixture(batch, catalogue, around)
         taken_on = [submission for submission in batch if submission.leaderboard in takers]
         recorded = await self._mixture(taken_on, catalogue, around) if taken_on else Recorded()

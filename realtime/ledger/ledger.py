@@ -238,14 +238,15 @@ class Ledger:
             with judged():
                 return await own.fetch(self._sql[query], *args)
 
-    async def locked(self, user_ids: Collection[int], sources: Collection[int] = ()) -> set[int]:
-        """Those whose total somebody else has locked, or whose head on one of the `sources`."""
+    async def locked(self, players: Collection[tuple[int, int]]) -> set[tuple[int, int]]:
+        """Those players, each by source and user id, whose head (of `default`: total) somebody else has locked."""
         try:
             async with _opened(self._intake).transaction(bounds.AROUND) as connection:
-                rows = await connection.fetch(self._sql["locked_players"], list(user_ids), list(sources))
+                columns = [[player[place] for player in players] for place in range(2)]
+                rows = await connection.fetch(self._sql["locked_players"], *columns)
         except LedgerLocked:
-            return set(user_ids)  # the table is
-        return {user_id for (user_id,) in rows}
+            return set(players)  # the table is
+        return {(source, user_id) for source, user_id in rows}
 
     async def recorded_scores(self, batch: Sequence[Submission], catalogue: Catalogue) -> list[Judged]:
         """What has become of submissions that are recorded, or that met a concurrent twin; `gone` where neither."""

@@ -16,7 +16,8 @@ from realtime.boards.catalogue import Catalogue
 from realtime.boards.leaderboard import DEFAULT, Leaderboard
 from realtime.boards.making import in_the_making
 from realtime.boards.standings import Profile, Row
-from realtime.boards.windows import Window
+from realtime.boards.windows import Window, monday_of
+from realtime.ledger.batch import Published, published
 from realtime.ledger.recorded import ACCEPTED, AGAIN, KNOWN, Judged, Recorded
 
 if TYPE_CHECKING:
@@ -27,27 +28,25 @@ if TYPE_CHECKING:
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class _Place(NamedTuple):
-    """What submissions of a batch share: the source, the moment, and the window that they are to be recorded in."""
-
-    source: int
-    moment: datetime | None
-    within: Span | None
-
-
 class Columns:
-    """A batch as the lists that the statement takes. Every leaderboard in it must be one that takes submissions."""
+    """A batch as the lists that the statement takes. Every leaderboard in it must be one that takes submissions.
+
+    Submissions share a place that are of one leaderboard and one moment, and are to be recorded in one window.
+    """
 
     def __init__(self, batch: Sequence[Submission], catalogue: Catalogue) -> None:
-        leaderboards = catalogue.leaderboards
-        places: dict[_Place, int] = {}
-        self.at = [
-            places.setdefault(_Place(leaderboards[one.leaderboard].source, one.created_at, one.within), len(places) + 1)
-            for one in batch
-        ]
-        """The place of each submission in the lists of places, from 1."""
-        self.places = list(places)
         self._batch = batch
+        self._catalogue = catalogue
+        self.places: dict[tuple[str, datetime | None, Span | None], int] = {}
+        """Their leaderboard, moment and window, with their number, from 1."""
+        self.at: list[int] = []
+        """The place of each submission."""
+        for one in batch:
+            place = one.leaderboard, one.created_at, one.within
+            number = self.places.get(place)
+            if number is None:
+                number = self.places[place] = len(self.places) + 1
+            self.at.append(number)
 
     @property
     def args(self) -> list[Any]:
@@ -55,12 +54,13 @@ class Columns:
         user_ids, submission_ids, scores, reasons, _, _, metadata, *_ = (
             list(of) for of in zip(*self._batch, strict=True)
         )
-        places = self.places
+        leaderboards = self._catalogue.leaderboards
         return [
             user_ids, submission_ids, scores, reasons, metadata, self.at,
-            [place.source for place in places], [place.moment for place in places],
-            [place.within and place.within.starts for place in places],
-            [place.within and place.within.ends for place in places],
+            [leaderboards[slug].source for slug, _, _ in self.places],
+            [moment for _, moment, _ in self.places],
+            [within and within.starts for _, _, within in self.places],
+            [within and within.ends for _, _, within in self.places],
         ]  # fmt: skip
 
 
@@ -124,6 +124,13 @@ def _published_scores(own: Leaderboard, total: int | None, of_week: int | None, 
     return scores
 
 
+class _At(NamedTuple):
+    """What submissions of one place have in common."""
+
+    leaderboard: Leaderboard
+    moment: datetime
+
+
 class Assembly:
     """Puts together what the lists of `record_scores` say of a batch."""
 
@@ -134,8 +141,6 @@ class Assembly:
         self._columns = columns
         self._row = row
         self._catalogue = catalogue
-        self._shown = {one.rule: one for one in catalogue.leaderboards.values() if one.rule is not None}
-        self._partitions = {one.source: one.partition for one in catalogue.leaderboards.values()}
         self._windows = {
             (number, window): Window(kind, name, starts, ends, window)
             for number, window, kind, name, starts, ends in _lists(
@@ -149,59 +154,52 @@ class Assembly:
         """All of it."""
         row = self._row
         recorded = Recorded()
-        totals = self._published(recorded)
-        rows = self._others(recorded)
+        of_default = published(row, recorded)
+        by_rule = self._others(recorded)
         for number, key in self._windows:
-            for leaderboard in self._shown.values():
+            for leaderboard in self._catalogue.shown.values():
                 if leaderboard.id == number and (board := self._board(leaderboard.rule or 0, key)) is not None:
                     recorded.closed.append(board)
         recorded.closed += map(week_of, row["closed_weeks"] or ())
         seen: set[int] = set()
-        for user_id, username, version in _lists(row, "new_users", "usernames", "user_versions"):
+        for source, user_id, username, version in _lists(row, "new_sources", "new_users", "usernames", "user_versions"):
+            recorded.new_to.add(source)
             if user_id not in seen:
                 seen.add(user_id)
                 recorded.profiles.append(Profile(user_id, version, username))
         for outbox_id, source in _lists(row, "outbox_ids", "outbox_sources"):
-            recorded.outbox.append((outbox_id, self._partitions.get(source, "")))
-        recorded.judged = self._judged(totals, rows)
+            recorded.outbox.append((outbox_id, self._catalogue.partition_of(source) or ""))
+        recorded.judged = self._judged(of_default, by_rule)
         return recorded
 
-    def _published(self, recorded: Recorded) -> tuple[Mapping[int, int], Mapping[tuple[int, Board], int]]:
-        """The rows of default's published boards; the total by user, and the week's score by user and board."""
+    def _others(self, recorded: Recorded) -> dict[int, list[tuple[Board, dict[int, Row]]]]:
+        """The rows of all other boards; by rule, board and user id as the ledger has them."""
         row = self._row
-        hidden: set[int] = set()
-        totals: dict[int, int] = {}
-        for user_id, total, version, is_hidden in _lists(row, "users", "totals", "versions", "hidden"):
-            totals[user_id] = total
-            if is_hidden:
-                hidden.add(user_id)
-            recorded.rows.setdefault(ALL_TIME, {})[user_id] = Row(user_id, version, None if is_hidden else total)
-        weeks: dict[tuple[int, Board], int] = {}
-        for user_id, week, score, version in _lists(row, "week_users", "weeks", "week_scores", "week_versions"):
-            board = week_of(week)
-            weeks[user_id, board] = score
-            recorded.rows.setdefault(board, {})[user_id] = Row(user_id, version, None if user_id in hidden else score)
-        return totals, weeks
-
-    def _others(self, recorded: Recorded) -> dict[tuple[int, int], list[tuple[Board, Row]]]:
-        """The rows of all other boards; by rule and user, as the ledger has them."""
-        row = self._row
-        hidden = {user_id for user_id, is_hidden in _lists(row, "users", "hidden") if is_hidden}
-        barred = set(_lists(row, "barred_sources", "barred_users", "barred_on"))
-        found: dict[tuple[int, int], list[tuple[Board, Row]]] = {}
+        found: dict[tuple[int, int], dict[int, Row]] = {}
         names = "rules", "windows", "row_users", "scores", "row_versions", "row_at", "row_at_ids", "row_metadata"
         for rule, key, user_id, score, version, at, at_id, metadata in _lists(row, *names):
+            of_board = found.get((rule, key))
+            if of_board is None:
+                of_board = found[rule, key] = {}
+            of_board[user_id] = Row(user_id, version, score, (at, at_id), metadata)
+        hidden = {(DEFAULT.id, user_id) for user_id, is_hidden in _lists(row, "users", "hidden") if is_hidden}
+        barred = set(_lists(row, "barred_sources", "barred_users", "barred_on"))
+        by_rule: dict[int, list[tuple[Board, dict[int, Row]]]] = {}
+        for (rule, key), of_board in found.items():
             board = self._board(rule, key)
             if board is None:
                 continue
-            one = Row(user_id, version, score, (at, at_id), metadata)
-            found.setdefault((rule, user_id), []).append((board, one))
-            source = board.leaderboard.source
-            is_hidden = (source, user_id, board.leaderboard.id) in barred if barred else False
-            if is_hidden or (source == DEFAULT.id and user_id in hidden):
-                one = Row(user_id, version, None)
-            recorded.rows.setdefault(board, {})[user_id] = one
-        return found
+            by_rule.setdefault(rule, []).append((board, of_board))
+            recorded.rows[board] = of_board
+            if hidden or barred:
+                source, number = board.leaderboard.source, board.leaderboard.id
+                recorded.rows[board] = {
+                    user_id: Row(user_id, one.version, None)
+                    if (source, user_id) in hidden or (source, user_id, number) in barred
+                    else one
+                    for user_id, one in of_board.items()
+                }
+        return by_rule
 
     def _board(self, rule: int, key: int) -> Board | None:
         """The board of a rule in a window: of one that is being made, the one beside what is shown."""
@@ -210,7 +208,7 @@ class Assembly:
         return self._boards[rule, key]
 
     def _found(self, rule: int, key: int) -> Board | None:
-        shown, making = self._shown.get(rule), self._catalogue.making.get(rule)
+        shown, making = self._catalogue.shown.get(rule), self._catalogue.making.get(rule)
         if shown is not None:
             known = self._catalogue.board_of(shown.id, key)
             window = self._windows.get((shown.id, key))
@@ -221,49 +219,67 @@ class Assembly:
         window = next((one for one in making.windows if one.key == key), self._windows.get((made.id, key)))
         return None if window is None else in_the_making(board_in(made, window), made)
 
-    def _judged(
-        self,
-        published: tuple[Mapping[int, int], Mapping[tuple[int, Board], int]],
-        rows: Mapping[tuple[int, int], list[tuple[Board, Row]]],
-    ) -> list[Judged]:
+    def _judged(self, of_default: Published, by_rule: Mapping[int, list[tuple[Board, dict[int, Row]]]]) -> list[Judged]:
         row = self._row
         verdicts = dict(_lists(row, "ords", "verdicts"))
         ids = dict(_lists(row, "new_ords", "new_ids"))
         twins = frozenset(row["twins"] or ())
-        totals, weeks = published
-        of_source: dict[int, list[int]] = {}
-        for rule, leaderboard in self._shown.items():
-            of_source.setdefault(leaderboard.source, []).append(rule)
+        places = [
+            _At(self._catalogue.leaderboards[slug], moment)
+            for (slug, _, _), moment in zip(self._columns.places, self._moments, strict=True)
+        ]
+        counting: dict[tuple[int, bool], list[tuple[str, dict[int, Row], bool]]] = {}
         judged: list[Judged] = []
-        for ord_, one in enumerate(self._batch, 1):
-            if ord_ in twins or verdicts.get(ord_) == "duplicate":
+        for ord_, (one, number) in enumerate(zip(self._batch, self._columns.at, strict=True), 1):
+            number_of_transaction = ids.get(ord_)
+            if ord_ in verdicts:
+                verdict = verdicts[ord_]
+                judged.append(Judged(KNOWN if verdict == "duplicate" else verdict))
+            elif ord_ in twins:
                 judged.append(Judged(KNOWN))
-            elif ord_ in verdicts:
-                judged.append(Judged(verdicts[ord_]))
-            elif ord_ not in ids:
+            elif number_of_transaction is None:
                 judged.append(Judged(AGAIN))
             else:
-                own = self._catalogue.leaderboards[one.leaderboard]
-                moment = self._moments[self._columns.at[ord_ - 1] - 1]
+                own, moment = places[number - 1]
                 total = week_score = None
                 week: Board | None = None
                 if own.id == DEFAULT.id:
                     week = week_at(moment)
-                    total, week_score = totals.get(one.user_id), weeks.get((one.user_id, week))
+                    total, week_score = of_default.scores(one.user_id, monday_of(moment))
                 if not is_told(one):
                     judged.append(Judged(ACCEPTED, total, week_score))
                     continue
                 scores = _published_scores(own, total, week_score, week)
                 improved = _always_counts(own)
-                shown = of_source.get(own.source, ()) if one.with_all else (() if own.rule is None else (own.rule,))
-                for rule in shown:
-                    for board, known in rows.get((rule, one.user_id), ()):
-                        if _holds(board.window, moment) and known.score is not None:
-                            scores[board.id] = known.score
-                            if rule == own.rule and known.at is not None and known.at[1] == ids[ord_]:
-                                improved = True
+                boards = counting.get((number, one.with_all))
+                if boards is None:
+                    boards = counting[number, one.with_all] = self._counting(own, moment, one.with_all, by_rule)
+                for board_id, of_board, is_own in boards:
+                    known = of_board.get(one.user_id)
+                    if known is not None and known.score is not None:
+                        scores[board_id] = known.score
+                        if is_own and known.at is not None and known.at[1] == number_of_transaction:
+                            improved = True
                 judged.append(Judged(ACCEPTED, total, week_score, scores, improved))
         return judged
+
+    def _counting(
+        self,
+        own: Leaderboard,
+        moment: datetime,
+        with_all: bool,
+        by_rule: Mapping[int, list[tuple[Board, dict[int, Row]]]],
+    ) -> list[tuple[str, dict[int, Row], bool]]:
+        """The boards that a submission of a moment counts on and its outcome names: the id, the rows, and whether it is
+        one of the leaderboard that it was handed in to."""
+        told = self._catalogue.of_source(own.source) if with_all else (own,)
+        return [
+            (board.id, rows, one is own)
+            for one in told
+            if one.rule is not None
+            for board, rows in by_rule.get(one.rule, ())
+            if _holds(board.window, moment)
+        ]
 
 
 def _holds(window: Window, moment: datetime) -> bool:

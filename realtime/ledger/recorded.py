@@ -46,6 +46,8 @@ class Recorded:
     """What it changed, by board and user id."""
     profiles: list[Profile] = field(default_factory=list)
     """Of players whose first score it recorded somewhere."""
+    new_to: set[int] = field(default_factory=set)
+    """Sources that had no score of somebody among them."""
     outbox: list[tuple[int, str]] = field(default_factory=list)
     """Rows of the outbox, each with the partition that it is for."""
     closed: list[Board] = field(default_factory=list)

@@ -112,17 +112,19 @@ FROM moment, (
 ) AS of_twins;
 
 -- name: locked_players
--- Those of $1 bigint[] users whose total somebody else has locked, or whose head on one of $2 int[] sources, as a batch with a
--- score of theirs would find it.
-WITH free_totals AS MATERIALIZED (
-    SELECT user_id FROM user_total_scores WHERE user_id = ANY ($1::bigint[]) FOR NO KEY UPDATE SKIP LOCKED
-), free_heads AS MATERIALIZED (
-    SELECT source, user_id FROM heads WHERE source = ANY ($2::int[]) AND user_id = ANY ($1::bigint[]) FOR NO KEY UPDATE SKIP LOCKED
-)
-SELECT user_id FROM user_total_scores WHERE user_id = ANY ($1::bigint[]) AND user_id NOT IN (SELECT user_id FROM free_totals)
-UNION
-SELECT user_id FROM heads WHERE source = ANY ($2::int[]) AND user_id = ANY ($1::bigint[])
-       AND (source, user_id) NOT IN (SELECT source, user_id FROM free_heads);
+-- Those players of $1 int[] sources, $2 bigint[] users at the same place, whose head (of default: total) somebody else has
+-- locked, as a batch with a score of theirs would find it.
+SELECT p.source, p.user_id FROM unnest($1::int[], $2::bigint[]) AS p (source, user_id)
+LEFT JOIN LATERAL (
+    SELECT true AS is_free FROM user_total_scores WHERE user_id = CASE WHEN p.source = 1 THEN p.user_id END FOR NO KEY UPDATE SKIP LOCKED
+) AS t ON true
+LEFT JOIN LATERAL (
+    SELECT true AS is_free FROM heads WHERE source = CASE WHEN p.source <> 1 THEN p.source END AND user_id = p.user_id
+    FOR NO KEY UPDATE SKIP LOCKED
+) AS h ON true
+WHERE t.is_free IS NULL AND h.is_free IS NULL
+      AND CASE WHEN p.source = 1 THEN EXISTS (SELECT FROM user_total_scores WHERE user_id = p.user_id)
+               ELSE EXISTS (SELECT FROM heads WHERE source = p.source AND user_id = p.user_id) END;
 
 -- name: standings_of
 -- The current absolute rows of $1 bigint[] users for all time and for $2 date[] weeks: what a resync tells the store.

@@ -76,7 +76,7 @@ async def test_many_users_of_two_connections_record_and_read_and_leave_no_settin
                 for place, ledger in enumerate(ledgers)
             ]
             for recorded in await asyncio.gather(*batches):
-                assert {one.outcome for one in recorded} == {"accepted"}
+                assert {one.outcome for one in recorded.judged} == {"accepted"}
         async with ledgers[0].connection() as connection:
             assert await connection.fetchval("SHOW statement_timeout") == "10s"
             assert await connection.fetchval("SHOW enable_seqscan") == "off"

@@ -13,7 +13,7 @@ import pytest
 from realtime.boards.submissions import Accepted, Outcome, Rejected, Submission
 from realtime.intake import holdups
 from realtime.intake.batching import Batching
-from realtime.intake.holdups import Holdups, Waiting
+from realtime.intake.holdups import Holdups, Player, Waiting
 from realtime.intake.intake import Intake
 from realtime.ledger.ledger import Ledger
 from realtime.store.store import Store
@@ -262,12 +262,12 @@ async def test_what_cannot_be_looked_after_is_answered_all_the_same(monkeypatch:
     refused: list[Waiting] = []
     failures = 3
 
-    async def locked(user_ids: object) -> set[int]:
+    async def locked(players: object) -> set[Player]:
         nonlocal failures
         if failures:
             failures -= 1
             raise ZeroDivisionError
-        return {7}
+        return {Player.of(waiting[0])}
 
     async def record(batch: object) -> None:
         raise AssertionError("they are locked")
@@ -275,10 +275,10 @@ async def test_what_cannot_be_looked_after_is_answered_all_the_same(monkeypatch:
     waiting = (Submission(7, "a", 1, None, None), lambda outcome: None, asyncio.get_running_loop().time())
     kept = Holdups(locked, record, refused.append)
     kept.take(waiting)
-    assert 7 in kept and kept.count == 1
+    assert waiting[0] in kept and kept.count == 1
     async with asyncio.timeout(PATIENCE):
         while not refused:  # noqa: ASYNC110 - a fifth of a second
             await asyncio.sleep(0.01)
-    assert refused == [waiting] and kept.count == 0 and 7 in kept
+    assert refused == [waiting] and kept.count == 0 and waiting[0] in kept
     kept.close()
     assert not kept

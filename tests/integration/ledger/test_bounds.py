@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
+from realtime.boards.board import ALL_TIME
 from realtime.boards.submissions import Submission
 from realtime.errors import LedgerLocked, LedgerUnavailable
 from realtime.ledger import bounds, lease
@@ -77,7 +78,7 @@ async def test_versions_are_right_whatever_isolation_the_database_says(
             for number in range(12)
         ]
         recorded = await asyncio.gather(*batches)
-    versions = sorted(row.total_version or 0 for batch in recorded for row in batch if row.user_id == users[0])
+    versions = sorted(one.rows[ALL_TIME][users[0]].version for one in recorded)
     assert versions == list(range(1, 13))
 
 
@@ -153,8 +154,8 @@ async def test_who_waits_for_a_lock_is_told_and_has_done_nothing(
         await sql.execute("SELECT FROM user_total_scores FOR UPDATE")
         with pytest.raises(LedgerLocked):
             await ledger.record_batch([Submission(user, "b", 1, None, None)], [], around=True)
-        assert await ledger.locked([user, user + 1]) == {user}
-    assert await ledger.locked([user]) == set()
+        assert await ledger.locked([(1, user), (1, user + 1)]) == {(1, user)}
+    assert await ledger.locked([(1, user)]) == set()
     assert ledger.outages.counts["locked"] == 1
     assert (await ledger.record_batch([Submission(user, "b", 1, None, None)], [])).judged[0].total_score == 2
 

@@ -71,6 +71,7 @@ async def test_a_first_score_gives_totals_versions_and_what_boards_show(ledger: 
         judged=[Judged("accepted", 100, 100)],
         rows={ALL_TIME: of_user, week: of_user},
         profiles=[Profile(user, 1, "Ω")],
+        new_to={1},
         outbox=[(outbox_id, "")],
     )
     second = await ledger.record_batch([submission(user, "b", -30)], [])

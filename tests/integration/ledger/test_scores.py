@@ -404,6 +404,7 @@ async def test_the_store_hears_rows_with_moment_and_metadata_and_names_of_new_pl
     assert recorded.user_ids == [user]
     live = recorded.live_rows(datetime.now(UTC))
     assert {one.id for one in live} >= {"lap:all_time", "lap-last:all_time"}
+    assert {one.leaderboard.source_slug for one in live} == {"lap"}, "nobody else's boards show a player for it"
     later = await recorder.record([to("lap", user, "b", 600)])
     assert later.profiles == [], "boards know them by now"
 
