@@ -33,6 +33,16 @@ PROBE: Final = 1.0
 """Seconds in which a host must say what it is, where all are asked."""
 
 
+_FENCE: Final = """DO $$ BEGIN
+    IF pg_is_in_recovery() THEN
+        RAISE read_only_sql_transaction USING MESSAGE = 'it is a standby';
+    ELSIF (SELECT system_identifier FROM pg_control_system()) = {cluster}
+          AND ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::bigint < {timeline} THEN
+        RAISE read_only_sql_transaction USING MESSAGE = 'it was replaced by a server of timeline {timeline}';
+    END IF;
+END $$"""
+
+
 class Host:
     """One server, or what leads to one."""
 
@@ -91,6 +101,8 @@ class Hosts:
         """The host of the primary; None where it is to be found."""
         self.newest: Standing | None = None
         """The latest standing of a primary that anybody has heard of."""
+        self.term = 0
+        """That of the ledger that was heard of last; see `hear`."""
         self.turns = 0
         """How often the primary was another than before."""
 
@@ -142,6 +154,22 @@ class Hosts:
             timeline = standing and standing.timeline
             log.warning("PostgreSQL is %s now, timeline %s", host.name, timeline, extra={"action": "failover"})
             self._on_turn()
+
+    def hear(self, standing: Standing, term: int) -> None:
+        """Somebody has seen a primary of that standing. Its term moves on with each restore and failover that was
+        noticed: so of an earlier timeline it may be the right one, where it is of a later term."""
+        if self.newest is None or standing.cluster != self.newest.cluster:
+            return
+        if standing != self.newest and (standing.replaces(self.newest) or term > self.term):
+            self.newest = standing
+            self.doubt(self.chosen)
+            self._on_turn()
+        self.term = max(term, self.term)
+
+    def fence(self) -> str:
+        """A statement that fails where whoever answers is not the primary: for transactions that a pooler leads."""
+        assert self.newest is not None
+        return _FENCE.format(cluster=self.newest.cluster, timeline=self.newest.timeline)
 
     def doubt(self, host: Any) -> None:
         """That host does not answer as it should: where there are others, they are asked as well."""

@@ -68,6 +68,8 @@ class Ledger:
         self.health = HealthCheck(self._beat)
         self._sql = resources.queries()
         self.hosts = Hosts(dsn, self._turned)
+        self.hear = self.hosts.hear
+        self._is_replicated = False  # whether commits wait for a standby
         apart = min(lanes + 1, connections - 1) if lanes else 0
         self._sizes = connections - apart, apart
         self._pooled: bool | None = None  # whether a pooler stands in between; None until that is known
@@ -159,6 +161,7 @@ class Ledger:
         judged = await judge(connection, pooled=self._pooled is not False)
         connection.standing = judged.standing  # behind a pooler it may be another than when it was opened
         self.hosts.admit(connection.host, judged)
+        self._is_replicated = judged.is_replicated
         if self._pooled is None:
             self._pooled = judged.pid != connection.get_server_pid()
             if self._pooled:
@@ -196,6 +199,8 @@ class Ledger:
         rows = await self._recording("record_batch", args, around=around, connection=connection)
         if not rows:
             raise CatalogueMoved
+        if rows[0]["outbox_id"] is None and connection is None:
+            await self._settled()
         return assembled(batch, rows[0])
 
     async def record_scores(
@@ -238,6 +243,16 @@ class Ledger:
             with judged():
                 return await own.fetch(self._sql[query], *args)
 
+    async def _settled(self) -> None:
+        """Waits until a synchronous standby has all that was found here.
+
+        A commit for which nobody waits any more, of a server that was killed or of a wait that was broken off, is seen
+        by everybody, and may be on this server alone. A statement that writes nothing waits for nobody.
+        """
+        if self._is_replicated:
+            async with _opened(self._intake).lent() as connection:
+                await connection.fetch(self._sql["settled"])
+
     async def locked(self, players: Collection[tuple[int, int]]) -> set[tuple[int, int]]:
         """Those players, each by source and user id, whose head (of `default`: total) somebody else has locked."""
         try:
@@ -251,6 +266,7 @@ class Ledger:
     async def recorded_scores(self, batch: Sequence[Submission], catalogue: Catalogue) -> list[Judged]:
         """What has become of submissions that are recorded, or that met a concurrent twin; `gone` where neither."""
         rows = await self.fetch("recorded_scores", *as_recorded(batch, catalogue))
+        await self._settled()
         return judged_of_recorded(batch, rows, catalogue)
 
     # What the store is told ------------------------------------------------------------------------------------

@@ -87,7 +87,8 @@ class Pool:
                     connection = cast("asyncpg.Connection[Any]", acquired)
                     if self._pooled:
                         async with connection.transaction(isolation=bounds.ISOLATION):
-                            await connection.execute(bounds.of_transaction(connection, self._kind, pooled=True))
+                            settings = bounds.of_transaction(connection, self._kind, pooled=True)
+                            await connection.execute(f"{settings}; {self._hosts.fence()}")
                             yield connection
                     else:
                         yield connection

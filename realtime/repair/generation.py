@@ -7,7 +7,8 @@ tokens where the ledger lacks nothing that tokens rest on. Assumes that an opera
 copy leaves no trace.
 
 Two traces show a copy: its place (the cluster, the database, the table, the timeline), and what the store remembers of
-the ledger, where that names a user or score that the ledger lacks.
+the ledger, where that names a user or score that the ledger lacks. The same memory shows a primary that was replaced
+and does not know it, to a process that reaches no other: of the same cluster, it is of an earlier timeline.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ import secrets
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from realtime.errors import LedgerUnavailable, StoreUnavailable
+from realtime.errors import LedgerUnavailable, NotPrimary, StoreUnavailable
+from realtime.ledger.standing import Standing
 from realtime.people.identity import Generation
 
 log = logging.getLogger(__name__)
@@ -26,11 +28,16 @@ log = logging.getLogger(__name__)
 INTERVAL: Final = 1.0
 """Seconds between two looks."""
 
+MOMENT_MS: Final = 60_000
+"""Milliseconds of the ledger's life that a promoted standby may lack without ending tokens. Signs of life are some
+seconds apart."""
+
 
 class Ledger(Protocol):
     """What the watch needs of PostgreSQL."""
 
     async def fetch(self, name: str, *args: Any) -> list[Any]: ...
+    def hear(self, standing: Standing, term: int) -> None: ...
 
 
 class Store(Protocol):
@@ -38,7 +45,7 @@ class Store(Protocol):
 
     @property
     def ledger_seen(self) -> str | None: ...
-    async def remember_ledger(self, seen: str) -> None: ...
+    async def remember_ledger(self, seen: str, cluster: int, timeline: int, term: int) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,17 +55,39 @@ class Seen:
     mark: str
     users: int
     scores: int
+    standing: Standing | None = None
+    """Which primary it was; None where that was not written down, by an older version."""
+    term: int = 0
+    """A number that moves on with each restore and failover that was noticed."""
+    used_ms: int = 0
+    """The last sign of life in it, in milliseconds since 1970; 0 for none."""
+
+    @classmethod
+    def of(cls, row: Any) -> Seen:
+        """What the query `generation` says of a primary."""
+        cluster, timeline = row["here"].split(":")[0], row["here"].rpartition(":")[2]
+        standing = Standing(int(cluster), int(timeline, 16))
+        return cls(row["mark"] or "", row["users"], row["scores"], standing, row["term"], row["used_ms"])
 
     @classmethod
     def parse(cls, text: str | None) -> Seen | None:
         """Parses what `str` makes; None for any other text."""
-        parts = (text or "").split(":")
-        if len(parts) != 3 or not all(part.isascii() and part.isdigit() and len(part) < 20 for part in parts[1:]):
+        mark, *numbers = (text or "").split(":")
+        if len(numbers) not in (2, 6) or not all(one.isascii() and one.isdigit() and len(one) < 20 for one in numbers):
             return None
-        return cls(parts[0], int(parts[1]), int(parts[2]))
+        users, scores, *more = map(int, numbers)
+        return cls(mark, users, scores, Standing(*more[:2]), *more[2:]) if more else cls(mark, users, scores)
 
     def __str__(self) -> str:
-        return f"{self.mark}:{self.users}:{self.scores}"
+        parts = [self.mark, self.users, self.scores]
+        if self.standing is not None:
+            parts += [*self.standing, self.term, self.used_ms]
+        return ":".join(map(str, parts))
+
+    def replaces(self, other: Seen) -> bool:
+        """Whether a server was promoted in the place of that one since. One that was restored and said to be is of a
+        later term, whatever its timeline is."""
+        return self.standing is not None and self.standing.replaces(other.standing) and self.term >= other.term
 
 
 class Generations:
@@ -91,16 +120,23 @@ class Generations:
         """Looks where the ledger is, and moves its counters on where it is a copy. Raises LedgerUnavailable."""
         # The store is asked first: the ledger that was seen then has at least what the store remembers.
         before = Seen.parse(self._store.ledger_seen)
+        if before is not None and before.standing is not None:
+            self._ledger.hear(before.standing, before.term)
         (row,) = await self._ledger.fetch("generation")
         if row["here"] is None:
-            return  # a standby gives nothing out
+            raise NotPrimary("it is a standby")
+        seen = Seen.of(row)
+        if before is not None and before.replaces(seen):
+            raise NotPrimary("a server that was promoted in its place was seen")
+        if seen.standing is not None:
+            self._ledger.hear(seen.standing, seen.term)
         if row["place"] is None:
             await self._ledger.fetch("generation_begun", secrets.token_hex(6))
         elif (forgetful := _forgetful(row, before)) or row["here"] != row["place"]:
             await self._renew(row, forgetful=forgetful)
         else:
             self.current = Generation(row["mark"], row["restored_at"], row["place"])
-            await self._remember(Seen(row["mark"], row["users"], row["scores"]), before)
+            await self._remember(seen, before)
             return
         await self.look()
 
@@ -118,7 +154,7 @@ class Generations:
         if seen == before:
             return
         try:
-            await self._store.remember_ledger(str(seen))
+            await self._store.remember_ledger(str(seen), *(seen.standing or Standing(0, 0)), seen.term)
         except StoreUnavailable as error:
             log.debug("the store remembers nothing of the ledger: %s", error)
 
@@ -126,12 +162,13 @@ class Generations:
 def _forgetful(row: Any, before: Seen | None) -> bool:
     """Whether the ledger lacks something that it had, or may lack it: a revocation, or a user."""
     known = before is not None and before.mark == row["mark"]
+    promoted = row["here"] != row["place"] and row["here"].rpartition(":")[0] == row["place"].rpartition(":")[0]
+    if before is not None and known and promoted and before.used_ms and row["used_ms"]:
+        if before.used_ms - row["used_ms"] <= MOMENT_MS:
+            return False  # a standby that was a little behind: processes that went on know what was revoked last
     if before is not None and known and (before.users > row["users"] or before.scores > row["scores"]):
         return True
-    if row["here"] == row["place"]:
-        return False
-    promoted = row["here"].rpartition(":")[0] == row["place"].rpartition(":")[0]
-    return not (promoted and known)
+    return row["here"] != row["place"] and not (promoted and known)
 
 
 async def _renewed(ledger: Ledger, row: Any, *, forgetful: bool) -> bool:

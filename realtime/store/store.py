@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import redis.exceptions as failures
 
+from realtime import resources
 from realtime.boards.board import Board
 from realtime.boards.making import in_the_making
 from realtime.boards.standings import Position, Standing
@@ -25,7 +26,7 @@ from realtime.store.keys import LEDGER_KEY
 from realtime.store.link import Link
 from realtime.store.outages import mapped
 from realtime.store.partition import Partition
-from realtime.store.pool import Command, checked
+from realtime.store.pool import Command, Script, checked
 from realtime.store.replies import Around, Look, Page, Versions
 from realtime.store.topology import topology_of
 
@@ -56,6 +57,7 @@ class Store:
         self.link = Link(self.topology.way(""), timeout=timeout, connections=connections)
         self._published = Partition(self.link)
         self._partitions = {"": self._published}
+        self._remember = Script(resources.script("remember"))
 
     async def aclose(self) -> None:
         """Closes every connection."""
@@ -152,10 +154,11 @@ class Store:
         """What the store remembered of the ledger at the last look."""
         return self.link.ledger
 
-    async def remember_ledger(self, seen: str) -> None:
-        """Makes the store remember how far the ledger has come, also through rebuilds."""
+    async def remember_ledger(self, seen: str, cluster: int, timeline: int, term: int) -> None:
+        """Makes the store remember how far the ledger has come, also through rebuilds; not where another was promoted
+        in the place of the one of this cluster, timeline and term."""
         with mapped():
-            await self.link.checked.ask("SET", LEDGER_KEY, seen)
+            await self.link.checked.run(self._remember, [LEDGER_KEY], [seen, cluster, timeline, term])
 
     # Writing -------------------------------------------------------------------------------------------------
 

@@ -1,7 +1,9 @@
 -- name: generation
--- One row: mark, when it was restored, the place of its writing, the place it is in, the last user, and how far the logs of
+-- One row: mark, when it was restored, the place of its writing, the place it is in, a number that moves on with each restore
+-- and failover that was noticed, the last sign of life in it (milliseconds since 1970), the last user, and how far the logs of
 -- scores have come together: of default by its last transaction, of the others by the numbers that were given out.
-SELECT g.mark, g.restored_at, g.place, ledger_place() AS here,
+SELECT g.mark, g.restored_at, g.place, ledger_place() AS here, coalesce(g.first_version, 0) AS term,
+       coalesce(extract(epoch FROM g.used_at) * 1000, 0)::bigint AS used_ms,
        (SELECT coalesce(max(id), 0) FROM users) AS users,
        (SELECT coalesce(max(id), 0) FROM user_score_transactions) + (SELECT last_value FROM score_transactions_id_seq) AS scores
 FROM (VALUES (true)) AS row (one) LEFT JOIN generation g USING (one)

@@ -10,3 +10,7 @@ SELECT clock_timestamp() AS moment, standby.it_is AS is_standby,
        current_setting('synchronous_standby_names') <> '' AS is_replicated,
        pg_backend_pid() AS pid
 FROM (SELECT pg_is_in_recovery() AS it_is OFFSET 0) AS standby;
+
+-- name: settled
+-- Writes to the log and nowhere else: its commit waits for a synchronous standby, and so for all that was committed before.
+SELECT pg_logical_emit_message(true, 'realtime', '');

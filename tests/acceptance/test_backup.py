@@ -249,7 +249,7 @@ class Nothing:
 
     ledger_seen = None
 
-    async def remember_ledger(self, seen: str) -> None:
+    async def remember_ledger(self, seen: str, cluster: int, timeline: int, term: int) -> None:
         pass
 
 

@@ -15,19 +15,20 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from tests.chaos import scenarios, sentinel_failovers
+from tests.chaos import ledger_failovers, scenarios, sentinel_failovers
 from tests.chaos.accounts import Outcome
 from tests.chaos.deployment import Stores
 from tests.support import namespaces
 from tests.support.balancer import haproxy
 from tests.support.redis_node import redis_server
+from tests.support.replicated import lacking
 
 
 class Group(NamedTuple):
     """Scenarios that share their stores."""
 
     scenarios: Sequence[Callable[[Any, scenarios.Scale], Awaitable[Outcome]]]
-    stores: Callable[[Path], AbstractContextManager[Stores[Any]]]
+    stores: Callable[[Path], AbstractContextManager[Any]]
     missing: Callable[[], str] = lambda: ""
     """What this machine lacks for them, in one line; '' where it lacks nothing."""
 
@@ -57,6 +58,7 @@ GROUPS: Final = (
         sentinel_failovers.prepared_on_hosts,
         lambda: _without_redis() or namespaces.refused(),
     ),
+    Group(ledger_failovers.ALL, ledger_failovers.prepared, lambda: lacking(namespaces=True) or ""),
 )
 
 

@@ -1,8 +1,7 @@
 """A PostgreSQL with a standby: two servers of Debian's, each of which may be killed, paused, cut off and promoted.
 
 Owns both, their folders, and the network namespaces where a server is to be cut off: `pull` takes its cable out. Must
-never promote anything by itself: a test says when a failover manager does so. Assumes Linux, and root for namespaces;
-skips where the programs or the rights are not there.
+never promote anything by itself: a test says when a failover manager does so. Assumes what `lacking` looks for.
 """
 
 from __future__ import annotations
@@ -18,8 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import pytest
-
+from tests.support import namespaces as hosts
 from tests.support.processes import free_port
 from tests.support.waiting import PATIENCE
 
@@ -38,10 +36,11 @@ SETTINGS = {
 }
 
 
-def needs_programs() -> None:
-    """Skips where PostgreSQL's own programs are not installed."""
-    if not (_BIN / "postgres").exists():
-        pytest.skip("PostgreSQL's programs are not in /usr/lib/postgresql: nothing is promoted")
+def lacking(*, namespaces: bool) -> str | None:
+    """Why no pair can be had here; None where it can."""
+    if not (_BIN / "postgres").exists() or shutil.which("psql") is None:
+        return "PostgreSQL's programs are not in /usr/lib/postgresql: nothing is promoted"
+    return (hosts.refused() or None) if namespaces else None
 
 
 def _account() -> dict[str, Any]:
@@ -108,6 +107,7 @@ class Server:
 
     def start(self) -> None:
         """Starts it and waits until it answers."""
+        (self.data / "postmaster.pid").unlink(missing_ok=True)  # of one that was killed: it says that it is ready
         settings = {**SETTINGS, "listen_addresses": "*" if self.namespace else self.host, "port": str(self.port)}
         given = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         with self.log.open("ab") as log:
@@ -144,8 +144,12 @@ class Server:
             self.sql(f"ALTER SYSTEM SET {name} = '{value}'")
         self.sql("SELECT pg_reload_conf()")
 
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
     def _family(self) -> list[int]:
-        if self._process is None or self._process.poll() is not None:
+        if self._process is None or not self.is_running:
             return []
         pid = self._process.pid
         with suppress(FileNotFoundError):
@@ -170,12 +174,15 @@ class Server:
             self._process.wait()
             self._process = None
 
-    def pull(self) -> None:
-        """Takes its cable out: nobody hears of it any more, and nothing is closed."""
-        _run("ip", "-n", str(self.namespace), "link", "set", "dev", "outside", "down")
+    def pull(self, *cables: str) -> None:
+        """Takes cables out, `outside` and `beside`, which leads to the other one: who is at their end hears nothing
+        more, and nothing is closed."""
+        for cable in cables:
+            _run("ip", "-n", str(self.namespace), "link", "set", "dev", cable, "down")
 
-    def plug(self) -> None:
-        _run("ip", "-n", str(self.namespace), "link", "set", "dev", "outside", "up")
+    def plug(self, *cables: str) -> None:
+        for cable in cables:
+            _run("ip", "-n", str(self.namespace), "link", "set", "dev", cable, "up")
 
 
 class Pair:
@@ -193,6 +200,14 @@ class Pair:
     def prepare(self) -> None:
         """`b` follows `a`, whatever was before."""
         self.b.follow(self.a, self._address)
+
+    def turn(self) -> None:
+        """What `b` has is what `a` has from now on; `b` is ended."""
+        for server in (self.a, self.b):
+            server.kill()
+        shutil.rmtree(self.a.data)
+        shutil.move(self.b.data, self.a.data)
+        self.a.start()
 
     def wait_for_standby(self) -> None:
         """Returns once `b` has all that `a` has."""
@@ -213,8 +228,7 @@ class Pair:
 
 @contextmanager
 def replicated(folder: Path) -> Iterator[Pair]:
-    """A pair on this host; skips where it cannot be had."""
-    needs_programs()
+    """A pair on this host."""
     folder.chmod(0o755)
     own = folder / "servers"
     own.mkdir()
@@ -226,11 +240,9 @@ def replicated(folder: Path) -> Iterator[Pair]:
 
 
 @contextmanager
-def apart(folder: Path, number: int = 77) -> Iterator[Pair]:
-    """A pair whose servers are hosts of their own, which may be cut off; skips where it cannot be had."""
-    needs_programs()
-    if os.geteuid() != 0 or shutil.which("ip") is None or shutil.which("setpriv") is None or not _may_make_namespaces():
-        pytest.skip("no network namespaces may be made here: nothing is cut off")
+def apart(folder: Path) -> Iterator[Pair]:
+    """A pair whose servers are hosts of their own, which may be cut off."""
+    number = 20 + os.getpid() % 80
     folder.chmod(0o755)
     own = folder / "hosts"
     own.mkdir()
@@ -255,15 +267,10 @@ def apart(folder: Path, number: int = 77) -> Iterator[Pair]:
         with _running(pair):
             yield pair
     finally:
-        for name in names:
+        for which, name in zip("ab", names, strict=True):
+            ours = f"rt{os.getpid() % 100_000}{which}"  # a namespace whose sockets have yet to end keeps its cable
+            subprocess.run(["ip", "link", "del", ours], capture_output=True, check=False)
             subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
-
-
-def _may_make_namespaces() -> bool:
-    name = f"realtime-{os.getpid() % 100_000}-try"
-    made = subprocess.run(["ip", "netns", "add", name], capture_output=True, check=False).returncode == 0
-    subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
-    return made
 
 
 def _give(folder: Path) -> None:

@@ -23,6 +23,7 @@ from realtime.intake.importer import Importer
 from realtime.intake.recorder import Recorder
 from realtime.ledger import migrations
 from realtime.ledger.ledger import Ledger
+from realtime.ledger.standing import Standing
 from realtime.people.accounts import Accounts
 from realtime.people.identity import Generation, Identity
 from realtime.people.passwords import Passwords
@@ -138,7 +139,8 @@ async def test_a_promotion_of_which_nobody_knows_what_it_lacks_is_a_restore(
 @pytest.mark.parametrize("text", ["", "x", "a:b:c", "1:2", "m:-1:5", "m:1:" + "9" * 50, "m:1:2:3"])
 def test_what_the_store_remembers_may_be_anything(text: str) -> None:
     assert Seen.parse(text) is None
-    assert Seen.parse(str(Seen("m", 1, 2))) == Seen("m", 1, 2)
+    for seen in (Seen("m", 1, 2), Seen("m", 1, 2, Standing(7_577_000_000_000_000_000, 3), 4, 5)):
+        assert Seen.parse(str(seen)) == seen
 
 
 async def test_an_id_is_given_out_only_where_the_ledger_is_known_to_be(
