@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Iterable
 
 from realtime.ledger.builds import Build, Builds, Retired, Rule
 from realtime.ledger.ledger import Ledger
@@ -18,6 +19,9 @@ class InTheLedger:
 
     def __init__(self, builds: Builds) -> None:
         self._builds = builds
+
+    async def prepare(self, rules: Iterable[Rule]) -> None:
+        """Nobody has anything of before."""
 
     async def show(self, build: Build, rule: Rule) -> bool:
         return await self._builds.switch(build, rule)
