@@ -199,6 +199,9 @@ class Settings(BaseModel):
         50.0,
         "messages a second of one socket without submit:any or admin, a long one counted for each 4 KiB; 0: any number",
     )
+    max_waiting: Count = _env(
+        "REALTIME_MAX_WAITING", 10_000, "requests of a process that may wait for a board to move; beyond: too_many"
+    )
     max_subscriptions: Count = _env("REALTIME_MAX_SUBSCRIPTIONS", 64, "subscriptions a connection")
     max_watches: Count = _env("REALTIME_MAX_WATCHES", 16, "users whose rank a connection may watch")
 

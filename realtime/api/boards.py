@@ -6,6 +6,7 @@ RealtimeError for a board or a user that nobody knows.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -13,18 +14,23 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from realtime.api.requests import PAGE_LIMIT, number_in_query, user_in_path
-from realtime.api.responses import json_response
+from realtime.api import board_pages
+from realtime.api.board_pages import BoardPage, unchanged
+from realtime.api.requests import PAGE_LIMIT, WAIT_SECONDS, number_in_query, user_in_path
+from realtime.api.responses import error_response, json_response
 from realtime.api.services import Services
+from realtime.api.waiting import Asked, WaitingRequest
 from realtime.boards.board import Board
-from realtime.boards.catalogue import CURRENT
+from realtime.boards.catalogue import CURRENT, is_alias
 from realtime.boards.leaderboard import DEFAULT, Leaderboard
-from realtime.errors import RealtimeError
+from realtime.errors import LedgerUnavailable, RealtimeError, StoreUnavailable
 from realtime.people.identity import Identity
 from realtime.validation import ID_MAX
-from realtime.wire import messages
+from realtime.wire import messages, positions
 
 NEIGHBOURS_LIMIT: Final = 50
+
+_UNAVAILABLE: Final = RealtimeError("unavailable", "The board cannot be read now.", retry_after_ms=1_000)
 
 
 class BoardRoutes:
@@ -92,14 +98,77 @@ class BoardRoutes:
 
     async def read_board(self, request: Request) -> Response:
         """A stretch of a board."""
-        board = await self._readable(request)
+        identity = self._reader(request)
+        board = await self._readable(request, identity)
         limit = number_in_query(request, "limit", 100, 1, PAGE_LIMIT)
         offset = number_in_query(request, "offset", 0, 0, ID_MAX)
-        return json_response(await self._services.board_reader.page(board, offset, limit))
+        seconds = number_in_query(request, "wait", 0, 0, WAIT_SECONDS)
+        known = request.headers.get("if-none-match")
+        asked = Asked(request.path_params["board"], offset, limit)
+        since = positions.read(request.query_params.get("since", ""), board.id).get(board.id)
+        if since is not None and (later := await self._later(since, asked, identity, known, seconds)) is not None:
+            return later
+        return (await self._page(asked, board)).response(known)
+
+    async def _later(
+        self, since: messages.Since, asked: Asked, identity: Identity | None, known: str | None, seconds: int
+    ) -> Response | None:
+        """The answer to somebody who holds that position of a board; None where there is something else to show now."""
+        try:
+            async with self._services.broadcaster.following.at_hand(asked.name) as stream:
+                latest = stream.latest
+                if latest is None or (latest.board, *latest.position) != (since.board, since.epoch, since.version):
+                    return None
+                if not seconds:
+                    return unchanged()
+                return self._services.waiting.park(stream, asked, identity, known, seconds, self._answer_to)
+        except RealtimeError as error:
+            if error.code != "unavailable":
+                raise
+            return None  # what there is to show is stale, and says so
+
+    async def _page(self, asked: Asked, board: Board) -> BoardPage:
+        """What is shown now."""
+        permissions = self._services.authentication.permissions
+        page = await self._services.board_reader.page(board, asked.offset, asked.limit)
+        return board_pages.made(
+            page,
+            offset=asked.offset,
+            limit=asked.limit,
+            by_alias=is_alias(asked.name),
+            is_public=permissions.may_read(None, asked.name, board, self._services.clock.now()),
+        )
+
+    async def _answer_to(
+        self, asked: Asked, requests: Sequence[WaitingRequest]
+    ) -> dict[WaitingRequest, Response]:
+        """Answers to requests that have waited for one page: by now it is another board's, or not everybody's."""
+        try:
+            board = await self._services.leaderboards.find(asked.name, self._services.clock.now())
+            page = await self._page(asked, board)
+        except RealtimeError as error:
+            return {request: self._refusal(error) for request in requests}
+        except (LedgerUnavailable, StoreUnavailable):
+            return {request: self._refusal(_UNAVAILABLE) for request in requests}
+        return {request: self._answer_one(request, asked, board, page) for request in requests}
+
+    def _answer_one(self, request: WaitingRequest, asked: Asked, board: Board, page: BoardPage) -> Response:
+        now, identity = self._services.clock.now(), request.identity
+        try:
+            if identity is not None and identity.expires_at <= now:
+                raise RealtimeError("expired", "The token has expired.")
+            self._services.authentication.permissions.read(identity, asked.name, board, now)
+        except RealtimeError as error:
+            return self._refusal(error)
+        return page.response(request.known)
+
+    def _refusal(self, error: RealtimeError) -> Response:
+        self._services.refused(error.code)
+        return error_response(error)
 
     async def read_user(self, request: Request) -> Response:
         """One user on a board: rank, score, points to the next rank, and neighbours on each side."""
-        board = await self._readable(request)
+        board = await self._readable(request, self._reader(request))
         user_id = user_in_path(request)
         neighbours = number_in_query(request, "neighbours", 5, 0, NEIGHBOURS_LIMIT)
         return json_response(await self._services.board_reader.user(board, user_id, neighbours))
@@ -107,10 +176,9 @@ class BoardRoutes:
     def _may_read(self, identity: Identity | None, board: Board) -> bool:
         return self._services.authentication.permissions.may_read(identity, board.id, board, self._services.clock.now())
 
-    async def _readable(self, request: Request) -> Board:
+    async def _readable(self, request: Request, identity: Identity | None) -> Board:
         """The board that the path names, where whoever asks may read it."""
         name, now = request.path_params["board"], self._services.clock.now()
-        identity = self._reader(request)
         board = await self._services.leaderboards.find(name, now)
         self._services.authentication.permissions.read(identity, name, board, now)
         return board

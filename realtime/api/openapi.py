@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
+from realtime.api.requests import WAIT_SECONDS
 from realtime.api.schemas import BOARD, INFO, SHAPES, SLUG, USER_ID, Schema, listed, named, text, whole
 from realtime.boards.definitions import DEFAULT_SLUG
 from realtime.errors import STATUS
@@ -41,6 +42,7 @@ class Operation:
     body: Schema | None = None
     query: tuple[tuple[str, Schema], ...] = ()
     headers: tuple[tuple[str, Schema], ...] = ()
+    unchanged: bool = False  # whether it may say 304
     scope: str | None = None  # what the token must allow; None: no token is needed
     errors: tuple[str, ...] = ()
 
@@ -58,8 +60,10 @@ OPERATIONS: Final = (
         errors=("unknown_leaderboard", *_READING),
     ),
     Operation(
-        "get", "/boards/{board}", "A stretch of a board.", "Page", query=(("limit", _LIMIT), ("offset", _OFFSET)),
-        errors=("unknown_board", *_READING),
+        "get", "/boards/{board}", "A stretch of a board; with wait, once it is no longer where since says.", "Page",
+        query=(("limit", _LIMIT), ("offset", _OFFSET), ("wait", whole(0, WAIT_SECONDS) | {"default": 0}),
+               ("since", POSITION)),
+        headers=(("If-None-Match", text()),), unchanged=True, errors=("unknown_board", "too_many", *_READING),
     ),
     Operation(
         "get", "/boards/{board}/users/{user_id}", "One user's rank, and who is around.", "UserPage",
@@ -157,6 +161,8 @@ def _operation(operation: Operation) -> dict[str, Any]:
         ],
         "responses": {str(operation.status): _answer(operation), **_errors(operation)},
     }
+    if operation.unchanged:
+        described["responses"]["304"] = {"description": "You have it already, or it has not moved."}
     if operation.body:
         described["requestBody"] = {"required": True, "content": {"application/json": {"schema": operation.body}}}
     if operation.scope:

@@ -17,6 +17,9 @@ from realtime.wire import messages
 PAGE_LIMIT: Final = 1_000
 """Rows of one page."""
 
+WAIT_SECONDS: Final = 55
+"""A request waits so long at most: proxies give up after 60."""
+
 
 async def json_of(request: Request, limit: int) -> Any:
     """The request's JSON. Raises RealtimeError `too_large` or `bad_message`."""

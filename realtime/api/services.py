@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from realtime.api.waiting import Waiting
 from realtime.broadcast.broadcaster import Broadcaster
 from realtime.broadcast.rank_feed import RankFeed
 from realtime.broadcast.reading import BoardReader
@@ -71,6 +72,7 @@ class Services:
     definitions: Definitions
     accounts: Accounts
     connections: AddressCounter
+    waiting: Waiting
     readiness: Readiness
     metrics: Metrics
 

@@ -33,7 +33,7 @@ SUBSCRIBE_TIMEOUT: Final = 5.0
 
 
 TRANSPORTS: Final = ("websocket", "events", "request")
-"""What may carry a subscriber."""
+"""What may carry what somebody follows: `request` is one that waits for a board to move."""
 
 LEADERBOARDS: Final = 50
 """Leaderboards that metrics name: each is a time series of its own."""
@@ -96,8 +96,9 @@ class Following:
         return sum(1 for subscriber in self._subscribers if subscriber.pace is Pace.BEHIND)
 
     def subscribers_by_transport(self) -> dict[str, float]:
-        """Connections with at least one subscription, by what carries them."""
+        """Connections with at least one subscription, and requests that wait, by what carries them."""
         counts = Counter(subscriber.connection.transport_kind for subscriber in self._subscribers)
+        counts["request"] = sum(len(stream.waiters) for stream in self._streams.values())
         return {kind: float(counts[kind]) for kind in TRANSPORTS}
 
     def subscriptions_by_class(self) -> dict[str, float]:
@@ -230,6 +231,10 @@ class Following:
         for _, subscribers in self._waiting.values():
             subscribers.discard(subscriber)
 
+    def leave(self, stream: Stream) -> None:
+        """Somebody waits for it no longer."""
+        self._drop_if_unused(stream.board)
+
     def _drop_if_unused(self, board: Board) -> None:
         stream = self._streams.get(board)
         if stream is not None and stream.is_unused:
@@ -258,6 +263,8 @@ class Following:
         """Moves everybody who follows `alias` from one board to the next, without a reconnect; None for no board, until
         there is one again."""
         if before is not None:
+            if (stream := self._streams.get(before)) is not None:
+                stream.wake(alias)
             movers = self._leave(alias, before)
         else:
             before, waiting = self._waiting.pop(alias, (None, set()))
@@ -341,6 +348,8 @@ class Following:
         boards = f"boards of partition {partition}" if partition else "boards"
         log.warning("%s %s", boards, "move again" if live else f"stand still: {why}", extra={"action": "status"})
         streams = [stream for board, stream in self._streams.items() if board.leaderboard.partition == partition]
+        for stream in streams:
+            stream.wake()  # what is shown from now on is stale, or no longer
         if partition:
             for stream in streams:
                 _write(stream, _status(stream.board, live))

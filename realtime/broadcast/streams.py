@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
 from itertools import repeat
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from realtime.boards.board import CLOSED_EPOCH, TOP, Board
 from realtime.boards.standings import Position, Row, Snapshot
@@ -31,6 +31,12 @@ class Delivered(NamedTuple):
     payload_bytes: int
     skipped: int
     visited: int
+
+
+class Waiter(Protocol):
+    """Somebody who wants to know once that a board has moved."""
+
+    def wake(self) -> None: ...
 
 
 class Stream:
@@ -54,6 +60,8 @@ class Stream:
         """By which names other than its id the board is followed, and by how many."""
         self.expected = 0
         """Subscribers that wait for the first snapshot."""
+        self.waiters: dict[Waiter, str] = {}
+        """Who waits for the board to move, once, with the name that each has asked by."""
         self.remaining = 0
         """Subscriptions the current pass has not visited."""
         self._cursor = 0  # where the pass goes on
@@ -68,7 +76,7 @@ class Stream:
     @property
     def is_unused(self) -> bool:
         """Whether nobody follows the board or waits for it."""
-        return not self.subscriptions and not self.expected
+        return not (self.subscriptions or self.expected or self.waiters)
 
     @property
     def is_current(self) -> bool:
@@ -97,6 +105,7 @@ class Stream:
     def miss(self) -> None:
         """There turned out to be no such board: nobody need wait for it."""
         self._current.set()
+        self.wake()
 
     async def wait_current(self) -> None:
         """Waits until the board has been read once; `latest` is None then where there is no such board."""
@@ -174,6 +183,24 @@ class Stream:
             if self.remaining:
                 self.serve(last)
 
+    def wait(self, waiter: Waiter, alias: str) -> None:
+        """Wakes `waiter` when what `alias` stands for is another state, or board, or moves no longer; once."""
+        self.waiters[waiter] = alias
+        if alias != self.board.id:
+            self.aliases[alias] += 1
+
+    def stop_waiting(self, waiter: Waiter) -> None:
+        """It is not to be woken any more."""
+        alias = self.waiters.pop(waiter, None)
+        if alias is not None:
+            self._unname(alias)
+
+    def wake(self, alias: str | None = None) -> None:
+        """Wakes who waits, or who has asked by that name."""
+        for waiter in [waiter for waiter, asked in self.waiters.items() if alias is None or asked == alias]:
+            self.stop_waiting(waiter)
+            waiter.wake()
+
     # What they follow ----------------------------------------------------------------------------------------
 
     def redefine(self, board: Board) -> None:
@@ -196,6 +223,8 @@ class Stream:
         result = self.states.advance(snapshot)
         if result is not Advance.UNCHANGED:
             self.remaining = len(self.subscriptions)
+            if self.waiters:
+                self.wake()
         self._current.set()
         return result
 

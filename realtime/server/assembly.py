@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from uuid import uuid4
 
 from realtime.api.services import Services
+from realtime.api.waiting import Waiting
 from realtime.boards.catalogue import Directory
 from realtime.broadcast.broadcaster import Broadcaster
 from realtime.broadcast.closed_ranks import ClosedRanks
@@ -106,6 +107,7 @@ def assemble(
     backlog = Backlog(ledger)
     worker = Worker(backends, resync) if with_worker else None
     supervisor = Supervisor(on_hopeless)
+    waiting = Waiting(broadcaster.following, settings.max_waiting)
     connections = AddressCounter(settings.max_connections_per_address, settings.max_connections)
 
     tasks: list[Task] = [
@@ -117,6 +119,7 @@ def assemble(
         ("poll", broadcaster.changes.poll),
         ("read", broadcaster.read),
         ("deliver", broadcaster.delivery.run),
+        ("waiting", waiting.run),
         ("backlog", backlog.watch),
         ("ranks", rank_feed.run),
         ("closed ranks", rank_feed.run_closed),
@@ -159,6 +162,7 @@ def assemble(
         definitions=backends.definitions,
         accounts=Accounts(ledger, resync, passwords, leaderboards),
         connections=connections,
+        waiting=waiting,
         readiness=Readiness(backends, broadcaster, rollover, backlog, worker, is_leaving),
         metrics=metrics,
     )

@@ -146,6 +146,8 @@ class HttpConnection(asyncio.Protocol):
             self._end()
         elif exchange is None or not exchange.whole:
             self._refuse(BadRequestError(400, "The request ended early."))
+        elif exchange.waiter is not None:
+            exchange.waiter.wake()
         return not self._is_secure
 
     def pause_writing(self) -> None:
@@ -178,6 +180,8 @@ class HttpConnection(asyncio.Protocol):
         """Called by uvicorn when the server stops: what is asked for is answered, and nothing more."""
         if self._exchange is not None:
             self._exchange.answer.keeps = False
+            if self._exchange.waiter is not None:
+                self._exchange.waiter.wake()
         elif not self._is_ending:
             self.transport.close()
 

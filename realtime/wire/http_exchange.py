@@ -54,10 +54,20 @@ class Line(Protocol):
         """Ends at once."""
 
 
+class Waiter(Protocol):
+    """Who answers a request after the application has returned."""
+
+    def wake(self) -> None:
+        """Answer now: the client asks for nothing more, or the server stops."""
+
+    def leave(self) -> None:
+        """Nobody is there to read an answer."""
+
+
 class HttpExchange:
     """One request, the application's run for it, and the answer."""
 
-    __slots__ = ("_body", "_hesitates", "_line", "_told", "_waiter", "answer", "gone", "request", "whole")
+    __slots__ = ("_body", "_hesitates", "_line", "_told", "_waiter", "answer", "gone", "request", "waiter", "whole")
 
     def __init__(self, line: Line, request: Request, defaults: Iterable[tuple[bytes, bytes]]) -> None:
         self._line = line
@@ -71,6 +81,8 @@ class HttpExchange:
         """Nothing more of the request is to come."""
         self.gone = False
         """Nobody is there to read the answer."""
+        self.waiter: Waiter | None = None
+        """Set by an application that returns before it has answered: an answer that is awaited needs no task."""
 
     @property
     def is_full(self) -> bool:
@@ -97,6 +109,9 @@ class HttpExchange:
         """The client is gone, or has had another answer."""
         self.gone = True
         self._wake()
+        waiter, self.waiter = self.waiter, None
+        if waiter is not None:
+            waiter.leave()
 
     def _wake(self) -> None:
         if self._waiter is not None:
@@ -111,7 +126,7 @@ class HttpExchange:
         except BaseException:
             self._line.abort()
             raise
-        if not self.answer.complete and not self.gone:
+        if not (self.answer.complete or self.gone or self.waiter):
             if self.answer.started:
                 self._line.abort()
             else:
@@ -169,6 +184,7 @@ class HttpExchange:
             self._line.write(parts)
         if self.answer.complete:
             self._body.clear()
+            self.waiter = None
             self._wake()
             self._line.answered()
 

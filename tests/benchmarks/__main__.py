@@ -16,8 +16,8 @@ from tests.benchmarks.harness import keep, machine
 RESULTS = Path("benchmark-results.json")
 NAMES = (
     "submissions", "latency", "board_size", "watchers", "bytes_a_tick",
-    "fanout", "events", "tls", "memory", "slow_readers", "connects", "many_boards", "fairness", "login_storm",
-    "hostile", "rebuild", "builds", "leaderboards", "browser", "browser_heap",
+    "fanout", "events", "waiting", "tls", "memory", "slow_readers", "connects", "many_boards", "fairness",
+    "login_storm", "hostile", "rebuild", "builds", "leaderboards", "browser", "browser_heap",
 )  # fmt: skip
 
 
