@@ -133,6 +133,7 @@ class Session:
         # Subscriptions whose first state has not come yet, with the names they were asked for by.
         self._tasks: dict[asyncio.Task[None], str] = {}
         self._answers: list[bytes] = []  # to submissions; written together at the end of the loop's turn
+        self._is_closed = False
         self._credentials = Credentials(clock, holders, self._lapsed)
         if identity is not None:
             self._credentials.take(identity)
@@ -149,6 +150,7 @@ class Session:
 
     def closed(self) -> None:
         """The connection is gone."""
+        self._is_closed = True
         self._subscriber.gone()
         self._credentials.close()
         self._boards.remove(self._subscriber)
@@ -384,6 +386,8 @@ class Session:
             self._submit(fields, None, may_look_up=False)
 
     def _reply(self, outcome: Outcome) -> None:
+        if self._is_closed:
+            return  # nobody is there to be told
         outcome = self._permissions.told(self._credentials.identity, outcome)
         if type(outcome) is Rejected:
             self._refused(outcome.code)

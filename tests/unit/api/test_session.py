@@ -370,6 +370,17 @@ async def test_answers_to_submissions_go_out_together_at_the_end_of_a_turn() -> 
     assert around.refused == ["unavailable"]
 
 
+async def test_an_answer_that_comes_after_the_end_is_for_nobody_and_breaks_nothing() -> None:
+    """It comes from a batch in which others wait for theirs."""
+    around = Around(identity=identity("submit"))
+    around.say("submit", **SCORE)
+    around.session.closed()
+    ((_, submission, reply),) = around.handed_in
+    reply(Accepted(submission.submission_id, submission.user_id, 5, 5, False))
+    await asyncio.sleep(0)
+    assert around.connection.writes == []
+
+
 async def test_accepted_says_whether_it_will_be_shown_soon() -> None:
     around = Around(identity=identity("submit"))
     around.say("submit", **SCORE)
