@@ -259,7 +259,9 @@ class Builds:
 
     async def fail(self, rule: Rule, why: str) -> None:
         """Gives standings up. Raises LedgerUnavailable."""
-        await self._ledger.fetch("build_failed", rule.id, why)
+        async with self._ledger.transaction(BUILD) as connection:
+            if await connection.fetch(self._ledger.query("build_failed"), rule.id, why):
+                await connection.execute(self._ledger.query("revision_moved"))
 
     async def switch(self, build: Build, rule: Rule) -> bool:
         """Shows the standings of a rule from now on; False where a head is not marked yet, or another rule is wanted.

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from datetime import datetime
+from functools import partial
 from time import monotonic
 from typing import Final, Protocol
 
 from realtime.errors import LedgerUnavailable, StoreUnavailable
 from realtime.ledger.builds import Build, Chunk, Lacking, Overflow, Retired, Rule
+from realtime.repair.attempts import Attempts
 
 log = logging.getLogger(__name__)
 
@@ -75,8 +77,8 @@ class Showing(Protocol):
 
     async def prepare(self, rules: Iterable[Rule]) -> None: ...
     async def show(self, build: Build, rule: Rule) -> bool: ...
-    async def is_behind(self) -> bool: ...
-    async def catch_up(self) -> None: ...
+    async def behind(self) -> list[str]: ...
+    async def catch_up(self, slug: str) -> None: ...
     async def forget(self, retired: Retired) -> None: ...
 
 
@@ -88,6 +90,7 @@ class Building:
         self._builds = builds
         self._showing = showing
         self._pace = Pace()
+        self._attempts = Attempts()
         self._hurry = asyncio.Event()
         self._idle = 0  # looks in a row that found nothing to build
         self.built = 0
@@ -105,7 +108,7 @@ class Building:
             self._hurry.clear()
             busy = False
             try:
-                busy = await self.step()
+                busy = await self.step(monotonic())
             except (LedgerUnavailable, StoreUnavailable) as error:
                 log.debug("cannot build standings: %s", error)
                 self._hurry.clear()  # a step hurries by what it reads: what failed is not tried without a pause
@@ -113,26 +116,51 @@ class Building:
                 async with asyncio.timeout(0 if busy else INTERVAL):
                     await self._hurry.wait()
 
-    async def step(self) -> bool:
+    async def step(self, now: float | None = None) -> bool:
         """Builds what there is to build, or clears away some of what is no more; whether there may be more to do.
 
-        Raises LedgerUnavailable, StoreUnavailable: then the next step goes on.
+        Each thing goes its own way: one that fails keeps no other from being done, and rests, by the clock whose moment
+        is `now`, longer each time; without a moment nothing rests. Raises LedgerUnavailable, StoreUnavailable once all
+        others are done: then the next step goes on.
         """
-        waiting = await self._builds.waiting()
+        behind, waiting = await self._showing.behind(), await self._builds.waiting()
         retired = [] if waiting else await self._builds.retired()
-        if not (waiting or retired or await self._showing.is_behind()):
+        works: dict[Hashable, Callable[[], Awaitable[None]]] = {
+            **{("behind", slug): partial(self._showing.catch_up, slug) for slug in behind},
+            **{(build.source, build.round): partial(self.build, build) for build in waiting},
+            **{("retired", one.id): partial(self._clear_away, one) for one in retired},
+        }
+        if not works:
             return await self._clear_dropped()
+        self._attempts.keep(works.keys())
+        due = [what for what in works if now is None or self._attempts.is_due(what, now)]
+        # What is no more goes bit by bit: what is to be built soon does not wait for all of it.
+        later = [what for what in due if what in {("retired", one.id) for one in retired}][1:]
+        due = [what for what in due if what not in later]
         async with self._ledger.build_lease() as is_held:
             if not is_held:
                 return False
-            await self._showing.catch_up()
-            for build in waiting:
-                await self.build(build)
-            for one in retired[:1]:
-                if not await self._builds.clear(one):
-                    await self._showing.forget(one)
-                    await self._builds.bury(one)
-        return True
+            failures: list[Exception] = []
+            for what in due:
+                try:
+                    await works[what]()
+                except Exception as error:
+                    log.debug("%s failed: %s", what, error)
+                    failures.append(error)
+                    self._attempts.failed(what, now or 0.0)
+                else:
+                    self._attempts.succeeded(what)
+        # What nobody expects goes before what happens.
+        failures.sort(key=lambda error: isinstance(error, LedgerUnavailable | StoreUnavailable))
+        if failures:
+            raise failures[0]
+        return bool(due)
+
+    async def _clear_away(self, retired: Retired) -> None:
+        """Removes some of what is left of standings that are no more, and forgets them once nothing is."""
+        if not await self._builds.clear(retired):
+            await self._showing.forget(retired)
+            await self._builds.bury(retired)
 
     async def _clear_dropped(self) -> bool:
         """Clears away rows of windows that are no more; looks for such seldom, for it looks at every window."""

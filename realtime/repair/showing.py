@@ -134,26 +134,25 @@ class Showing:
             windows = await self._builds.recent_windows(made.id)
             await self._store.discard(made, [board_in(made, window) for window in windows])
 
-    async def is_behind(self) -> bool:
-        """Whether the store has not heard of standings that count. Raises LedgerUnavailable."""
-        return bool(await self._builds.untold())
+    async def behind(self) -> list[str]:
+        """Leaderboards whose standings count, and of which the store has not heard. Raises LedgerUnavailable."""
+        return await self._builds.untold()
 
-    async def catch_up(self) -> None:
+    async def catch_up(self, slug: str) -> None:
         """Tells the store what whoever died did not. Raises LedgerUnavailable, StoreUnavailable."""
-        for slug in await self._builds.untold():
-            await self._leaderboards.refresh()
-            catalogue = self._leaderboards.current
-            leaderboard = catalogue.leaderboards.get(slug)
-            if leaderboard is None or leaderboard.rule is None:
-                continue
-            there = (await self._store.rules(leaderboard.partition, [slug]))[slug]
-            if there == str(leaderboard.rule):
-                await self._builds.told(leaderboard.rule)
-                continue
-            before = int(there) if there is not None and there.isdigit() else None
-            made = replace(leaderboard, rule=before, next_rule=leaderboard.rule)
-            making = Making(made, catalogue.windows.get(leaderboard.id, ()))
-            await self._exchange(making, [], await self._fill(making))
+        await self._leaderboards.refresh()
+        catalogue = self._leaderboards.current
+        leaderboard = catalogue.leaderboards.get(slug)
+        if leaderboard is None or leaderboard.rule is None:
+            return
+        there = (await self._store.rules(leaderboard.partition, [slug]))[slug]
+        if there == str(leaderboard.rule):
+            await self._builds.told(leaderboard.rule)
+            return
+        before = int(there) if there is not None and there.isdigit() else None
+        made = replace(leaderboard, rule=before, next_rule=leaderboard.rule)
+        making = Making(made, catalogue.windows.get(leaderboard.id, ()))
+        await self._exchange(making, [], await self._fill(making))
 
     async def forget(self, retired: Retired) -> None:
         """Drops what the store has of standings that are no more. Raises LedgerUnavailable, StoreUnavailable."""

@@ -92,13 +92,13 @@ FROM (
 ) AS f WHERE f."window" IS NOT NULL AND abs(f.score) > 9007199254740991 ORDER BY user_id LIMIT 1
 
 -- name: build_failed
--- Standings $1 cannot be made: $2 says why.
+-- Standings $1 cannot be made: $2 says why. Returns the leaderboard, where they were being made.
 WITH failed AS (
     UPDATE rules SET state = 'retired', failure = $2, updated_at = clock_timestamp() WHERE id = $1 AND state = 'building' RETURNING leaderboard
-), moved AS (
-    UPDATE catalogue SET revision = revision + 1 WHERE EXISTS (SELECT FROM failed)
+), given_up AS (
+    UPDATE leaderboards SET next_rule = NULL, updated_at = clock_timestamp() FROM failed WHERE id = failed.leaderboard AND next_rule = $1
 )
-UPDATE leaderboards SET next_rule = NULL, updated_at = clock_timestamp() FROM failed WHERE id = failed.leaderboard AND next_rule = $1
+SELECT leaderboard FROM failed
 
 -- name: build_unmarked
 -- Whether source $1 has a head that round $2 has not marked.
@@ -106,15 +106,13 @@ SELECT EXISTS (SELECT FROM {heads} AND built <> $2)
 
 -- name: build_switched
 -- Standings $1 are shown from now on, if they are still those that are wanted; the store is to be told. Closed boards are other
--- ones now.
+-- ones now: the number of their standings is a part of their versions.
 WITH next AS (
     SELECT l.id, l.rule FROM leaderboards l JOIN rules r ON r.id = $1 WHERE l.next_rule = $1 AND r.state = 'building' FOR NO KEY UPDATE OF l, r
 ), retired AS (
     UPDATE rules SET state = 'retired', updated_at = clock_timestamp() WHERE id = (SELECT rule FROM next) AND id <> $1
 ), live AS (
     UPDATE rules SET state = 'live', done = todo, updated_at = clock_timestamp() WHERE id = $1 AND EXISTS (SELECT FROM next)
-), closed AS (
-    UPDATE windows w SET version = w.version + 1 FROM next WHERE w.leaderboard = next.id AND w.ends <= clock_timestamp()
 )
 UPDATE leaderboards l SET rule = $1, updated_at = clock_timestamp() FROM next WHERE l.id = next.id RETURNING l.id
 

@@ -19,7 +19,7 @@ WITH hidden AS MATERIALIZED (
 ), first AS MATERIALIZED (
     SELECT score FROM page WHERE place = 1
 )
-SELECT CASE WHEN EXISTS (SELECT FROM leaderboards WHERE id = $4 AND rule = $2) THEN w.version + c.shown END AS version,
+SELECT CASE WHEN EXISTS (SELECT FROM leaderboards WHERE id = $4 AND rule = $2) THEN w.version + c.shown + $2 END AS version,
        (SELECT count(*) FROM shown) AS players,
        (SELECT count(*) FROM shown WHERE score {better} (SELECT score FROM first)) AS above,
        (SELECT count(DISTINCT score) FROM shown WHERE $5 < 100 AND score {better} (SELECT score FROM first)) AS scores_above,
@@ -43,7 +43,7 @@ WITH hidden AS MATERIALIZED (
     WHERE s.source = $1 AND s.rule = $2 AND s."window" = $3 AND s.user_id NOT IN (SELECT user_id FROM hidden)
     WINDOW better AS (ORDER BY s.score {best})
 )
-SELECT CASE WHEN EXISTS (SELECT FROM leaderboards WHERE id = $4 AND rule = $2) THEN w.version + c.shown END AS version,
+SELECT CASE WHEN EXISTS (SELECT FROM leaderboards WHERE id = $4 AND rule = $2) THEN w.version + c.shown + $2 END AS version,
        (SELECT count(*) FROM ranked) AS players,
        r.score, r.place, r.rank, r.dense, r.next_score
 FROM windows w CROSS JOIN catalogue c CROSS JOIN unnest($5::bigint[]) WITH ORDINALITY AS wanted (user_id, ord)
@@ -52,10 +52,12 @@ WHERE w.leaderboard = $4 AND w.id = $3
 ORDER BY wanted.ord
 
 -- name: closed_versions
--- Versions of boards: $1 int[] leaderboards, $2 text[] names of windows of theirs.
-SELECT w.leaderboard, w.name, w.version + c.shown AS version
+-- Versions of boards: $1 int[] leaderboards, $2 text[] names of windows of theirs. A part of each is the number of the standings
+-- that are shown: others have a greater one.
+SELECT w.leaderboard, w.name, w.version + c.shown + coalesce(l.rule, 0) AS version
 FROM unnest($1::int[], $2::text[]) AS wanted (leaderboard, name)
-JOIN windows w ON w.leaderboard = wanted.leaderboard AND w.name = wanted.name CROSS JOIN catalogue c
+JOIN windows w ON w.leaderboard = wanted.leaderboard AND w.name = wanted.name
+JOIN leaderboards l ON l.id = w.leaderboard CROSS JOIN catalogue c
 
 -- name: closed_listed
 -- Windows of leaderboard $1 of kinds $2 text[] that are over for $3 interval, newest first: $4 offset, $5 limit. With each how many

@@ -92,13 +92,15 @@ ON CONFLICT (source, user_id) DO UPDATE SET hidden = true
 -- name: derived_shown
 -- Leaderboard $1 was not of source $2 for a while: whoever is banned from it no more is shown on it.
 UPDATE heads h SET hidden_on = array_remove(h.hidden_on, $1::int)
-WHERE h.source = $2 AND h.hidden_on @> ARRAY[$1::int]
+FROM (SELECT user_id FROM heads WHERE source = $2 AND hidden_on @> ARRAY[$1::int] ORDER BY user_id FOR NO KEY UPDATE) AS locked
+WHERE h.source = $2 AND h.user_id = locked.user_id
       AND NOT EXISTS (SELECT FROM bans b WHERE b.user_id = h.user_id AND b.leaderboard = $1)
 
 -- name: derived_shown_of_default
 -- The same where that source is default.
 UPDATE user_total_scores h SET hidden_on = array_remove(h.hidden_on, $1::int)
-WHERE h.hidden_on @> ARRAY[$1::int] AND NOT EXISTS (SELECT FROM bans b WHERE b.user_id = h.user_id AND b.leaderboard = $1)
+FROM (SELECT user_id FROM user_total_scores WHERE hidden_on @> ARRAY[$1::int] ORDER BY user_id FOR NO KEY UPDATE) AS locked
+WHERE h.user_id = locked.user_id AND NOT EXISTS (SELECT FROM bans b WHERE b.user_id = h.user_id AND b.leaderboard = $1)
 
 -- name: derived_hidden
 -- Leaderboard $1 is of source $2 by now: whoever is banned from it is known by the source's head.

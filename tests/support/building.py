@@ -26,10 +26,10 @@ class InTheLedger:
     async def show(self, build: Build, rule: Rule) -> bool:
         return await self._builds.switch(build, rule)
 
-    async def is_behind(self) -> bool:
-        return bool(await self._builds.untold())
+    async def behind(self) -> list[str]:
+        return await self._builds.untold()
 
-    async def catch_up(self) -> None:
+    async def catch_up(self, slug: str) -> None:
         """Nobody need be told."""
 
     async def forget(self, retired: Retired) -> None:

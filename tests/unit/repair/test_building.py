@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 
 import pytest
 
-from realtime.errors import LedgerUnavailable
+from realtime.errors import LedgerUnavailable, StoreUnavailable
 from realtime.ledger.builds import Build, Chunk, Lacking, Overflow, Retired, Rule
 from realtime.repair import building as module
 from realtime.repair.building import BUSY_CHUNK_S, CHUNK_S, FIRST, LEAST, MOST, REST, Building, Pace
@@ -32,13 +32,15 @@ class Steps:
         self.rows = 0
         self.unmarked = 0
         self.raises: list[Exception] = []
+        self.untold: list[str] = []
+        self.more: list[Build] = []
 
     @asynccontextmanager
     async def build_lease(self) -> AsyncIterator[bool]:
         yield self.lease
 
     async def waiting(self) -> list[Build]:
-        return [Build(2, "sprint", 1, [], {})] if self.left else []
+        return self.more + ([Build(2, "sprint", 1, [], {})] if self.left else [])
 
     async def writers(self, known: list[str] | None = None) -> list[str]:
         self.asked.append("writers")
@@ -81,11 +83,12 @@ class Steps:
         del self.left[rule.id]
         return True
 
-    async def is_behind(self) -> bool:
-        return False
+    async def behind(self) -> list[str]:
+        return self.untold
 
-    async def catch_up(self) -> None:
-        self.asked.append("catch up")
+    async def catch_up(self, slug: str) -> None:
+        self.asked.append(f"catch up {slug}")
+        self.untold.remove(slug)
 
     async def retired(self) -> list[Retired]:
         return self.to_clear
@@ -119,9 +122,11 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_the_walk_begins_once_older_writers_have_ended_and_ends_before_anything_is_shown() -> None:
     steps = Steps(rules=(SUM, BEST))
     steps.writers_left = 2
+    steps.untold = ["other"]
     assert await building_of(steps).step()
     assert steps.asked == [
-        "catch up", "begin", "writers", "writers", "writers", "chunk", "chunk", "chunk", "show sprint", "show best",
+        "catch up other", "begin", "writers", "writers", "writers", "chunk", "chunk", "chunk", "show sprint",
+        "show best",
     ]  # fmt: skip
 
 
@@ -129,7 +134,7 @@ async def test_windows_that_are_missing_are_made_and_the_walk_goes_on() -> None:
     steps = Steps()
     steps.raises = [Lacking([datetime(2026, 1, 1, tzinfo=UTC)])]
     await building_of(steps).step()
-    assert steps.asked[3:] == ["windows", "chunk", "chunk", "chunk", "show sprint"]
+    assert steps.asked[2:] == ["windows", "chunk", "chunk", "chunk", "show sprint"]
 
 
 async def test_standings_that_cannot_be_made_keep_no_others_from_being_made() -> None:
@@ -137,8 +142,40 @@ async def test_standings_that_cannot_be_made_keep_no_others_from_being_made() ->
     steps.raises = [Overflow(SUM, "Too much.")]
     building = building_of(steps)
     await building.step()
-    assert steps.asked[3:] == ["fail sprint", "chunk", "chunk", "chunk", "show best"]
+    assert steps.asked[2:] == ["fail sprint", "chunk", "chunk", "chunk", "show best"]
     assert (building.built, building.failed) == (1, 1)
+
+
+async def test_what_always_fails_keeps_nothing_else_waiting_and_rests_longer_each_time() -> None:
+    steps = Steps()
+    poison = Build(9, "poison", 1, [], {})
+    steps.more = [poison]
+    begin, tried = steps.begin, 0
+
+    async def failing(build: Build) -> tuple[int, int]:
+        nonlocal tried
+        if build is not poison:
+            return await begin(build)
+        tried += 1
+        raise StoreUnavailable("its partition is away")
+
+    steps.begin = failing  # type: ignore[method-assign]
+    building = building_of(steps)
+    with pytest.raises(StoreUnavailable):
+        await building.step(0.0)
+    assert steps.asked[-1] == "show sprint", "others are done all the same"
+    when = []
+    for second in range(1, 16):
+        with suppress(StoreUnavailable):
+            before = tried
+            assert not await building.step(float(second))
+        if tried > before:
+            when.append(second)
+    assert when == [1, 3, 7, 15]
+    poison.round += 1
+    with pytest.raises(StoreUnavailable):
+        await building.step(16.0)
+    assert tried == 6, "what is wanted now has not failed yet"
 
 
 async def test_heads_that_came_unmarked_are_walked_before_standings_are_shown() -> None:
@@ -168,7 +205,7 @@ async def test_what_is_no_more_is_cleared_away_bit_by_bit_and_forgotten_at_last(
     building = building_of(steps)
     while await building.step():
         pass
-    assert [asked for asked in steps.asked if asked != "catch up"] == ["clear", "clear", "clear", "forget", "bury"]
+    assert steps.asked == ["clear", "clear", "clear", "forget", "bury"]
 
 
 async def test_it_goes_on_after_an_outage_and_looks_at_once_when_it_is_told_to(monkeypatch: pytest.MonkeyPatch) -> None:
