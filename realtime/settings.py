@@ -19,7 +19,7 @@ from realtime.addresses import Secret, is_host, is_ipv6, ledger_address, store_a
 from realtime.errors import StartupError
 from realtime.origins import normalised
 
-SECRETS: Final = frozenset({"DATABASE_URL", "DRAGONFLY_URL", "REALTIME_SECRET"})
+SECRETS: Final = frozenset({"DATABASE_URL", "REALTIME_READ_DATABASE_URL", "DRAGONFLY_URL", "REALTIME_SECRET"})
 STORES: Final = ("DATABASE_URL", "DRAGONFLY_URL", "REALTIME_SECRET|REALTIME_JWKS_FILE")
 """What whoever opens both stores and checks tokens needs; of two in one, one."""
 
@@ -102,7 +102,14 @@ class Settings(BaseModel):
     )
 
     database_url: Annotated[Secret, _parsed(ledger_address)] = _env(
-        "DATABASE_URL", "", "PostgreSQL, as postgresql://user:password@host/database"
+        "DATABASE_URL",
+        "",
+        "PostgreSQL, as postgresql://user:password@host/database; a primary and its standbys with commas in between",
+    )
+    read_database_url: Annotated[Secret, _parsed(ledger_address)] = _env(
+        "REALTIME_READ_DATABASE_URL",
+        "",
+        "standbys that logs and closed boards are read from, with commas between hosts; empty: the primary alone",
     )
     dragonfly_url: Annotated[Secret, _parsed(store_address)] = _env(
         "DRAGONFLY_URL",
@@ -163,6 +170,9 @@ class Settings(BaseModel):
         "REALTIME_DATABASE_CONNECTIONS",
         8,
         "PostgreSQL connections a process, besides one for its pulse; one a lane and one more only record; at least 2",
+    )
+    read_lag_s: Seconds = _env(
+        "REALTIME_READ_LAG_S", 10.0, "seconds by which a standby that is read from may be behind; beyond: the primary"
     )
     store_connections: Annotated[int, Field(ge=2)] = _env(  # one only listens
         "REALTIME_STORE_CONNECTIONS", 8, "store connections a process, besides two spare; at least 2"

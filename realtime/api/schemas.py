@@ -360,6 +360,7 @@ SHAPES: Final[dict[str, Schema]] = {
         "Whether it should get traffic; `why` not, by part. What the stores' difference was at the last look.",
         {"ready": {"type": "boolean"}, "why": {"type": "object", "additionalProperties": {"type": "string"}},
          "outbox_age_s": {"type": "number", "minimum": 0},
+         "read_lag_s": {"type": "object", "additionalProperties": nullable({"type": "number", "minimum": 0})},
          "drift": nullable(whole(0, about="rows; null where no worker is in this process"))},
     ),
 }  # fmt: skip

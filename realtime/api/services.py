@@ -42,6 +42,9 @@ class ReadinessReport:
     """What keeps it from serving, by part; empty where nothing does."""
     outbox_age_s: float
     """Age of the oldest change that the store may not have."""
+    read_lag_s: dict[str, float | None]
+    """Of each standby that is read from, by its place in the setting, the seconds by which it is behind; None where it
+    is not asked."""
     drift: int | None
     """Rows that differed between the stores at the last look; None where no worker is in this process."""
 

@@ -16,7 +16,7 @@ is not over, NotOver sends the reader back to the store.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -54,6 +54,12 @@ class Ledger(Protocol):
     def connection(self) -> AbstractAsyncContextManager[Any]: ...
     def query(self, name: str) -> str: ...
     async def fetch(self, name: str, *args: Any) -> list[Any]: ...
+
+
+class Reads(Protocol):
+    """Who is asked what may be a little old."""
+
+    async def read(self, query: str, *args: Any, fits: Callable[[Sequence[Any]], bool] = ...) -> Sequence[Any]: ...
 
 
 class Cache(Protocol):
@@ -96,8 +102,9 @@ class ListedWeek(NamedTuple):
 class Archive:
     """Reads closed weeks, and has those closed that nobody has closed yet."""
 
-    def __init__(self, ledger: Ledger, cache: Cache, closing: Closing) -> None:
+    def __init__(self, ledger: Ledger, cache: Cache, closing: Closing, reads: Reads | None = None) -> None:
         self._ledger = ledger
+        self._reads = reads
         self._cache = cache
         self._closing = closing
         self._reading = asyncio.Semaphore(READERS)
@@ -127,9 +134,11 @@ class Archive:
         except StoreUnavailable:
             return await self._read_top(board, None)
 
-    async def _read_top(self, board: Board, names_at: Position | None) -> tuple[Snapshot, int]:
-        """The top from the view; cached under `names_at`, which was read before it."""
-        page = await self.page(board, 0, TOP)
+    async def _read_top(
+        self, board: Board, names_at: Position | None, *, latest: bool = False
+    ) -> tuple[Snapshot, int]:
+        """The top from the view; cached under `names_at`, which was read before it. `latest` asks the primary."""
+        page = _page(await self._rows("week_page", board, 0, TOP, latest=latest))
         snapshot = Snapshot(
             board.id,
             CLOSED_EPOCH,
@@ -170,21 +179,30 @@ class Archive:
         version, players = rows[0]["version"], rows[0]["players"]
         return version, [standing(row["score"], row["above"], row["next_score"], players) for row in rows]
 
-    async def _rows(self, name: str, board: Board, *args: Any) -> list[Any]:
-        """What a query finds in a week's view; nothing where nothing was ever recorded in that week."""
+    async def _rows(self, name: str, board: Board, *args: Any, latest: bool = False) -> list[Any]:
+        """What a query finds in a week's view; nothing where nothing was ever recorded in that week. Unless it must be
+        the `latest`, a standby may say so, whose answer is not older than what was given out already."""
         for _ in range(ATTEMPTS):
             if not await self.open(board):
                 return []
             try:
-                async with self._reading, self._ledger.connection() as connection:
-                    query = self._ledger.query(name).format(view=view_of(board))
-                    if rows := await connection.fetch(query, board.week, *args):
+                query = self._ledger.query(name).format(view=view_of(board))
+                async with self._reading:
+                    if rows := await self._asked(board, query, *args, latest=latest):
                         return list(rows)
             except LedgerUnavailable:
                 self._opened.discard(board)  # somebody may have dropped the view: whoever asks next looks
                 raise
             self._opened.discard(board)  # withdrawn
         raise LedgerUnavailable(f"{board.id} is withdrawn again and again")
+
+    async def _asked(self, board: Board, query: str, *args: Any, latest: bool) -> Sequence[Any]:
+        if self._reads is None or latest:
+            async with self._ledger.connection() as connection:
+                return list(await connection.fetch(query, board.week, *args))
+        least = self._newest.get(board, 0)
+        is_new = lambda rows: bool(rows) and rows[0]["version"] >= least  # noqa: E731
+        return await self._reads.read(query, board.week, *args, fits=is_new)
 
     async def listed(self, now: datetime, offset: int, limit: int) -> tuple[list[ListedWeek], int]:
         """Closed weeks with scores, newest first, and how many there are."""
@@ -258,7 +276,7 @@ class Archive:
     async def refresh(self, board: Board) -> None:
         """Reads a closed week's top anew and announces it. Raises StoreUnavailable, LedgerUnavailable."""
         _, names_at = await self._cache.cached_week(board)
-        snapshot, _ = await self._read_top(board, names_at)
+        snapshot, _ = await self._read_top(board, names_at, latest=True)
         await self._cache.announce(board, snapshot.version)
 
     async def outdate(self, board: Board, version: int) -> None:
@@ -278,7 +296,7 @@ class Archive:
         cached = None if value is None else _decode(board, value, names_at)
         if cached is None:
             return 0
-        page = await self.page(board, 0, TOP)
+        page = _page(await self._rows("week_page", board, 0, TOP, latest=True))
         if cached[0].version < page.version:
             return None  # a change that was made meanwhile, or a name that the store has yet to hear
         shown = {(user_id, name, score) for user_id, name, score in cached[0].entries}

@@ -9,7 +9,7 @@ deployment, which is a part of every version. The published weeks have views of 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol
@@ -34,6 +34,12 @@ class Ledger(Protocol):
     def connection(self) -> AbstractAsyncContextManager[Any]: ...
     def query(self, name: str) -> str: ...
     async def fetch(self, name: str, *args: Any) -> list[Any]: ...
+
+
+class Reads(Protocol):
+    """Who is asked what may be a little old."""
+
+    async def read(self, query: str, *args: Any, fits: Callable[[Sequence[Any]], bool] = ...) -> Sequence[Any]: ...
 
 
 class Cache(Protocol):
@@ -88,8 +94,9 @@ class Listed(NamedTuple):
 class ClosedBoards:
     """Reads closed boards of all leaderboards but the published weeks. Raises LedgerUnavailable."""
 
-    def __init__(self, ledger: Ledger, cache: Cache) -> None:
+    def __init__(self, ledger: Ledger, cache: Cache, reads: Reads | None = None) -> None:
         self._ledger = ledger
+        self._reads = reads
         self._cache = cache
         self._reading = asyncio.Semaphore(READERS)
 
@@ -106,7 +113,7 @@ class ClosedBoards:
         version = (await self.versions([board])).get(board, 0)
         if value is not None and (good := _decoded(board, value, names_at, version)) is not None:
             return good
-        page = await self.page(board, 0, TOP)
+        page = await self.page(board, 0, TOP, least=version)
         snapshot = _snapshot(board, page.version, page.lines)
         try:
             await self._cache.cache_week(board, page.version, names_at, _encoded(board, page, names_at))
@@ -114,12 +121,12 @@ class ClosedBoards:
             pass  # read again next time
         return snapshot, page.players
 
-    async def page(self, board: Board, offset: int, limit: int) -> ClosedPage:
-        """A stretch of a closed board."""
+    async def page(self, board: Board, offset: int, limit: int, *, least: int = 0) -> ClosedPage:
+        """A stretch of a closed board, of a version that is not before `least`."""
         board = await self._there(board)
         if board.window.key < 0:
             return ClosedPage(0, 0, 0, 0, [])
-        rows = await self._rows("closed_page", board, offset, limit)
+        rows = await self._rows("closed_page", board, offset, limit, least=least)
         if not rows:
             return ClosedPage(0, 0, 0, 0, [])
         lines = [_line(row, board.leaderboard.order) for row in rows if row["user_id"] is not None]
@@ -186,16 +193,24 @@ class ClosedBoards:
         rows = await self._ledger.fetch("window_named", board.leaderboard.id, board.window.name)
         return board_in(board.leaderboard, Window(*rows[0])) if rows else board
 
-    async def _rows(self, name: str, board: Board, *args: Any) -> list[Any]:
+    async def _rows(self, name: str, board: Board, *args: Any, least: int = 0) -> list[Any]:
         leaderboard = board.leaderboard
         query = self._ledger.query(name).format(**_ordered(leaderboard.order))
-        async with self._reading, self._ledger.connection() as connection:
-            rows = await connection.fetch(
-                query, leaderboard.source, leaderboard.rule, board.window.key, leaderboard.id, *args
-            )
+        given = leaderboard.source, leaderboard.rule, board.window.key, leaderboard.id, *args
+        async with self._reading:
+            if self._reads is None:
+                async with self._ledger.connection() as connection:
+                    rows: Sequence[Any] = await connection.fetch(query, *given)
+            else:
+                rows = await self._reads.read(query, *given, fits=lambda rows: _is_of(rows, least))
         if rows and rows[0]["version"] is None:  # what is read now would be kept as what is shown by then
             raise LedgerUnavailable(f"{leaderboard.slug} is shown by another rule, which is being noticed")
         return list(rows)
+
+
+def _is_of(rows: Sequence[Any], least: int) -> bool:
+    """Whether rows were read of a version that is not before `least`."""
+    return bool(rows) and rows[0]["version"] is not None and rows[0]["version"] >= least
 
 
 def _ordered(order: Order) -> dict[str, str]:

@@ -33,6 +33,9 @@ PROBE: Final = 1.0
 """Seconds in which a host must say what it is, where all are asked."""
 
 
+_REASON: Final = "no server of it that can be reached is the primary"
+"""For people who need not know what the hosts are called."""
+
 _FENCE: Final = """DO $$ BEGIN
     IF pg_is_in_recovery() THEN
         RAISE read_only_sql_transaction USING MESSAGE = 'it is a standby';
@@ -50,6 +53,8 @@ class Host:
         self.name = name
         self.trouble: LedgerUnavailable | None = None
         """Why it is not the primary, as of the last time it was asked."""
+        self.server_pid = 0
+        """The process that the last connection was made to; behind a pooler another one answers."""
         self._url = url
         self._probe: bounds.Connection | None = None
 
@@ -63,6 +68,7 @@ class Host:
             connection.terminate()
             raise
         connection.host, connection.standing = self, judged.standing
+        self.server_pid = connection.get_server_pid()
         return connection, judged
 
     async def ask(self) -> Judged | None:
@@ -127,7 +133,7 @@ class Hosts:
     def admit(self, host: Any, judged: Judged) -> None:
         """Takes a server for the primary, or raises NotPrimary."""
         if (problem := self._problem(judged)) is not None:
-            host.trouble = NotPrimary(f"{host.name} {problem}")
+            host.trouble = NotPrimary(f"{host.name} {problem}", _REASON)
             self.doubt(host)
             raise host.trouble
         self._turn(host, judged)
@@ -176,6 +182,11 @@ class Hosts:
         if len(self._hosts) > 1 and self.chosen is host:
             self.chosen = None
 
+    @property
+    def timeline(self) -> int:
+        """That of the primary; 0 before it was asked."""
+        return 0 if self.newest is None else self.newest.timeline
+
     def is_current(self, connection: Any) -> bool:
         """Whether a connection was opened to the primary that is known now."""
         return connection.standing is self.newest or connection.standing == self.newest
@@ -202,7 +213,7 @@ class Hosts:
             cluster = fit[0][1].cluster if self.newest is None else self.newest.cluster
             of_it = [(host, judged) for host, judged in fit if judged.cluster == cluster]
             for host, _ in [pair for pair in fit if pair not in of_it]:
-                host.trouble = NotPrimary(f"{host.name} is of another cluster")
+                host.trouble = NotPrimary(f"{host.name} is of another cluster", _REASON)
                 log.error("%s: name only hosts of one", host.trouble, extra={"action": "failover"})
             if not of_it:
                 raise self._nowhere()
@@ -216,19 +227,19 @@ class Hosts:
 
     def _fits(self, host: Host, judged: Judged) -> bool:
         problem = self._problem(judged)
-        host.trouble = None if problem is None else NotPrimary(f"{host.name} {problem}")
+        host.trouble = None if problem is None else NotPrimary(f"{host.name} {problem}", _REASON)
         return problem is None
 
     def _nowhere(self) -> LedgerUnavailable:
         troubles = [host.trouble for host in self._hosts if host.trouble is not None]
         if all(isinstance(trouble, LedgerRefused) for trouble in troubles):
             return troubles[0]
-        reasons = [
-            trouble.reason if isinstance(trouble, NotPrimary) else f"{host.name}: {trouble.reason}"
+        words = [
+            str(trouble).removeprefix(f"{_REASON}: ") if isinstance(trouble, NotPrimary) else f"{host.name}: {trouble}"
             for host in self._hosts
             if (trouble := host.trouble) is not None
         ]
-        return NotPrimary(f"none of its hosts is the primary ({'; '.join(reasons)})")
+        return NotPrimary("; ".join(words), _REASON)
 
     def close(self) -> None:
         """Ends the connections on which hosts are asked."""

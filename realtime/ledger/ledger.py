@@ -30,11 +30,13 @@ from realtime.ledger.migrations import MIGRATION_LOCK
 from realtime.ledger.mixture import Assembly, Columns, as_recorded, cleared_columns, judged_of_recorded
 from realtime.ledger.outages import Outages, judged, mapped
 from realtime.ledger.pool import Pool
+from realtime.ledger.progress import Progress
 from realtime.ledger.recorded import Cleared, Judged, Recorded
 
 if TYPE_CHECKING:
     from realtime.boards.catalogue import Catalogue
     from realtime.boards.submissions import Submission
+    from realtime.ledger.standing import Standing
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +71,7 @@ class Ledger:
         self._sql = resources.queries()
         self.hosts = Hosts(dsn, self._turned)
         self.hear = self.hosts.hear
+        self.progress = Progress()
         self._is_replicated = False  # whether commits wait for a standby
         apart = min(lanes + 1, connections - 1) if lanes else 0
         self._sizes = connections - apart, apart
@@ -106,6 +109,11 @@ class Ledger:
         except TimeoutError:
             for pool in pools:
                 pool.terminate()
+
+    @property
+    def standing(self) -> Standing | None:
+        """Which primary it is; None before it was asked."""
+        return self.hosts.newest
 
     def connection(self) -> AbstractAsyncContextManager[asyncpg.Connection[Any]]:
         """A connection. Errors that mean "not now" leave as LedgerUnavailable."""
@@ -149,6 +157,7 @@ class Ledger:
 
     def _turned(self) -> None:
         """The primary is another than before: whatever leads to that one is ended, and what it was just saying lost."""
+        self.progress.forget()
         is_current = self.hosts.is_current
         self.health.end(lambda connection: not is_current(connection))
         if self._asked is not None and not is_current(self._asked):
@@ -162,6 +171,7 @@ class Ledger:
         connection.standing = judged.standing  # behind a pooler it may be another than when it was opened
         self.hosts.admit(connection.host, judged)
         self._is_replicated = judged.is_replicated
+        self.progress.take(judged.log_position, judged.asked)
         if self._pooled is None:
             self._pooled = judged.pid != connection.get_server_pid()
             if self._pooled:

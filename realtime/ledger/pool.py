@@ -11,15 +11,22 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import asyncpg
 
 from realtime.ledger import bounds
 from realtime.ledger.bounds import Bounds
 from realtime.ledger.health import HealthCheck
-from realtime.ledger.hosts import Hosts
 from realtime.ledger.outages import Outages
+
+
+class Hosts(Protocol):
+    """Where connections lead."""
+
+    async def connect(self, *given: Any, **options: Any) -> bounds.Connection: ...
+    def is_current(self, connection: Any) -> bool: ...
+    def fence(self) -> str: ...
 
 
 class Pool:

@@ -55,6 +55,12 @@ class Ledger(Protocol):
     async def clear_told(self, cleared: Sequence[tuple[str, str | None, Sequence[int]]]) -> None: ...
 
 
+class Reads(Protocol):
+    """Who is asked what may be a little old."""
+
+    async def fetch(self, name: str, *args: Any) -> Sequence[Any]: ...
+
+
 class Resync(Protocol):
     """What accounts need to reach the store."""
 
@@ -96,9 +102,15 @@ class Accounts:
     """People, in both stores."""
 
     def __init__(
-        self, ledger: Ledger, resync: Resync, passwords: Passwords, directory: Directory | None = None
+        self,
+        ledger: Ledger,
+        resync: Resync,
+        passwords: Passwords,
+        directory: Directory | None = None,
+        reads: Reads | None = None,
     ) -> None:
         self._ledger = ledger
+        self._reads: Reads = reads or ledger
         self._resync = resync
         self._passwords = passwords
         self._directory = directory or Directory()
@@ -139,15 +151,16 @@ class Accounts:
         return Person(*rows[0])
 
     async def entries(self, user_id: int, before: int | None, limit: int, source: int = DEFAULT.id) -> list[Entry]:
-        """A user's log, newest first, from below the id `before` on; of the submissions to leaderboard `source`.
+        """A user's log, newest first, from below the id `before` on; of the submissions to leaderboard `source`. It may
+        lack what came within the last seconds.
 
         Raises RealtimeError `unknown_user`.
         """
         below = ID_MAX if before is None else before
         if source == DEFAULT.id:
-            rows = await self._ledger.fetch("transactions", user_id, below, limit)
+            rows = await self._reads.fetch("transactions", user_id, below, limit)
         else:
-            rows = await self._ledger.fetch("transactions_of", source, user_id, below, limit)
+            rows = await self._reads.fetch("transactions_of", source, user_id, below, limit)
         if not rows and not await self._ledger.fetch("user_exists", user_id):
             raise _unknown()
         return [Entry(*row) for row in rows]

@@ -139,7 +139,7 @@ def assemble(
         tasks.append(("share", lambda: peers.share(metrics.own)))
         tasks.append(("attend", lambda: peers.attend(lambda: connections.open, is_leaving)))
 
-    metrics.read_once([*backlog.figures(), *(worker.figures() if worker else [])])
+    metrics.read_once([*backlog.figures(), *backends.figures_of_hosts(), *(worker.figures() if worker else [])])
     metrics.read(backends.figures())
     metrics.read([("counter", "moved", "Clients asked to go to emptier processes", lambda: spreading.moved)])
     measure(metrics, intake, broadcaster, supervisor, connections)
@@ -160,7 +160,7 @@ def assemble(
         archive=archive,
         closed_boards=closed_boards,
         definitions=backends.definitions,
-        accounts=Accounts(ledger, resync, passwords, leaderboards),
+        accounts=Accounts(ledger, resync, passwords, leaderboards, backends.reads),
         connections=connections,
         waiting=waiting,
         readiness=Readiness(backends, broadcaster, rollover, backlog, worker, is_leaving),

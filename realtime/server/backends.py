@@ -23,6 +23,7 @@ from realtime.ledger.definitions import Definitions
 from realtime.ledger.leaderboards import Leaderboards
 from realtime.ledger.ledger import Ledger
 from realtime.ledger.ranked import RankedRows
+from realtime.ledger.read_hosts import ReadHosts
 from realtime.ledger.views import Views
 from realtime.metrics import Figure
 from realtime.repair.generation import Generations
@@ -69,6 +70,7 @@ class Backends:
     partitions: Partitions
     generations: Generations
     clocks: Clocks
+    reads: ReadHosts
 
     async def amend(self, boards: Collection[Board]) -> None:
         """Scores of closed boards changed: whatever is kept of them follows, and subscribers hear of it.
@@ -99,6 +101,8 @@ class Backends:
             ("gauge", "store_primary", "1 for each address that has content now", topology.primaries),
             ("gauge", "clock_uncertainty_seconds", "How well PostgreSQL's clock is known", lambda: clock.uncertainty),
             ("gauge", "database_away", "Processes that PostgreSQL does not answer", lambda: float(bool(health.away))),
+            ("counter", "database_failovers", "Turns to another primary", lambda: self.ledger.hosts.turns),
+            ("counter", "database_reads", "Reads of logs and closed boards, by who answered", lambda: self.reads.reads),
             ("counter", "database_failures", "Statements PostgreSQL failed, by cause", lambda: outages.counts),
             ("gauge", "stray_stores", "1 while a process reaches another store", self._stray),
             ("counter", "rebuilds", "Rebuilds of the store", lambda: rebuilder.rebuilds + partitions.rebuilds),
@@ -107,6 +111,25 @@ class Backends:
                 "store_partitions_incomplete",
                 "Partitions of the store that cannot be read now",
                 lambda: len(partitions.incomplete),
+            ),
+        ]
+
+    def figures_of_hosts(self) -> list[Figure]:
+        """What every process would tell alike of the hosts of PostgreSQL."""
+        hosts, reads = self.ledger.hosts, self.reads
+        return [
+            ("gauge", "database_timeline", "Promotions up to the primary", lambda: float(hosts.timeline)),
+            (
+                "gauge",
+                "read_host_lag_seconds",
+                "How far a standby that is read from is behind, by host",
+                lambda: {host: lag for host, lag in reads.lags().items() if lag is not None},
+            ),
+            (
+                "gauge",
+                "read_host_refused",
+                "1 while a standby is not read from, by host",
+                lambda: {host: float(lag is None) for host, lag in reads.lags().items()},
             ),
         ]
 
@@ -160,10 +183,17 @@ async def open_backends(settings: Settings, *, lanes: int = 0) -> AsyncIterator[
         generations = Generations(ledger, store)
         await _patiently(generations.look)  # before anything is given out
         closing = Closing(ledger)
-        archive = Archive(ledger, store, closing)
+        reads = ReadHosts(
+            settings.read_database_url.reveal(),
+            ledger,
+            lambda: generations.current.place,
+            most=settings.read_lag_s,
+        )
+        stack.push_async_callback(reads.aclose)
+        archive = Archive(ledger, store, closing, reads)
         views = Views(archive, closing)
         clocks = Clocks(ledger, store)
-        closed_boards = ClosedBoards(ledger, store)
+        closed_boards = ClosedBoards(ledger, store, reads)
         yield Backends(
             ledger,
             definitions,
@@ -176,6 +206,7 @@ async def open_backends(settings: Settings, *, lanes: int = 0) -> AsyncIterator[
             partitions,
             generations,
             clocks,
+            reads,
         )
 
 
@@ -245,4 +276,5 @@ def common_tasks(backends: Backends) -> list[Task]:
         ("heap", Heap().run),
         ("generation", backends.generations.run),
         ("clocks", backends.clocks.watch),
+        *([("read hosts", backends.reads.run)] if backends.reads.lags() else []),
     ]

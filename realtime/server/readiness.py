@@ -48,4 +48,5 @@ class Readiness:
             why["database"] = f"PostgreSQL cannot be used: {ledger.health.away}"
         elif self._rollover.is_late(ledger.clock.instant()):
             why["rollover"] = "the week has changed, and this process has not"
-        return ReadinessReport(why, self._backlog.age, self._worker.differing if self._worker else None)
+        lags = self._backends.reads.lags()
+        return ReadinessReport(why, self._backlog.age, lags, self._worker.differing if self._worker else None)

@@ -11,6 +11,10 @@ SELECT clock_timestamp() AS moment, standby.it_is AS is_standby,
        pg_backend_pid() AS pid
 FROM (SELECT pg_is_in_recovery() AS it_is OFFSET 0) AS standby;
 
+-- name: lineage
+-- Where the primary is of which a standby has the past.
+SELECT place FROM generation;
+
 -- name: settled
 -- Writes to the log and nowhere else: its commit waits for a synchronous standby, and so for all that was committed before.
 SELECT pg_logical_emit_message(true, 'realtime', '');

@@ -416,7 +416,7 @@ async def test_readiness_says_what_is_missing(dsn: str, private_store: Any) -> N
 
 async def test_readiness_tells_of_a_difference_that_is_being_repaired(server: RunningServer) -> None:
     answer = await server.http.get("/readyz")
-    assert answer.json() == {"ready": True, "why": {}, "outbox_age_s": 0.0, "drift": 0}
+    assert answer.json() == {"ready": True, "why": {}, "outbox_age_s": 0.0, "read_lag_s": {}, "drift": 0}
 
 
 async def test_logs_are_one_json_object_a_line(stores: Environment) -> None:

@@ -12,12 +12,14 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from realtime.dev.process import connects
 from tests.support import namespaces as hosts
+from tests.support.balancer import haproxy
 from tests.support.processes import free_port
 from tests.support.waiting import PATIENCE
 
@@ -288,3 +290,34 @@ def _running(pair: Pair) -> Iterator[None]:
             server.go_on()
             server.kill()
 
+
+@contextmanager
+def led(folder: Path, servers: Sequence[Server]) -> Iterator[str]:
+    """A place at which HAProxy leads to the first of the servers that says it is a primary, for the block."""
+    program = haproxy()
+    assert program is not None
+    port = free_port()
+    parts = b"user\0realtime\0database\0realtime\0\0"
+    startup = (8 + len(parts)).to_bytes(4, "big") + (196_608).to_bytes(4, "big") + parts
+    question = b"SELECT pg_is_in_recovery()\0"
+    asked = b"Q" + (4 + len(question)).to_bytes(4, "big") + question
+    no = b"D" + bytes([0, 0, 0, 11, 0, 1, 0, 0, 0, 1]) + b"f"
+    places = "".join(f"    server {one.name} {one.place} check\n" for one in servers)
+    configuration = folder / "haproxy.cfg"
+    configuration.write_text(
+        "defaults\n    mode tcp\n    timeout connect 1s\n    timeout client 1h\n    timeout server 1h\n"
+        f"listen postgresql\n    bind 127.0.0.1:{port}\n    balance first\n    option tcp-check\n"
+        f"    tcp-check connect\n    tcp-check send-binary {startup.hex()}\n    tcp-check send-binary {asked.hex()}\n"
+        f"    tcp-check expect binary {no.hex()}\n    timeout check 500ms\n"
+        f"    default-server inter 200ms fall 2 rise 1 on-marked-down shutdown-sessions\n{places}"
+    )
+    process = subprocess.Popen([program, "-db", "-f", str(configuration)], stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + PATIENCE
+        while not connects(port):
+            assert process.poll() is None and time.monotonic() < deadline, configuration.read_text()
+            time.sleep(0.02)
+        yield f"127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait()

@@ -6,6 +6,7 @@ import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
+from itertools import count
 from pathlib import Path
 from time import monotonic
 
@@ -15,10 +16,13 @@ from realtime.boards.submissions import Submission
 from realtime.errors import LedgerUnavailable, NotPrimary
 from realtime.ledger import migrations
 from realtime.ledger.ledger import Ledger
+from realtime.ledger.read_hosts import ReadHosts
 from realtime.repair.generation import Generations
 from realtime.store.store import Store
-from tests.support.replicated import Pair, lacking, replicated
-from tests.support.waiting import eventually
+from tests.support.balancer import haproxy
+from tests.support.replicated import Pair, lacking, led, replicated
+from tests.support.servers import running_server
+from tests.support.waiting import SECOND, eventually
 
 FOUND_WITHIN = 5.0
 """Seconds after a promotion."""
@@ -155,3 +159,154 @@ async def test_what_is_found_is_acknowledged_only_where_the_standby_has_it(pair:
         (recorded,) = (await again).judged
         assert recorded.outcome == "duplicate"
         assert pair.b.sql("SELECT count(*) FROM user_score_transactions WHERE submission_id = 'unreplicated'") == "1"
+
+
+async def test_behind_a_balancer_that_leads_back_to_a_replaced_primary_nothing_is_recorded_there(
+    pair: Pair, tmp_path: Path
+) -> None:
+    """HAProxy asks each server whether it is in recovery: two of them say that they are not."""
+    if haproxy() is None:
+        pytest.skip("HAProxy is not installed: nothing is led")
+    await asyncio.to_thread(pair.wait_for_standby)
+    with led(tmp_path, [pair.a, pair.b]) as place:
+        async with opened(pair.b.url.replace(pair.b.place, place)) as ledger:
+            numbers = count()
+
+            async def records() -> bool:
+                with suppress(LedgerUnavailable):
+                    await ledger.record_batch([Submission(4, f"{place}-{next(numbers)}", 1, None, None)], [])
+                    return True
+                return False
+
+            assert await records()
+            await asyncio.to_thread(pair.a.kill)
+            await asyncio.to_thread(pair.b.promote)
+            await eventually(records, 10 * SECOND)
+            assert await place_of(ledger) == "timeline 2"
+            await asyncio.to_thread(pair.a.start)
+            believed = pair.a.sql("SELECT count(*) FROM user_score_transactions")
+
+            async def refused() -> bool:
+                """Connections are made anew, and lead back."""
+                ledger._turned()
+                return not await records()
+
+            await eventually(refused)
+            assert pair.a.sql("SELECT count(*) FROM user_score_transactions") == believed
+            await asyncio.to_thread(pair.a.kill)
+            await eventually(records)
+            await asyncio.to_thread(pair.a.start)
+
+
+# Reading from the standby ------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def read_from(pair: Pair, ledger: Ledger, store: Store, *, most: float = 10.0) -> AsyncIterator[ReadHosts]:
+    generations = Generations(ledger, store)
+    await generations.look()
+    reads = ReadHosts(pair.b.url, ledger, lambda: generations.current.place, most=most)
+    try:
+        yield reads
+    finally:
+        await reads.aclose()
+
+
+async def fit(reads: ReadHosts) -> bool:
+    await reads.look()
+    return reads.lags()["1"] is not None
+
+
+async def not_fit(reads: ReadHosts) -> bool:
+    return not await fit(reads)
+
+
+async def where(reads: ReadHosts) -> str:
+    """Who answers."""
+    before = dict(reads.reads)
+    await reads.fetch("judged")
+    return next(name for name, count in reads.reads.items() if count > before[name])
+
+
+async def test_a_standby_is_read_from_while_it_is_not_too_far_behind(pair: Pair, store: Store) -> None:
+    async with opened(pair.a.url) as ledger, read_from(pair, ledger, store, most=3.0) as reads:
+        assert await where(reads) == "primary", "nobody knows yet how far it is"
+        await eventually(lambda: fit(reads))
+        assert await where(reads) == "standby"
+        assert (await reads.fetch("judged"))[0]["is_standby"] is True
+        empty = await reads.read("SELECT 1 WHERE pg_is_in_recovery() IS NULL")
+        assert not empty and reads.reads["primary"] == 2, "what it does not find, the primary is asked"
+        await asyncio.to_thread(pair.b.sql, "SELECT pg_wal_replay_pause()")
+        await ledger.record_batch([Submission(3, f"late-{monotonic()}", 1, None, None)], [])
+        await eventually(lambda: not_fit(reads))
+        assert await where(reads) == "primary"
+        await asyncio.to_thread(pair.b.sql, "SELECT pg_wal_replay_resume()")
+        await eventually(lambda: fit(reads))
+        assert await where(reads) == "standby"
+        await asyncio.to_thread(pair.b.kill)
+        assert (await reads.fetch("judged"))[0]["is_standby"] is False, "at once, by the primary"
+        await asyncio.to_thread(pair.b.start)
+
+
+async def test_a_standby_that_is_a_primary_of_its_own_or_of_another_past_is_not_read_from(
+    pair: Pair, store: Store
+) -> None:
+    async with opened(pair.a.url) as ledger, read_from(pair, ledger, store) as reads:
+        await eventually(lambda: fit(reads))
+        reads._place = lambda: "1:2:3:00000009"  # the primary has moved on, and the standby has not heard of it
+        await reads.look()
+        assert reads.lags() == {"1": None} and await where(reads) == "primary"
+        reads._place = lambda: ledger_place
+        ledger_place = pair.a.sql("SELECT place FROM generation")
+        await reads.look()
+        assert reads.lags()["1"] is not None
+        await asyncio.to_thread(pair.b.promote)
+        await reads.look()
+        assert reads.lags() == {"1": None} and await where(reads) == "primary"
+
+
+async def test_a_server_reads_logs_and_closed_boards_from_a_standby_and_says_how_far_it_is(
+    pair: Pair, store_url: str
+) -> None:
+    closed = await asyncio.to_thread(pair.a.sql, _CLOSED)
+    async with running_server(
+        pair.a.url, store_url, REALTIME_READ_DATABASE_URL=pair.b.url, REALTIME_READ_LAG_S="60"
+    ) as server:
+
+        async def is_known() -> bool:
+            return (await server.http.get("/readyz")).json()["read_lag_s"].get("1") is not None
+
+        async def standby_reads() -> float:
+            lines = (await server.http.get("/metrics")).text.splitlines()
+            (line,) = [one for one in lines if one.startswith('realtime_database_reads_total{of="standby"}')]
+            return float(line.split()[-1])
+
+        await eventually(is_known)
+        assert 'realtime_read_host_lag_seconds{of="1"}' in (await server.http.get("/metrics")).text
+        submission = {"submission_id": f"read-{monotonic()}", "user_id": 5, "score_added": 3}
+        admin = server.bearer(None, "admin")
+        assert (await server.http.post("/scores", json=submission, headers=admin)).status_code == 200
+        await asyncio.to_thread(pair.wait_for_standby)
+
+        async def log_has_it() -> bool:
+            answer = await server.http.get("/users/5/transactions", headers=admin)
+            return submission["submission_id"] in {one["submission_id"] for one in answer.json()["transactions"]}
+
+        await eventually(log_has_it)
+        read = await standby_reads()
+        assert read >= 1
+        board = await server.http.get(f"/boards/{closed}?offset=1")
+        assert board.status_code == 200, board.text
+        await asyncio.to_thread(pair.wait_for_standby)
+        assert [one["score"] for one in (await server.http.get(f"/boards/{closed}?limit=7")).json()["entries"]] == [9]
+        assert await standby_reads() > read
+
+
+_CLOSED = """
+WITH made AS (
+    INSERT INTO user_score_transactions (user_id, submission_id, score_added, created_at)
+    VALUES (5, 'closed', 9, '2026-03-04Z') RETURNING user_id
+), total AS (INSERT INTO user_total_scores (user_id, total_score) SELECT user_id, 9 FROM made)
+INSERT INTO user_weekly_scores (week, user_id, score) SELECT '2026-03-02', user_id, 9 FROM made
+RETURNING 'week_of_2026_03_02'
+"""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit, urlunsplit
 
+import asyncpg
 import pytest
 
 from realtime.errors import NotPrimary
@@ -43,3 +44,17 @@ async def test_a_server_of_an_earlier_timeline_is_refused_with_what_to_do(dsn: s
     hosts.newest = Standing(known.cluster + 1, known.timeline + 1)
     await (await hosts.plain()).close()
     assert hosts.newest == known, "another cluster has timelines of its own"
+
+
+async def test_a_transaction_that_a_pooler_leads_to_a_replaced_primary_fails(dsn: str) -> None:
+    hosts = Hosts(dsn)
+    connection = await hosts.plain()
+    known = hosts.newest
+    assert known is not None
+    await connection.execute(hosts.fence())
+    hosts.newest = Standing(known.cluster, known.timeline + 1)
+    with pytest.raises(asyncpg.ReadOnlySQLTransactionError, match="replaced by a server of timeline 2"):
+        await connection.execute(f"SET LOCAL jit = off; {hosts.fence()}")
+    hosts.newest = Standing(known.cluster + 1, known.timeline + 1)
+    await connection.execute(hosts.fence())
+    await connection.close()
