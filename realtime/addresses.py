@@ -196,6 +196,8 @@ _STORE_FORMS: Final = {
     "unix": "unix:///run/redis.sock?db=0",
     "redis+sentinel": "redis+sentinel://:password@host1:26379,host2:26379/NAME/0",
     "rediss+sentinel": "rediss+sentinel://:password@host1:26379,host2:26379/NAME/0",
+    "redis+cluster": "redis+cluster://:password@host1:7000,host2:7000",
+    "rediss+cluster": "rediss+cluster://:password@host1:7000,host2:7000",
 }
 """How the address of a store looks, by its scheme."""
 

@@ -115,7 +115,8 @@ class Settings(BaseModel):
         "DRAGONFLY_URL",
         "",
         "Dragonfly or Redis, as redis://:password@host:6379/0 (rediss:// for TLS, unix:///file?db=0 for a socket); a "
-        "primary and its replicas with commas in between, or redis+sentinel://:password@host1:26379,host2:26379/NAME/0",
+        "primary and its replicas with commas in between, redis+sentinel://:password@host1:26379,host2:26379/NAME/0, "
+        "or redis+cluster://:password@host1:7000,host2:7000",
     )
     secret: Annotated[Secret, _parsed(_secret)] = _env(
         "REALTIME_SECRET",

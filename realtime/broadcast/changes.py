@@ -69,8 +69,8 @@ class Changes:
         self._closed_turn = 0  # the next of the followed closed weeks to look at unasked
 
     async def listen(self) -> None:
-        """Hears announcements of every partition until a connection breaks, and raises then: its supervisor starts it
-        again."""
+        """Hears announcements of every partition. Where there is one alone, it raises when its connection breaks, and
+        its supervisor starts it again."""
         while True:
             await self._listen_to_all(self._directory.current.partitions)
 
@@ -78,8 +78,9 @@ class Changes:
         """Hears announcements until there are other partitions."""
         try:
             async with asyncio.TaskGroup() as group:
+                listen = self._listen_to if len(partitions) == 1 else self._keep_listening_to
                 for partition in partitions:
-                    group.create_task(self._keep_listening_to(partition) if partition else self._listen_to(""))
+                    group.create_task(listen(partition))
                 group.create_task(self._watch(partitions))
         except ExceptionGroup as group:
             _, mistakes = group.split((StoreUnavailable, _Moved))

@@ -27,7 +27,7 @@ STORE_PAUSE: Final = 1.0
 class Counters(Protocol):
     """What this needs of the store."""
 
-    async def count(self, amounts: Mapping[str, int], seconds: int) -> list[int]: ...
+    async def count(self, amounts: Mapping[str, int], seconds: int) -> list[int | None]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class RateLimits:
         return admitted
 
     async def _count(self, limit: Limit, window: int, amounts: Mapping[str, int]) -> dict[str, int]:
-        """Everybody's counts after these were added; nothing where the store is away."""
+        """Everybody's counts after these were added; nothing where the store is away, or the node that has them."""
         loop = asyncio.get_running_loop()
         if not amounts or loop.time() < self._away_until:
             return {}
@@ -90,7 +90,7 @@ class RateLimits:
         except (StoreUnavailable, TimeoutError):
             self._away_until = loop.time() + STORE_PAUSE
             return {}
-        return dict(zip(amounts, totals, strict=True))
+        return {who: total for who, total in zip(amounts, totals, strict=True) if total is not None}
 
 
 def _within(limit: Limit, total: int, amount: int) -> int:

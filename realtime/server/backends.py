@@ -239,8 +239,8 @@ class Clocks:
         found: dict[str, float] = {}
         if self._ledger.clock.is_set:
             found["host"] = time.time() - self._ledger.clock.timestamp()
-        if self._store.link.ahead is not None:
-            found["store"] = self._store.link.ahead
+        if (ahead := self._store.ahead) is not None:
+            found["store"] = ahead
         return found
 
     async def watch(self) -> None:

@@ -36,12 +36,20 @@ class Readiness:
         self._worker = worker
         self._is_leaving = is_leaving
 
+    def _can_show_boards(self) -> bool:
+        """Whether boards can be read. On a cluster those of any partition: where a node is lost every process lacks its
+        partitions, and to take them all out of the traffic would lose the others too."""
+        backends = self._backends
+        if self._broadcaster.live and backends.store.is_complete:
+            return True
+        return backends.store.is_cluster and len(backends.partitions.incomplete) < len(backends.partitions.in_use)
+
     def check(self) -> ReadinessReport:
         """The reasons at this moment, and what is merely late or being repaired."""
         why: dict[str, str] = {}
         if self._is_leaving():
             why["leaving"] = "this process is about to end"
-        if not self._broadcaster.live or not self._backends.store.is_complete:
+        if not self._can_show_boards():
             why["store"] = self._backends.trouble or "boards cannot be read, or are being rebuilt"
         ledger = self._backends.ledger
         if ledger.health.away is not None:

@@ -1,6 +1,7 @@
 """Announcements: says on the store's channels that a board changed, and hears what others say there.
 
-Owns what a message on `leaderboard:changes:*`, or on `{p07}leaderboard:changes`, means. Must never raise because of a
+Owns what a message on `leaderboard:changes:*`, or on `{p07}leaderboard:changes`, means; on a cluster every partition
+has a channel of the second kind, the published content `{default}leaderboard:changes`. Must never raise because of a
 message: anybody may have sent it. Assumes that the scripts which change live boards announce those themselves.
 """
 
@@ -41,14 +42,15 @@ class Announcements:
     async def hearing(self, partition: str = "") -> AsyncIterator[AsyncIterator[Announcement]]:
         """Subscribes to what is announced of a partition before the block is entered; the block reads it.
 
-        Of the published content that is `leaderboard:changes:*`. The iterator ends with StoreUnavailable where the
-        connection breaks, or leaves a ping without an answer for longer than the time-out: so a connection of which one
-        half is gone is found.
+        Of the published content on one store that is `leaderboard:changes:*`. The iterator ends with StoreUnavailable
+        where the connection breaks, leaves a ping without an answer for longer than the time-out (so a connection of
+        which one half is gone is found), or where a cluster moves the partition to another node.
         """
         link = self._link if not partition or self._link_of is None else self._link_of(partition)
-        pattern = link.keys.channel if partition else CHANNEL_PATTERN
+        pattern = link.keys.channel if link.keys.tag else CHANNEL_PATTERN
         with link.mapped():
-            async with aclosing(link.checked.listen(pattern, link.timeout)) as messages:
+            heard = link.checked.listen(pattern, link.timeout, sharded=link.keys.clustered)
+            async with aclosing(heard) as messages:
                 await anext(messages)
                 yield self._heard(link, messages)
 
@@ -61,7 +63,7 @@ class Announcements:
 def as_announcement(channel: str, text: bytes) -> Announcement:
     """The announcement that a message on a channel is."""
     partition = partition_of_channel(channel)
-    topic, said, position = None if partition else channel.removeprefix(CHANNEL_PREFIX), {}, None
+    topic, said, position = None if partition is not None else channel.removeprefix(CHANNEL_PREFIX), {}, None
     with suppress(ValueError, TypeError, KeyError):
         said = orjson.loads(text)
         position = Position(str(said["epoch"]), int(said["version"]))

@@ -135,7 +135,7 @@ class Audit:
         by_time = place.order.by_time
         doomed = [_doomed(member, seen or b"", by_time, member in kept) for member, seen in members.items()]
         with link.mapped():
-            args = [link.epoch or "", board.id, len(doomed), link.keys.tag, place.reading]
+            args = [link.epoch or "", board.id, len(doomed), link.keys.announcing, place.reading]
             for column in zip(*doomed, strict=True):
                 args += column
             (verdict,) = await link.checked.run(self._forget, keys, args)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from realtime.store.keys import CROWD_KEY
 from realtime.store.replies import as_text
 
 if TYPE_CHECKING:
@@ -33,25 +32,25 @@ class Crowd:
 
     async def tell(self, clients: int) -> list[int]:
         """Says how many this process has; returns how many each of the others has. One exchange."""
-        now = self._timestamp()
+        now, key = self._timestamp(), self._link.keys.crowd
         with self._link.mapped():
             *_, told = await self._link.checked.exchange(
-                ("HSET", CROWD_KEY, self._process, f"{clients} {now:.0f}"),
-                ("EXPIRE", CROWD_KEY, FORGOTTEN_S),
-                ("HGETALL", CROWD_KEY),
+                ("HSET", key, self._process, f"{clients} {now:.0f}"),
+                ("EXPIRE", key, FORGOTTEN_S),
+                ("HGETALL", key),
             )
             if isinstance(told, Exception):
                 raise told
             words = {as_text(name): _word(value) for name, value in zip(told[::2], told[1::2], strict=True)}
             doomed = [name for name, (_, at) in words.items() if at < now - FORGOTTEN_S]
             if doomed:
-                await self._link.checked.ask("HDEL", CROWD_KEY, *doomed)
+                await self._link.checked.ask("HDEL", self._link.keys.crowd, *doomed)
         return [count for name, (count, at) in words.items() if name != self._process and at > now - WORD_S]
 
     async def leave(self) -> None:
         """This process takes no more part."""
         with self._link.mapped():
-            await self._link.checked.ask("HDEL", CROWD_KEY, self._process)
+            await self._link.checked.ask("HDEL", self._link.keys.crowd, self._process)
 
 
 def _word(value: bytes) -> tuple[int, float]:

@@ -72,5 +72,5 @@ class Filling:
     async def end(self, run: str, epoch: str, announced: Sequence[str]) -> bool:
         """Makes `epoch` current and announces it; False where the store is no longer filled for it."""
         with self._link.mapped():
-            keys, args = [self._keys.epoch, self._keys.run], [epoch, run, self._keys.tag, *announced]
+            keys, args = [self._keys.epoch, self._keys.run], [epoch, run, self._keys.announcing, *announced]
             return await self._link.checked.run(self._end, keys, args) == [b"ok"]

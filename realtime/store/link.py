@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from realtime.errors import ForeignContent, StoreUnavailable, StoreUnfit
+from realtime.store.cluster import unfit_for_cluster
 from realtime.store.endpoints import Connection
 from realtime.store.fitness import (
     Content,
@@ -32,7 +33,7 @@ from realtime.store.fitness import (
     run_of,
     unfitness,
 )
-from realtime.store.keys import FILLING, LEDGER_KEY, Keys
+from realtime.store.keys import FILLING, Keys
 from realtime.store.outages import WrongRun, mapped, meaning_of, words_of
 from realtime.store.pool import Pool
 from realtime.store.primary import OTHER_NODE
@@ -86,8 +87,8 @@ class Link:
 
     def __init__(self, way: Way, *, timeout: float, connections: int, partition: str = "") -> None:
         self._way = way
-        self.keys = Keys(partition)
-        self._told_by = (self.keys.run, self.keys.epoch, *(() if partition else (LEDGER_KEY,)))
+        self.keys = Keys(partition, clustered=way.is_cluster)
+        self._told_by = (self.keys.run, self.keys.epoch, *(() if partition else (self.keys.ledger,)))
         self.run: str | None = None
         self.epoch: str | None = None
         self.distrusted: str | None = None
@@ -154,7 +155,7 @@ class Link:
         with self.mapped():
             if not may_scatter_tags(parse_info(await self._free.ask("INFO"))):
                 return False
-            probes = [f"{{p00}}leaderboard:probe:{number}" for number in range(PROBES)]
+            probes = [f"{self.keys.tag or '{p00}'}leaderboard:probe:{number}" for number in range(PROBES)]
             await self._free.exchange(*(("SET", probe, "", "EX", 10) for probe in probes))
             told = await self._free.exchange(*(("DEBUG", "OBJECT", probe) for probe in probes), ("UNLINK", *probes))
             return bool(is_scattered(told))
@@ -177,7 +178,7 @@ class Link:
         info = parse_info(told)
         self._check_primary(info)
         run = run_of(info)
-        if problem := unfitness(info):
+        if problem := unfitness(info) or (unfit_for_cluster(info) if self.keys.clustered else None):
             raise StoreUnfit(problem)
         if isinstance(written, Exception) and "WRONGTYPE" not in str(written):
             raise StoreUnfit(words_of(written), meaning_of(written).reason)

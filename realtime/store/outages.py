@@ -52,13 +52,15 @@ class Meaning(NamedTuple):
     """Whether the store answers, and waiting does not help."""
 
 
-_CLUSTER: Final = "it runs in cluster mode, which is not supported"
+_CLUSTER: Final = "it runs in cluster mode: DRAGONFLY_URL must begin with redis+cluster:// or rediss+cluster://"
+_NO_CLUSTER: Final = "it does not run in cluster mode: DRAGONFLY_URL must begin with redis:// or rediss://"
 _REFUSED: Final = "it refuses the user or the password of DRAGONFLY_URL"
 
 _MEANINGS: Final = (
     Meaning(failures.AuthenticationError, "", _REFUSED, unfit=True),
     Meaning(failures.NoPermissionError, "", "permission denied: the user of DRAGONFLY_URL lacks rights", unfit=True),
     Meaning(failures.AskError, "", _CLUSTER, unfit=True),  # also "moved"
+    Meaning(failures.RedisError, "cluster support disabled|cluster is disabled", _NO_CLUSTER, unfit=True),
     Meaning(failures.RedisError, "cluster|same slot|hash slot", _CLUSTER, unfit=True),
     Meaning(failures.ReadOnlyError, "", "it is a read-only replica: point DRAGONFLY_URL at its primary", unfit=True),
     Meaning(failures.OutOfMemoryError, "", "it has no memory left for writes", unfit=True),

@@ -12,8 +12,7 @@ from realtime.boards.board import Board
 from realtime.boards.leaderboard import Leaderboard
 from realtime.boards.making import is_in_the_making
 from realtime.boards.standings import Order
-from realtime.store import keys
-from realtime.store.keys import Keys
+from realtime.store.keys import Keys, expire_at
 
 REMEMBERED: Final = 4_096
 """Boards whose place is remembered."""
@@ -74,15 +73,15 @@ class Places:
         described = leaderboard.definition.metadata and not board.is_published
         letters = "a" * order.ascending + "t" * order.by_time + "m" * described
         return Place(
-            keys.scores_key(board),
-            keys.version_key(board),
-            keys.versions_key(board),
-            keys.metadata_key(board),
+            self._keys.scores(board),
+            self._keys.version(board),
+            self._keys.versions(board),
+            self._keys.metadata(board),
             None if board.is_published else self._keys.definition(leaderboard.slug),
             leaderboard.rule_in_store,
             order,
             described,
             letters + "n" * is_in_the_making(board),
             letters + {"dense": "d", "ordinal": "o"}.get(order.ranks, ""),
-            keys.expire_at(board),
+            expire_at(board),
         )

@@ -122,16 +122,17 @@ class Pool:
         checked(replies[:1])
         return replies
 
-    async def listen(self, pattern: str, silence: float) -> AsyncGenerator[list[bytes], None]:
+    async def listen(self, pattern: str, silence: float, *, sharded: bool = False) -> AsyncGenerator[list[bytes], None]:
         """Messages of the channels that match, as [pattern, channel, text]; an empty one first, once it is subscribed.
 
-        Raises TimeoutError where the store does not answer the subscription within the time-out, or a ping after
-        `silence` seconds without a message: so a connection of which one half is gone is found.
+        With `sharded` it is the one channel of that name, on a cluster. Raises ConnectionError where the node has lost
+        its slot, TimeoutError where the store does not answer the subscription within the time-out, or a ping
+        after `silence` seconds without a message: so a connection of which one half is gone is found.
         """
         async with self._connection() as connection:
             try:
                 async with asyncio.timeout(self.timeout):
-                    await connection.send_command("PSUBSCRIBE", pattern)
+                    await connection.send_command("SSUBSCRIBE" if sharded else "PSUBSCRIBE", pattern)
                     await connection.read_response()
                 yield []
                 pinged = False
@@ -145,6 +146,12 @@ class Pool:
                     pinged = message is None
                     if message is not None and message[0] == b"pmessage":
                         yield message[1:]
+                    elif message is not None and message[0] == b"smessage":
+                        yield [message[1], *message[1:]]
+                    elif message is not None and message[0] == b"sunsubscribe":
+                        raise failures.ConnectionError("the channel is on another node")
+            except failures.ResponseError as error:
+                raise self._way.take(error) from error
             finally:  # a connection on which messages arrive is of no use for commands
                 await connection.disconnect(nowait=True)
 

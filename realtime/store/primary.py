@@ -25,6 +25,7 @@ class PrimaryWay:
     """Every partition's: all of them are on the primary."""
 
     has_choice = True
+    is_cluster = False
 
     def __init__(
         self,

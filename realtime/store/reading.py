@@ -14,7 +14,7 @@ from realtime import resources
 from realtime.boards.board import CLOSED_EPOCH, TOP, Board
 from realtime.boards.standings import Position, Standing, standing
 from realtime.errors import DefinitionMoved, StoreChanged
-from realtime.store.keys import EXPIRY_GRACE, Keys, cache_key, channel
+from realtime.store.keys import EXPIRY_GRACE, Keys
 from realtime.store.places import Place, Places
 from realtime.store.pool import Command, Script, checked, executed, transaction
 from realtime.store.replies import (
@@ -144,7 +144,7 @@ class Reading:
         """A closed board's cached JSON, None where there is none, and the position of names at the same moment."""
         with self._link.mapped():
             value, users, epoch = await self._link.checked.ask(
-                "MGET", cache_key(board), self._keys.users_version, self._keys.epoch
+                "MGET", self._keys.cache(board), self._keys.users_version, self._keys.epoch
             )
             return value if isinstance(value, bytes) else None, Position(as_text(epoch), as_count(users))
 
@@ -155,7 +155,7 @@ class Reading:
         """
         seconds = 0 if board.is_published else int(EXPIRY_GRACE.total_seconds())
         with self._link.mapped():
-            keys = [cache_key(board), self._keys.users_version, self._keys.epoch]
+            keys = [self._keys.cache(board), self._keys.users_version, self._keys.epoch]
             args = [version, names_at.version, names_at.epoch or "", value, seconds]
             await self._link.checked.run(self._cache, keys, args)
 
@@ -164,7 +164,8 @@ class Reading:
         with self._link.mapped():
             named = f'"board":"{board.id}",' if self._keys.tag else ""
             message = f'{{{named}"epoch":"{CLOSED_EPOCH}","version":{version}}}'
-            await self._link.checked.ask("PUBLISH", channel(board), message)
+            command = "SPUBLISH" if self._keys.clustered else "PUBLISH"
+            await self._link.checked.ask(command, self._keys.channel_of(board), message)
 
 
 def look_commands(keys: Keys, wanted: Sequence[Place], names_of: Collection[int]) -> list[Command]:

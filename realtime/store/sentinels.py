@@ -83,11 +83,9 @@ def _told(answer: Answer) -> Told | None:
 
 
 def _trouble_of(answer: Answer | None) -> str:
-    if answer is None or isinstance(answer, Exception):
-        return "refuses sentinel_username or sentinel_password" if _is_refusal(answer) else "does not answer"
-    if any(map(_is_refusal, answer)):
-        return "wants sentinel_username and sentinel_password, or others"
-    return "does not know that name"
+    if any(map(_is_refusal, answer if isinstance(answer, list) else [answer])):
+        return "refuses sentinel_username or sentinel_password"
+    return "does not know that name" if isinstance(answer, list) else "does not answer"
 
 
 def _is_refusal(answer: object) -> bool:

@@ -14,19 +14,18 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
-import redis.exceptions as failures
-
 from realtime import resources
 from realtime.boards.board import Board
 from realtime.boards.making import in_the_making
 from realtime.boards.standings import Position, Standing
 from realtime.errors import DefinitionMoved, EpochMoved, LedgerUnavailable, PartlyTold, StoreUnavailable
+from realtime.store.cluster import Cluster
+from realtime.store.counters import Counters
 from realtime.store.fitness import Content
-from realtime.store.keys import LEDGER_KEY
 from realtime.store.link import Link
 from realtime.store.outages import mapped
 from realtime.store.partition import Partition
-from realtime.store.pool import Command, Script, checked
+from realtime.store.pool import Script
 from realtime.store.replies import Around, Look, Page, Versions
 from realtime.store.topology import topology_of
 
@@ -55,6 +54,9 @@ class Store:
         self._timeout = timeout
         self.topology = topology_of(url, timeout=timeout)
         self.link = Link(self.topology.way(""), timeout=timeout, connections=connections)
+        self._counters = Counters(
+            self.link, self.topology if isinstance(self.topology, Cluster) else None, timeout=timeout
+        )
         self._published = Partition(self.link)
         self._partitions = {"": self._published}
         self._remember = Script(resources.script("remember"))
@@ -63,6 +65,7 @@ class Store:
         """Closes every connection."""
         for partition in list(self._partitions.values()):
             await partition.link.aclose()
+        await self._counters.aclose()
         await self.topology.aclose()
 
     # Partitions ---------------------------------------------------------------------------------------------------
@@ -93,6 +96,18 @@ class Store:
         return self.partition(board.leaderboard.partition)
 
     # Which content it is ------------------------------------------------------------------------------------------
+
+    @property
+    def is_cluster(self) -> bool:
+        """Whether partitions are spread over the nodes of a cluster."""
+        return self.link.keys.clustered
+
+    @property
+    def ahead(self) -> float | None:
+        """Seconds by which the clock of the store is ahead of the ledger's, on a cluster of the node that is off most;
+        None where none was compared."""
+        found = [partition.link.ahead for partition in self._partitions.values()]
+        return max((ahead for ahead in found if ahead is not None), key=abs, default=None)
 
     @property
     def run(self) -> str | None:
@@ -158,7 +173,7 @@ class Store:
         """Makes the store remember how far the ledger has come, also through rebuilds; not where another was promoted
         in the place of the one of this cluster, timeline and term."""
         with mapped():
-            await self.link.checked.run(self._remember, [LEDGER_KEY], [seen, cluster, timeline, term])
+            await self.link.checked.run(self._remember, [self.link.keys.ledger], [seen, cluster, timeline, term])
 
     # Writing -------------------------------------------------------------------------------------------------
 
@@ -271,20 +286,9 @@ class Store:
             applied += await writing.apply(*own, epoch=epoch, read_after_write=read_after_write)
         return applied
 
-    async def count(self, amounts: Mapping[str, int], seconds: int) -> list[int]:
-        """Adds amounts to counters, which expire `seconds` after the last addition; returns each new total, in order.
-
-        Raises ForeignContent where one of the keys is no counter: then all of them begin anew, and boards stay trusted.
-        """
-        commands: list[Command] = []
-        for key, amount in amounts.items():
-            commands += (("INCRBY", key, amount), ("EXPIRE", key, seconds))
-        with mapped():
-            try:
-                return [int(total) for total in checked(await self.link.checked.exchange(*commands))[::2]]
-            except failures.ResponseError:
-                await self.link.checked.ask("DEL", *amounts)
-                raise
+    async def count(self, amounts: Mapping[str, int], seconds: int) -> list[int | None]:
+        """See `Counters.count`."""
+        return await self._counters.count(amounts, seconds)
 
     # A leaderboard that is redefined ------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import redis.exceptions as failures
 
+from realtime.store.cluster import Cluster
 from realtime.store.endpoints import Connection, Connector, Endpoints, endpoints_of
 from realtime.store.inquiry import Inquiry
 from realtime.store.nodes import Nodes
@@ -43,6 +44,7 @@ class OneAddress:
     """Every partition is where the address leads, which may be a name that moves; its own way."""
 
     has_choice = False
+    is_cluster = False
 
     def __init__(self, connector: Connector) -> None:
         self._connector = connector
@@ -113,4 +115,6 @@ def topology_of(url: str, *, timeout: float) -> Topology:
     found = endpoints_of(url)
     if found.form == "one":
         return OneAddress(Connector(url, timeout=timeout))
+    if found.form == "cluster":
+        return Cluster(found, timeout=timeout)
     return OnePrimary(found, timeout=timeout)

@@ -43,6 +43,9 @@ class Way(Protocol):
     has_choice: bool
     """Whether it may lead to another node by itself: then a replica is only the wrong one of several nodes."""
 
+    is_cluster: bool
+    """Whether keys are spread over nodes by their tags, and each name has one."""
+
     async def connection(self, *, fresh: bool = False) -> Connection:
         """A connection, not yet opened, to the node that has the content; with `fresh` as it is now, and not as it was
         last known. Raises Lost and its kin."""

@@ -74,8 +74,9 @@ class Writing:
     ) -> tuple[int, Look | None]:
         places = [self._places.of(board) for board in rows]
         are_published = all(place.definition is None for place in places)
-        script = self._apply if are_published else self._apply_ranked
-        called = self._published if are_published else self._ranked
+        are_plain = are_published and not self._keys.tag  # `apply` announces on the published channels alone
+        script = self._apply if are_plain else self._apply_ranked
+        called = self._published if are_plain else self._ranked
         keys, args = called(rows, places, epoch or "", len(profiles))
         if profiles:
             keys += [self._keys.user(profile.user_id) for profile in profiles]
@@ -114,7 +115,7 @@ class Writing:
         """Keys and arguments of `apply_ranked`, up to the users."""
         rules = _rules(places)
         keys: list[str] = [self._keys.epoch, self._keys.users_version, *rules]
-        args: list[Any] = [epoch, self._keys.tag, len(rules), len(rows), users, *rules.values()]
+        args: list[Any] = [epoch, self._keys.announcing, len(rules), len(rows), users, *rules.values()]
         ahead = self._ahead()
         for (board, of_board), place in zip(rows.items(), places, strict=True):
             keys += place[:4]
@@ -139,7 +140,7 @@ class Writing:
         """See `Store.switch`; False where that rule is shown already."""
         assert made.next_rule is not None
         keys = [self._keys.epoch, self._keys.definition(made.slug)]
-        args: list[Any] = [epoch, self._keys.tag, made.next_rule]
+        args: list[Any] = [epoch, self._keys.announcing, made.next_rule]
         ahead = self._ahead()
         for board in (*boards, *gone):
             shown, beside = self._places.of(board), self._places.of(in_the_making(board, made))

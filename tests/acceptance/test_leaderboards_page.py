@@ -245,7 +245,7 @@ def test_limits_are_the_code_s() -> None:
 def test_keys_are_named_as_in_the_store() -> None:
     (board,) = (board for board in catalogue(lap()).current_boards("lap", NOW) if board.window.kind == "day")
     tagged = keys.Keys(board.leaderboard.partition)
-    there = {keys.scores_key(board), keys.version_key(board), keys.metadata_key(board)}
+    there = {tagged.scores(board), tagged.version(board), tagged.metadata(board)}
     there = {key.replace("day_of_2026_11_30", "all_time") for key in there}
     assert {*there, tagged.definition("lap"), tagged.channel} == set(table("Keys"))
 

@@ -28,10 +28,10 @@ from realtime.people.accounts import Accounts
 from realtime.people.passwords import Passwords
 from realtime.repair.resync import Resync
 from realtime.repair.sweeper import Sweeper
-from realtime.store.keys import scores_key
 from realtime.store.store import Store
 from tests.support.closed_weeks import views_of
 from tests.support.databases import MakeUsers
+from tests.support.keys import scores_key
 from tests.support.servers import RunningServer
 from tests.support.waiting import eventually
 

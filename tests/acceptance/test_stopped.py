@@ -14,8 +14,9 @@ import pytest
 from redis.asyncio import Redis
 
 from realtime.ledger import migrations
-from realtime.store.keys import EPOCH_KEY, FILLING
+from realtime.store.keys import FILLING
 from tests.support.databases import MakeUsers
+from tests.support.keys import EPOCH_KEY
 from tests.support.processes import Command, environment, free_port, running
 from tests.support.servers import SECRET, RunningServer
 from tests.support.waiting import PATIENCE, eventually

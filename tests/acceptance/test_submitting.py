@@ -12,9 +12,9 @@ from redis.asyncio import Redis
 
 from realtime.boards.board import ALL_TIME, week_at
 from realtime.people.tokens import Tokens, secret_keys
-from realtime.store.keys import scores_key
 from tests.support.clients import Client
 from tests.support.databases import MakeUsers
+from tests.support.keys import scores_key
 from tests.support.processes import environment, running
 from tests.support.servers import SECRET, RunningServer
 from tests.support.waiting import eventually

@@ -33,12 +33,12 @@ from realtime.ledger.archive import Archive
 from realtime.ledger.ledger import Ledger
 from realtime.ledger.views import Views
 from realtime.repair.sweeper import Sweeper
-from realtime.store.keys import scores_key, version_key, versions_key
 from realtime.store.snapshots import SnapshotReader
 from realtime.store.store import Store
 from tests.support.clients import Client, asking
 from tests.support.closed_weeks import views_of
 from tests.support.databases import MakeUsers
+from tests.support.keys import scores_key, version_key, versions_key
 from tests.support.processes import environment, running
 from tests.support.servers import SECRET, RunningServer, running_server
 from tests.support.waiting import eventually

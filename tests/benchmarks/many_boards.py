@@ -31,13 +31,13 @@ from realtime.dev.store import start_store
 from realtime.store import keys
 from realtime.store.announcements import Announcements
 from realtime.store.fitness import run_of
-from realtime.store.keys import channel, scores_key, version_key
 from realtime.store.snapshots import SnapshotReader
 from realtime.store.store import Store
 from realtime.wire.connection import Connection
 from realtime.wire.frames import Frame
 from tests.benchmarks.harness import Table, median
 from tests.benchmarks.served import audience, built_floor, ended, pinned
+from tests.support.keys import channel, scores_key, user_key, version_key
 from tests.support.stores import as_told
 
 BOARDS = 1_000
@@ -128,7 +128,7 @@ def _fill(store: Redis) -> None:
         users = _users(place)
         pipe.zadd(scores_key(board), {str(user): 1_000 + user for user in users})
         for user in users:
-            pipe.hset(keys.user_key(user), mapping={"user_id": user, "username": f"player {user}", "version": 1})
+            pipe.hset(user_key(user), mapping={"user_id": user, "username": f"player {user}", "version": 1})
     pipe.execute()
 
 

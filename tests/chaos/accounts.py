@@ -18,8 +18,8 @@ import redis.exceptions
 
 from realtime.boards.board import ALL_TIME, week_of
 from realtime.store.fitness import run_of
-from realtime.store.keys import scores_key
 from tests.support.crowd import Tally
+from tests.support.keys import scores_key
 from tests.support.stores import as_told
 
 Differs = Callable[[], Awaitable[str]]

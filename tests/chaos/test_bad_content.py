@@ -20,10 +20,10 @@ import pytest
 import redis.asyncio
 
 from realtime.boards.board import ALL_TIME
-from realtime.store.keys import scores_key, version_key, versions_key
 from tests.chaos.accounts import difference
 from tests.support.clients import Client
 from tests.support.databases import MakeUsers
+from tests.support.keys import scores_key, version_key, versions_key
 from tests.support.processes import environment
 from tests.support.servers import SECRET, RunningServer, running_server
 from tests.support.stores import PrivateStore

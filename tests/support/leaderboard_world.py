@@ -48,7 +48,6 @@ from realtime.repair.sweeper import Sweeper
 from realtime.store.announcements import Announcements
 from realtime.store.audit import Audit
 from realtime.store.fitness import Content
-from realtime.store.keys import metadata_key, scores_key, versions_key
 from realtime.store.partition import Partition
 from realtime.store.replies import ReadAfterWrite
 from realtime.store.snapshots import SnapshotReader, by_partition
@@ -56,6 +55,7 @@ from realtime.wire.messages import Since
 from tests.support.building import build_all
 from tests.support.closed_weeks import views_of
 from tests.support.databases import BEGINNINGS
+from tests.support.keys import metadata_key, scores_key, versions_key
 from tests.support.leaderboards import PARTITIONS, Line, folded, standings
 from tests.support.ranked_following import RankedFollower
 from tests.support.world import (

@@ -44,7 +44,6 @@ from realtime.store.announcements import Announcements
 from realtime.store.audit import Audit
 from realtime.store.filling import Filling
 from realtime.store.fitness import Content, run_of
-from realtime.store.keys import scores_key, versions_key
 from realtime.store.link import Link
 from realtime.store.replies import ReadAfterWrite
 from realtime.store.snapshots import SnapshotReader
@@ -53,6 +52,7 @@ from realtime.wire.frames import Frame
 from realtime.wire.messages import Since
 from tests.support.closed_weeks import views_of
 from tests.support.following import Follower, Message
+from tests.support.keys import scores_key, versions_key
 from tests.support.recorder import parts
 from tests.support.shifting import Shift
 from tests.support.stores import as_told

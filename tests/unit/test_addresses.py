@@ -21,6 +21,7 @@ PARSERS: dict[str, Callable[[str], Secret]] = {
     "postgresql": ledger_address,
     "redis": store_address,
     "redis+sentinel": store_address,
+    "redis+cluster": store_address,
 }
 
 
@@ -217,6 +218,9 @@ def test_what_a_database_cannot_be_at_is_refused_with_what_to_do(text: str, says
         ("redis+sentinel://host1:1/boards?sentinel_username=anna", "sentinel_username without sentinel_password"),
         ("redis://host?sentinel_password=x", "supported are db, password, username"),
         ("redis+sentinel://host/boards?ssl_ca_certs=x", "the option ssl_ca_certs that is not supported"),
+        ("redis+cluster://host1:7000,host2:7000/1", "must not name a database"),
+        ("redis+cluster://host1:7000?db=0", "the option db that is not supported"),
+        ("redis+cluster://host1:7000,:7000", "must name a host"),
         ("unix:/run/redis.sock", "must begin with"),
         ("unix://run/redis.sock", "three strokes"),
         ("unix://", "three strokes"),
@@ -247,7 +251,8 @@ def test_all_mistakes_of_an_address_are_told_at_once() -> None:
     [
         "redis://:hush@h1:6379,[::1]:6380,h3/2", "rediss://anna:hush@h1,h2/0?ssl_ca_certs=/etc/ca.pem",
         "redis+sentinel://:hush@h1:26379,h2:26379/my-boards/0?sentinel_password=hush&sentinel_username=anna",
-        "RedisS+Sentinel://h1/boards?ssl_cert_reqs=none&password=hush",
+        "RedisS+Sentinel://h1/boards?ssl_cert_reqs=none&password=hush", "redis+cluster://:hush@h1:7000,h2",
+        "rediss+cluster://anna:hush@h1:7000/0?ssl_ca_certs=/etc/ca.pem",
     ],
 )  # fmt: skip
 def test_what_names_several_nodes_is_taken_and_shows_no_password(text: str) -> None:

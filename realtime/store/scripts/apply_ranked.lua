@@ -10,7 +10,8 @@
 -- then for each of U users:
 --          leaderboard:users:{user_id}
 --
--- ARGV[1]  the epoch the caller expects        ARGV[2]  the tag: '' for the published content, '{p07}'
+-- ARGV[1]  the epoch the caller expects        ARGV[2]  how changes are announced: '' for channels of the published
+--          content, else the command and the channel, as 'PUBLISH {p07}leaderboard:changes'
 -- ARGV[3]  L    ARGV[4]  B    ARGV[5]  U
 -- then the L rules that the caller expects ('' for none yet)
 -- then for each board: board id, unix time at which its keys expire (0: never), its traits (letters: 'a' smaller scores
@@ -34,7 +35,7 @@ if not epoch or epoch ~= ARGV[1] then
   return {'epoch', epoch or ''}
 end
 local filling = string.sub(epoch, 1, 8) == 'filling:'
-local tag = ARGV[2]
+local how, channel = string.match(ARGV[2], '^(%u+) (.+)$')
 local leaderboards, boards, users = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 if leaderboards > 0 then
   local rules = redis.call('MGET', unpack(KEYS, 3, 2 + leaderboards))
@@ -224,13 +225,13 @@ for _, plan in ipairs(plans) do
   end
 end
 for _, item in ipairs(announce) do
-  if tag == '' then
+  if not how then
     local message = string.format('{"epoch":"%s","version":%d}', epoch, item[2])
     redis.call('PUBLISH', 'leaderboard:changes:' .. item[1], message)
   else
     local board = item[1] == 'users' and 'null' or '"' .. item[1] .. '"'
     local message = string.format('{"board":%s,"epoch":"%s","version":%d}', board, epoch, item[2])
-    redis.call('PUBLISH', tag .. 'leaderboard:changes', message)
+    redis.call(how, channel, message)
   end
 end
 return {'ok', applied}

@@ -4,7 +4,7 @@
 -- KEYS[3]  leaderboard:user_scores:{board}    KEYS[4]  leaderboard:version:{board}   KEYS[5]  leaderboard:versions:{board}
 -- KEYS[6]  leaderboard:metadata:{board}       KEYS[7..]  leaderboard:users:{user_id}, to be deleted
 -- ARGV[1]  the epoch the caller expects       ARGV[2]  board id                      ARGV[3]  number of members N
--- ARGV[4]  the tag: '' for the published content, '{p07}'     ARGV[5]  letters: 'a' smaller scores are better
+-- ARGV[4]  how changes are announced, as for `apply_ranked`      ARGV[5]  letters: 'a' smaller scores are better
 -- then N members, the N fields of `versions` that belong to them, and these N fields' values as the caller saw them ('' for
 -- none): where another stands by now, nothing is dropped; then N times 1 where the field goes too, else 0
 --
@@ -14,7 +14,8 @@ local unpack = table.unpack or unpack
 
 local epoch = redis.call('GET', KEYS[1])
 if epoch ~= ARGV[1] then return 'epoch' end
-local count, tag, ascending = tonumber(ARGV[3]), ARGV[4], string.find(ARGV[5], 'a', 1, true) ~= nil
+local how, channel = string.match(ARGV[4], '^(%u+) (.+)$')
+local count, ascending = tonumber(ARGV[3]), string.find(ARGV[5], 'a', 1, true) ~= nil
 local members, fields = {unpack(ARGV, 6, 5 + count)}, {unpack(ARGV, 6 + count, 5 + 2 * count)}
 local known = redis.call('HMGET', KEYS[5], unpack(fields))
 local scores = redis.call('ZMSCORE', KEYS[3], unpack(members))
@@ -46,13 +47,13 @@ if #fields_doomed > 0 then
 end
 for i = 7, #KEYS do redis.call('DEL', KEYS[i]) end
 for _, item in ipairs(announce) do
-  if tag == '' then
+  if not how then
     local message = string.format('{"epoch":"%s","version":%d}', epoch, item[2])
     redis.call('PUBLISH', 'leaderboard:changes:' .. item[1], message)
   else
     local board = item[1] == 'users' and 'null' or '"' .. item[1] .. '"'
     local message = string.format('{"board":%s,"epoch":"%s","version":%d}', board, epoch, item[2])
-    redis.call('PUBLISH', tag .. 'leaderboard:changes', message)
+    redis.call(how, channel, message)
   end
 end
 return 'ok'

@@ -3,7 +3,7 @@
 -- KEYS[1]  leaderboard:epoch    KEYS[2]  leaderboard:definition:{slug}
 -- then for each of B boards, seven keys: leaderboard:version:{board}, and of user_scores, versions and metadata
 --          leaderboard:...:{board}, leaderboard:...:next:{rule}:{board}
--- ARGV[1]  the epoch the caller expects     ARGV[2]  the tag: '' for the published content, '{p07}'
+-- ARGV[1]  the epoch the caller expects     ARGV[2]  how changes are announced, as for `apply_ranked`
 -- ARGV[3]  the rule that is shown from now on
 -- then for each board: board id, unix time at which its keys expire (0: never)
 --
@@ -13,7 +13,7 @@
 local epoch = redis.call('GET', KEYS[1])
 if epoch ~= ARGV[1] then return 'epoch' end
 if redis.call('GET', KEYS[2]) == ARGV[3] then return 'same' end
-local tag = ARGV[2]
+local how, channel = string.match(ARGV[2], '^(%u+) (.+)$')
 local announce = {}
 for b = 0, (#KEYS - 2) / 7 - 1 do
   local first, id, expire_at = 3 + 7 * b, ARGV[4 + 2 * b], tonumber(ARGV[5 + 2 * b])
@@ -31,12 +31,12 @@ for b = 0, (#KEYS - 2) / 7 - 1 do
 end
 redis.call('SET', KEYS[2], ARGV[3])
 for _, item in ipairs(announce) do
-  if tag == '' then
+  if not how then
     local message = string.format('{"epoch":"%s","version":%d}', epoch, item[2])
     redis.call('PUBLISH', 'leaderboard:changes:' .. item[1], message)
   else
     local message = string.format('{"board":"%s","epoch":"%s","version":%d}', item[1], epoch, item[2])
-    redis.call('PUBLISH', tag .. 'leaderboard:changes', message)
+    redis.call(how, channel, message)
   end
 end
 return 'ok'

@@ -29,13 +29,13 @@ from realtime.people.accounts import Accounts
 from realtime.repair.resync import Resync
 from realtime.store.announcements import Announcements
 from realtime.store.filling import Filling
-from realtime.store.keys import cache_key, scores_key, version_key
 from realtime.store.replies import ReadAfterWrite
 from realtime.store.snapshots import SnapshotReader
 from realtime.store.store import Store
 from realtime.wire.messages import Since
 from tests.support.closed_weeks import views_of
 from tests.support.databases import MakeUsers
+from tests.support.keys import cache_key, scores_key, version_key
 from tests.support.recorder import RecordingConnection
 from tests.support.stores import PrivateStore, make_ours, week_ahead
 from tests.support.waiting import eventually

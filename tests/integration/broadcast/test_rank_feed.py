@@ -33,13 +33,13 @@ from realtime.ledger.ledger import Ledger
 from realtime.ledger.views import Views
 from realtime.repair.resync import Resync
 from realtime.store.filling import Filling
-from realtime.store.keys import EPOCH_KEY, scores_key, versions_key
 from realtime.store.reading import RANKED_A_CALL
 from realtime.store.snapshots import SnapshotReader
 from realtime.store.store import Store
 from realtime.wire.frames import Frame
 from tests.support.closed_weeks import views_of
 from tests.support.databases import MakeUsers
+from tests.support.keys import EPOCH_KEY, scores_key, versions_key
 from tests.support.servers import RunningServer
 from tests.support.stores import make_ours
 from tests.support.waiting import PATIENCE

@@ -35,11 +35,11 @@ from realtime.people.accounts import Accounts
 from realtime.people.imported import imported_email
 from realtime.people.passwords import Passwords
 from realtime.repair.resync import Resync
-from realtime.store.keys import scores_key
 from realtime.store.store import Store
 from realtime.validation import INT_MAX, INT_MIN
 from tests.support.closed_weeks import views_of
 from tests.support.databases import MakeUsers
+from tests.support.keys import scores_key
 from tests.support.processes import Command, environment, running
 from tests.support.servers import SECRET, RunningServer, running_server
 from tests.support.waiting import SECOND, eventually

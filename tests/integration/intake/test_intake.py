@@ -26,10 +26,10 @@ from realtime.intake.intake import AMENDED_AT_ONCE, STORING, Intake
 from realtime.ledger.ledger import Ledger
 from realtime.repair.rebuild import Rebuilder
 from realtime.store.filling import Filling
-from realtime.store.keys import scores_key
 from realtime.store.store import Store
 from tests.support.closed_weeks import views_of
 from tests.support.databases import Databases, MakeUsers
+from tests.support.keys import scores_key
 from tests.support.leaderboards import catalogue_of, define
 from tests.support.stores import PrivateStore, make_ours
 from tests.support.waiting import PATIENCE, eventually

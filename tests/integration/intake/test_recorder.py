@@ -21,10 +21,10 @@ from realtime.intake.recorder import ATTEMPTS, Recorder
 from realtime.intake.recording import Recording
 from realtime.ledger.ledger import Ledger
 from realtime.ledger.recorded import Recorded
-from realtime.store.keys import scores_key
 from realtime.store.store import Store
 from realtime.validation import TOTAL_MAX
 from tests.support.databases import MakeUsers
+from tests.support.keys import scores_key
 from tests.support.stores import make_ours
 from tests.support.waiting import PATIENCE
 

@@ -24,10 +24,10 @@ from realtime.ledger.ledger import Ledger
 from realtime.ledger.views import Views
 from realtime.people.accounts import Accounts
 from realtime.repair.resync import Resync
-from realtime.store.keys import cache_key, channel
 from realtime.store.store import Store
 from tests.support.closed_weeks import views_of
 from tests.support.databases import Databases, MakeUsers
+from tests.support.keys import cache_key, channel
 from tests.support.stores import PrivateStore, make_ours
 
 MONDAY = datetime(2026, 3, 2, tzinfo=UTC)

@@ -24,9 +24,9 @@ from realtime.ledger.batch import columns
 from realtime.ledger.clock import Clock
 from realtime.ledger.ledger import Ledger, OutboxRow
 from realtime.ledger.recorded import KNOWN, Judged, Recorded
-from realtime.store.keys import scores_key
 from realtime.validation import INT_MAX, INT_MIN, TOTAL_MAX
 from tests.support.databases import Databases, MakeUsers
+from tests.support.keys import scores_key
 from tests.support.waiting import PATIENCE
 
 MONDAY = datetime(2026, 3, 2, tzinfo=UTC)

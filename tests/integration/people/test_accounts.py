@@ -26,9 +26,9 @@ from realtime.ledger.ledger import Ledger
 from realtime.people.accounts import Accounts, check_email
 from realtime.people.passwords import Passwords
 from realtime.repair.resync import Resync
-from realtime.store.keys import scores_key, user_key, version_key
 from realtime.store.store import Store
 from tests.support.databases import FAST_POSTGRES, MakeUsers
+from tests.support.keys import scores_key, user_key, version_key
 from tests.support.waiting import PATIENCE
 
 PASSWORD = "correct horse"

@@ -28,10 +28,10 @@ from realtime.repair.resync import Resync
 from realtime.store import audit
 from realtime.store.audit import Audit
 from realtime.store.filling import Filling
-from realtime.store.keys import EPOCH_KEY, cache_key, scores_key, user_key, versions_key
 from realtime.store.store import Store
 from tests.support.closed_weeks import views_of
 from tests.support.databases import MakeUsers
+from tests.support.keys import EPOCH_KEY, cache_key, scores_key, user_key, versions_key
 from tests.support.processes import environment, running
 from tests.support.servers import SECRET, RunningServer
 from tests.support.waiting import PATIENCE, eventually

@@ -27,11 +27,11 @@ from realtime.repair.rebuild import Rebuilder, epoch_name
 from realtime.repair.resync import Resync
 from realtime.repair.sweeper import Sweeper
 from realtime.store.filling import Filling
-from realtime.store.keys import scores_key, user_key, version_key, versions_key
 from realtime.store.store import Store
 from tests.chaos.proxy import Proxy
 from tests.support.closed_weeks import views_of
 from tests.support.databases import MakeUsers
+from tests.support.keys import scores_key, user_key, version_key, versions_key
 from tests.support.stores import PrivateStore
 
 

@@ -17,9 +17,9 @@ from realtime.ledger.ledger import Ledger
 from realtime.people.accounts import Accounts
 from realtime.repair.resync import USERS, Resync
 from realtime.repair.sweeper import ROWS, Sweeper
-from realtime.store.keys import scores_key, user_key, version_key
 from realtime.store.store import Store
 from tests.support.databases import MakeUsers
+from tests.support.keys import scores_key, user_key, version_key
 from tests.support.stores import PrivateStore, make_ours
 from tests.support.waiting import PATIENCE
 

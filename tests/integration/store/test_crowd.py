@@ -6,8 +6,8 @@ import pytest
 import redis.asyncio
 
 from realtime.store.crowd import FORGOTTEN_S, WORD_S, Crowd
-from realtime.store.keys import CROWD_KEY
 from realtime.store.store import Store
+from tests.support.keys import CROWD_KEY
 
 pytestmark = pytest.mark.every_store
 

@@ -10,8 +10,9 @@ import pytest
 import redis.asyncio
 
 from realtime.errors import ForeignContent, StoreChanged, StoreUnavailable, StoreUnfit
-from realtime.store.keys import EPOCH_KEY, FILLING, RUN_KEY
+from realtime.store.keys import FILLING
 from realtime.store.link import CAUSES, CLOCK_STEP, LEFT, Link
+from tests.support.keys import EPOCH_KEY, RUN_KEY
 from tests.support.stores import PrivateStore, way_to
 
 

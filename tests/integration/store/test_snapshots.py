@@ -13,9 +13,9 @@ from realtime.boards.board import ALL_TIME, week_of
 from realtime.boards.standings import Profile, Row
 from realtime.errors import ForeignContent, StoreChanged, StoreUnavailable
 from realtime.store.filling import Filling
-from realtime.store.keys import user_key, version_key
 from realtime.store.snapshots import BOARDS_A_READING, SnapshotReader
 from realtime.store.store import Store
+from tests.support.keys import user_key, version_key
 from tests.support.stores import make_ours, week_ahead
 
 WEEK = week_ahead()

@@ -28,19 +28,19 @@ from realtime.store.announcements import Announcements
 from realtime.store.audit import Audit
 from realtime.store.filling import Filling
 from realtime.store.fitness import Content, check_fitness
-from realtime.store.keys import (
+from realtime.store.keys import expire_at
+from realtime.store.pool import Script
+from realtime.store.store import Store
+from tests.support.keys import (
     EPOCH_KEY,
     RUN_KEY,
     USERS_VERSION_KEY,
     cache_key,
-    expire_at,
     scores_key,
     user_key,
     version_key,
     versions_key,
 )
-from realtime.store.pool import Script
-from realtime.store.store import Store
 from tests.support.stores import PrivateStore, make_ours, primary_url, week_ahead
 from tests.support.waiting import PATIENCE
 

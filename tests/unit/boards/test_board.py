@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from realtime.boards.board import ALL_TIME, live_boards, parse_board, resolve, told_boards, week_at, week_of
 from realtime.errors import RealtimeError
 from realtime.ledger.closing import view_of
-from realtime.store import keys
-from realtime.store.keys import cache_key, channel, expire_at, scores_key, version_key, versions_key
+from realtime.store.keys import Keys, expire_at, partition_of_channel
 
 MICROSECOND = timedelta(microseconds=1)
 DAY = timedelta(days=1)
@@ -154,15 +153,37 @@ def test_a_week_closes_a_grace_after_its_end() -> None:
 
 def test_the_keys_are_those_people_look_for() -> None:
     week = week_of(date(2026, 11, 23))
-    assert scores_key(ALL_TIME) == "leaderboard:user_scores:all_time"
-    assert scores_key(week) == "leaderboard:user_scores:week_of_2026_11_23"
-    assert cache_key(week) == "leaderboard:cache_top_100:week_of_2026_11_23"
-    assert version_key(week) == "leaderboard:version:week_of_2026_11_23"
-    assert versions_key(week) == "leaderboard:versions:week_of_2026_11_23"
-    assert channel(week) == "leaderboard:changes:week_of_2026_11_23"
+    published = Keys()
+    names = [
+        "leaderboard:user_scores:all_time", "leaderboard:cache_top_100:week_of_2026_11_23",
+        "leaderboard:version:week_of_2026_11_23", "leaderboard:versions:week_of_2026_11_23", "leaderboard:users:7",
+        "leaderboard:version:users", "leaderboard:epoch", "leaderboard:run", "leaderboard:ledger",
+    ]  # fmt: skip
+
+    def named(by: Keys) -> list[str]:
+        return [
+            by.scores(ALL_TIME), by.cache(week), by.version(week), by.versions(week), by.user(7), by.users_version,
+            by.epoch, by.run, by.ledger,
+        ]  # fmt: skip
+
+    assert named(published) == names
+    assert published.channel_of(week) == "leaderboard:changes:week_of_2026_11_23"
     assert view_of(week) == "leaderboard_week_of_2026_11_23"
-    assert keys.user_key(7) == "leaderboard:users:7"
-    assert keys.EPOCH_KEY == "leaderboard:epoch" and keys.RUN_KEY == "leaderboard:run"
+    clustered = Keys(clustered=True)
+    assert named(clustered) == ["{default}" + name for name in names], "on a cluster a tag stands in front of them"
+    assert clustered.channel_of(week) == "{default}leaderboard:changes"
+    assert clustered.announcing == "SPUBLISH {default}leaderboard:changes"
+    for is_clustered in (False, True):
+        of_others = Keys("p07", clustered=is_clustered)
+        assert named(of_others) == ["{p07}" + name for name in names]
+        assert of_others.announcing == f"{'S' * is_clustered}PUBLISH {{p07}}leaderboard:changes"
+
+
+def test_a_channel_names_its_partition() -> None:
+    for partition in ("", "p07"):
+        assert partition_of_channel(Keys(partition, clustered=True).channel) == partition
+    for channel in ("leaderboard:changes:all_time", "{p7}leaderboard:changes", "{default}leaderboard:changes:x"):
+        assert partition_of_channel(channel) is None
 
 
 def test_keys_of_a_week_expire_eight_days_after_its_end_and_all_time_never() -> None:
