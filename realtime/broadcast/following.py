@@ -335,6 +335,7 @@ class Following:
             asked = random.sample(asked, most)
         for subscriber in asked:
             subscriber.write(frame)
+            subscriber.connection.lead_away(after_ms / 1000)
         return len(asked)
 
     def set_live(self, live: bool, why: str, partition: str = "") -> None:

@@ -42,6 +42,7 @@ class FrameCache:
         self.newest = 0
         """The state of `latest`."""
         self._held: dict[int, Snapshot] = {}  # the newest HELD, of one epoch
+        self._positions: dict[int, bytes] = {}  # of held states, as text
         self._frames: dict[int, Frame] = {}  # state -> what leads from it to the newest
 
     def __len__(self) -> int:
@@ -59,11 +60,14 @@ class FrameCache:
             result = Advance.BACKWARDS
         if latest is None or latest.epoch != snapshot.epoch or result is Advance.BACKWARDS:
             self._held.clear()
+            self._positions.clear()
         self.latest = snapshot
         self.newest += 1
         self._held[self.newest] = snapshot
         if len(self._held) > HELD:
-            del self._held[next(iter(self._held))]
+            oldest = next(iter(self._held))
+            del self._held[oldest]
+            self._positions.pop(oldest, None)
         self._frames.clear()
         return result
 
@@ -71,6 +75,7 @@ class FrameCache:
         """Holds nothing any more: what comes next does not follow from it."""
         self.latest = None
         self._held.clear()
+        self._positions.clear()
         self._frames.clear()
 
     def at(self, since: messages.Since | None) -> int:
@@ -103,5 +108,7 @@ class FrameCache:
 
     def position_at(self, state: int) -> bytes:
         """The position that a state is, as text; empty where it is no longer held."""
-        held = self._held.get(state)
-        return b"" if held is None else positions.written(held.board, held.epoch, held.version)
+        known = self._positions.get(state)
+        if known is None and (held := self._held.get(state)) is not None:
+            known = self._positions[state] = positions.written(held.board, held.epoch, held.version)
+        return known or b""

@@ -30,6 +30,7 @@ class Connection(Protocol):
 
     def write(self, frame: Frame, sent: int = 0) -> int: ...
     def close(self, code: int, reason: str = "") -> None: ...
+    def lead_away(self, within_s: float) -> None: ...
 
 
 class Subscriber:
@@ -72,7 +73,7 @@ class Subscriber:
 
     def position(self) -> bytes:
         """Where it is on each of its boards, as far as those were written to it; see `wire.positions`."""
-        found = [subscription.stream.states.position_at(subscription.state) for subscription in self.subscriptions]
+        found = [s.stream.states.position_at(s.stream.written[s.place]) for s in self.subscriptions]
         return positions.joined([position for position in found if position])
 
     def write(self, frame: Frame) -> None:

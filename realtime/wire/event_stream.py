@@ -19,7 +19,7 @@ from uvicorn.server import ServerState
 
 from realtime.wire import messages, sse
 from realtime.wire.close_codes import CloseCode
-from realtime.wire.frames import AsIs, Frame, Joined
+from realtime.wire.frames import Frame, Joined
 from realtime.wire.outlet import CLOSED, Outlet
 from realtime.wire.unsent import bound_unanswered
 
@@ -33,10 +33,6 @@ LINGER_SECONDS: Final = 1.0
 
 READ_BYTES: Final = 64 * 1024
 """What a client may send in all; it has nothing to say any more."""
-
-_COMMENTS: Final = {
-    encoding: AsIs(sse.comment(encoding)) for encoding in (sse.PLAIN, sse.GZIP, sse.OWN, sse.OWN_GZIP)
-}
 
 
 class EventStream(Outlet):
@@ -89,26 +85,27 @@ class EventStream(Outlet):
 
     def write(self, frame: Frame, sent: int = 0) -> int:
         """See `Outlet.write`."""
-        if self._own_position is not None:
-            parts = frame.frames if isinstance(frame, Joined) else (frame,)
-            frame = AsIs(b"".join([self._with_own_position(part) for part in parts]))
-        return super().write(frame, sent)
+        if self._own_position is None:
+            return super().write(frame, sent)
+        if isinstance(frame, Joined):
+            return self._send(b"".join([self._with_own_position(part) for part in frame.frames]))
+        return self._send(self._with_own_position(frame))
 
     def tell_position(self) -> None:
         """Says the client's position by itself, where no frame has said all of it."""
         if self._own_position is not None and (position := self._own_position()):
-            super().write(AsIs(sse.line(self.encoding, b"id: %b\n\n" % position)))
+            self._send(sse.line(self.encoding, b"id: %b\n\n" % position))
 
     def _with_own_position(self, frame: Frame) -> bytes:
-        data = frame.encoded(self.encoding)
-        if frame.position and self._own_position is not None:
-            return sse.line(self.encoding, b"id: %b\n" % self._own_position()) + data
-        return data
+        data = frame.by_encoding[self.encoding] or frame.encoded(self.encoding)
+        if not frame.position or self._own_position is None:
+            return data
+        return sse.line(self.encoding, b"id: %b\n" % self._own_position()) + data
 
     def _tick(self) -> None:
         self._beat = self._loop.call_later(COMMENT_SECONDS, self._tick)
         if not self.transport.get_write_buffer_size():  # else there is something on its way
-            self.write(_COMMENTS[self.encoding])
+            self._send(sse.comment(self.encoding))
         if self.on_beat is not None:
             self.on_beat()
 
@@ -129,7 +126,15 @@ class EventStream(Outlet):
             self.close_code = code
             self._point(CLOSED)
             self.transport.close()
+            if self._end is not None:
+                self._end.cancel()
             self._end = self._loop.call_later(LINGER_SECONDS, self.transport.abort)
+
+    def lead_away(self, within_s: float) -> None:
+        """Ends at a random moment within so long: a browser comes back by itself, and only then."""
+        if self._end is None and self.descriptor != CLOSED:
+            moment = random.random() * within_s  # noqa: S311
+            self._end = self._loop.call_later(moment, self.close, CloseCode.RESTART)
 
     def shutdown(self) -> None:
         """Called by uvicorn when the server stops."""

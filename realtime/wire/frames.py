@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from realtime.wire import sse
 
 __all__ = [
-    "BINARY", "CLOSE", "CONT", "PING", "PONG", "TEXT", "Answer", "AsIs", "Burst", "Frame", "Joined", "server_frame",
+    "BINARY", "CLOSE", "CONT", "PING", "PONG", "TEXT", "Answer", "Burst", "Frame", "Joined", "server_frame",
 ]  # fmt: skip
 
 # Opcodes, RFC 6455, section 11.8.
@@ -136,18 +136,6 @@ class Burst(Frame):
 
     def _event(self, encoding: int) -> bytes:
         return b"".join([sse.event(encoding, payload) for payload in self._payloads])
-
-
-class AsIs(Frame):
-    """Bytes that are ready as they are, for one connection alone."""
-
-    __slots__ = ()
-
-    def __init__(self, data: bytes) -> None:
-        self.payload = self.plain = data
-        self.opcode = TEXT
-        self.position = b""
-        self.by_encoding = [data] * (_LARGEST_WINDOW_BITS + 1)
 
 
 class Joined(Frame):

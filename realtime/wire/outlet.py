@@ -60,8 +60,10 @@ class Outlet(asyncio.Protocol):
         them all; -1 when nothing can be written (not yet accepted, closing, gone).
         """
         data = frame.by_encoding[self.encoding] or frame.encoded(self.encoding)
-        if sent:
-            data = data[sent:]
+        return self._send(data[sent:] if sent else data)
+
+    def _send(self, data: bytes) -> int:
+        """The same for bytes that are ready."""
         if self.descriptor >= 0:
             try:
                 sent = os.write(self.descriptor, data)
@@ -77,6 +79,9 @@ class Outlet(asyncio.Protocol):
             return -1
         self.transport.write(data)
         return self.transport.get_write_buffer_size()
+
+    def lead_away(self, within_s: float) -> None:
+        """The client was asked to come back on another connection within so long: nothing, where it goes by itself."""
 
     def abort(self) -> None:
         """End at once; what waits to be written is lost."""

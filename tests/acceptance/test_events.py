@@ -416,3 +416,15 @@ async def test_a_store_that_dies_is_told_and_what_comes_after_is_a_fresh_start(
         assert not (await back.until("subscribed"))["resumed"], "a position of the content before"
         for client in (back, stream):
             client.close()
+
+
+async def test_a_browser_that_is_led_elsewhere_goes_though_nobody_reads_what_it_is_told(
+    server: RunningServer,
+) -> None:
+    stream = await EventClient.connect(server.base_url, "/boards/all_time/events")
+    await stream.until("snapshot")
+    assert server.services.broadcaster.following.send_away(300) == 1
+    assert (await stream.until("reconnect"))["after_ms"] == 300
+    assert (await stream.until("closing"))["code"] == 1012
+    with pytest.raises(EOFError):
+        await stream.next()

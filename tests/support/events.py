@@ -113,10 +113,18 @@ class EventClient:
         while self.comments < count:
             self.comments += (await self._line()).startswith(":")
 
+    async def _part(self) -> bytes:
+        """The next bytes of the body; proxies send them in chunks."""
+        if self.headers.get("transfer-encoding") != "chunked":
+            return await self.reader.read(65536)
+        size = int(await self.reader.readline() or b"0", 16)
+        data = await self.reader.readexactly(size + 2)
+        return data[:-2]
+
     async def _line(self) -> str:
         while b"\n" not in self._text:
             async with asyncio.timeout(PATIENCE):
-                data = await self.reader.read(65536)
+                data = await self._part()
             if not data:
                 raise EOFError
             self.raw_bytes += len(data)

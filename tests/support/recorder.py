@@ -44,6 +44,9 @@ class RecordingConnection:
                 self.buffered += len(part.plain)
         return self.buffered
 
+    def lead_away(self, within_s: float) -> None:
+        """It goes by itself."""
+
     def close(self, code: int, reason: str = "") -> None:
         self.closed_with = (code, reason)
         self.is_closed = True

@@ -339,6 +339,9 @@ class Viewer:
         if message["type"] == "status":
             self.live = message["live"]
 
+    def lead_away(self, within_s: float) -> None:
+        """It goes by itself."""
+
     def close(self, code: int, reason: str = "") -> None:
         raise AssertionError("nobody is that slow here")
 

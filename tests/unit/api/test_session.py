@@ -49,6 +49,9 @@ class Connection:
         self.writes.append(messages)
         return 0
 
+    def lead_away(self, within_s: float) -> None:
+        """It goes by itself."""
+
     def close(self, code: int, reason: str = "") -> None:
         self.closed_with = code, reason
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from realtime.boards.board import ALL_TIME
 from realtime.validation import ID_MAX
 from realtime.wire import positions, sse
-from realtime.wire.frames import Answer, AsIs, Burst, Frame, Joined
+from realtime.wire.frames import Answer, Burst, Frame, Joined
 from realtime.wire.messages import Since
 
 EVENTS = (sse.PLAIN, sse.GZIP, sse.OWN, sse.OWN_GZIP)
@@ -61,7 +61,6 @@ def test_every_kind_of_frame_is_an_event(encoding: int) -> None:
         b'data: {"a":1}\n\n' + own + b'data: {"d":"' + b"x" * 100 + b'"}\n\n'
         b'data: {"b":1}\n\ndata: {"c":1}\n\n:\n\n'
     )  # fmt: skip
-    assert AsIs(b"as it is").encoded(encoding) == b"as it is"
 
 
 @given(st.binary(max_size=200_000))
