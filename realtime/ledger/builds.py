@@ -51,27 +51,20 @@ _OF_OTHERS: Final = {
     "far": ", far = far OR user_id = ANY ($4::bigint[])",
 }
 
-_FAR: Final = "(SELECT array_agg(DISTINCT user_id) FROM summed WHERE abs(of_all) > 4503599627370495)"
+_FAR: Final = "(SELECT array_agg(DISTINCT user_id) FROM counted WHERE abs(score) > 4503599627370495)"
 """Users who have a sum further from zero than 2^52: from there on, what comes is added up before it is recorded."""
 
-_LATEST: Final = {
+_LAST: Final = {
     "order": "created_at DESC, id DESC",
     "counts": "score IS NOT NULL",
-    "summed": "",
-    "with_sums": "",
     "score": "score",
     "far": "NULL::bigint[]",
 }
-_SUMMED: Final = {
-    "summed": ', summed AS MATERIALIZED (SELECT "window", user_id, {} AS of_all FROM entries GROUP BY 1, 2)',
-    "with_sums": 'JOIN summed USING ("window", user_id)',
-    "score": "of_all",
-}
 _OPERATORS: Final = {
-    "sum": {**_LATEST, **_SUMMED, "summed": _SUMMED["summed"].format("sum(score)"), "far": _FAR},
-    "count": {**_LATEST, **_SUMMED, "summed": _SUMMED["summed"].format("count(*)"), "counts": "true"},
-    "last": _LATEST,
-    "best": {**_LATEST, "order": "score {}, created_at, id"},
+    "sum": {**_LAST, "score": "sum(score) OVER of_row", "far": _FAR},
+    "count": {**_LAST, "score": "count(*) OVER of_row", "counts": "true"},
+    "last": _LAST,
+    "best": {**_LAST, "order": "score {}, created_at, id"},
 }
 
 
