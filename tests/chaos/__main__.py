@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from tests.chaos import ledger_failovers, scenarios, sentinel_failovers
+from tests.chaos import cluster_failovers, ledger_failovers, scenarios, sentinel_failovers
 from tests.chaos.accounts import Outcome
 from tests.chaos.deployment import Stores
 from tests.support import namespaces
@@ -58,6 +58,7 @@ GROUPS: Final = (
         sentinel_failovers.prepared_on_hosts,
         lambda: _without_redis() or namespaces.refused(),
     ),
+    Group(cluster_failovers.ALL, lambda folder: _stopped(cluster_failovers.prepare(folder)), _without_redis),
     Group(ledger_failovers.ALL, ledger_failovers.prepared, lambda: lacking(namespaces=True) or ""),
 )
 

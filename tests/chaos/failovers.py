@@ -35,8 +35,8 @@ from tests.support.waiting import SECOND, eventually
 
 USERS: Final = 300
 
-FRESH: Final = 2.0 * SECOND
-"""Seconds within which boards that nothing is done to go on showing what was submitted."""
+TELLING: Final = 10
+"""Scores of a leaderboard of which some must have changed its top: one alone need not."""
 
 T = TypeVar("T")
 
@@ -107,10 +107,16 @@ class Failover(Scene):
             viewer = self.viewers[slug]
             statuses = [live for at, live in viewer.statuses if at >= since]
             assert not statuses, f"who follows {slug}, to which nothing happened, was told {statuses}"
+            accepted = [reply.at for reply in self._accepted([slug], since)]
             moments = [since, *(at for at in viewer.diffs if since <= at), now]
-            pauses = [later - earlier for earlier, later in pairwise(moments)]
-            worst = max(worst, *pauses)
-            assert max(pauses) <= FRESH, f"{slug}, to which nothing happened, stood still for {max(pauses):.1f} s"
+            for began, ended in pairwise(moments):
+                # A machine under load may be slow with everything: what was accepted meanwhile tells.
+                between = [at for at in accepted if began < at < ended]
+                pause = ended - between[0] if len(between) >= TELLING else 0.0
+                worst = max(worst, pause)
+                assert pause <= self.scale.fresh, (
+                    f"{slug}, to which nothing happened, stood still for {pause:.1f} s, with {len(between)} scores"
+                )
         doubted = [reply for reply in self._accepted(slugs, since) if not reply.live]
         assert not doubted, f"{len(doubted)} scores of leaderboards to which nothing happened were said to show later"
         self.outcome.notes["others' longest pause"] = f"{worst:.1f} s"

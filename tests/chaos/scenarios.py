@@ -49,11 +49,17 @@ class Scale:
     """Seconds after an event within which both stores agree, and again until every viewer shows it."""
     seen: float
     """Seconds after an engine's own failover within which servers know who was promoted."""
+    fresh: float
+    """Seconds for which a board that nothing is done to may show nothing of what was submitted."""
 
 
 # The short form runs wherever tests run, beside whatever else runs there; the long one on a machine of its own.
-SHORT = Scale(rounds=3, load=0.7, outage=1.5, hang=4.0, submissions=4_000, at_once=1.8, healed=30.0, seen=6.0)
-LONG = Scale(rounds=50, load=2.0, outage=5.0, hang=30.0, submissions=200_000, at_once=1.0, healed=10.0, seen=2.0)
+SHORT = Scale(
+    rounds=3, load=0.7, outage=1.5, hang=4.0, submissions=4_000, at_once=1.8, healed=30.0, seen=6.0, fresh=3.0
+)
+LONG = Scale(
+    rounds=50, load=2.0, outage=5.0, hang=30.0, submissions=200_000, at_once=1.0, healed=10.0, seen=2.0, fresh=1.5
+)
 
 Scenario = Callable[[Stores[KeptStore], Scale], Awaitable[Outcome]]
 

@@ -195,6 +195,7 @@ class Node:
     def client(self, **options: Any) -> redis.Redis:
         """A client of this node alone, which follows nobody elsewhere and sends nothing twice."""
         given = {"socket_timeout": 2, "socket_connect_timeout": 2, "decode_responses": True, "retry": None} | options
+        given |= {"protocol": 2, "driver_info": None}  # no greeting that an older Redis counts as an error
         return redis.Redis.from_url(self.url, **given)
 
     def call(self, *command: Any, **options: Any) -> Any:
