@@ -1,15 +1,17 @@
 """Several leaderboards, simulated: whatever is delayed, killed, redefined or built meanwhile, boards come to equal the
 log.
 
-As `test_interleavings`, in a world of several leaderboards, whose windows end at two moments. Further rules record
-submissions to all of them in one batch, ban people from one, change rules and add leaderboards over a history, build
-what they need step by step, and decide when a process learns of any of it. After every settling each board is a plain
-fold over the log, in its order, and so is what a viewer made of the messages alone.
+As `test_interleavings`, in a world of several leaderboards, whose windows end at two moments and whose seasons lie
+apart. Further rules record submissions to all of them in one batch, guarded by windows, import histories, ban people
+from one, change rules, add leaderboards over a history, take them away and bring them back, build what they need step
+by step, and decide when a process learns of any of it. After every settling each board is a plain fold over the log,
+in its order, and so is what a viewer made of the messages alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -17,17 +19,30 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, rule
 
-from realtime.boards.submissions import Submission
+from realtime.boards.submissions import Span, Submission
+from realtime.intake.score_file import FileRow
 from tests.support.leaderboard_world import CHANGES, SENT, LeaderboardProcess, LeaderboardWorld
 from tests.support.simulation import Finish, Simulation, simulate, simulated, user_ids, which
-from tests.support.world import Process
+from tests.support.world import THIS_WEEK, Process
 
 BUILDS = 30
 """Steps of building after which nothing may be left to build."""
 
 SLUGS = ["race", "best", "late", "default"]
 
+GUARDS: list[Span | None] = [
+    None,
+    None,
+    Span(None, THIS_WEEK.starts),
+    Span(THIS_WEEK.starts, None),
+    Span(THIS_WEEK.starts - timedelta(hours=3), THIS_WEEK.starts),
+]
+"""In which window alone a submission may be recorded."""
+
 METADATA = [None, '{"car":"gt"}', '{"car":"f1"}']
+
+Made = tuple[Any, ...]
+"""A leaderboard, a user, a submission id, a score, which moment, metadata, and maybe a guard."""
 
 made = st.lists(
     st.tuples(
@@ -37,6 +52,7 @@ made = st.lists(
         st.integers(-1, 3),
         st.integers(0, len(SENT) - 1),
         st.sampled_from(METADATA),
+        st.sampled_from(GUARDS),
     ),
     min_size=1,
     max_size=4,
@@ -65,14 +81,28 @@ class Leaderboards(Simulation):
         self.do(self.world.back_up())
 
     @rule(of=which, made=made, at_once=st.booleans())
-    def batch(self, of: int, at_once: bool, made: list[tuple[str, int, str, int, int, str | None]]) -> None:
+    def batch(self, of: int, at_once: bool, made: list[Made]) -> None:
         moments = [moment for moment in SENT if moment <= self.world.moment]
         batch = [
-            Submission(user, name, score, None, moments[at % len(moments)], slug, metadata if slug == "race" else None)
-            for slug, user, name, score, at, metadata in made
-        ]
+            Submission(
+                user, name, score, None, moments[at % len(moments)], slug, metadata if slug == "race" else None,
+                *within,
+            )
+            for slug, user, name, score, at, metadata, *within in made
+        ]  # fmt: skip
         process = self.process(of)
         self.start(process, "batch", at_once, process.batch(batch))
+
+    @rule(of=which, made=made, at_once=st.booleans())
+    def bring_in(self, of: int, at_once: bool, made: list[Made]) -> None:
+        """Somebody imports a history, of several leaderboards."""
+        moments = [moment for moment in SENT if moment <= self.world.moment]
+        rows = [
+            FileRow(line, user, name, score, None, moments[at % len(moments)], slug, metadata)
+            for line, (slug, user, name, score, at, metadata, *_) in enumerate(made, 2)
+        ]
+        process = self.process(of)
+        self.start(process, "import", at_once, process.bring_in(rows))
 
     @rule(of=which, user_id=user_ids, banned=st.booleans(), slug=st.sampled_from(SLUGS), at_once=st.booleans())
     def ban_from_one(self, of: int, at_once: bool, user_id: int, banned: bool, slug: str) -> None:
@@ -87,6 +117,13 @@ class Leaderboards(Simulation):
     def define(self, of: int, change: tuple[str, dict[str, Any]], built: bool) -> None:
         """Only who builds what it needs knows of it at once, if anybody does."""
         self.do(self.world.define(*change))
+        if built:
+            self.build(of, at_once=True)
+
+    @rule(of=which, slug=st.sampled_from(["late", "late", "best", "race"]), built=st.booleans())
+    def remove(self, of: int, slug: str, built: bool) -> None:
+        """What nobody is `of` goes; its log stays, and it may be defined again."""
+        self.do(self.world.remove(slug))
         if built:
             self.build(of, at_once=True)
 

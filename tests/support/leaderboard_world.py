@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Collection, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, cast
@@ -29,7 +29,10 @@ from realtime.broadcast.rollover import Rollover
 from realtime.broadcast.subscribers import Subscriber
 from realtime.errors import RealtimeError, StoreUnavailable
 from realtime.intake.batching import Batching
+from realtime.intake.importer import Importer
 from realtime.intake.intake import Intake
+from realtime.intake.recorder import Recording
+from realtime.intake.score_file import FileRow
 from realtime.ledger.builds import Build, Builds, Chunk, Lacking, Overflow, Rule
 from realtime.ledger.closed_boards import ClosedBoards
 from realtime.ledger.definitions import Definitions
@@ -91,6 +94,16 @@ EARLY: dict[str, dict[str, Any]] = {
 }
 """What there is at first: `best` in half of all lives. The day of Cape Verde ends an hour after that of UTC."""
 
+SEASONS: list[dict[str, Any]] = [
+    {
+        "id": name,
+        "starts": (THIS_WEEK.starts + timedelta(hours=first)).isoformat(),
+        "ends": (THIS_WEEK.starts + timedelta(hours=last)).isoformat(),
+    }
+    for name, first, last in (("old", -27, -3), ("spring", -3, 0), ("summer", 1, 5))
+]
+"""One that is over, one that ends with the week, and one that begins an hour later."""
+
 CHANGES: list[tuple[str, dict[str, Any]]] = [
     ("late", {"of": "race", "operator": "sum", "ties": "first", "windows": ["all_time", "day"]}),
     ("best", EARLY["best"]),
@@ -112,6 +125,17 @@ CHANGES: list[tuple[str, dict[str, Any]]] = [
     ("late", {"of": "race", "operator": "best", "ranks": "dense", "windows": ["day"]}),
     ("default", {"windows": ["all_time", "week", "day"]}),
     ("default", {}),
+    ("late", {"of": "race", "operator": "sum", "windows": ["season"], "seasons": SEASONS}),
+    (
+        "late",
+        {
+            "of": "race",
+            "operator": "last",
+            "ties": "last",
+            "windows": ["all_time", "season"],
+            "seasons": SEASONS[:2],
+        },
+    ),
 ]
 """What leaderboards become, in no order."""
 
@@ -122,7 +146,7 @@ SENT = [THIS_WEEK.starts + after for after in (
 
 FOLLOWED = (
     ALL_TIME.id, CURRENT_WEEK, LAST_WEEK.id, "best:all_time", "best:current_day", "best:previous_day", "race:all_time",
-    "race:current_day", "late:all_time", "late:current_day",
+    "race:current_day", "late:all_time", "late:current_day", "late:current_season",
 )  # fmt: skip
 
 AHEAD = 9_999_999_999_999_999
@@ -291,6 +315,19 @@ class RankedViewer(Viewer):
             still(message.get("board", ""))
 
 
+class Importing(Importer):
+    """An import of which the world learns."""
+
+    def __init__(self, world: LeaderboardWorld, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._world = world
+
+    async def _recorded(self, batch: Sequence[Submission]) -> AsyncIterator[Recording]:
+        async for recorded in super()._recorded(batch):
+            self._world.learn(recorded.outcomes)
+            yield recorded
+
+
 class LeaderboardProcess(Process):
     """One server process, with a catalogue of its own: as it was when the process last looked, or was made to."""
 
@@ -353,6 +390,13 @@ class LeaderboardProcess(Process):
         await self.world.check_scores(recording.outcomes)
         if recording.outbox:
             await self.intake._tell(recording, 0.0)
+
+    async def bring_in(self, rows: Sequence[FileRow]) -> None:
+        """A history is imported."""
+        now = self.world.now
+        importing = Importing(self.world, self.world.ledger, self.store, self.views, now, lambda bad: None,
+                              directory=self.directory)  # fmt: skip
+        await importing.run(iter(rows))
 
     async def change(self, work: Coroutine[Any, Any, None]) -> None:
         """A rename, ban or deletion; a leaderboard that is not there bans nobody."""
@@ -511,6 +555,10 @@ class LeaderboardWorld(World):
         self.runs = dict(self.kept_runs)
 
     def learn(self, outcomes: Collection[tuple[Submission, Outcome]]) -> None:
+        for submission, outcome in outcomes:
+            check_guard(submission, outcome)
+        # What was recorded under an id is the same whichever window guarded it.
+        outcomes = [(submission._replace(within=None), outcome) for submission, outcome in outcomes]
         super().learn(
             [(submission, outcome) for submission, outcome in outcomes if submission.leaderboard == "default"]
         )
@@ -709,6 +757,19 @@ class LeaderboardWorld(World):
                 assert held.lines == lines_of(snapshot), where
                 assert held.metadata == metadata_of(snapshot), where
                 assert board.id not in viewer.boards.awaited, f"{where} waits for a snapshot"
+
+
+def check_guard(submission: Submission, outcome: Outcome) -> None:
+    """What is new is recorded in the window that it names alone, and refused with a word for what is wrong with it."""
+    span, moment = submission.within, submission.created_at
+    if span is None or moment is None:
+        return
+    is_over = span.ends is not None and moment >= span.ends
+    is_early = span.starts is not None and moment < span.starts
+    if isinstance(outcome, Accepted):
+        assert outcome.duplicate or not (is_over or is_early), f"{submission} was recorded"
+    elif outcome.code in ("window_over", "window_not_begun"):
+        assert {"window_over": is_over, "window_not_begun": is_early}[outcome.code], f"{submission} was {outcome.code}"
 
 
 def lines_of(snapshot: Snapshot) -> list[tuple[int, str, int, tuple[int, int] | None]]:
