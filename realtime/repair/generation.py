@@ -120,16 +120,18 @@ class Generations:
         """Looks where the ledger is, and moves its counters on where it is a copy. Raises LedgerUnavailable."""
         # The store is asked first: the ledger that was seen then has at least what the store remembers.
         before = Seen.parse(self._store.ledger_seen)
-        if before is not None and before.standing is not None:
-            self._ledger.hear(before.standing, before.term)
-        (row,) = await self._ledger.fetch("generation")
+        try:
+            (row,) = await self._ledger.fetch("generation")
+        except NotPrimary:  # it may be one that was restored, and said to be
+            self._hear(before)
+            raise
         if row["here"] is None:
             raise NotPrimary("it is a standby")
         seen = Seen.of(row)
         if before is not None and before.replaces(seen):
+            self._hear(before)
             raise NotPrimary("a server that was promoted in its place was seen")
-        if seen.standing is not None:
-            self._ledger.hear(seen.standing, seen.term)
+        self._hear(seen)
         if row["place"] is None:
             await self._ledger.fetch("generation_begun", secrets.token_hex(6))
         elif (forgetful := _forgetful(row, before)) or row["here"] != row["place"]:
@@ -139,6 +141,10 @@ class Generations:
             await self._remember(seen, before)
             return
         await self.look()
+
+    def _hear(self, seen: Seen | None) -> None:
+        if seen is not None and seen.standing is not None:
+            self._ledger.hear(seen.standing, seen.term)
 
     async def _renew(self, row: Any, *, forgetful: bool) -> None:
         if await _renewed(self._ledger, row, forgetful=forgetful):
@@ -161,14 +167,15 @@ class Generations:
 
 def _forgetful(row: Any, before: Seen | None) -> bool:
     """Whether the ledger lacks something that it had, or may lack it: a revocation, or a user."""
-    known = before is not None and before.mark == row["mark"]
-    promoted = row["here"] != row["place"] and row["here"].rpartition(":")[0] == row["place"].rpartition(":")[0]
-    if before is not None and known and promoted and before.used_ms and row["used_ms"]:
-        if before.used_ms - row["used_ms"] <= MOMENT_MS:
-            return False  # a standby that was a little behind: processes that went on know what was revoked last
-    if before is not None and known and (before.users > row["users"] or before.scores > row["scores"]):
-        return True
-    return row["here"] != row["place"] and not (promoted and known)
+    is_there = row["here"] == row["place"]
+    if before is None or before.mark != row["mark"]:
+        return not is_there
+    promoted = not is_there and row["here"].rpartition(":")[0] == row["place"].rpartition(":")[0]
+    if promoted and before.used_ms and row["used_ms"] and before.used_ms - row["used_ms"] <= MOMENT_MS:
+        return False  # a standby that was a little behind: processes that went on know what was revoked last
+    if is_there and before.standing is not None and row["term"] > before.term:
+        return False  # that was judged since
+    return before.users > row["users"] or before.scores > row["scores"] or not (is_there or promoted)
 
 
 async def _renewed(ledger: Ledger, row: Any, *, forgetful: bool) -> bool:

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -192,6 +193,53 @@ async def test_a_restored_ledger_is_followed_at_once_by_everybody_in_the_store(
         epochs.add(store.epoch)
     await generations.look()
     assert generations.current.restored_at is not None
+
+
+@pytest.mark.parametrize(("lacking_s", "forgetful"), [(5, False), (3_600, True)])
+async def test_a_promoted_standby_that_was_a_moment_behind_ends_no_tokens(
+    ledger: Ledger, store: Store, sql: asyncpg.Connection, make_users: MakeUsers, lacking_s: int, forgetful: bool
+) -> None:
+    (user,) = await make_users(1)
+    generations = await looked(ledger, store)
+    await sql.execute("UPDATE generation SET used_at = clock_timestamp()")
+    await ledger.record_batch([Submission(user, "lost", 5, None, None)], [])
+    await generations.look()
+    await store.adopt()
+    mark = generations.current.mark
+    await sql.execute("TRUNCATE user_score_transactions; DELETE FROM users")
+    await sql.execute(f"UPDATE generation SET used_at = used_at - interval '{lacking_s} seconds'")
+    await sql.execute(PROMOTED)
+    await generations.look()
+    assert (generations.current.mark != mark) == forgetful
+
+
+async def test_a_server_of_an_earlier_timeline_is_taken_where_an_operator_says_that_it_was_restored(
+    ledger: Ledger, store: Store, dsn: str
+) -> None:
+    generations = await looked(ledger, store)
+    seen = Seen.parse(store.ledger_seen)
+    if seen is None:
+        await store.adopt()
+        seen = Seen.parse(store.ledger_seen)
+    assert seen is not None and seen.standing is not None
+    later = Standing(seen.standing.cluster, seen.standing.timeline + 2)
+    await store.remember_ledger(str(replace(seen, standing=later)), *later, seen.term)
+    await store.adopt()
+    with pytest.raises(NotPrimary):
+        await generations.look()
+    with pytest.raises(NotPrimary):
+        await ledger.fetch("judged")
+    command = Ledger(dsn)  # a process of its own, which reaches no store
+    await command.open()
+    await Generations.restored(command)
+    started = await looked(command, store)  # servers are started after that, and see that it is later
+    assert started.current.restored_at is not None
+    await store.adopt()
+    with suppress(NotPrimary):  # one that went on hears of it from the store
+        await generations.look()
+    await generations.look()
+    assert await ledger.fetch("judged") and generations.current == started.current
+    await command.aclose()
 
 
 # A copy of the files ---------------------------------------------------------------------------------------------
