@@ -21,6 +21,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 CONTENT_TYPES = {
+    ".cfg": "text/plain; charset=utf-8",
     ".conf": "text/plain; charset=utf-8",
     ".css": "text/css; charset=utf-8",
     ".html": "text/html; charset=utf-8",
@@ -36,6 +37,7 @@ CONTENT_TYPES = {
     ".webp": "image/webp",
     ".woff2": "font/woff2",
     ".yml": "text/plain; charset=utf-8",
+    ".yaml": "text/plain; charset=utf-8",
 }
 COMPRESSED = {".css", ".html", ".js", ".json", ".svg", ".ts", ".txt"}
 FOREVER = "public, max-age=31536000, immutable"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from realtime.boards.board import CLOSED_EPOCH, TOP, Board
 from realtime.boards.standings import Snapshot
 from realtime.broadcast.pages import Line, Page, Stretch, UserPage
+from realtime.broadcast.shared_readings import SharedReadings
 from realtime.errors import NotOver, RealtimeError, StoreUnavailable
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class BoardReader:
         self._closed = closed  # of the published weeks
         self._others = closed_boards  # of all other boards; None where there are none
         self._now = now
+        self._readings: SharedReadings[tuple[str, int | None, int, int], Page] = SharedReadings()
         self._last: dict[Board, Page] = {}  # the top of boards read lately, oldest first
         self._shown: dict[Board, Snapshot] = {}  # newer tops of some of these, as their subscribers have them
 
@@ -96,6 +98,11 @@ class BoardReader:
             return self._remembered(board, offset, limit)
 
     async def _live_page(self, board: Board, offset: int, limit: int) -> Page:
+        """However many ask for it at the same moment, the store is asked once."""
+        asked = (board.id, board.leaderboard.rule, offset, limit)
+        return await self._readings.read(asked, lambda: self._read_page(board, offset, limit))
+
+    async def _read_page(self, board: Board, offset: int, limit: int) -> Page:
         page, names = await self._live.page(board, offset, limit)
         stretch = Stretch(offset, page.first_rank, page.scores, names, page.at, page.metadata, page.first_dense)
         lines = stretch.lines(board)

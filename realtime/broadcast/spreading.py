@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from typing import Final, Protocol
 
@@ -25,6 +25,9 @@ COME_BACK_MS: Final = 8_000
 
 FAR_MORE: Final = 1.25
 """From how many times the mean on a process has far more."""
+
+NEARLY: Final = 1.05
+"""... and down to how many times the mean it then goes on asking."""
 
 WORTH: Final = 100
 """Clients by which it must be beyond the mean, too."""
@@ -42,14 +45,14 @@ class Boards(Protocol):
 class Crowd(Protocol):
     """What the processes of a deployment tell each other."""
 
-    async def tell(self, clients: int) -> list[int]: ...
+    async def tell(self, clients: int) -> Mapping[str, int]: ...
     async def leave(self) -> None: ...
 
 
-def beyond(own: int, others: Sequence[int]) -> int:
-    """By how many clients a process is beyond the mean of all; 0 where that is not far."""
+def beyond(own: int, others: Collection[int], times: float = FAR_MORE) -> int:
+    """By how many clients a process is beyond the mean of all; 0 where it has no more than `times` that."""
     mean = (own + sum(others)) / (1 + len(others))
-    return int(own - mean) if own > FAR_MORE * mean and own - mean > WORTH else 0
+    return int(own - mean) if own > times * mean and own - mean > WORTH else 0
 
 
 class Spreading:
@@ -75,24 +78,32 @@ class Spreading:
         self._pause = INTERVAL
         self._after = 0.0  # nobody is asked before that moment
         self._asked: tuple[int, int] | None = None  # how many were here when so many were asked, at the last look
+        self._known: frozenset[str] = frozenset()  # the other processes
+        self._is_moving = False  # whether there were far too many, and still are some
         self.moved = 0
         """Clients that were asked, ever."""
 
-    def step(self, now: float, own: int, others: Sequence[int]) -> int:
+    def step(self, now: float, own: int, others: Mapping[str, int]) -> int:
         """Looks, in seconds of any clock that only goes on, and asks where it is time; returns how many."""
+        if not self._known.issuperset(others):  # one that is new may well be where those who are asked come to
+            self._pause, self._after, self._asked = INTERVAL, now, None
+        self._known = frozenset(others)
         if self._asked is not None:
             before, asked = self._asked
             went = before - own >= asked / 2
             self._pause = INTERVAL if went else min(2 * self._pause, LONGEST_PAUSE)
             self._after = now if went else now + self._pause
             self._asked = None
-        wanted = min(beyond(own, others), self._most)
+        too_many = beyond(own, others.values(), NEARLY if self._is_moving else FAR_MORE)
+        self._is_moving = too_many > 0
+        wanted = min(too_many, self._most)
         if not wanted or now < self._after:
             return 0
         asked = self._boards.send_away(COME_BACK_MS, wanted)
         if asked:
-            log.info("%d clients more than elsewhere: %d are asked to come back", beyond(own, others), asked,
-                     extra={"action": "spread"})  # fmt: skip
+            log.info(
+                "%d clients more than elsewhere: %d are asked to come back", too_many, asked, extra={"action": "spread"}
+            )
             self._asked = own, asked
             self.moved += asked
         return asked

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from realtime.store.replies import as_text
-
 if TYPE_CHECKING:
     from realtime.store.link import Link
 
@@ -30,8 +28,8 @@ class Crowd:
         self._process = process
         self._timestamp = timestamp
 
-    async def tell(self, clients: int) -> list[int]:
-        """Says how many this process has; returns how many each of the others has. One exchange."""
+    async def tell(self, clients: int) -> dict[str, int]:
+        """Says how many this process has; returns how many each of the others has, by its name. One exchange."""
         now, key = self._timestamp(), self._link.keys.crowd
         with self._link.mapped():
             *_, told = await self._link.checked.exchange(
@@ -41,11 +39,12 @@ class Crowd:
             )
             if isinstance(told, Exception):
                 raise told
-            words = {as_text(name): _word(value) for name, value in zip(told[::2], told[1::2], strict=True)}
+            pairs = zip(told[::2], told[1::2], strict=True)
+            words = {name.decode(errors="replace"): _word(value) for name, value in pairs}
             doomed = [name for name, (_, at) in words.items() if at < now - FORGOTTEN_S]
             if doomed:
-                await self._link.checked.ask("HDEL", self._link.keys.crowd, *doomed)
-        return [count for name, (count, at) in words.items() if name != self._process and at > now - WORD_S]
+                await self._link.checked.ask("HDEL", key, *doomed)
+        return {name: count for name, (count, at) in words.items() if name != self._process and at > now - WORD_S}
 
     async def leave(self) -> None:
         """This process takes no more part."""

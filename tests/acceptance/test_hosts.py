@@ -1,4 +1,4 @@
-"""Several servers: deployments that nobody notices, hosts that die or lose the store, the sample nginx as it stands."""
+"""Several servers: deployments that nobody notices, hosts that die or lose the store, samples as they stand."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from websockets.asyncio.client import connect
 
 from realtime.dev.store import installed
 from realtime.server.draining import LEAVING_A_SECOND
+from tests.support.balancers import haproxy
 from tests.support.certificates import certified
 from tests.support.clients import asking, metrics
 from tests.support.crowd import Players, players
@@ -185,8 +186,16 @@ async def deploy(
     return people
 
 
-async def test_a_rolling_restart_behind_the_sample_nginx_loses_nothing_and_stampedes_nobody(
-    stores: Environment, tmp_path: Path, make_users: Any, sql: Any
+@asynccontextmanager
+async def behind_haproxy(folder: Path, servers: list[str]) -> AsyncIterator[str]:
+    """The other sample in front of `servers`; gives its address."""
+    async with haproxy(folder, servers) as balancer:
+        yield balancer.url
+
+
+@pytest.mark.parametrize("balancer", [nginx, behind_haproxy])
+async def test_a_rolling_restart_behind_a_sample_loses_nothing_and_stampedes_nobody(
+    stores: Environment, tmp_path: Path, make_users: Any, sql: Any, balancer: Any
 ) -> None:
     users = await make_users(20)
     async with AsyncExitStack() as stack:
@@ -194,7 +203,7 @@ async def test_a_rolling_restart_behind_the_sample_nginx_loses_nothing_and_stamp
         env = stores(REALTIME_TRUSTED_PROXIES="127.0.0.1")
         for host in HOSTS:
             await hosts.start(host, env)
-        url = await stack.enter_async_context(nginx(tmp_path, [f"{host}:{hosts.port}" for host in HOSTS]))
+        url = await stack.enter_async_context(balancer(tmp_path, [f"{host}:{hosts.port}" for host in HOSTS]))
         people = await deploy(env, url, hosts, users, viewers=150, rate=60)
     assert await totals(sql) == people.accepted, "no acknowledged score lost, none counted twice"
     assert people.outcomes["Accepted"] > 300

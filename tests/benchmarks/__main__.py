@@ -17,7 +17,7 @@ RESULTS = Path("benchmark-results.json")
 NAMES = (
     "submissions", "latency", "board_size", "watchers", "bytes_a_tick",
     "fanout", "events", "waiting", "tls", "memory", "slow_readers", "connects", "many_boards", "fairness",
-    "login_storm", "hostile", "rebuild", "builds", "leaderboards", "cluster", "browser",
+    "login_storm", "hostile", "rebuild", "builds", "leaderboards", "cluster", "spread", "capacity", "browser",
     "browser_heap",
 )  # fmt: skip
 
