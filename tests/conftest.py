@@ -30,6 +30,7 @@ from realtime.repair.rebuild import Rebuilder
 from realtime.store.filling import Filling
 from realtime.store.store import Store
 from tests.support.databases import FAST_POSTGRES, GIVEN_DATABASE, Databases, MakeUsers
+from tests.support.keys import IS_CLUSTER
 from tests.support.servers import RunningServer, running_server
 from tests.support.shifted import ShiftedPostgres, shifted_postgres
 from tests.support.stores import GIVEN_STORE, PROGRAMS, PrivateStore, async_client_of, emptied, make_ours
@@ -43,6 +44,7 @@ BROWSER = "tests/browser/"
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "every_store: runs on each store that this machine has, not on one alone")
+    config.addinivalue_line("markers", "one_store: holds names, or uses commands, that a cluster does not have")
     if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
         # The commands that tests start would each compile every module anew: that is most of their CPU time. They, and
         # the other processes of this session, share what was compiled; nothing of it lands in the checkout.
@@ -52,10 +54,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long forms take the time they take."""
+    """Long forms take the time they take; on a cluster that was given, what only one store has is left out."""
     for item in items:
         if item.get_closest_marker("long"):
             item.add_marker(pytest.mark.timeout(0))
+        if IS_CLUSTER and item.get_closest_marker("one_store"):
+            item.add_marker(pytest.mark.skip(reason="the store of DRAGONFLY_URL is a cluster"))
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:

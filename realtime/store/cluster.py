@@ -174,9 +174,11 @@ class Cluster:
         found = newest(told)
         if found is None and refusal is not None:
             raise refusal
-        if found is None:
+        if found is not None:
+            return self._taken(found)
+        if before is None:
             raise Lost("no node of the cluster answers")
-        return self._taken(found)
+        return before  # who waits longer may be answered where it led to
 
     def _turns(self) -> Iterator[list[Endpoint]]:
         """All nodes, a few at a time; those first that answered, and each time another first."""

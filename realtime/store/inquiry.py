@@ -14,7 +14,7 @@ import redis.exceptions as failures
 
 from realtime.store.endpoints import Connector, Endpoint
 
-LONGEST_PATIENCE: Final = 0.5
+LONGEST_PATIENCE: Final = 0.8
 """Seconds at most until a node that says nothing counts as away: what a failover costs a look."""
 
 NODES_TOLD: Final = 64
@@ -29,7 +29,7 @@ class Inquiry:
 
     def __init__(self, connector: Connector, *, timeout: float) -> None:
         self._connector = connector
-        self.patience = min(LONGEST_PATIENCE, timeout / 3)
+        self.patience = min(LONGEST_PATIENCE, 0.4 * timeout)
         self._under_way: set[asyncio.Task[None]] = set()
         self.away: dict[str, float] = {}
         """1 for each node that did not answer when it was asked last, else 0."""

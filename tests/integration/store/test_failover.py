@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from realtime.boards.standings import Row
 from realtime.errors import StoreChanged, StoreUnavailable, StoreUnfit
 from realtime.store.fitness import run_of
 from realtime.store.store import Store
+from tests.support.certificates import certified
 from tests.support.redis_node import Node, free_ports, stop_all, until
 from tests.support.sentinels import Sentinels
 from tests.support.stores import GIVEN_STORE, as_told, make_ours
@@ -233,3 +235,48 @@ async def test_whoever_meets_no_sentinel_is_told_which(watched: tuple[Store, Sen
             await store.adopt()
         assert "hush" not in str(caught.value)
         await store.aclose()
+
+
+# TLS, and names that move ---------------------------------------------------------------------------------------------
+
+
+async def test_nodes_and_sentinels_are_met_over_tls(tmp_path: Path) -> None:
+    made = await asyncio.to_thread(Sentinels, tmp_path / "redis", tls=certified(tmp_path))
+    try:
+        for url in (made.url, made.list_url):
+            store = Store(url, timeout=1.5)
+            await store.adopt()
+            assert store.topology.primaries() == {made.nodes[0].address: 1.0}
+            await store.aclose()
+        plain = Store(made.url.replace("rediss", "redis").partition("?")[0], timeout=1.5)
+        with pytest.raises(StoreUnavailable, match="does not answer"):
+            await plain.adopt()
+        await plain.aclose()
+    finally:
+        await asyncio.to_thread(made.stop)
+
+
+async def test_a_name_that_moves_is_looked_up_at_each_connection(
+    pair: tuple[Store, list[Node]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, (old, new) = pair
+    loop = asyncio.get_running_loop()
+    leads_to, asked = [old], 0
+    resolve = loop.getaddrinfo
+
+    async def resolved(host: str, port: int, **options: Any) -> Any:
+        nonlocal asked
+        if host != "store.example":
+            return await resolve(host, port, **options)
+        asked += 1
+        return await resolve(leads_to[0].host, leads_to[0].port, **options)
+
+    monkeypatch.setattr(loop, "getaddrinfo", resolved)
+    store = Store(f"redis://:{PASSWORD}@store.example:6379/0", timeout=1.5)
+    await make_ours(store, 2)
+    await asyncio.to_thread(follow, new, None)
+    await asyncio.to_thread(old.kill)
+    leads_to[0] = new
+    await seen_within(store, new)
+    assert not (await store.adopt()).is_ours and asked > 2
+    await store.aclose()

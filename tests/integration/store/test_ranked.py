@@ -265,6 +265,7 @@ async def everything(keys: Keys, pattern: str = "*") -> dict[str, Any]:
     return found
 
 
+@pytest.mark.one_store
 async def test_keys_begin_with_the_tag_of_their_partition(store: Store, keys: Keys) -> None:
     of = leaderboard(ties="first", metadata=True)
     board = board_of(of)
@@ -287,6 +288,7 @@ async def test_keys_begin_with_the_tag_of_their_partition(store: Store, keys: Ke
     assert await everything(keys, "leaderboard:*") == published
 
 
+@pytest.mark.one_store
 async def test_boards_of_the_published_leaderboard_and_those_of_it_lie_beside_the_published_ones(
     store: Store, keys: Keys
 ) -> None:
@@ -342,6 +344,7 @@ async def hearing(keys: Keys, pattern: str) -> AsyncIterator[Heard]:
         yield Heard(keys, pubsub)
 
 
+@pytest.mark.one_store
 async def test_a_partition_announces_its_boards_and_names_on_one_channel(store: Store, keys: Keys) -> None:
     of = leaderboard()
     board = board_of(of)
@@ -392,6 +395,7 @@ def in_partition(number: int) -> Leaderboard:
     return leaderboard(f"cup-{number}", f"p{number:02}", rule=number)
 
 
+@pytest.mark.one_store
 async def test_each_partition_has_its_own_script_call_and_hears_of_its_own_players(store: Store, keys: Keys) -> None:
     first, second = in_partition(1), in_partition(2)
     await content(store, first)
@@ -417,6 +421,7 @@ async def test_each_partition_has_its_own_script_call_and_hears_of_its_own_playe
     ]
 
 
+@pytest.mark.one_store
 async def test_what_becomes_of_one_partition_the_others_are_told(store: Store, keys: Keys) -> None:
     first, second = in_partition(1), in_partition(2)
     await content(store, first)
@@ -440,6 +445,7 @@ async def test_what_becomes_of_one_partition_the_others_are_told(store: Store, k
     assert store.is_complete and not store.link_of("p01").is_complete and store.link_of("p02").is_complete
 
 
+@pytest.mark.one_store
 async def test_a_partition_without_a_leaderboard_costs_nothing(store: Store, keys: Keys) -> None:
     await store.apply({ALL_TIME: [Row(1, 1, 5)]})
     await store.read([ALL_TIME])
@@ -447,6 +453,7 @@ async def test_a_partition_without_a_leaderboard_costs_nothing(store: Store, key
     assert [key async for key in keys.scan_iter("{*")] == []
 
 
+@pytest.mark.one_store
 async def test_clearing_one_partition_leaves_all_others(store: Store, keys: Keys) -> None:
     first, second = in_partition(1), in_partition(2)
     await content(store, first)
@@ -517,6 +524,7 @@ async def test_other_content_that_lacks_the_definition_is_looked_at_first(store:
     assert found[board_of(of)].epoch == store.link_of("p07").epoch != "older-1"
 
 
+@pytest.mark.one_store
 async def test_a_switch_shows_what_was_filled_at_one_moment(store: Store, keys: Keys) -> None:
     of = leaderboard(windows=("all_time", "day"))
     day, gone = board_in(of, day_ahead()), board_in(of, day_ahead()._replace(name="week_of_2028_01_03", kind="week"))
@@ -573,6 +581,7 @@ async def test_a_first_definition_has_no_boards_before_the_switch(store: Store, 
     assert top.scores == {1: 5}
 
 
+@pytest.mark.one_store
 async def test_what_was_removed_or_given_up_is_dropped(store: Store, keys: Keys) -> None:
     made = replace(leaderboard(), next_rule=6)
     board = board_of(made)
@@ -636,6 +645,7 @@ async def only_these(keys: Keys, store_url: str, declared: Sequence[str]) -> Asy
         await keys.execute_command("ACL", "DELUSER", "narrow")
 
 
+@pytest.mark.one_store
 async def test_scripts_name_every_key_that_they_touch_and_all_of_one_partition(
     store: Store, keys: Keys, store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -698,6 +708,7 @@ end}}
 """Put before a script, it stops it after so many writes: as a store does that meets its memory limit half-way."""
 
 
+@pytest.mark.one_store
 async def test_a_script_that_stops_half_way_leaves_nothing_that_cannot_be_told_again(
     store: Store, store_url: str
 ) -> None:

@@ -15,7 +15,7 @@ from realtime.errors import ForeignContent, StoreChanged, StoreUnavailable
 from realtime.store.filling import Filling
 from realtime.store.snapshots import BOARDS_A_READING, SnapshotReader
 from realtime.store.store import Store
-from tests.support.keys import user_key, version_key
+from tests.support.keys import EPOCH_KEY, RUN_KEY, user_key, version_key
 from tests.support.stores import make_ours, week_ahead
 
 WEEK = week_ahead()
@@ -41,6 +41,7 @@ async def test_an_empty_board_is_a_board(reader: SnapshotReader) -> None:
     assert (found[WEEK].version, found[WEEK].entries) == (0, [])
 
 
+@pytest.mark.one_store
 async def test_names_that_are_known_are_not_asked_for_again(store: Store, reader: SnapshotReader, keys: Redis) -> None:
     await store.apply(
         {ALL_TIME: [Row(i, 1, i) for i in range(1, 101)]}, [Profile(i, 1, f"p{i}") for i in range(1, 101)]
@@ -138,11 +139,11 @@ async def test_content_that_is_not_ours_is_not_read(
     store: Store, reader: SnapshotReader, keys: Redis, epoch: str | None
 ) -> None:
     await store.apply({ALL_TIME: [Row(7, 1, 5)]}, [Profile(7, 1, "a")])
-    await keys.delete("leaderboard:run")
+    await keys.delete(RUN_KEY)
     if epoch is None:
-        await keys.delete("leaderboard:epoch")
+        await keys.delete(EPOCH_KEY)
     else:
-        await keys.set("leaderboard:epoch", epoch)
+        await keys.set(EPOCH_KEY, epoch)
     for _ in range(2):
         with pytest.raises(StoreChanged):
             await reader.read([ALL_TIME])

@@ -112,6 +112,7 @@ async def fill(store: Store, count: int, board: Board = ALL_TIME) -> None:
 # What is written -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.one_store
 async def test_rows_and_profiles_land_where_people_look_for_them(store: Store, keys: Keys) -> None:
     applied = await store.apply(
         {ALL_TIME: [Row(7, 3, 1100), Row(8, 1, -5)], WEEK: [Row(7, 2, 300)]}, [Profile(7, 1, "Ω <b>")]
@@ -173,6 +174,7 @@ async def _calls(keys: Keys) -> dict[str, int]:
     return {name.removeprefix("cmdstat_"): int(value["calls"]) for name, value in stats.items()}
 
 
+@pytest.mark.one_store
 async def test_the_number_of_calls_inside_the_script_does_not_grow_with_the_rows(store: Store, keys: Keys) -> None:
     """A call to a key of another thread is a hop on Dragonfly: few variadic calls, however many rows."""
 
@@ -203,7 +205,8 @@ row_versions = st.lists(
 async def test_in_whatever_order_and_how_often_rows_arrive_the_newest_stand(
     store: Store, keys: Keys, data: st.DataObject, of_all_time: list[Row], of_week: list[Row]
 ) -> None:
-    await keys.delete(*await keys.keys("leaderboard:user_scores:*"), *await keys.keys("leaderboard:version*"), "none")
+    of_boards = (scores_key(ALL_TIME), scores_key(WEEK), versions_key(ALL_TIME), versions_key(WEEK))
+    await keys.delete(*of_boards, version_key(ALL_TIME), version_key(WEEK))
     sent = [(ALL_TIME, row) for row in of_all_time] + [(WEEK, row) for row in of_week]
     arrivals = data.draw(st.permutations(sent)) + data.draw(st.lists(st.sampled_from(sent), max_size=4))
     for board, row in arrivals:
@@ -249,9 +252,9 @@ async def test_each_board_has_its_own_versions(store: Store, keys: Keys) -> None
 async def test_content_of_another_epoch_is_not_touched(store: Store, keys: Keys, there: str | None) -> None:
     await store.apply({ALL_TIME: [Row(7, 3, 1100)]}, [Profile(7, 1, "a")])
     if there is None:
-        await keys.delete("leaderboard:epoch")
+        await keys.delete(EPOCH_KEY)
     else:
-        await keys.set("leaderboard:epoch", there)
+        await keys.set(EPOCH_KEY, there)
     before = await everything(keys)
     async with hearing(keys) as heard:
         with pytest.raises(EpochMoved) as caught:
@@ -269,10 +272,10 @@ async def test_other_content_is_told_what_the_ledger_says_by_then(store: Store, 
     async def anew() -> tuple[dict[Board, list[Row]], list[Profile]]:
         return {ALL_TIME: [Row(7, 2, 20)]}, []
 
-    await keys.set("leaderboard:epoch", f"{store.epoch.rpartition('-')[0]}-zz")
+    await keys.set(EPOCH_KEY, f"{store.epoch.rpartition('-')[0]}-zz")
     with pytest.raises(EpochMoved):
         await store.tell(lost)
-    await keys.set("leaderboard:epoch", f"{store.epoch.rpartition('-')[0]}-zy")
+    await keys.set(EPOCH_KEY, f"{store.epoch.rpartition('-')[0]}-zy")
     told = await store.tell(lost, anew=anew)
     assert told == store.epoch and told.endswith("-zy")
     assert await keys.zscore(scores_key(ALL_TIME), 7) == 20
@@ -296,6 +299,7 @@ async def test_a_store_that_nobody_adopted_is_not_written(store_url: str, keys: 
 # Bumped only where a board shows something else ------------------------------------------------------------------
 
 
+@pytest.mark.one_store
 async def test_the_first_hundred_and_their_edge(store: Store, keys: Keys) -> None:
     await fill(store, 150)  # user 51 has place 100 with 510 points
     at = await version(keys, ALL_TIME)
@@ -355,6 +359,7 @@ async def test_a_board_that_shows_something_else_has_another_version(
         before = after
 
 
+@pytest.mark.one_store
 async def test_a_rename_moves_names_and_the_boards_that_show_them(store: Store, keys: Keys) -> None:
     await fill(store, 150)
     await store.apply({WEEK: [Row(150, 1, 5), Row(10, 1, 4)]})
@@ -378,20 +383,21 @@ async def test_a_rename_moves_names_and_the_boards_that_show_them(store: Store, 
 async def test_profiles_are_guarded_by_their_version(store: Store, keys: Keys) -> None:
     await fill(store, 3)
     await store.apply({ALL_TIME: []}, [Profile(1, 5, "fifth")])
-    users = await keys.get("leaderboard:version:users")
+    users = await keys.get(USERS_VERSION_KEY)
     for older in (Profile(1, 4, "fourth"), Profile(1, 5, "fifth")):
         await store.apply({ALL_TIME: []}, [older])
         assert await keys.hgetall(user_key(1)) == {"user_id": "1", "username": "fifth", "version": "5"}
-    assert await keys.get("leaderboard:version:users") == users, "nothing moved"
+    assert await keys.get(USERS_VERSION_KEY) == users, "nothing moved"
 
 
 async def test_a_newcomers_first_name_moves_no_names(store: Store, keys: Keys) -> None:
     """Otherwise every registration would make every process read every name again."""
     await fill(store, 3)
-    assert await keys.get("leaderboard:version:users") is None
+    assert await keys.get(USERS_VERSION_KEY) is None
     assert await version(keys, ALL_TIME) == 1
 
 
+@pytest.mark.one_store
 async def test_a_name_that_comes_after_its_score_is_shown(store: Store, keys: Keys) -> None:
     """Two processes record a new player; the second one's script is first, and brings no name with it."""
     await store.apply({ALL_TIME: [Row(7, 2, 30)]})
@@ -418,6 +424,7 @@ async def test_while_it_is_filled_a_board_says_nothing(store: Store, keys: Keys)
 # Expiry, keys, memory --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.one_store
 async def test_a_weeks_keys_expire_at_the_same_moment_and_all_time_never(store: Store, keys: Keys) -> None:
     for row in (Row(7, 1, 10), Row(7, 2, 20)):
         await store.apply({ALL_TIME: [row], WEEK: [row]}, [Profile(7, 1, "a")])
@@ -449,6 +456,7 @@ async def only_these(keys: Keys, store_url: str, allowed: list[str]) -> AsyncIte
         await keys.execute_command("ACL", "DELUSER", user)
 
 
+@pytest.mark.one_store
 async def test_scripts_touch_no_key_that_they_do_not_declare(store: Store, keys: Keys, store_url: str) -> None:
     """Dragonfly refuses them. Here a user is allowed the declared keys and nothing else."""
     await fill(store, 120)
@@ -518,6 +526,7 @@ end}}
 """Put before a script, it stops it after so many writes: as a store does that meets its memory limit half-way."""
 
 
+@pytest.mark.one_store
 async def test_a_script_that_stops_half_way_leaves_nothing_that_cannot_be_told_again(
     store: Store, keys: Keys, store_url: str
 ) -> None:
@@ -681,6 +690,7 @@ async def test_names_from_a_store_before_this_one_are_not_kept(store: Store, key
 # Rebuilding ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.one_store
 async def test_a_later_rebuild_fences_an_earlier_one_out(store: Store, keys: Keys) -> None:
     run = str(store.run)
     assert await Filling(store.link).begin(run, f"{run[:8]}-9")
@@ -688,35 +698,36 @@ async def test_a_later_rebuild_fences_an_earlier_one_out(store: Store, keys: Key
     assert await Filling(store.link).begin(run, f"{run[:8]}-a"), "ten, in base 36"
     assert not await Filling(store.link).begin(run, f"{run[:8]}-9")
     assert not await Filling(store.link).end(run, f"{run[:8]}-9", ["all_time"]), "it no longer fills"
-    assert await keys.get("leaderboard:epoch") == f"filling:{run[:8]}-a"
+    assert await keys.get(EPOCH_KEY) == f"filling:{run[:8]}-a"
     async with hearing(keys) as heard:
         assert await Filling(store.link).end(run, f"{run[:8]}-a", ["all_time", "users"])
         assert [name for name, _ in await heard.take()] == ["all_time", "users"]
-    assert await keys.mget("leaderboard:epoch", "leaderboard:run") == [f"{run[:8]}-a", run]
+    assert await keys.mget(EPOCH_KEY, RUN_KEY) == [f"{run[:8]}-a", run]
     assert not await Filling(store.link).begin(run, f"{run[:8]}-9"), "also after the later one has ended"
 
 
 @pytest.mark.parametrize("there", ["someoneelse-zz", "nonsense", "filling:", "-", ""])
 async def test_an_epoch_of_anybody_else_is_no_fence(store: Store, keys: Keys, there: str) -> None:
-    await keys.set("leaderboard:epoch", there)
+    await keys.set(EPOCH_KEY, there)
     assert await Filling(store.link).begin(str(store.run), f"{str(store.run)[:8]}-2")
 
 
 @pytest.mark.parametrize("kind", ["list", "hash", "zset"])
 async def test_an_epoch_of_another_type_does_not_stop_a_rebuild(store: Store, keys: Keys, kind: str) -> None:
-    await keys.delete("leaderboard:epoch")
+    await keys.delete(EPOCH_KEY)
     if kind == "list":
-        await keys.rpush("leaderboard:epoch", "foreign")
+        await keys.rpush(EPOCH_KEY, "foreign")
     elif kind == "hash":
-        await keys.hset("leaderboard:epoch", "a", "foreign")
+        await keys.hset(EPOCH_KEY, "a", "foreign")
     else:
-        await keys.zadd("leaderboard:epoch", {"a": 1})
+        await keys.zadd(EPOCH_KEY, {"a": 1})
     with pytest.raises(StoreChanged):
         await store.apply({ALL_TIME: [Row(7, 1, 10)]})
     await make_ours(store, 7)
     assert await store.apply({ALL_TIME: [Row(7, 1, 10)]}) == 1
 
 
+@pytest.mark.one_store
 async def test_clearing_leaves_the_epoch_and_the_counters_of_limits(store: Store, keys: Keys) -> None:
     await fill(store, 2_500)
     await keys.set("leaderboard:limit:address:10.0.0.1", 5, ex=60)
@@ -787,7 +798,7 @@ async def test_a_look_that_began_later_is_not_overruled_by_an_earlier_one(store:
     early = asyncio.ensure_future(store.adopt())
     await read.wait()
     store.link.content = look  # type: ignore[method-assign]
-    await keys.set("leaderboard:epoch", newer)
+    await keys.set(EPOCH_KEY, newer)
     late = asyncio.ensure_future(store.adopt())
     for _ in range(5):
         await keys.ping()  # the late one has had its chance
@@ -799,11 +810,11 @@ async def test_a_look_that_began_later_is_not_overruled_by_an_earlier_one(store:
 async def test_content_that_was_left_is_not_taken_for_current_even_once(store: Store, keys: Keys) -> None:
     """A balancer leads back to the store that it failed over from."""
     older = str(store.epoch)
-    await keys.set("leaderboard:epoch", older.replace("-1", "-2"))
+    await keys.set(EPOCH_KEY, older.replace("-1", "-2"))
     await store.adopt()
     store.leave(older)
     assert store.is_complete
-    await keys.set("leaderboard:epoch", older)
+    await keys.set(EPOCH_KEY, older)
     await store.adopt()
     assert (store.is_complete, store.link.refused_for) == (False, "superseded")
     with pytest.raises(StoreUnavailable):
