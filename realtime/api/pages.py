@@ -11,7 +11,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+NOTHING: Mapping[bytes, bytes] = {}
 CONTENT_TYPES = {
     ".cfg": "text/plain; charset=utf-8",
     ".conf": "text/plain; charset=utf-8",
@@ -192,14 +193,16 @@ class Redirect:
         await send({"type": "http.response.body", "body": b""})
 
 
-def routes(web: Path) -> list[BaseRoute]:
-    """Routes for the pages and assets below ``web``, ready to stand in an application's route list.
+def routes(web: Path, *, registration: str = "open") -> list[BaseRoute]:
+    """Routes for the pages and assets below ``web``, ready to stand in an application's route list. The page to play
+    says whether anybody may register.
 
     Reads and compresses every file now. Raises FileNotFoundError where a page of PAGES is missing; the
     documentation may be missing.
     """
     assets = Assets(web)
-    pages = [_route(address, _page(web / name, assets.version, may)) for address, (name, may) in PAGES.items()]
+    said = {b'data-registration="open"': f'data-registration="{registration}"'.encode()}
+    pages = [_route(address, _page(web / name, assets.version, may, said)) for address, (name, may) in PAGES.items()]
     docs = Docs(web, assets.version)
     return [
         *pages,
@@ -213,8 +216,10 @@ def _route(address: str, app: ASGIApp) -> Route:
     return Route(address, app, methods=["GET", "HEAD"], include_in_schema=False)
 
 
-def _page(path: Path, version: str, may: dict[str, str]) -> Served:
+def _page(path: Path, version: str, may: dict[str, str], said: Mapping[bytes, bytes] = NOTHING) -> Served:
     plain = path.read_bytes()
+    for before, now in said.items():
+        plain = plain.replace(before, now)
     if path.suffix == ".html":
         plain = ASSET_LINK.sub(rb"\g<before>v-" + version.encode() + b"/", plain)
     return Served(Body.of(path.suffix, plain), {"cache-control": ASK_FIRST} | may)

@@ -111,7 +111,7 @@ async def _lifespan(
         app.router.routes[:] = [
             *routes.routes(assembly.services, sessions),
             *documents.routes(),
-            *pages.routes(resources.folder("web")),
+            *pages.routes(resources.folder("web"), registration=settings.registration),
         ]
         with suppress(TimeoutError):
             async with asyncio.timeout(FIRST_LOOK):

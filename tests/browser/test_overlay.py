@@ -148,6 +148,22 @@ def test_a_highlighted_player_further_down_takes_the_last_row(open_page: OpenPag
     expect(page.locator(".row").last).to_have_class(re.compile(r"\bme\b"))
 
 
+def test_a_player_is_highlighted_by_name_and_the_console_says_why_nothing_is_there(
+    open_page: OpenPage, server: Server, cast: Cast
+) -> None:
+    name = server.board("all_time")[49][1]
+    page = open_page(f"/overlay?board=all_time&top=3&user={name.lower()}")
+    expect(page.locator("#list .row").last).to_contain_text(name)
+    said: list[str] = []
+    page = open_page(
+        "/overlay?board=nothing:current_day",
+        before=lambda page: page.on("console", lambda message: said.append(message.text)),
+    )
+    page.wait_for_function("performance.getEntriesByType('resource').length > 5")
+    page.wait_for_timeout(500)
+    assert any("nothing:current_day" in line for line in said), said
+
+
 def test_while_the_line_is_down_the_last_board_stays(open_page: OpenPage, server: Server, cast: Cast) -> None:
     lines: list[WebSocketRoute] = []
     cut = False

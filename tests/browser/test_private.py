@@ -46,6 +46,22 @@ def test_whoever_is_signed_in_sees_boards_and_their_own_place(open_page: OpenPag
     expect(page.locator("#result")).to_contain_text("Player 101 is rank 101, outside the top 100.")
 
 
+def test_where_nobody_may_register_or_look_the_page_offers_neither(
+    open_page: OpenPage, tmp_path_factory: pytest.TempPathFactory, chromium: Browser
+) -> None:
+    folder = tmp_path_factory.mktemp("closed") / "data"
+    closed = Server(folder, REALTIME_BOARDS="private", REALTIME_REGISTRATION="closed")
+    try:
+        page = open_page(f"{closed.url}/play")
+        expect(page.get_by_role("button", name="Sign in")).to_be_visible()
+        expect(page.locator("#tab-join")).to_be_hidden()
+        page.goto(closed.url)
+        expect(page.locator("#lamp")).to_have_text("Private")
+        expect(page.locator("#podium")).to_be_hidden()
+    finally:
+        closed.stop()
+
+
 def test_an_overlay_shows_by_its_token_whom_it_follows_further_down(open_page: OpenPage, private: Server) -> None:
     token = private.token("--scope", "read", "--board", "all_time")
     user = private.make_users(["Far down"])[0]

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from playwright.sync_api import Error, Page, Route, WebSocketRoute, expect
+from playwright.sync_api import Browser, Error, Page, Route, WebSocketRoute, expect
 
 from tests.browser.conftest import DESKTOP, PHONE, Cast, OpenPage, Server
 from tests.browser.looking import expect_live, expect_rows, rows
@@ -143,6 +143,33 @@ def test_an_earlier_week_is_final(open_page: OpenPage, server: Server, cast: Cas
     page.locator("#week").select_option("week_of_2025_12_29")
     expect_rows(page, [(1, cast.names[3], 50)])
     expect(page.locator(".me-far")).to_have_text("No score in this week")
+
+
+def test_a_new_server_says_what_to_do_next_and_an_ended_week_who_won(
+    open_page: OpenPage, tmp_path_factory: pytest.TempPathFactory, chromium: Browser
+) -> None:
+    new = Server(tmp_path_factory.mktemp("new") / "data")
+    try:
+        page = open_page(new.url)
+        expect(page.get_by_role("link", name="Add the first score")).to_have_attribute("href", "play")
+        page.get_by_text("curl", exact=True).click()
+        expect(page.locator(".first-steps pre").first).to_contain_text(f"{new.url}/scores")
+        ann, ben, cem = new.make_users(["Ann", "Ben", "Cem"])
+        new.score({ann: 5})
+        expect(page.locator("#first")).to_be_hidden()
+        expect_rows(page, [(1, "Ann", 5)])
+        for day in (9, 16):
+            new.score({ann: 90, ben: 90, cem: day}, created_at=f"2026-11-{day:02}T12:00:00Z")
+        page.goto(f"{new.url}/?board=week_of_2026_11_09")
+        expect(page.locator("#won")).to_have_text("Week 46: won by Ben and Ann with 90 points")
+        expect(page.locator("#older")).to_be_disabled()
+        page.locator("#newer").click()
+        expect(page).to_have_url(re.compile(r"board=week_of_2026_11_16$"))
+        expect(page.locator("#won")).to_contain_text("Week 47: won by")
+        page.get_by_role("tab", name="This week").click()
+        expect(page.locator("#won")).to_be_hidden()
+    finally:
+        new.stop()
 
 
 def test_a_first_week_that_begins_in_december_stands_under_its_own_year(open_page: OpenPage, server: Server) -> None:

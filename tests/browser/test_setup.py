@@ -32,7 +32,7 @@ def test_a_strip_proposes_five_players(open_page: OpenPage, server: Server) -> N
     page = open_page("/overlay/setup")
     page.get_by_role("radio", name="Strip").check()
     expect(page.locator("#address")).to_have_value(f"{server.url}/overlay?shape=strip")
-    expect(page.locator("#size")).to_have_text("Set Width 1280 and Height 88.")
+    expect(page.locator("#size")).to_have_text("Set Width 1672 and Height 88.")
 
 
 def test_the_preview_moves_with_invented_players_and_opens_no_socket(open_page: OpenPage) -> None:

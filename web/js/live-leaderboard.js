@@ -9,13 +9,13 @@ import { now } from './model/clock.js';
 import { base, getJson } from './server.js';
 import { describe } from './model/connection-status.js';
 import { css } from './view/live-leaderboard-style.js';
+import { NamedPlayer } from './view/named-player.js';
 import { Rows } from './view/rows.js';
+import { write } from './view/text.js';
 import { boardName } from './model/leaderboards.js';
-import { whole } from './model/player-match.js';
 import { hasEnded, parse, windowName } from './model/windows.js';
 
 const NARROW = 520;
-const FIRST = 1_000; // players among whom a name is looked for
 const THEMES = ['light', 'dark', 'auto'];
 const Base = globalThis.HTMLElement ?? class {};
 const isReduced = () => matchMedia('(prefers-reduced-motion: reduce)').matches;
@@ -60,7 +60,7 @@ export class LiveLeaderboard extends Base {
 
   #root; #parts; #rows; #pinned; #repaint; #watchers;
   #client = null; #address = null; #credential; #getToken = null; #leave = []; #due = false;
-  #board = null; #user = null; #sought = false; #rank = null; #name = null; #trouble = null; #state = ''; #openedAt = 0; #told = new Set();
+  #board = null; #user = null; #sought = null; #rank = null; #name = null; #trouble = null; #state = ''; #openedAt = 0; #told = new Set();
 
   constructor() {
     super();
@@ -173,7 +173,7 @@ export class LiveLeaderboard extends Base {
   #start() {
     this.#stop();
     this.#board = this.#user = this.#rank = this.#name = this.#trouble = null;
-    this.#sought = false;
+    this.#sought = null;
     this.#openedAt = now();
     this.#rows.clear();
     this.#pinned.clear();
@@ -202,25 +202,19 @@ export class LiveLeaderboard extends Base {
     this.#trouble = isRefused ? refusal(this.board, message) : null;
     if (isRefused) { this.#rows.clear(); this.#pinned.clear(); }
     if (this.#trouble) this.#warn('board', this.#trouble.hint ?? this.#trouble.words);
-    if (typeof this.user === 'string' && this.#user === null) this.#seek(this.user);
+    if (this.#board && typeof this.user === 'string' && this.#user === null) this.#seek(this.user);
     if (first) this.#repaint.now();
     else this.#repaint.ask();
     if (board && !isRefused) this.#emit('change', { board });
   }
 
-  /** Finds the player of that name among those at hand, else once among the first 1,000. */
   async #seek(name) {
     const client = this.#client;
-    const among = (entries) => entries[whole(entries, name)]?.user_id;
-    let found = among(this.#board?.entries ?? []);
-    if (found === undefined && this.#board && !this.#sought) {
-      this.#sought = true;
-      const page = await getJson(`boards/${encodeURIComponent(this.board)}?limit=${FIRST}`, this.#address, await client.token()).catch(() => null);
-      if (client !== this.#client || this.user !== name || this.#user !== null) return;
-      found = among(page?.entries ?? []);
-      if (found === undefined) this.#warn('user', 'is nobody among the first 1,000 of this board. A player further down is found by number.');
-    }
-    if (found !== undefined) this.#follow(found);
+    const sought = (this.#sought ??= new NamedPlayer(name));
+    const found = await sought.find(this.board, this.#board?.entries ?? [], this.#address, await client.token());
+    if (client !== this.#client || this.#user !== null) return;
+    if (found === null) this.#warn('user', 'is nobody among the first 1,000 of this board. A player further down is found by number.');
+    else this.#follow(found);
   }
 
   #follow(user) {
@@ -282,12 +276,12 @@ export class LiveLeaderboard extends Base {
     if (!this.#client) return null;
     const leaderboard = this.#board?.leaderboard;
     const heading = this.heading ?? (this.#board ? boardName(this.board, leaderboard) : windowName(this.board));
-    if (this.#parts.title.textContent !== heading) this.#parts.title.textContent = heading;
+    write(this.#parts.title, heading);
     this.#parts.header.hidden = heading === '';
     this.#showLine();
     const entries = this.#board?.entries ?? [];
     this.#parts.empty.hidden = entries.length > 0 || (!this.#board && !this.#trouble);
-    this.#parts.empty.textContent = this.#trouble?.words ?? (this.#isFinal ? 'Nobody scored.' : 'The first score takes rank 1.');
+    write(this.#parts.empty, this.#trouble?.words ?? (this.#isFinal ? 'Nobody scored.' : 'The first score takes rank 1.'));
     if (!this.#board) return null;
     const moving = !still && !isReduced();
     const look = { now: now(), me: this.#user, isYou: false, moving, marking: !still, leaderboard };
@@ -311,7 +305,7 @@ export class LiveLeaderboard extends Base {
   #showLine() {
     const about = { openedAt: this.#openedAt, hasBoard: this.#board !== null, isFinal: this.#isFinal, refused: this.#trouble?.lamp };
     const said = describe(this.#client, about, now());
-    if (this.#parts.status.textContent !== said.lamp) this.#parts.status.textContent = said.lamp;
+    write(this.#parts.status, said.lamp);
     this.#parts.status.title = said.note;
     this.#parts.status.classList.toggle('on', said.on);
     this.#parts.section.classList.toggle('old', said.old);

@@ -8,7 +8,9 @@ export const DEFAULTS = Object.freeze({
 export const SHAPES = ['column', 'strip'];
 export const THEMES = ['board', 'paper', 'outline'];
 export const TITLE_LENGTH = 24;
+const NAME_LENGTH = 64;
 const STRIP_TOP = 5;
+const CELL = 284; // room for a name of some fifteen letters
 const ROW = 54;
 
 const within = (text, low, high, fallback, whole) => {
@@ -34,10 +36,13 @@ export function readOptions(search) {
     clock: flag(query.get('clock'), DEFAULTS.clock),
     motion: flag(query.get('motion'), DEFAULTS.motion),
     status: flag(query.get('status'), DEFAULTS.status),
-    user: within(query.get('user'), 1, Number.MAX_SAFE_INTEGER, null, true),
+    user: within(query.get('user'), 1, Number.MAX_SAFE_INTEGER, null, true) ?? (nameIn(query.get('user')) || null),
     sample: query.get('sample') === '1',
   };
 }
+
+/** A player's name, as far as it can be one. */
+const nameIn = (text) => [...(text ?? '').trim()].slice(0, NAME_LENGTH).join('');
 
 export const defaultTop = (shape) => (shape === 'strip' ? STRIP_TOP : DEFAULTS.top);
 
@@ -57,7 +62,7 @@ export function writeOptions(options) {
 export function size({ shape, top, scale, title }) {
   if (shape === 'strip') {
     const cells = title === '' ? 0 : 224;
-    return { width: Math.max(1280, Math.ceil((cells + 8 + top * 204) * scale)), height: Math.ceil(88 * scale) };
+    return { width: Math.max(1280, Math.ceil((cells + 8 + top * (CELL + 4)) * scale)), height: Math.ceil(88 * scale) };
   }
   return { width: Math.ceil(400 * scale), height: Math.ceil((title === '' ? 12 : 60) * scale + ROW * top * scale) };
 }

@@ -110,6 +110,9 @@ function ending({ from, to }, at) {
 /** Whether the board may not be seen, or no longer: it is private. */
 export const isBarred = ({ type, code }) => type === 'unsubscribed' || (type === 'error' && RIGHTS.has(code));
 
+/** Whether the board that is asked for may not be seen. */
+export const isRefused = (view) => view.standings === null && view.trouble !== '' && (view.code === null || RIGHTS.has(view.code));
+
 function troubleIn(message) {
   if (isBarred(message) && message.code !== 'forbidden') return 'This board is private. Sign in to see it.';
   return message.type === 'error' ? message.message || message.code : '';
@@ -184,6 +187,15 @@ export function countdownOf(view) {
   };
 }
 
+/** Who won what is shown, in a sentence; '' where it still runs, or nobody did. */
+export function wonWords(view) {
+  const { entries = [] } = view.standings ?? {};
+  if (!isClosed(view) || !entries.length) return '';
+  const winners = entries.filter((entry, at) => view.ranks[at] === 1).map(({ username }) => username);
+  const who = winners.length > 2 ? `${winners.slice(0, 2).join(', ')} and ${winners.length - 2} more` : winners.join(' and ');
+  return `${windowName(shownId(view))}: won by ${who} with ${scoreWords(ruleOf(view), entries[0].score)}`;
+}
+
 /** {title, text} in the place of rows, null where there are some, or nothing is known yet. */
 export function emptyOf(view) {
   const { standings, trouble, between } = view;
@@ -222,7 +234,7 @@ function makingWords(view) {
 
 /** What the page says about the connection: {lamp, isOn, note, isOld}, for a client as `describe` takes it. */
 export function lineOf(view, client, now) {
-  const refused = view.trouble && (RIGHTS.has(view.code) || view.code === null ? 'Private' : 'Nothing to show');
+  const refused = view.trouble && (isRefused(view) ? 'Private' : 'Nothing to show');
   const about = { openedAt: view.openedAt, hasBoard: view.standings !== null || view.trouble !== '', isFinal: isClosed(view), refused };
   const said = describe(client, about, now);
   const making = view.standings?.entries.length ? makingWords(view) : '';

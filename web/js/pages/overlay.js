@@ -7,7 +7,9 @@ import { Client } from '../client.js';
 import { now } from '../model/clock.js';
 import { getJson, server } from '../server.js';
 import { readOptions } from '../model/overlay-options.js';
+import { NamedPlayer } from '../view/named-player.js';
 import { Rows } from '../view/rows.js';
+import { write } from '../view/text.js';
 import { remaining } from '../model/format.js';
 import { boardName } from '../model/leaderboards.js';
 import { boundsOf } from '../model/windows.js';
@@ -30,6 +32,8 @@ let board = null;
 let shown = null; // id of the board on screen
 let rank = null; // of the highlighted user, where it stands outside the rows
 let name = null;
+let user = null; // who is highlighted
+const sought = typeof options.user === 'string' ? new NamedPlayer(options.user) : null;
 let ended = false; // the server no longer sends this board: its token is over
 let downSince = null;
 
@@ -37,8 +41,8 @@ let downSince = null;
 function chosen({ entries, ranks: all }) {
   const top = entries.slice(0, options.top);
   const ranked = all.slice(0, options.top);
-  if (options.user === null || top.some(({ user_id }) => user_id === options.user)) return [top, ranked];
-  const at = entries.findIndex(({ user_id }) => user_id === options.user);
+  if (user === null || top.some(({ user_id }) => user_id === user)) return [top, ranked];
+  const at = entries.findIndex(({ user_id }) => user_id === user);
   const far = at >= 0 ? { ...entries[at], rank: all[at] } : outside();
   if (far) {
     const last = Math.min(top.length, options.top - 1);
@@ -58,7 +62,7 @@ const repaint = new Repaint((still) => {
   const field = { entries: board.entries, ranks: ranks(board.entries, leaderboard?.ranks) };
   const [entries, ranked] = chosen(field);
   const moving = options.motion && !still && !reduced.matches;
-  const moved = rows.paint(entries, ranked, { now: now(), me: options.user, moving, marking: !still, field, leaderboard });
+  const moved = rows.paint(entries, ranked, { now: now(), me: user, isYou: false, moving, marking: !still, field, leaderboard });
   $('overlay').hidden = false;
   showHeader();
   return moved;
@@ -66,10 +70,10 @@ const repaint = new Repaint((still) => {
 
 function showHeader() {
   const title = options.title ?? boardName(options.board === 'current_week' ? board.board : options.board, board.leaderboard);
-  if ($('title').textContent !== title) $('title').textContent = title;
+  write($('title'), title);
   $('header').hidden = title === '';
   const words = clock();
-  if ($('clock').textContent !== words) $('clock').textContent = words;
+  write($('clock'), words);
 }
 
 function clock() {
@@ -83,9 +87,35 @@ function clock() {
 }
 
 async function learnName() {
-  const path = `boards/${encodeURIComponent(options.board)}/users/${options.user}?neighbours=0`;
+  const path = `boards/${encodeURIComponent(options.board)}/users/${user}?neighbours=0`;
   name = (await getJson(path, server, token).catch(() => null))?.username ?? name;
   repaint.ask();
+}
+
+function follow(one) {
+  user = one;
+  client.watch(options.board, user, (message) => {
+    const isNew = rank === null;
+    rank = message;
+    if (isNew) learnName();
+    repaint.ask();
+  });
+}
+
+async function seek() {
+  const found = await sought.find(options.board, board.entries, server, token);
+  if (found === null) tell({ message: `nobody among the first 1,000 is called ${options.user}` });
+  else if (user === null) follow(found);
+}
+
+const told = new Set();
+
+/** Says in the console, where a stream does not see it, why there is nothing to show. */
+function tell({ code, message }) {
+  const words = `Overlay of ${options.board}: ${message || code || 'it may not be seen any more'}${token ? '' : ' (a private board needs #token= and a token behind the address)'}`;
+  if (told.has(words)) return;
+  told.add(words);
+  console.warn(words);
 }
 
 function tick() {
@@ -93,22 +123,18 @@ function tick() {
   setTimeout(tick, 1000 - (client.now() % 1000));
 }
 
-client.subscribe(options.board, (next, { type }) => {
-  ended = type === 'unsubscribed' || type === 'error';
+client.subscribe(options.board, (next, message) => {
+  ended = message.type === 'unsubscribed' || message.type === 'error';
+  if (ended) tell(message);
   if (!next) return; // a new window, or none yet: what stands stays until its first snapshot is here
   const first = next.board !== board?.board;
   board = next;
   if (first) repaint.now();
   else repaint.ask();
+  if (sought && user === null) seek();
 }, { describe: true });
-if (options.user !== null) {
-  client.watch(options.board, options.user, (message) => {
-    const isNew = rank === null;
-    rank = message;
-    if (isNew) learnName();
-    repaint.ask();
-  });
-}
+client.on('error', (message) => { if (!message.board) tell(message); });
+if (typeof options.user === 'number') follow(options.user);
 addEventListener('obsSourceVisibleChanged', ({ detail }) => repaint.hide(detail?.visible === false));
 addEventListener('obsSourceActiveChanged', ({ detail }) => detail?.active && repaint.ask(true));
 document.addEventListener('visibilitychange', () => repaint.hide(document.hidden));

@@ -9,6 +9,7 @@ import { entryOf, readEntry } from '../model/score-entry.js';
 import { amount, gainText, scoreText } from '../model/format.js';
 import { boardLike, DEFAULT, isOpen, readList, titleOf } from '../model/leaderboards.js';
 import { boardIn, kindName, parse } from '../model/windows.js';
+import { write } from '../view/text.js';
 
 const LOG_LENGTH = 50;
 const ASKS = 5; // how often a server that has too much to do is asked again
@@ -52,12 +53,12 @@ function turnTo(kind) {
   $('name-field').hidden = $('password-hint').hidden = !joining;
   $('username').disabled = !joining;
   $('password').autocomplete = joining ? 'new-password' : 'current-password';
-  $('enter').textContent = joining ? 'Start playing' : 'Sign in';
+  write($('enter'), joining ? 'Start playing' : 'Sign in');
   refuse('');
 }
 
 function refuse(words) {
-  $('refusal').textContent = words;
+  write($('refusal'), words);
   $('refusal').hidden = !words;
 }
 
@@ -101,7 +102,7 @@ function leave(words = '') {
 function start() {
   $('signed-out').hidden = true;
   $('signed-in').hidden = false;
-  $('me-name').textContent = held.username;
+  write($('me-name'), held.username);
   client = new Client(new URL('ws', server), { token: held.token });
   client.on('state', showLine);
   client.on('error', ({ code, board }) => {
@@ -139,14 +140,14 @@ function choose(chosen) {
   const board = running = { asked, id: null };
   const { slug, windows } = leaderboard;
   const hasTotal = windows.includes('all_time') && parse(asked).kind !== 'all_time';
-  $('week-label').textContent = kindName(parse(asked).kind);
+  write($('week-label'), kindName(parse(asked).kind));
   $('total').hidden = !hasTotal;
   $('see').href = `./?${new URLSearchParams({ ...(slug === 'default' ? {} : { board: asked }), me: held.user_id })}`;
   following.push(client.subscribe(asked, (standings) => { board.id = standings?.board ?? null; }));
   following.push(client.watch(asked, held.user_id, ({ rank, score }) => {
-    $('week-rank').textContent = rank ? amount(rank) : '–';
-    $('week-score').textContent = scoreOr(score);
-    if (counted && rank) counted.textContent = `Counted, rank ${amount(rank)}`;
+    write($('week-rank'), rank ? amount(rank) : '–');
+    write($('week-score'), scoreOr(score));
+    if (counted && rank) write(counted, `Counted, rank ${amount(rank)}`);
     counted = null;
   }));
   if (!hasTotal) return;
@@ -165,25 +166,25 @@ function showEntry() {
   input.required = hasScore;
   input.setCustomValidity('');
   $('points-field').hidden = !hasScore;
-  $('points-label').textContent = label;
-  $('points-hint').textContent = hint;
+  write($('points-label'), label);
+  write($('points-hint'), hint);
   $('points-hint').hidden = !hint;
-  $('hand-in').textContent = button;
+  write($('hand-in'), button);
 }
 
 function showNothing() {
-  for (const id of ['week-score', 'week-rank', 'total-score']) $(id).textContent = '–';
+  for (const id of ['week-score', 'week-rank', 'total-score']) write($(id), '–');
 }
 
 /** A score; where there is none, what a sum begins with. */
 const scoreOr = (score) => (score === null && leaderboard.operator !== 'sum' ? '–' : scoreText(leaderboard, score ?? 0));
 
-function showTotal(score) { $('total-score').textContent = scoreOr(score ?? null); }
+function showTotal(score) { write($('total-score'), scoreOr(score ?? null)); }
 
 function span(name, text) {
   const node = document.createElement('span');
   node.className = name;
-  node.textContent = text;
+  write(node, text);
   return node;
 }
 
@@ -210,12 +211,12 @@ function show(outcome, state, slug) {
   const accepted = outcome.type === 'accepted';
   const isBeaten = accepted && slug === leaderboard.slug && leaderboard.operator === 'best' && !outcome.improved;
   state.className = `state ${accepted ? 'counted' : 'refused'}`;
-  state.textContent = isBeaten ? 'Recorded. Your best stays.' : accepted ? 'Counted' : `Refused: ${outcome.message || outcome.code}`;
-  $('spoken').textContent = state.textContent;
+  write(state, isBeaten ? 'Recorded. Your best stays.' : accepted ? 'Counted' : `Refused: ${outcome.message || outcome.code}`);
+  write($('spoken'), state.textContent);
   if (!accepted || slug !== leaderboard.slug) return;
   const all = boardIn(slug, 'all_time');
   const { [running?.id]: current = outcome.week_score, [all]: total = outcome.total_score } = outcome.scores ?? {};
-  if (current !== undefined) $('week-score').textContent = scoreOr(current);
+  if (current !== undefined) write($('week-score'), scoreOr(current));
   if (total !== undefined) showTotal(total);
   if (!isBeaten) counted = state; // its rank follows in a message of its own
 }
@@ -223,10 +224,10 @@ function show(outcome, state, slug) {
 function showLine() {
   if (!client) return;
   const said = describe(client, { openedAt, hasBoard: true }, now());
-  $('lamp').lastElementChild.textContent = said.lamp;
+  write($('lamp').lastElementChild, said.lamp);
   $('lamp').toggleAttribute('data-on', said.on);
   const waiting = document.querySelectorAll('.log .waiting');
-  for (const node of waiting) node.textContent = client.state === 'live' ? 'Sending' : 'Waiting for the connection';
+  for (const node of waiting) write(node, client.state === 'live' ? 'Sending' : 'Waiting for the connection');
 }
 
 // ---- start
@@ -245,6 +246,8 @@ $('add').addEventListener('submit', add);
 $('points').addEventListener('input', () => $('points').setCustomValidity(''));
 $('leave').addEventListener('click', () => leave());
 setInterval(showLine, 1000);
+const isOpenToAll = document.body.dataset.registration === 'open';
 held = session();
+if (!isOpenToAll) $('tab-join').parentElement.hidden = true; // nobody can register here
 if (held) start();
-else { $('signed-out').hidden = false; turnTo('join'); }
+else { $('signed-out').hidden = false; turnTo(isOpenToAll ? 'join' : 'enter'); }

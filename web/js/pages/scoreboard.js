@@ -19,6 +19,7 @@ import { Repaint } from '../view/repaint.js';
 import { Rows } from '../view/rows.js';
 import { share } from '../view/share.js';
 import { Tabs } from '../view/tabs.js';
+import { write } from '../view/text.js';
 
 const FOUND_MS = 3_000;
 const MADE_MS = 2_000; // how often it is asked how far new standings are
@@ -73,7 +74,7 @@ function turn(type, event, push = true) {
 /** Nothing is known of the board: takes away what was painted. */
 function wipe() {
   showResult();
-  $('count').textContent = '';
+  write($('count'), '');
   clearRows();
 }
 
@@ -143,6 +144,8 @@ const repaint = new Repaint((still) => {
 function paintAround({ moving, marking }) {
   hear('clock');
   const leaderboard = model.ruleOf(view);
+  $('podium').hidden = model.isRefused(view);
+  write($('won'), model.wonWords(view));
   if (view.standings) podium.paint(view.standings.entries, { ranks: view.ranks, me: view.me, moving, marking, leaderboard });
   ownRank.show(model.followedOf(view), leaderboard);
   playerCount.show(view.standings, view.board, now());
@@ -154,7 +157,7 @@ function paintAround({ moving, marking }) {
 function showFrame() {
   const { leaderboards, slug, heading, tabs: all, tab, hasClock, hasWeeks, hasSignIn, title } = model.frameOf(view);
   const { board } = view;
-  $('heading').textContent = heading;
+  write($('heading'), heading);
   $('heading').classList.toggle('vh', chooser.show(leaderboards, slug));
   tabs.show(all, tab);
   $('panel').setAttribute('aria-labelledby', tab);
@@ -172,9 +175,23 @@ function showEmpty() {
   const words = model.emptyOf(view);
   $('empty').hidden = !words;
   list.hidden = !view.standings?.entries.length;
+  showFirstSteps(words !== null && view.standings !== null);
   if (!words) return;
-  $('empty').firstElementChild.textContent = words.title;
-  $('empty').lastElementChild.textContent = words.text;
+  write($('empty').firstElementChild, words.title);
+  write($('empty').lastElementChild, words.text);
+}
+
+let steps = null; // what a board on which nobody ever scored says to whoever runs it
+
+/** Where there is no score at all, what may be done next. */
+async function showFirstSteps(isEmpty) {
+  $('first').hidden = !isEmpty || !steps;
+  if (!isEmpty || steps !== null) return;
+  steps = false;
+  const { FirstSteps } = await import('../view/first-steps.js').catch(() => ({}));
+  const isNew = FirstSteps && (await getJson('boards/all_time?limit=1').catch(() => null))?.players === 0;
+  steps = isNew ? new FirstSteps($('first')) : false;
+  $('first').hidden = !steps || list.hasChildNodes();
 }
 
 function showLine() {
@@ -182,11 +199,11 @@ function showLine() {
   const word = $('lamp').lastElementChild;
   if (word.textContent !== lamp) {
     const before = word.textContent;
-    word.textContent = lamp;
+    write(word, lamp);
     say('line', model.lampWords(view, before, lamp));
   }
   $('lamp').toggleAttribute('data-on', isOn);
-  if ($('note').textContent !== note) $('note').textContent = note;
+  write($('note'), note);
   $('note').hidden = !note;
   list.classList.toggle('old', isOld);
 }
@@ -199,10 +216,10 @@ function showResult(player = null, words = '') {
 function paintResult() {
   const { words, canFollow, action } = model.resultOf(view);
   $('result').hidden = !words;
-  $('result').firstElementChild.textContent = words;
+  write($('result').firstElementChild, words);
   const button = $('result').lastElementChild;
   button.hidden = !canFollow;
-  button.textContent = action;
+  write(button, action);
 }
 
 function tick() {

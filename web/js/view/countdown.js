@@ -1,8 +1,7 @@
 // Owns the clock on the wall: how long the window still runs, in digits. Never asks what time it is, and words nothing; is told both.
+import { write } from './text.js';
 
 const pad = (value) => String(value).padStart(2, '0');
-
-const write = (node, text) => { if (node.textContent !== text) node.textContent = text; };
 
 export class Countdown {
   #node; #label; #wells; #digits;

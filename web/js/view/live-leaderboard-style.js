@@ -1,10 +1,10 @@
 // Owns the look of <live-leaderboard>. Adopted, never written into the page, so that a strict policy allows it.
 // Every colour can be set from outside by its variable; every piece is a part.
 
-const light = `--ll-sheet:#fff;--ll-ink:#14211b;--ll-ink-2:#4f5f57;--ll-rule:#dde5df;--ll-bar:#7ba18e;--ll-up:#0b6e49;--ll-down:#a0402a;
---ll-me:#123b2d;--ll-me-ink:#f4f7f2;--ll-me-2:#b7cfc3;--ll-me-bar:#5fa487;--ll-hover:#eaf0eb;--ll-lift:0 4px 14px rgba(8,28,20,.28);color-scheme:light;`;
-const dark = `--ll-sheet:#0f1a16;--ll-ink:#e9f0eb;--ll-ink-2:#9fb2a8;--ll-rule:#21302a;--ll-bar:#3f6f5b;--ll-up:#74d3a6;--ll-down:#f0a08a;
---ll-me:#c9ded1;--ll-me-ink:#0e2018;--ll-me-2:#2f4a3d;--ll-me-bar:#3f775e;--ll-hover:#16241e;--ll-lift:0 4px 16px rgba(0,0,0,.7);color-scheme:dark;`;
+const light = `--ll-sheet:#fff;--ll-ink:#14211b;--ll-ink-2:#4f5f57;--ll-rule:#dde5df;--ll-bar:#cfe0d6;--ll-up:#0b6e49;--ll-down:#a0402a;
+--ll-me:#123b2d;--ll-me-ink:#f4f7f2;--ll-me-2:#b7cfc3;--ll-me-bar:#2f6b54;--ll-hover:#eaf0eb;--ll-lift:0 4px 14px rgba(8,28,20,.28);color-scheme:light;`;
+const dark = `--ll-sheet:#0f1a16;--ll-ink:#e9f0eb;--ll-ink-2:#9fb2a8;--ll-rule:#21302a;--ll-bar:#244438;--ll-up:#74d3a6;--ll-down:#f0a08a;
+--ll-me:#c9ded1;--ll-me-ink:#0e2018;--ll-me-2:#2f4a3d;--ll-me-bar:#a3c4b2;--ll-hover:#16241e;--ll-lift:0 4px 16px rgba(0,0,0,.7);color-scheme:dark;`;
 
 export const css = `
 :host{display:block;--ll-lamp:#ffd24a;--ll-on-lamp:#17231d;${light}
@@ -41,7 +41,7 @@ ol{position:relative;margin:0;padding:0;list-style:none;contain:layout style}
 .score{position:relative;grid-column:5;text-align:right}
 .plate{position:absolute;inset:-5px -6px;padding:5px 6px;border-radius:3px;background:var(--ll-lamp);color:var(--ll-on-lamp);visibility:hidden}
 .lit{visibility:visible}
-.bar{position:absolute;left:0;right:0;bottom:0;height:2px;background:var(--ll-bar);transform-origin:0 50%;transform:scaleX(0);}
+.bar{position:absolute;left:0;right:0;bottom:1px;height:4px;background:var(--ll-bar);transform-origin:0 50%;transform:scaleX(0);}
 .rising{z-index:2;background:var(--ll-hover);box-shadow:var(--ll-lift)}
 .me{background:var(--ll-me);color:var(--ll-me-ink);box-shadow:none}
 .me .rank,.me .change,.me .gain,.me .meta{color:var(--ll-me-2)}

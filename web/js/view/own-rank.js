@@ -1,14 +1,13 @@
 // Owns the bar of the player who is followed: rank, name, distance to the next rank, score.
 // Never asks for a rank, and never words one; is told both.
 import { amount, scoreText } from '../model/format.js';
+import { write } from './text.js';
 
 const span = (name) => {
   const node = document.createElement('span');
   node.className = name;
   return node;
 };
-
-const write = (node, text) => { if (node.textContent !== text) node.textContent = text; };
 
 export class OwnRank {
   #node; #button; #parts;

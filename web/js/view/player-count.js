@@ -2,6 +2,7 @@
 // server knows: it is asked when the board fills, and now and then while the board goes on changing.
 import { getJson } from '../server.js';
 import { players } from '../model/format.js';
+import { write } from './text.js';
 
 const FULL = 100;
 const AGAIN_MS = 30_000;
@@ -17,7 +18,7 @@ export class PlayerCount {
     const length = board?.entries.length ?? 0;
     if (length >= FULL && board.version !== this.#version && now - this.#askedAt >= AGAIN_MS) this.#ask(board, name, now);
     const words = board === null ? '' : players(length < FULL ? length : Math.max(length, this.#known));
-    if (this.#node.textContent !== words) this.#node.textContent = words;
+    write(this.#node, words);
   }
 
   /** The server said it beside something else. */
@@ -36,6 +37,6 @@ export class PlayerCount {
     const answer = await getJson(`boards/${encodeURIComponent(name)}?limit=1`).catch(() => null);
     if (!answer || board.board !== this.#of) return;
     this.#known = answer.players;
-    this.#node.textContent = players(Math.max(board.entries.length, this.#known));
+    write(this.#node, players(Math.max(board.entries.length, this.#known)));
   }
 }

@@ -1,12 +1,13 @@
 // Owns the three steps. The steps never move; people do, and their ranks. Never decides who stands where.
 import { coverWith } from './highlight.js';
 import { isWrittenAlike, scoreText } from '../model/format.js';
+import { write } from './text.js';
 
 const LONG = 9; // characters of a score from which on it is set smaller: a step is no wider than 1,234,567
 const CLIMB = { duration: 600, easing: 'cubic-bezier(.2,.7,.2,1)' };
 
-function write(text, leaderboard, score) {
-  text.textContent = scoreText(leaderboard, score);
+function writeScore(text, leaderboard, score) {
+  write(text, scoreText(leaderboard, score));
   text.parentNode.classList.toggle('long', text.textContent.length > LONG);
 }
 
@@ -21,7 +22,7 @@ function person(entry, isMe, leaderboard) {
   score.className = 'points';
   plate.className = 'plate';
   score.append(text, plate);
-  write(text, leaderboard, entry.score);
+  writeScore(text, leaderboard, entry.score);
   node.append(name, score);
   return Object.assign(node, { user: entry.user_id, score: entry.score, text, plate });
 }
@@ -66,7 +67,7 @@ export class Podium {
         if (!climbs) return;
         if (user !== null) this.#climb(node, places.get(user));
         if (old.user !== null && !entries.slice(0, 3).some((entry) => entry.user_id === old.user)) this.#fade(this.#holders[at], old.node);
-      } else if (marking && old.score !== score) this.#light(node, moving);
+      } else if (marking && old.score !== score) this.#light(node);
     });
   }
 
@@ -74,7 +75,7 @@ export class Podium {
   #number(ranks) {
     this.#steps.forEach((step, at) => {
       const rank = String(ranks[at] ?? at + 1);
-      if (step.textContent !== rank) step.textContent = rank;
+      write(step, rank);
     });
   }
 
@@ -83,9 +84,8 @@ export class Podium {
     if (old && user !== null && old.user === user) {
       const { node } = old;
       node.classList.toggle('is-me', user === me);
-      const bdi = node.querySelector('bdi');
-      if (bdi.textContent !== entry.username) bdi.textContent = entry.username;
-      if (old.score !== entry.score) write(node.text, this.#leaderboard, entry.score);
+      write(node.querySelector('bdi'), entry.username);
+      if (old.score !== entry.score) writeScore(node.text, this.#leaderboard, entry.score);
       return { user, node, score: entry.score };
     }
     if (old && user === null && old.user === null) return old;
@@ -106,8 +106,8 @@ export class Podium {
     node.animate({ opacity: [1, 0] }, 500).finished.then(() => node.remove(), () => node.remove());
   }
 
-  #light(node, moving) {
-    node.plate.textContent = node.text.textContent;
-    coverWith([node.plate], moving);
+  #light(node) {
+    write(node.plate, node.text.textContent);
+    coverWith([node.plate]);
   }
 }

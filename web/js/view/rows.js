@@ -191,7 +191,7 @@ export class Rows {
       if (first || !marking) return;
       const lit = changed.filter(([row, , at]) => (few ? at < 3 || row.user === me : at >= view.first && at <= view.last));
       for (const [row, by] of lit) row.kindle(by);
-      coverWith(lit.map(([row]) => row.plate), moving);
+      coverWith(lit.map(([row]) => row.plate));
       showGains(lit.map(([row]) => row.gain));
     };
     if (first) dress();

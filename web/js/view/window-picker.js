@@ -2,6 +2,7 @@
 // them. Never changes what is shown; tells `choose(board)`. Asks anew once a window has ended, however long the page slept.
 import { getJson } from '../server.js';
 import { weekAt, weekEnd } from '../model/format.js';
+import { write } from './text.js';
 import { KINDS, kindNames, parse, windowDays, windowName, yearOf } from '../model/windows.js';
 
 const PAGE = 1000;
@@ -9,14 +10,16 @@ const MOST = 5 * PAGE; // nobody looks for one in a longer list
 const AGAIN_MS = 60_000; // where nothing runs that could end
 
 export class WindowPicker {
-  #select; #days; #now; #known = new Map(); // slug -> {ended: ids, newest first; until when that is all}
+  #select; #days; #turns; #beside = []; #now; #known = new Map(); // slug -> {ended: ids, newest first; until when that is all}
 
   /** `now()`: the server's time, in milliseconds since 1970. */
   constructor(node, now, choose) {
     this.#select = node.querySelector('select');
     this.#days = node.querySelector('p');
+    this.#turns = [...node.querySelectorAll('button')];
     this.#now = now;
     this.#select.addEventListener('change', () => choose(this.#select.value));
+    this.#turns.forEach((button, at) => button.addEventListener('click', () => choose(this.#beside[at])));
   }
 
   /** The last window of this kind that has ended, or of any other; undefined where none has. */
@@ -32,7 +35,10 @@ export class WindowPicker {
     if (!still()) return;
     const ids = ended.includes(board) ? ended : inOrder([board, ...ended]);
     this.#select.replaceChildren(...groups(ids, board));
-    this.#days.textContent = windowDays(board, window, zone, this.#now());
+    const alike = ids.filter((id) => parse(id).kind === parse(board).kind); // the newest first
+    this.#beside = [alike[alike.indexOf(board) + 1], alike[alike.indexOf(board) - 1]];
+    this.#turns.forEach((button, at) => { button.disabled = !this.#beside[at]; });
+    write(this.#days, windowDays(board, window, zone, this.#now()));
   }
 
   async #load(slug) {

@@ -277,7 +277,9 @@ test('the size for OBS: ten rows are exactly 600', () => {
   assert.deepEqual(size(readOptions('')), { width: 400, height: 600 });
   assert.deepEqual(size(readOptions('title=&top=3')), { width: 400, height: 174 });
   assert.deepEqual(size(readOptions('scale=2&top=1')), { width: 800, height: 228 });
-  assert.deepEqual(size(readOptions('shape=strip')), { width: 1280, height: 88 });
-  assert.equal(size(readOptions('shape=strip&top=8')).width, 1864);
+  assert.deepEqual(size(readOptions('shape=strip')), { width: 1672, height: 88 });
+  assert.equal(size(readOptions('shape=strip&top=8')).width, 2536);
+  assert.equal(size(readOptions('shape=strip&top=3')).width, 1280);
+  assert.deepEqual(['user=7', 'user=Kim%20Lee', 'user=', 'user=%20'].map((query) => readOptions(query).user), [7, 'Kim Lee', null, null]);
   assert.equal(defaultTop('strip'), 5);
 });
