@@ -51,6 +51,11 @@ SCATTERED: Final = (
     "start Dragonfly with --lock_on_hashtags"
 )
 
+STOPS_WHOLE: Final = (
+    "the nodes of the cluster all stop where one is lost, until its replica is promoted: set "
+    "cluster-require-full-coverage no, and its boards alone stand still"
+)
+
 Task = tuple[str, Callable[[], Awaitable[None]]]
 """The name of a task, and the coroutine function to be kept running."""
 
@@ -165,6 +170,8 @@ async def open_backends(settings: Settings, *, lanes: int = 0) -> AsyncIterator[
             await store.adopt()
             if len(leaderboards.current.partitions) > 1 and await store.link.scatters():
                 log.warning(SCATTERED, extra={"action": "store"})
+            if await store.link.stops_whole():
+                log.warning(STOPS_WHOLE, extra={"action": "store"})
         except StoreUnavailable as error:
             if store.link.complaint is None:  # else it was told already
                 log.warning("the store cannot be used: %s", error, extra={"action": "store"})

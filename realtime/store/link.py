@@ -160,6 +160,14 @@ class Link:
             told = await self._free.exchange(*(("DEBUG", "OBJECT", probe) for probe in probes), ("UNLINK", *probes))
             return bool(is_scattered(told))
 
+    async def stops_whole(self) -> bool:
+        """Whether the nodes of a cluster are known to stop together where one of them is lost."""
+        if not self.keys.clustered:
+            return False
+        with self.mapped():
+            (told,) = await self._free.exchange(("CONFIG", "GET", "cluster-require-full-coverage"))
+            return isinstance(told, list) and told[1:] == [b"yes"]  # who may not ask is told nothing
+
     async def content(self) -> Content:
         """Reads which store answers now, and which content it says it holds; adopts nothing. Raises StoreUnfit.
 

@@ -253,6 +253,15 @@ async def test_a_slot_that_moves_is_never_read_or_written_as_if_whole_and_is_the
     await asyncio.to_thread(cluster.move, slot, source)
 
 
+async def test_a_cluster_that_stops_whole_where_one_node_is_lost_is_known(store: Store, cluster: Cluster) -> None:
+    assert not await store.link.stops_whole()
+    owner_of(cluster, "").call("CONFIG", "SET", "cluster-require-full-coverage", "yes")
+    try:
+        assert await store.link.stops_whole()
+    finally:
+        owner_of(cluster, "").call("CONFIG", "SET", "cluster-require-full-coverage", "no")
+
+
 async def test_what_is_no_cluster_and_what_is_one_are_told_apart(store: Store, cluster: Cluster) -> None:
     single = Store(cluster.nodes[0].url, timeout=1.5)
     with pytest.raises(StoreUnfit, match=r"redis\+cluster://"):
