@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 from redis.asyncio import Redis
 
-from realtime.boards.board import week_at
+from realtime.boards.board import ALL_TIME, week_at
 from tests.support.databases import MakeUsers
 from tests.support.servers import RunningServer, running_server
 from tests.support.stores import PrivateStore
@@ -189,3 +189,24 @@ async def test_a_week_s_bounds_are_told(server: RunningServer) -> None:
     starts, ends = (datetime.fromisoformat(current[name]) for name in ("starts", "ends"))
     assert starts <= now < ends
     assert ends - starts == timedelta(days=7) and starts.weekday() == 0
+
+
+async def test_the_store_is_read_once_for_all_who_ask_at_the_same_moment(
+    server: RunningServer, make_users: MakeUsers, keys: Redis
+) -> None:
+    users = await make_users(50)
+    await scores(server, {user: user for user in users})
+
+    async def readings() -> int:
+        return sum(one["calls"] for name, one in (await keys.info("commandstats")).items() if "zrevrange" in name)
+
+    async def asked(times: int) -> int:
+        """Readings of the board that so many requests at once come to."""
+        before, reader = await readings(), server.services.board_reader
+        pages = await asyncio.gather(*(reader.page(ALL_TIME, 0, 100) for _ in range(times)))
+        assert all(len(page.entries) == 50 for page in pages)
+        return await readings() - before
+
+    alone = await asked(1)
+    assert alone >= 1, "it counts what it should"
+    assert await asked(60) == 2 * alone, "one that was under way, and one for all who asked meanwhile"
