@@ -24,7 +24,7 @@ import redis
 import uvloop
 
 from tests.benchmarks import plan, submissions
-from tests.benchmarks.harness import Table, cpu_seconds, machine, median, server
+from tests.benchmarks.harness import Server, Table, cpu_seconds, machine, median, server
 from tests.benchmarks.plan import Costs
 from tests.benchmarks.served import HZ, PLAYERS, Served, audience, built_floor
 from tests.benchmarks.usage import Parties
@@ -35,6 +35,9 @@ WINDOWS = 3
 SECONDS = 3.0
 ROWS = 5
 """Scores that change with each diff."""
+
+ROUNDS = 3
+"""Rebuilds, of which the shortest counts: others use the machine too."""
 
 MANY = 200_000
 """Players of which one is weighed."""
@@ -94,17 +97,18 @@ def _viewers(folder: Path) -> dict[str, float]:
             runner.run(_changes(served, SECONDS))
 
         served.wait_idle()
-        ticks = int(SECONDS * HZ)
         for _ in range(WINDOWS):
             _, store_idle = spent(SECONDS, lambda: time.sleep(SECONDS))
             add("process_store_us", store_idle / SECONDS / 2 * 1e6)  # two processes are there: this one, and `up`
             unseen = spent(SECONDS, change)
             with audience(floor, served.port, 1, 2):
                 served.wait_for("realtime_subscribers", 1)
+                before = served.metrics()["realtime_deliveries_total"]
                 seen = spent(SECONDS, change)
+                changes = served.metrics()["realtime_deliveries_total"] - before  # a busy machine makes one of two
             served.wait_for("realtime_subscribers", 0)
-            add("change_server_us", (seen[0] - unseen[0]) / ticks * 1e6)
-            add("change_store_us", (seen[1] - unseen[1]) / ticks * 1e6)
+            add("change_server_us", (seen[0] - unseen[0]) / changes * 1e6)
+            add("change_store_us", (seen[1] - unseen[1]) / changes * 1e6)
         with ExitStack() as groups:
             for group in range(GROUPS + 1):
                 resident, kernel, used = served.resident_kib(), _kernel_kib(), served.cpu_seconds()
@@ -194,20 +198,23 @@ SELECT pg_total_relation_size('users') + pg_total_relation_size('user_total_scor
 """
 
 
+def _rebuilt(target: Server) -> float:
+    """Seconds of a rebuild."""
+    began = time.perf_counter()
+    target.rebuild()
+    return time.perf_counter() - began
+
+
 async def _players() -> dict[str, float]:
     with server() as target:
         connection = await asyncpg.connect(target.database_url)
         with redis.Redis.from_url(target.dragonfly_url) as keys:
-            target.rebuild()
-            began = time.perf_counter()
-            target.rebuild()
-            empty_s, memory = time.perf_counter() - began, int(keys.info("memory")["used_memory"])
+            empty_s = min(_rebuilt(target) for _ in range(ROUNDS))
+            memory = int(keys.info("memory")["used_memory"])
             size = await connection.fetchval(_SIZE)
             for statement in _FILL:
                 await connection.execute(statement, MANY, timeout=600)
-            began = time.perf_counter()
-            target.rebuild()
-            took = time.perf_counter() - began
+            took = min(_rebuilt(target) for _ in range(ROUNDS))
             weight = int(keys.info("memory")["used_memory"]) - memory
         disk = await connection.fetchval(_SIZE) - size
         await connection.close()
