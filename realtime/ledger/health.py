@@ -80,15 +80,15 @@ class HealthCheck:
 
     def _cut_off(self, why: str) -> None:
         self.away = why
+        self.end()
+
+    def end(self, is_over: Callable[[Any], bool] = lambda connection: True) -> None:
+        """Cuts off the lent connections of which that is true, and whoever waits for one: it may be to a host that says
+        nothing."""
         now = asyncio.get_running_loop().time()
         for wait in self._waits:
             if not wait.expired():
                 wait.reschedule(now)
-        for connection in list(self._lent):
-            connection.terminate()
-
-    def end(self, is_over: Callable[[Any], bool]) -> None:
-        """Cuts off the lent connections of which that is true: whoever has one hears nothing more over it."""
         for connection in list(self._lent):
             if is_over(connection):
                 connection.terminate()

@@ -84,7 +84,7 @@ class _Way:
         """It must not be asked, and whoever asks it just now hears nothing."""
         if self.lag is not None:
             log.warning("%s is not read from: %s", self.host.name, why, extra={"action": "read_host"})
-            self.health.end(lambda connection: True)
+            self.health.end()
         self.lag, self.trouble = None, why
 
     def take(self, lag: float) -> None:

@@ -96,7 +96,7 @@ async def test_a_promoted_standby_is_found_while_the_primary_before_goes_on_beli
         # One that reaches the primary before alone learns of it from the store, and so does one that starts anew.
         await generations.look()
         await store.adopt()
-        with pytest.raises(NotPrimary, match="timeline 1"):
+        with pytest.raises(NotPrimary, match="promoted in its place"):
             await lonely.look()
         with pytest.raises(LedgerUnavailable):
             await stuck.record_batch([Submission(1, "believed", 1, None, None)], [])
