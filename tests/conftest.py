@@ -29,7 +29,7 @@ from realtime.ledger.ledger import Ledger
 from realtime.repair.rebuild import Rebuilder
 from realtime.store.filling import Filling
 from realtime.store.store import Store
-from tests.support.databases import FAST_POSTGRES, GIVEN_DATABASE, Databases, MakeUsers
+from tests.support.databases import FAST_POSTGRES, GIVEN_CITUS, GIVEN_DATABASE, Databases, MakeUsers
 from tests.support.keys import IS_CLUSTER
 from tests.support.servers import RunningServer, running_server
 from tests.support.shifted import ShiftedPostgres, shifted_postgres
@@ -180,6 +180,8 @@ async def ledger(dsn: str) -> AsyncIterator[Ledger]:
 async def sql(dsn: str) -> AsyncIterator[asyncpg.Connection]:
     """A plain connection: to look, and to arrange what nobody could by the front door."""
     connection = await asyncpg.connect(dsn)
+    if GIVEN_CITUS:
+        await connection.execute("SET search_path = everything, spread, public")
     yield connection
     await connection.close()
 

@@ -65,7 +65,8 @@ class Ledger(RecorderLedger, Protocol):
 
     def transaction(self, kind: Bounds) -> AbstractAsyncContextManager[Any]: ...
     def query(self, name: str) -> str: ...
-    async def fetch(self, name: str, *args: Any) -> list[Any]: ...
+    def apart(self, sources: Collection[int]) -> Sequence[int]: ...
+    async def fetch(self, name: str, *args: Any, source: int = ...) -> list[Any]: ...
     async def record_batch(
         self,
         batch: Sequence[Submission],
@@ -301,8 +302,14 @@ class _Patient:
     async def recorded_scores(self, batch: Sequence[Submission], catalogue: Catalogue) -> list[Judged]:
         return await self._ledger.recorded_scores(batch, catalogue)
 
-    async def fetch(self, name: str, *args: Any) -> list[Any]:
-        return await self._ledger.fetch(name, *args)
+    def apart(self, sources: Collection[int]) -> Sequence[int]:
+        return self._ledger.apart(sources)
+
+    def parted(self, batch: Sequence[Submission], catalogue: Catalogue) -> list[Sequence[Submission]]:
+        return self._ledger.parted(batch, catalogue)
+
+    async def fetch(self, name: str, *args: Any, source: int = DEFAULT.id) -> list[Any]:
+        return await self._ledger.fetch(name, *args, source=source)
 
     async def ensure_windows(self, missing: WindowsMissing) -> bool:
         return await self._ledger.ensure_windows(missing)

@@ -9,6 +9,7 @@ Assumes that no triple of leaderboard, user and submission id is twice in a batc
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
@@ -51,7 +52,9 @@ LOCKS: Final = 24
 class Ledger(statements.Ledger, Protocol):
     """What the recorder needs of PostgreSQL."""
 
-    async def fetch(self, name: str, *args: Any) -> list[Any]: ...
+    def apart(self, sources: Collection[int]) -> Sequence[int]: ...
+    def parted(self, batch: Sequence[Submission], catalogue: Catalogue) -> list[Sequence[Submission]]: ...
+    async def fetch(self, name: str, *args: Any, source: int = ...) -> list[Any]: ...
     async def locked(self, players: Collection[tuple[int, int]]) -> set[tuple[int, int]]: ...
     async def recorded_scores(self, batch: Sequence[Submission], catalogue: Catalogue) -> list[Judged]: ...
     async def ensure_windows(self, missing: WindowsMissing) -> bool: ...
@@ -125,6 +128,8 @@ class Recorder:
             result.held += batch
             return 1
         catalogue = result.catalogue = self._directory.current
+        if len(parts := self._ledger.parted(batch, catalogue)) > 1:
+            return await self._parts(result, parts, attempts, locks)
         try:
             recorded = await self._statements.record(batch, catalogue, around=locks > 0)
         except LedgerLocked:
@@ -151,6 +156,21 @@ class Recorder:
         if attempts == 0:
             raise LedgerUnavailable("twins vanish again and again")
         return await self._record_into(result, again, attempts - 1, locks)
+
+    async def _parts(self, result: Recording, parts: Sequence[Sequence[Submission]], attempts: int, locks: int) -> int:
+        """Records parts of a batch that one statement cannot record together, at once. What one cannot be recorded for
+        now, as where its node is away, is set apart; where none can, LedgerUnavailable says so."""
+        recorded = [self._record_into(result, part, attempts, locks) for part in parts]
+        ends = await asyncio.gather(*recorded, return_exceptions=True)
+        failed = [end for end in ends if isinstance(end, BaseException)]
+        for error in failed:
+            if len(failed) == len(parts) or not isinstance(error, LedgerUnavailable):
+                raise error
+        if failed:
+            done = {id(one) for one, _ in result.outcomes} | {id(one) for one in result.held}
+            lost = (part for part, end in zip(parts, ends, strict=True) if isinstance(end, BaseException))
+            result.held += [one for part in lost for one in part if id(one) not in done]
+        return min(end for end in ends if isinstance(end, int))
 
     async def _halved(self, result: Recording, batch: Sequence[Submission], attempts: int, locks: int) -> int:
         for half in halves(len(batch)):

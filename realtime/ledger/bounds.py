@@ -85,6 +85,9 @@ batch as much as running it, and a plan made while tables were empty must not go
 a forgotten literal from depending on the host. Row versions are right under read committed alone.
 """
 
+_SPREAD: Final = "SELECT set_config('plan_cache_mode', 'auto', {}) WHERE to_regclass('spread.scores') IS NOT NULL"
+"""Citus must know for which source a statement is when it plans it."""
+
 _OF_A_SESSION: Final = {
     "idle_session_timeout": "0",
     "client_connection_check_interval": "2000",
@@ -103,7 +106,7 @@ def _version(connection: asyncpg.Connection[Any]) -> int:
 def of_session(connection: asyncpg.Connection[Any], bounds: Bounds) -> str:
     """Statements that pin a session. Not at startup: a pooler in between may refuse what it does not know."""
     settings = {**_PINNED, **_OF_A_SESSION, **bounds.settings(_version(connection))}
-    return "; ".join(f"SET {name} = {value}" for name, value in settings.items())
+    return "; ".join([*(f"SET {name} = {value}" for name, value in settings.items()), _SPREAD.format("false")])
 
 
 def of_transaction(connection: asyncpg.Connection[Any], bounds: Bounds, *, pooled: bool = False) -> str:
@@ -112,7 +115,8 @@ def of_transaction(connection: asyncpg.Connection[Any], bounds: Bounds, *, poole
     Behind a pooler a session is anybody's. Its isolation is set when the transaction begins: see `ISOLATION`.
     """
     settings = {**(_PINNED if pooled else {}), **bounds.settings(_version(connection))}
-    return "; ".join(f"SET LOCAL {name} = {value}" for name, value in settings.items())
+    set_locally = [f"SET LOCAL {name} = {value}" for name, value in settings.items()]
+    return "; ".join([*set_locally, _SPREAD.format("true")] if pooled else set_locally)
 
 
 ISOLATION: Final = "read_committed"

@@ -19,10 +19,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple, Protocol
 
+from realtime.boards.leaderboard import DEFAULT
 from realtime.boards.windows import Window
 from realtime.errors import RowRefused
 from realtime.ledger.bounds import BUILD, Bounds
 from realtime.ledger.outages import judged
+from realtime.ledger.spread import Spread, dropped_with_rows, failed_with_rows
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +53,13 @@ _OF_OTHERS: Final = {
     "far": ", far = far OR user_id = ANY ($4::bigint[])",
 }
 
+_SPREAD: Final = {
+    **_OF_OTHERS,
+    "log": "spread.score_transactions WHERE source = $1",
+    "heads": "spread.heads WHERE source = $1",
+    "heads_table": "spread.heads",
+}
+
 _FAR: Final = "(SELECT array_agg(DISTINCT user_id) FROM counted WHERE abs(score) > 4503599627370495)"
 """Users who have a sum further from zero than 2^52: from there on, what comes is added up before it is recorded."""
 
@@ -72,8 +81,11 @@ class Ledger(Protocol):
     """What a build needs of PostgreSQL."""
 
     def transaction(self, kind: Bounds = ...) -> AbstractAsyncContextManager[Any]: ...
-    def query(self, name: str) -> str: ...
-    async def fetch(self, name: str, *args: Any) -> list[Any]: ...
+
+    spread: Spread | None
+
+    def query(self, name: str, source: int = ...) -> str: ...
+    async def fetch(self, name: str, *args: Any, source: int = ...) -> list[Any]: ...
 
 
 class Rule(NamedTuple):
@@ -166,7 +178,8 @@ class Builds:
     async def begin(self, build: Build) -> tuple[int, int]:
         """Reads what a build needs; returns how many heads are done, and of how many. Raises LedgerUnavailable."""
         await self.refresh(build)
-        rows = await self._fetch("build_counted", build.source, build.source, build.round)
+        (counted,) = await self._fetch("build_counted", build.source, build.source, build.round)
+        rows = await self._ledger.fetch("build_begun", build.source, *counted)
         return (rows[0]["done"], rows[0]["todo"]) if rows else (0, 0)
 
     async def refresh(self, build: Build) -> None:
@@ -220,7 +233,9 @@ class Builds:
         for rule in build.rules:
             query = self._query("build_filled", build.source, **_of(rule))
             if anew:
-                await connection.execute(self._ledger.query("build_emptied"), build.source, rule.id, users)
+                await connection.execute(
+                    self._ledger.query("build_emptied", build.source), build.source, rule.id, users
+                )
             for kind in rule.kinds:
                 windows = build.windows[rule.leaderboard, kind]
                 try:
@@ -287,7 +302,10 @@ class Builds:
 
     async def retired(self, after: timedelta = LAST_WRITERS) -> list[Retired]:
         """Standings that have been no more for a while, and of which something is left. Raises LedgerUnavailable."""
-        return [Retired(*row) for row in await self._ledger.fetch("retired_rules", after)]
+        rows = await self._ledger.fetch("retired_rules", after)
+        if self._ledger.spread is not None:
+            rows = [*rows, *await failed_with_rows(self._ledger, after)]
+        return [Retired(*row) for row in rows]
 
     async def recent_windows(self, leaderboard: int) -> list[Window]:
         """The windows of a leaderboard whose boards the store may have. Raises LedgerUnavailable."""
@@ -296,7 +314,8 @@ class Builds:
 
     async def clear(self, retired: Retired) -> bool:
         """Removes some rows of standings that are no more; False where there was none. Raises LedgerUnavailable."""
-        return bool(await self._ledger.fetch("retired_rows", retired.source, retired.id, ROWS_AT_ONCE))
+        args = retired.source, retired.id, ROWS_AT_ONCE
+        return bool(await self._ledger.fetch("retired_rows", *args, source=retired.source))
 
     async def bury(self, retired: Retired) -> None:
         """Nothing is left of standings, but why they could not be made. Raises LedgerUnavailable."""
@@ -309,12 +328,16 @@ class Builds:
         Raises LedgerUnavailable.
         """
         dropped = await self._ledger.fetch("dropped_windows", 1, after)
+        if self._ledger.spread is not None:
+            dropped = [*dropped, *await dropped_with_rows(self._ledger, after)]
         for source, rule, window in dropped:
-            await self._ledger.fetch("dropped_rows", source, rule, window, ROWS_AT_ONCE)
+            await self._ledger.fetch("dropped_rows", source, rule, window, ROWS_AT_ONCE, source=source)
         return bool(dropped)
 
     def _query(self, name: str, source: int, **more: str) -> str:
-        return self._ledger.query(name).format(**{**(_OF_DEFAULT if source == 1 else _OF_OTHERS), **more})
+        others = _OF_OTHERS if self._ledger.spread is None else _SPREAD
+        of = _OF_DEFAULT if source == DEFAULT.id else others
+        return self._ledger.query(name, source).format(**{**of, **more})
 
     async def _fetch(self, name: str, of: int, *args: Any) -> list[Any]:
         async with self._ledger.transaction(BUILD) as connection:

@@ -32,8 +32,8 @@ class Ledger(Protocol):
     """What closed boards need of PostgreSQL."""
 
     def connection(self) -> AbstractAsyncContextManager[Any]: ...
-    def query(self, name: str) -> str: ...
-    async def fetch(self, name: str, *args: Any) -> list[Any]: ...
+    def query(self, name: str, source: int = ...) -> str: ...
+    async def fetch(self, name: str, *args: Any, source: int = ...) -> list[Any]: ...
 
 
 class Reads(Protocol):
@@ -173,9 +173,10 @@ class ClosedBoards:
             return [], 0
         args = leaderboard.id, kinds, CLOSE_GRACE, offset, limit, leaderboard.source, leaderboard.rule
         async with self._reading:  # each board's players are counted
-            rows = await self._ledger.fetch("closed_listed", *args)
+            rows = await self._ledger.fetch("closed_listed", *args, source=leaderboard.source)
             if not rows and offset:
-                (first,) = await self._ledger.fetch("closed_listed", *args[:3], 0, 1, *args[5:]) or [None]
+                again = *args[:3], 0, 1, *args[5:]
+                (first,) = await self._ledger.fetch("closed_listed", *again, source=leaderboard.source) or [None]
                 return [], first["total"] if first else 0
         listed = [
             Listed(
@@ -195,7 +196,7 @@ class ClosedBoards:
 
     async def _rows(self, name: str, board: Board, *args: Any, least: int = 0) -> list[Any]:
         leaderboard = board.leaderboard
-        query = self._ledger.query(name).format(**_ordered(leaderboard.order))
+        query = self._ledger.query(name, leaderboard.source).format(**_ordered(leaderboard.order))
         given = leaderboard.source, leaderboard.rule, board.window.key, leaderboard.id, *args
         async with self._reading:
             if self._reads is None:

@@ -28,6 +28,7 @@ from realtime.boards.definitions import (
     Problem,
     needs_new_standings,
 )
+from realtime.boards.leaderboard import DEFAULT
 from realtime.errors import RealtimeError
 from realtime.ledger import bounds
 from realtime.ledger.bounds import Bounds
@@ -39,7 +40,7 @@ class Ledger(Protocol):
     """What definitions need of PostgreSQL."""
 
     def transaction(self, kind: Bounds = ...) -> AbstractAsyncContextManager[Any]: ...
-    def query(self, name: str) -> str: ...
+    def query(self, name: str, source: int = ...) -> str: ...
     async def fetch(self, name: str, *args: Any) -> list[Any]: ...
 
 
@@ -318,15 +319,16 @@ class _Change:
     async def _hide(self, number: int, source: int) -> None:
         """Whoever is banned is so on a leaderboard that is new as well, and nobody else is on one that is back."""
         if source == number and number != 1:
-            await self._run("source_shown", number)
-            await self._connection.execute("SELECT hide_from_source($1)", number)
-            await self._run("source_hidden", number)
+            ((hidden,),) = await self._run("hidden_from_source", number)
+            await self._run("source_shown", number, hidden, source=source)
+            await self._run("source_hidden", number, hidden, source=source)
         elif source == 1 and number != 1:
             await self._run("derived_shown_of_default", number)
             await self._run("derived_hidden_of_default", number)
         elif source != number:
-            await self._run("derived_shown", number, source)
-            await self._run("derived_hidden", number, source)
+            ((banned,),) = await self._run("banned_from", number)
+            await self._run("derived_shown", number, source, banned, source=source)
+            await self._run("derived_hidden", number, source, banned, source=source)
 
     async def _stretch(self, number: int, before: Definition, wanted: Definition) -> None:
         """The running windows end by the new zone, or on the new first day of the week."""
@@ -369,8 +371,8 @@ class _Change:
         await self._run("definition_audit", self._actor, action, orjson.dumps(detail).decode())
         await self._run("revision_moved")
 
-    async def _run(self, name: str, *args: Any) -> list[Any]:
-        return list(await self._connection.fetch(self._ledger.query(name), *args))
+    async def _run(self, name: str, *args: Any, source: int = DEFAULT.id) -> list[Any]:
+        return list(await self._connection.fetch(self._ledger.query(name, source), *args))
 
 
 def _been(name: str, row: Any, wanted: tuple[datetime, datetime] | None, now: datetime) -> Iterable[Problem]:

@@ -17,6 +17,7 @@ import asyncpg
 
 from realtime import resources
 from realtime.boards.board import ALL_TIME, Board, week_of
+from realtime.boards.leaderboard import DEFAULT
 from realtime.boards.standings import Profile, Row
 from realtime.errors import CatalogueMoved, LedgerLocked, LedgerUnavailable, WindowsMissing
 from realtime.ledger import bounds, lease
@@ -24,6 +25,7 @@ from realtime.ledger.batch import assembled, columns
 from realtime.ledger.bounds import Bounds
 from realtime.ledger.clock import Clock
 from realtime.ledger.health import HealthCheck
+from realtime.ledger.hiding import Hiding
 from realtime.ledger.hosts import Hosts
 from realtime.ledger.judging import judge
 from realtime.ledger.migrations import MIGRATION_LOCK
@@ -32,6 +34,7 @@ from realtime.ledger.outages import Outages, judged, mapped
 from realtime.ledger.pool import Pool
 from realtime.ledger.progress import Progress
 from realtime.ledger.recorded import Cleared, Judged, Recorded
+from realtime.ledger.spread import Spread, apart, parted
 
 if TYPE_CHECKING:
     from realtime.boards.catalogue import Catalogue
@@ -80,6 +83,9 @@ class Ledger:
         self._intake: Pool | None = None  # the same where there are no lanes
         self._asked: bounds.Connection | None = None  # the health check's own connection
         self._asking = asyncio.Lock()
+        self.hiding = Hiding(self)
+        self.spread: Spread | None = None
+        """What is otherwise where tables of leaderboards are spread over several nodes; None where they are not."""
 
     async def open(self) -> None:
         """Prepares the pools and reads the clock. Raises LedgerUnavailable; for an unfit database, LedgerUnfit."""
@@ -92,6 +98,8 @@ class Ledger:
             self._intake = Pool(self.hosts, size=apart, kind=bounds.INTAKE, **of_both)
         for pool in self._pools():
             await pool.open()
+        ((is_spread,),) = await self.fetch("is_spread")
+        self.spread = Spread(self._sql) if is_spread else None
 
     def _pools(self) -> set[Pool]:
         return {pool for pool in (self._serving, self._intake) if pool is not None}
@@ -123,14 +131,14 @@ class Ledger:
         """A connection in a transaction of that kind. Errors that mean "not now" leave as LedgerUnavailable."""
         return _opened(self._serving).transaction(kind)
 
-    def query(self, name: str) -> str:
-        """The text of the query called `name` under sql/queries."""
-        return self._sql[name]
+    def query(self, name: str, source: int = DEFAULT.id) -> str:
+        """The text of the query called `name` under sql/queries, for whoever asks of one source alone: of that one."""
+        return self._sql[name] if self.spread is None or source == DEFAULT.id else self.spread.query(name)
 
-    async def fetch(self, name: str, *args: Any) -> list[asyncpg.Record]:
-        """The rows of the query called `name` under sql/queries."""
+    async def fetch(self, name: str, *args: Any, source: int = DEFAULT.id) -> list[asyncpg.Record]:
+        """The rows of the query called `name`; see `query`."""
         async with self.connection() as connection:
-            return await connection.fetch(self._sql[name], *args)
+            return await connection.fetch(self.query(name, source), *args)
 
     async def _beat(self) -> None:
         """Asks PostgreSQL what time it is, on a connection that nobody else uses. Raises LedgerUnavailable."""
@@ -230,12 +238,18 @@ class Ledger:
         submissions. Raises WindowsMissing where windows must be made first. Otherwise as `record_batch`.
         """
         given = Columns(batch, catalogue)
+        spread = None if self.spread is None else self.spread.of_batch(batch, catalogue)
+        if self.spread is not None:
+            cleared = self.spread.kept(cleared)
         args = (*given.args, kind, catalogue.revision, *cleared_columns(cleared))
-        rows = await self._recording("record_scores", args, around=around, connection=connection)
+        rows = await self._recording("record_scores", args, around=around, connection=connection, spread=spread)
         if not rows:
             raise CatalogueMoved
         if rows[0]["lacking_sources"] is not None:
             raise WindowsMissing(rows[0]["lacking_sources"], rows[0]["lacking_moments"])
+        if spread is not None and connection is None and (over := spread.over(rows[0])):
+            # Once more: who read in between, saw the window's new version, and may have seen the scores of before.
+            await self.fetch("spread_ended", *over)
         return Assembly(batch, given, rows[0], catalogue).recorded()
 
     async def ensure_windows(self, missing: WindowsMissing) -> bool:
@@ -243,15 +257,34 @@ class Ledger:
         return bool((await self.fetch("windows_ensured", missing.sources, missing.moments))[0][0])
 
     async def _recording(
-        self, query: str, args: Sequence[Any], *, around: bool, connection: asyncpg.Connection[Any] | None
-    ) -> list[asyncpg.Record]:
+        self,
+        query: str,
+        args: Sequence[Any],
+        *,
+        around: bool,
+        connection: asyncpg.Connection[Any] | None,
+        spread: Spread | None = None,
+    ) -> list[Any]:
         if connection is not None:
             with judged():
+                if spread is not None:
+                    return await spread.recorded(connection, args)
                 return await connection.fetch(self._sql[query], *args, timeout=PATIENT_TIMEOUT)
         intake = _opened(self._intake)
-        async with intake.transaction(bounds.AROUND) if around else intake.lent() as own:
+        kind = bounds.AROUND if around else intake.kind
+        async with intake.transaction(kind) if around or spread is not None else intake.lent() as own:
             with judged():
+                if spread is not None:
+                    return await spread.recorded(own, args)
                 return await own.fetch(self._sql[query], *args)
+
+    def apart(self, sources: Collection[int]) -> Sequence[int]:
+        """One source for each statement that it takes to ask of all of these."""
+        return [DEFAULT.id] if self.spread is None else apart(sources)
+
+    def parted(self, batch: Sequence[Submission], catalogue: Catalogue) -> list[Sequence[Submission]]:
+        """A batch as those that one statement each records: where leaderboards are spread, one for each source."""
+        return [batch] if self.spread is None else parted(batch, catalogue)
 
     async def _settled(self) -> None:
         """Waits until a synchronous standby has all that was found here.
@@ -267,15 +300,20 @@ class Ledger:
         """Those players, each by source and user id, whose head (of `default`: total) somebody else has locked."""
         try:
             async with _opened(self._intake).transaction(bounds.AROUND) as connection:
+                there = set() if self.spread is None else await self.spread.locked(connection, players)
                 columns = [[player[place] for player in players] for place in range(2)]
                 rows = await connection.fetch(self._sql["locked_players"], *columns)
         except LedgerLocked:
             return set(players)  # the table is
-        return {(source, user_id) for source, user_id in rows}
+        return there | {(source, user_id) for source, user_id in rows}
 
     async def recorded_scores(self, batch: Sequence[Submission], catalogue: Catalogue) -> list[Judged]:
         """What has become of submissions that are recorded, or that met a concurrent twin; `gone` where neither."""
-        rows = await self.fetch("recorded_scores", *as_recorded(batch, catalogue))
+        args, rows = as_recorded(batch, catalogue), None
+        if self.spread is not None and (spread := self.spread.of_batch(batch, catalogue)) is not None:
+            async with self.connection() as connection:
+                rows = await spread.recorded_scores(connection, args)
+        rows = rows if rows is not None else await self.fetch("recorded_scores", *args)
         await self._settled()
         return judged_of_recorded(batch, rows, catalogue)
 
@@ -338,24 +376,41 @@ class Ledger:
 
         All are of leaderboards that have their boards in `partition`.
         """
-        if partition:
+        if partition and self.spread is not None:
+            await self.clear_told([(partition, told, ids)])
+        elif partition:
             await self.fetch("contents_outbox_clear", ids, told, partition)
         else:
             await self.fetch("outbox_clear", ids, told)
 
     async def clear_told(self, cleared: Sequence[tuple[str, str | None, Sequence[int]]]) -> None:
         """The same, of several contents, each with its partition: see `recorded.Cleared`."""
+        if self.spread is not None:
+            cleared = self.spread.kept(cleared)
+            async with self.transaction() as connection:
+                await self.spread.clear(connection)
         await self.fetch("outbox_told", *cleared_columns(cleared))
 
     async def outbox(self, *, older_than: float, limit: int) -> list[OutboxRow]:
         """Up to `limit` rows waiting for more than `older_than` seconds, oldest first. Nobody holds them: where two
         take the same row, the second tells the store nothing new."""
-        return [OutboxRow(*row) for row in await self.fetch("outbox_waiting", older_than, limit)]
+        rows = await self.fetch("outbox_waiting", older_than, limit)
+        if self.spread is not None:
+            rows += self.spread.found(await self.fetch("spread_outbox_waiting", older_than, limit))
+        return sorted(OutboxRow(*row) for row in rows)[:limit]
 
     async def outbox_state(self) -> tuple[int, float]:
         """How many rows wait, and the age of the oldest in seconds."""
         ((waiting, age),) = await self.fetch("outbox_state")
+        if self.spread is not None:
+            ((of_others, oldest),) = await self.fetch("spread_outbox_state")
+            return waiting + of_others, max(age or 0.0, oldest or 0.0)
         return waiting, age
+
+    async def waiting_of(self, user_ids: Collection[int]) -> set[int]:
+        """Those of users who have a change whose way to the store is not known to have ended."""
+        names = ("drift_waiting",) if self.spread is None else ("drift_waiting", "spread_drift_waiting")
+        return {user_id for name in names for (user_id,) in await self.fetch(name, list(user_ids))}
 
 
 def _opened(pool: Pool | None) -> Pool:

@@ -19,7 +19,7 @@ class Ledger(Protocol):
     """What the comparison needs of PostgreSQL."""
 
     def transaction(self, kind: Bounds = ...) -> AbstractAsyncContextManager[Any]: ...
-    def query(self, name: str) -> str: ...
+    def query(self, name: str, source: int = ...) -> str: ...
 
 
 class LogCheck:
@@ -35,5 +35,6 @@ class LogCheck:
             async with self._ledger.transaction(VIEW) as connection:
                 (windows,) = await connection.fetch(query("build_windows"), leaderboard.id, kind)
                 args = leaderboard.source, leaderboard.rule, *windows, definition.operator, definition.is_ascending
-                found += await connection.fetchval(query("ranked_compared"), *args, timeout=VIEW.statement)
+                compared = query("ranked_compared", leaderboard.source)
+                found += await connection.fetchval(compared, *args, timeout=VIEW.statement)
         return found

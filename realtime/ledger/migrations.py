@@ -16,7 +16,7 @@ from pogo_core.error import BadMigrationError
 from pogo_core.util import migrate as pogo
 
 from realtime import resources
-from realtime.errors import LedgerLocked
+from realtime.errors import LedgerLocked, LedgerUnfit
 from realtime.ledger import bounds
 from realtime.ledger.hosts import Hosts
 from realtime.ledger.outages import mapped
@@ -27,6 +27,9 @@ MIGRATION_LOCK: Final = 0x7265616C74696D65  # "realtime"
 
 TRIES: Final = 20
 """How often migrations are tried where they meet a deadlock, or a table that somebody else holds."""
+
+CITUS: Final = "13"
+"""The major version of the extension that tests ran on."""
 
 AGAIN: Final = 0.5
 """Seconds in between. Nothing is held meanwhile: who waits for a table keeps all others from it."""
@@ -85,6 +88,21 @@ async def _migrate(hosts: Hosts) -> bool:
             await pogo.apply(
                 connection, resources.folder("sql") / "migrations", schema_name="public", logger=_Told(log)
             )
+            await _spread(connection)
         return True
     finally:
         await connection.close()
+
+
+async def _spread(connection: asyncpg.Connection[Any]) -> None:
+    """Spreads the leaderboards' tables where the database has the extension Citus and they are not spread yet."""
+    version = await connection.fetchval("SELECT extversion FROM pg_extension WHERE extname = 'citus'")
+    if version is None or await connection.fetchval("SELECT to_regclass('spread.scores') IS NOT NULL"):
+        return
+    if version.partition(".")[0] != CITUS:
+        raise LedgerUnfit(
+            f"The database has Citus {version}, which nobody has tried: Citus {CITUS} is supported. Install that "
+            "(ALTER EXTENSION citus UPDATE), or DROP EXTENSION citus for one PostgreSQL alone."
+        )
+    log.info("spreading the leaderboards' tables over the nodes of Citus", extra={"action": "migrate"})
+    await connection.execute((resources.folder("sql") / "spread.sql").read_text(encoding="utf-8"))

@@ -173,9 +173,15 @@ def judged() -> Iterator[None]:
         named = getattr(error, "constraint_name", None)
         raise RowRefused(
             str(error),
-            out_of_range=isinstance(error, _OUT_OF_RANGE) and (named is None or named.endswith(_RANGE_CONSTRAINTS)),
+            out_of_range=_is_out_of_range(error, named),
             for_good=isinstance(error, _FOR_GOOD),
         ) from error
+
+
+def _is_out_of_range(error: asyncpg.PostgresError, constraint: str | None) -> bool:
+    if isinstance(error, asyncpg.InternalServerError):  # so Citus passes on what one of its nodes says
+        return _RANGE_CONSTRAINTS in str(error)
+    return isinstance(error, _OUT_OF_RANGE) and (constraint is None or constraint.endswith(_RANGE_CONSTRAINTS))
 
 
 def _cause_of(error: LedgerUnavailable) -> str:

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import Any, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
 import asyncpg
 
@@ -53,7 +53,8 @@ class Pool:
             **differing,
         )
         self._hosts = hosts
-        self._kind = kind
+        self.kind: Final = kind
+        """How its connections are bounded where a transaction does not say otherwise."""
         self._pooled = pooled
         self._health = health
         self._outages = outages
@@ -89,12 +90,12 @@ class Pool:
     async def lent(self) -> AsyncIterator[asyncpg.Connection[Any]]:
         """Lends a connection. Errors that mean "not now" leave as LedgerUnavailable."""
         with self._outages.mapped():
-            async with self._health.lent(self._acquired, self._kind.statement) as acquired:
+            async with self._health.lent(self._acquired, self.kind.statement) as acquired:
                 try:
                     connection = cast("asyncpg.Connection[Any]", acquired)
                     if self._pooled:
                         async with connection.transaction(isolation=bounds.ISOLATION):
-                            settings = bounds.of_transaction(connection, self._kind, pooled=True)
+                            settings = bounds.of_transaction(connection, self.kind, pooled=True)
                             await connection.execute(f"{settings}; {self._hosts.fence()}")
                             yield connection
                     else:
@@ -111,7 +112,7 @@ class Pool:
     async def transaction(self, kind: Bounds) -> AsyncIterator[asyncpg.Connection[Any]]:
         """Lends a connection in a transaction that is bounded as `kind` says. Raises LedgerUnavailable."""
         async with self.lent() as connection, asyncio.timeout(kind.transaction), connection.transaction():
-            if kind is not self._kind:
+            if kind is not self.kind:
                 await connection.execute(bounds.of_transaction(connection, kind))
             yield connection
 

@@ -8,6 +8,7 @@ rows are meant: of one that is being made, the next.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from itertools import chain
 from typing import Any, Protocol
 
 from realtime.boards.board import Board
@@ -18,7 +19,8 @@ from realtime.boards.standings import Profile, Row
 class Ledger(Protocol):
     """What reading rows needs of PostgreSQL."""
 
-    async def fetch(self, name: str, *args: Any) -> list[Any]: ...
+    async def fetch(self, name: str, *args: Any, source: int = ...) -> list[Any]: ...
+    def apart(self, sources: Collection[int]) -> Sequence[int]: ...
     async def standings_of(self, user_ids: Collection[int], live: Sequence[Board]) -> dict[Board, list[Row]]: ...
     async def profiles_of(self, user_ids: Collection[int]) -> list[Profile]: ...
 
@@ -35,7 +37,8 @@ class RankedRows:
         Each is read in a statement of its own: whoever stops in between holds nothing.
         """
         after = 0
-        while records := await self._ledger.fetch("ranked_page", *_rows_of(board), board.leaderboard.id, after, size):
+        of, source = (*_rows_of(board), board.leaderboard.id), board.leaderboard.source
+        while records := await self._ledger.fetch("ranked_page", *of, after, size, source=source):
             rows = [_row(record, record["score"]) for record in records]
             yield rows, [Profile(r["user_id"], r["user_version"], r["username"]) for r in records]
             after = records[-1]["user_id"]
@@ -45,7 +48,8 @@ class RankedRows:
         if board.is_published:
             found = await self._ledger.fetch("drift_page", board.week, after, limit)
         else:
-            found = await self._ledger.fetch("ranked_users", *_rows_of(board), after, limit)
+            of = _rows_of(board)
+            found = await self._ledger.fetch("ranked_users", *of, after, limit, source=board.leaderboard.source)
         return [user_id for (user_id,) in found]
 
     async def players(self, board: Board) -> int:
@@ -53,7 +57,8 @@ class RankedRows:
         if board.is_published:
             ((count,),) = await self._ledger.fetch("drift_count", board.week)
         else:
-            ((count,),) = await self._ledger.fetch("ranked_count", *_rows_of(board), board.leaderboard.id)
+            of = *_rows_of(board), board.leaderboard.id
+            ((count,),) = await self._ledger.fetch("ranked_count", *of, source=board.leaderboard.source)
         return int(count)
 
     async def standings_of(self, user_ids: Collection[int], live: Sequence[Board]) -> dict[Board, list[Row]]:
@@ -70,7 +75,8 @@ class RankedRows:
         rules, windows = ({key[place] for key in boards} for place in (0, 1))
         rows: dict[Board, list[Row]] = {}
         asked = list(user_ids), list(sources), list(rules), list(windows)
-        for record in await self._ledger.fetch("ranked_of", *asked):
+        found = [await self._ledger.fetch("ranked_of", *asked, source=source) for source in self._ledger.apart(sources)]
+        for record in chain.from_iterable(found):
             board = boards.get((record["rule"], record["window"]))
             if board is not None:
                 is_shown = board.leaderboard.id not in record["hidden_on"]

@@ -20,6 +20,7 @@ from typing import Any, Final, Protocol
 import asyncpg
 
 from realtime.addresses import each_host
+from realtime.boards.leaderboard import DEFAULT
 from realtime.errors import LedgerUnavailable
 from realtime.ledger import bounds
 from realtime.ledger.health import HealthCheck
@@ -49,7 +50,7 @@ class Ledger(Protocol):
     @property
     def progress(self) -> Progress: ...
     def connection(self) -> AbstractAsyncContextManager[Any]: ...
-    def query(self, name: str) -> str: ...
+    def query(self, name: str, source: int = ...) -> str: ...
 
 
 class _Way:
@@ -170,9 +171,11 @@ class ReadHosts:
 
     # Reading ---------------------------------------------------------------------------------------------------
 
-    async def fetch(self, name: str, *args: Any, fits: Callable[[Rows], bool] = bool) -> Rows:
-        """The rows of the query called `name`; see `read`."""
-        return await self.read(self._ledger.query(name), *args, fits=fits)
+    async def fetch(
+        self, name: str, *args: Any, source: int = DEFAULT.id, fits: Callable[[Rows], bool] = bool
+    ) -> Rows:
+        """The rows of the query called `name`, of a source; see `read`, and `Ledger.query`."""
+        return await self.read(self._ledger.query(name, source), *args, fits=fits)
 
     async def read(self, query: str, *args: Any, fits: Callable[[Rows], bool] = bool) -> Rows:
         """What a query finds on a host that is fit, or, where there is none, it cannot answer or its answer does not

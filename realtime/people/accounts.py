@@ -46,19 +46,30 @@ _EMAIL = re.compile(
 )
 
 
+class Hiding(Protocol):
+    """The steps of a ban, a deletion and a renaming, in the transaction that is open: see `ledger.hiding`."""
+
+    async def held(self, connection: Any, user_id: int, sources: Sequence[int] | None) -> None: ...
+    async def anew(self, connection: Any, user_id: int, sources: Sequence[int] | None, kind: str) -> Pending: ...
+    async def renamed(self, connection: Any, user_id: int) -> Pending: ...
+    async def committed(self) -> None: ...
+
+
 class Ledger(Protocol):
     """What accounts need of PostgreSQL."""
 
+    @property
+    def hiding(self) -> Hiding: ...
     def connection(self) -> AbstractAsyncContextManager[Any]: ...
     def query(self, name: str) -> str: ...
-    async def fetch(self, name: str, *args: Any) -> list[Any]: ...
+    async def fetch(self, name: str, *args: Any, source: int = ...) -> list[Any]: ...
     async def clear_told(self, cleared: Sequence[tuple[str, str | None, Sequence[int]]]) -> None: ...
 
 
 class Reads(Protocol):
     """Who is asked what may be a little old."""
 
-    async def fetch(self, name: str, *args: Any) -> Sequence[Any]: ...
+    async def fetch(self, name: str, *args: Any, source: int = ...) -> Sequence[Any]: ...
 
 
 class Resync(Protocol):
@@ -160,7 +171,7 @@ class Accounts:
         if source == DEFAULT.id:
             rows = await self._reads.fetch("transactions", user_id, below, limit)
         else:
-            rows = await self._reads.fetch("transactions_of", source, user_id, below, limit)
+            rows = await self._reads.fetch("transactions_of", source, user_id, below, limit, source=source)
         if not rows and not await self._ledger.fetch("user_exists", user_id):
             raise _unknown()
         return [Entry(*row) for row in rows]
@@ -178,7 +189,7 @@ class Accounts:
             is_other = await connection.fetchval(self._ledger.query("rename"), user_id, name)
             if is_other is None:
                 raise _unknown()
-            return await connection.fetch(self._ledger.query("renamed"), user_id) if is_other else ()
+            return await self._ledger.hiding.renamed(connection, user_id) if is_other else ()
 
     async def ban(self, user_id: int, *, actor: str, reason: str | None, leaderboard: str | None = None) -> None:
         """Hides a user from every board, or from those of a leaderboard and what is `of` it, and refuses their scores
@@ -204,11 +215,9 @@ class Accounts:
             if not await connection.fetchval(self._ledger.query("user_exists"), user_id):
                 raise _unknown()
             await connection.execute("SELECT while_sources_stay()")
-            await self._hold(connection, user_id, None)
+            await self._ledger.hiding.held(connection, user_id, None)
             forgotten = await connection.execute(self._ledger.query("forget"), user_id)
-            pending: Pending = await connection.fetch(
-                self._ledger.query("hidden_anew"), user_id, None, "deletion"
-            )
+            pending = await self._ledger.hiding.anew(connection, user_id, None, "deletion")
             if forgotten == "UPDATE 1":
                 await self._audit(connection, actor, "delete", user_id, {})
         return pending
@@ -219,11 +228,6 @@ class Accounts:
             with suppress(LedgerConflict):
                 return await change()
         return await change()
-
-    async def _hold(self, connection: Any, user_id: int, sources: Sequence[int] | None) -> None:
-        """Locks what every batch of a user needs: what is there first, then what is made for it, as batches do."""
-        await connection.fetch(self._ledger.query("heads_held"), user_id, sources)
-        await connection.fetch(self._ledger.query("player_held"), user_id, sources)
 
     async def _changed(
         self, user_id: int, hidden: bool, action: str, actor: str, reason: str | None, slug: str | None
@@ -244,13 +248,13 @@ class Accounts:
             leaderboard, sources = await self._leaderboard(connection, slug)
             if hidden == await connection.fetchval(self._ledger.query("is_banned"), user_id, leaderboard):
                 return ()
-            await self._hold(connection, user_id, sources)
+            await self._ledger.hiding.held(connection, user_id, sources)
             # Again, now that all of it is locked: a deletion in between must not be undone.
             if not await connection.fetchval(self._ledger.query("person_exists"), user_id):
                 raise _unknown()
             await connection.execute(self._ledger.query("ban_of_before"), user_id)
             await connection.execute(self._ledger.query("banned" if hidden else "unbanned"), user_id, leaderboard)
-            pending: Pending = await connection.fetch(self._ledger.query("hidden_anew"), user_id, sources, action)
+            pending = await self._ledger.hiding.anew(connection, user_id, sources, action)
             detail = {"reason": reason, "leaderboard": slug}
             await self._audit(connection, actor, action, user_id, detail)
         return pending
@@ -273,6 +277,7 @@ class Accounts:
     async def _tell_store(self, user_id: int, pending: Pending) -> None:
         """At once where the store is there; otherwise the sweeper does it from the outbox rows, given with their
         sources."""
+        await self._ledger.hiding.committed()
         partitions: dict[str | None, list[int]] = {}
         for outbox_id, source in pending:
             partitions.setdefault(self._directory.current.partition_of(source), []).append(outbox_id)

@@ -33,7 +33,9 @@ PAGE: Final = 500
 class Ledger(Protocol):
     """What comparing needs of PostgreSQL."""
 
-    async def fetch(self, name: str, *args: Any) -> list[Any]: ...
+    def apart(self, sources: Collection[int]) -> Sequence[int]: ...
+    async def fetch(self, name: str, *args: Any, source: int = ...) -> list[Any]: ...
+    async def waiting_of(self, user_ids: Collection[int]) -> set[int]: ...
     async def standings_of(self, user_ids: Collection[int], live: Sequence[Board]) -> dict[Board, list[Row]]: ...
     async def profiles_of(self, user_ids: Collection[int]) -> list[Profile]: ...
 
@@ -194,7 +196,7 @@ class Comparison:
     async def confirmed(self, board: Board, user_ids: Sequence[int]) -> list[Finding]:
         """Second look: what differs, and what waits in the outbox."""
         known = await self._known(board, user_ids)
-        waiting = {user_id for (user_id,) in await self._ledger.fetch("drift_waiting", user_ids)}
+        waiting = await self._ledger.waiting_of(user_ids)
         found = await self._compare(board, user_ids, known)
         if not found or board.is_closed(self._now()):
             return []

@@ -18,18 +18,19 @@ WHERE r.source = $1 AND l.round = $2 AND r.state = 'building' ORDER BY r.id
 -- Transactions that may have begun to record scores before they could see a rule; those among $1 text[] where that is not NULL.
 -- A statement takes its locks on tables before it looks at any row: whoever holds none yet will see the rule.
 SELECT array_agg(DISTINCT virtualtransaction) AS writers FROM pg_locks
-WHERE relation IN ('user_score_transactions'::regclass, 'score_transactions'::regclass, 'user_total_scores'::regclass, 'heads'::regclass)
+WHERE relation IN ('user_score_transactions'::regclass, 'score_transactions'::regclass, 'user_total_scores'::regclass, 'heads'::regclass,
+                   to_regclass('spread.score_transactions'), to_regclass('spread.heads'))
       AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
       AND mode = 'RowExclusiveLock' AND granted AND pid IS DISTINCT FROM pg_backend_pid()
       AND ($1::text[] IS NULL OR virtualtransaction = ANY ($1))
 
 -- name: build_counted
--- How many heads source $1 has, and how many of them are marked with round $2: kept with the rules that are being made.
-WITH counted AS (
-    SELECT count(*) AS todo, count(*) FILTER (WHERE built = $2) AS done FROM {heads}
-)
-UPDATE rules r SET done = c.done, todo = c.todo, updated_at = clock_timestamp() FROM counted c
-WHERE r.source = $1 AND r.state = 'building' RETURNING r.done, r.todo
+-- How many heads of source $1 are marked with round $2, and how many it has.
+SELECT count(*) FILTER (WHERE built = $2) AS done, count(*) AS todo FROM {heads}
+
+-- name: build_begun
+-- $2 heads of source $1 are done, of $3: kept with the rules that are being made.
+UPDATE rules SET done = $2, todo = $3, updated_at = clock_timestamp() WHERE source = $1 AND state = 'building' RETURNING done, todo
 
 -- name: build_windows
 -- The windows of leaderboard $1 and kind $2, in order: a moment's is the last that starts by then, if it ends later.

@@ -8,8 +8,8 @@
 -- here and below, where the leaderboard shows another rule by now: these are no rows of that version.
 WITH hidden AS MATERIALIZED (
     SELECT user_id FROM heads WHERE source = $1 AND (hidden OR hidden_on <> '{{}}') AND (hidden OR $4::int = ANY (hidden_on))
-    UNION ALL
-    SELECT user_id FROM user_total_scores WHERE $1 = 1 AND (hidden OR hidden_on <> '{{}}') AND (hidden OR $4::int = ANY (hidden_on))
+    UNION ALL -- default
+    SELECT user_id FROM user_total_scores WHERE $1 = 1 AND (hidden OR hidden_on <> '{{}}') AND (hidden OR $4::int = ANY (hidden_on)) -- default
 ), shown AS NOT MATERIALIZED (
     SELECT s.user_id, s.score, s.at, s.at_id, s.metadata FROM scores s
     WHERE s.source = $1 AND s.rule = $2 AND s."window" = $3 AND s.user_id NOT IN (SELECT user_id FROM hidden)
@@ -33,8 +33,8 @@ ORDER BY p.place
 -- better score; NULL where not shown. With each the board's version and players.
 WITH hidden AS MATERIALIZED (
     SELECT user_id FROM heads WHERE source = $1 AND (hidden OR hidden_on <> '{{}}') AND (hidden OR $4::int = ANY (hidden_on))
-    UNION ALL
-    SELECT user_id FROM user_total_scores WHERE $1 = 1 AND (hidden OR hidden_on <> '{{}}') AND (hidden OR $4::int = ANY (hidden_on))
+    UNION ALL -- default
+    SELECT user_id FROM user_total_scores WHERE $1 = 1 AND (hidden OR hidden_on <> '{{}}') AND (hidden OR $4::int = ANY (hidden_on)) -- default
 ), ranked AS MATERIALIZED (
     SELECT s.user_id, s.score, row_number() OVER (ORDER BY {order}) AS place, rank() OVER better AS rank,
            dense_rank() OVER better AS dense,
@@ -64,8 +64,8 @@ JOIN leaderboards l ON l.id = w.leaderboard CROSS JOIN catalogue c
 -- players there are under rule $7 of source $6, and how many windows there are in all.
 WITH hidden AS MATERIALIZED (
     SELECT user_id FROM heads WHERE source = $6 AND (hidden OR hidden_on <> '{}') AND (hidden OR $1::int = ANY (hidden_on))
-    UNION ALL
-    SELECT user_id FROM user_total_scores WHERE $6 = 1 AND (hidden OR hidden_on <> '{}') AND (hidden OR $1::int = ANY (hidden_on))
+    UNION ALL -- default
+    SELECT user_id FROM user_total_scores WHERE $6 = 1 AND (hidden OR hidden_on <> '{}') AND (hidden OR $1::int = ANY (hidden_on)) -- default
 )
 SELECT w.kind, w.name, nullif(w.starts, '-infinity') AS starts, w.ends, w.id, w.total,
        (SELECT count(*) FROM scores s WHERE s.source = $6 AND s.rule = $7 AND s."window" = w.id)

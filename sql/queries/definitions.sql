@@ -77,24 +77,37 @@ UPDATE leaderboards SET round = round + 1 WHERE id = ANY ($1::int[])
 -- name: revision_moved
 UPDATE catalogue SET revision = revision + 1
 
+-- name: hidden_from_source
+-- Whoever is hidden from source $1 altogether: in the deployment, or on it.
+SELECT ARRAY(
+    SELECT user_id FROM bans WHERE leaderboard IN (0, $1)
+    UNION
+    -- deleted, or hidden by a server of before, which has no other word for it
+    SELECT t.user_id FROM user_total_scores t
+    WHERE t.hidden AND NOT EXISTS (SELECT FROM bans b WHERE b.user_id = t.user_id AND b.leaderboard = 1)
+    UNION
+    SELECT t.user_id FROM user_total_scores t JOIN users u ON u.id = t.user_id WHERE t.hidden AND u.deleted_at IS NOT NULL
+)
+
 -- name: source_shown
--- Source $1 was none for a while: whoever was shown again meanwhile is hidden no more.
-UPDATE heads h SET hidden = false
-WHERE h.source = $1 AND h.hidden AND NOT EXISTS (SELECT FROM bans b WHERE b.user_id = h.user_id AND b.leaderboard IN (0, $1))
-      AND NOT EXISTS (SELECT FROM users u WHERE u.id = h.user_id AND u.deleted_at IS NOT NULL)
+-- Source $1 was none for a while: whoever is none of $2 bigint[] users is hidden no more.
+UPDATE heads SET hidden = false WHERE source = $1 AND hidden AND user_id NOT IN (SELECT unnest($2::bigint[]))
 
 -- name: source_hidden
--- Source $1 is one by now: whoever is banned from the leaderboard itself has a head as well.
+-- Source $1 is one by now: those who are hidden from it have a head as well.
 INSERT INTO heads (source, user_id, hidden)
-SELECT $1::int, user_id, true FROM bans WHERE leaderboard = $1 ORDER BY user_id
+SELECT $1::int, user_id, true FROM unnest($2::bigint[]) AS u (user_id) ORDER BY user_id
 ON CONFLICT (source, user_id) DO UPDATE SET hidden = true
 
+-- name: banned_from
+-- Whoever is banned from leaderboard $1.
+SELECT ARRAY(SELECT user_id FROM bans WHERE leaderboard = $1)
+
 -- name: derived_shown
--- Leaderboard $1 was not of source $2 for a while: whoever is banned from it no more is shown on it.
+-- Leaderboard $1 was not of source $2 for a while: whoever is none of $3 bigint[] users, who are banned from it, is shown on it.
 UPDATE heads h SET hidden_on = array_remove(h.hidden_on, $1::int)
 FROM (SELECT user_id FROM heads WHERE source = $2 AND hidden_on @> ARRAY[$1::int] ORDER BY user_id FOR NO KEY UPDATE) AS locked
-WHERE h.source = $2 AND h.user_id = locked.user_id
-      AND NOT EXISTS (SELECT FROM bans b WHERE b.user_id = h.user_id AND b.leaderboard = $1)
+WHERE h.source = $2 AND h.user_id = locked.user_id AND h.user_id NOT IN (SELECT unnest($3::bigint[]))
 
 -- name: derived_shown_of_default
 -- The same where that source is default.
@@ -103,11 +116,11 @@ FROM (SELECT user_id FROM user_total_scores WHERE hidden_on @> ARRAY[$1::int] OR
 WHERE h.user_id = locked.user_id AND NOT EXISTS (SELECT FROM bans b WHERE b.user_id = h.user_id AND b.leaderboard = $1)
 
 -- name: derived_hidden
--- Leaderboard $1 is of source $2 by now: whoever is banned from it is known by the source's head.
+-- Leaderboard $1 is of source $2 by now: the $3 bigint[] users who are banned from it are known by the source's heads.
 INSERT INTO heads AS h (source, user_id, hidden_on)
-SELECT $2::int, user_id, ARRAY[$1::int] FROM bans WHERE leaderboard = $1 ORDER BY user_id
-ON CONFLICT (source, user_id) DO UPDATE SET hidden_on = h.hidden_on || $1::int
-WHERE NOT h.hidden_on @> ARRAY[$1::int]
+SELECT $2::int, user_id, ARRAY[$1::int] FROM unnest($3::bigint[]) AS u (user_id) ORDER BY user_id
+ON CONFLICT (source, user_id) DO UPDATE SET hidden_on = h.hidden_on || excluded.hidden_on
+WHERE NOT h.hidden_on @> excluded.hidden_on
 
 -- name: derived_hidden_of_default
 -- The same where that source is default.

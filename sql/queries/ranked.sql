@@ -1,15 +1,19 @@
 -- name: ranked_page
 -- Rows of the board of rule $2 and window $3 of source $1, on leaderboard $4, with what it shows of the user, hidden ones too
 -- (their versions guard): those after user $5, up to $6. What is looked up beside the page is looked up row by row.
-SELECT s.user_id, s.version, CASE WHEN h.hidden OR $4::int = ANY (h.hidden_on) THEN NULL ELSE s.score END AS score,
-       s.at, s.at_id, s.metadata, u.username, u.version AS user_version
-FROM (SELECT * FROM scores WHERE source = $1 AND rule = $2 AND "window" = $3 AND user_id > $5 ORDER BY user_id LIMIT $6) AS s
-CROSS JOIN LATERAL (
-    SELECT hidden, hidden_on FROM heads WHERE source = s.source AND user_id = s.user_id
-    UNION ALL SELECT hidden, hidden_on FROM user_total_scores WHERE s.source = 1 AND user_id = s.user_id OFFSET 0
-) AS h
-CROSS JOIN LATERAL (SELECT username, version FROM users WHERE id = s.user_id OFFSET 0) AS u
-ORDER BY s.user_id
+WITH page AS MATERIALIZED (
+    SELECT s.user_id, s.version, CASE WHEN h.hidden OR $4::int = ANY (h.hidden_on) THEN NULL ELSE s.score END AS score,
+           s.at, s.at_id, s.metadata
+    FROM (SELECT * FROM scores WHERE source = $1 AND rule = $2 AND "window" = $3 AND user_id > $5 ORDER BY user_id LIMIT $6) AS s
+    CROSS JOIN LATERAL (
+        SELECT hidden, hidden_on FROM heads WHERE source = $1 AND user_id = s.user_id
+        UNION ALL SELECT hidden, hidden_on FROM user_total_scores WHERE $1 = 1 AND user_id = s.user_id -- default
+        OFFSET 0
+    ) AS h
+)
+SELECT p.*, u.username, u.version AS user_version
+FROM page p CROSS JOIN LATERAL (SELECT username, version FROM users WHERE id = p.user_id OFFSET 0) AS u
+ORDER BY p.user_id
 
 -- name: ranked_of
 -- The current absolute rows of $1 bigint[] users of $2 int[] sources under $3 int[] rules in $4 bigint[] windows, and the
@@ -31,10 +35,9 @@ SELECT user_id FROM scores WHERE source = $1 AND rule = $2 AND "window" = $3 AND
 -- name: ranked_count
 -- How many have a place on the board of rule $2 and window $3 of source $1, on leaderboard $4.
 SELECT count(*) - count(*) FILTER (WHERE EXISTS (
-    SELECT FROM heads h WHERE h.source = s.source AND h.user_id = s.user_id AND (h.hidden OR $4::int = ANY (h.hidden_on))
-    UNION ALL
-    SELECT FROM user_total_scores h
-    WHERE s.source = 1 AND h.user_id = s.user_id AND (h.hidden OR $4::int = ANY (h.hidden_on))
+    SELECT FROM heads h WHERE h.source = $1 AND h.user_id = s.user_id AND (h.hidden OR $4::int = ANY (h.hidden_on))
+    UNION ALL -- default
+    SELECT FROM user_total_scores h WHERE $1 = 1 AND h.user_id = s.user_id AND (h.hidden OR $4::int = ANY (h.hidden_on)) -- default
 ))
 FROM scores s WHERE source = $1 AND rule = $2 AND "window" = $3
 
@@ -42,8 +45,8 @@ FROM scores s WHERE source = $1 AND rule = $2 AND "window" = $3
 -- How many rows of rule $2 of source $1 are not what its log gives, in windows $3 to $5 (starts, ends, ids, in order), by
 -- operator $6, smaller scores being better where $7.
 WITH log AS (
-    SELECT user_id, id, score_added::bigint AS score, created_at, metadata FROM user_score_transactions WHERE $1::int = 1
-    UNION ALL
+    SELECT user_id, id, score_added::bigint AS score, created_at, metadata FROM user_score_transactions WHERE $1::int = 1 -- default
+    UNION ALL -- default
     SELECT user_id, id, score, created_at, metadata FROM score_transactions WHERE source = $1
 ), entries AS (
     SELECT user_id, id, score, created_at, metadata,

@@ -248,8 +248,14 @@ class Interrupted:
         self._before = before
         self.readings = 0
 
-    async def fetch(self, name: str, *args: Any) -> list[Any]:
-        return await self._ledger.fetch(name, *args)
+    def apart(self, sources: Collection[int]) -> Sequence[int]:
+        return self._ledger.apart(sources)
+
+    async def fetch(self, name: str, *args: Any, source: int = 1) -> list[Any]:
+        return await self._ledger.fetch(name, *args, source=source)
+
+    async def waiting_of(self, user_ids: Collection[int]) -> set[int]:
+        return await self._ledger.waiting_of(user_ids)
 
     async def standings_of(self, user_ids: Collection[int], live: Sequence[Board]) -> dict[Board, list[Row]]:
         rows = await self._ledger.standings_of(user_ids, live)
