@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import urlsplit
@@ -428,3 +429,38 @@ async def test_a_browser_that_is_led_elsewhere_goes_though_nobody_reads_what_it_
     assert (await stream.until("closing"))["code"] == 1012
     with pytest.raises(EOFError):
         await stream.next()
+
+
+async def test_a_reader_that_vanishes_is_reset_by_the_kernel(server: RunningServer) -> None:
+    """No pong tells that somebody is there: what is not acknowledged for so long is."""
+    stream = await EventClient.connect(server.base_url, "/boards/all_time/events")
+    await stream.until("snapshot")
+    (subscriber,) = server.services.broadcaster.following._subscribers
+    sock = subscriber.connection.transport.get_extra_info("socket")  # type: ignore[attr-defined]
+    assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 45_000
+
+
+async def test_a_board_that_has_not_moved_is_not_forgotten_for_one_that_has(
+    server: RunningServer, make_users: MakeUsers
+) -> None:
+    (a,) = await make_users(1)
+    await submit(server, a, 3, created_at="2021-01-01T00:00:00Z")
+    await server.told()
+    target = "/events?board=all_time&board=week_of_2020_12_28"
+    stays, stream = [await EventClient.connect(server.base_url, target) for _ in range(2)]
+    for client in (stays, stream):
+        for _ in range(2):
+            await client.until("snapshot")
+    stream.lost()
+    await submit(server, a, 5)
+    await server.told()
+    moved = await stream.again(server.base_url, target)
+    for _ in range(2):
+        assert (await moved.until("subscribed"))["resumed"]
+    await moved.shows("all_time", [(a, "player-1", 8)])
+    await moved.positioned()
+    assert len(moved.last_id.split(",")) == 2
+    back = await moved.lost().again(server.base_url, target)
+    for _ in range(2):
+        assert (await back.until("subscribed"))["resumed"]
+    assert back.follower.snapshots == 2

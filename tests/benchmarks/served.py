@@ -126,6 +126,7 @@ class Served:
             "REALTIME_PING_INTERVAL_S": "3600",  # audiences read and forget, pings too
             "REALTIME_DRAIN_S": "0",
             "REALTIME_RECONNECT_SPREAD_S": "0",
+            "REALTIME_MOVE_A_SECOND": "0",  # all of an audience is at one process of two
         }
         command = [sys.executable, "-m", program, "serve", "--data-dir", str(self.beside.data_dir)]
         own = {**os.environ, **settings, **of_tree(tree), **environment}

@@ -113,6 +113,12 @@ class EventClient:
         while self.comments < count:
             self.comments += (await self._line()).startswith(":")
 
+    async def positioned(self) -> None:
+        """Returns when the next position has come by itself: an event without data, which no browser shows."""
+        while not (line := await self._line()).startswith("id: "):
+            pass
+        self.last_id = self._buffered_id = line.removeprefix("id: ")
+
     async def _part(self) -> bytes:
         """The next bytes of the body; proxies send them in chunks."""
         if self.headers.get("transfer-encoding") != "chunked":
