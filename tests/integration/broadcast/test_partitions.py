@@ -23,6 +23,7 @@ from realtime.store.announcements import Announcements
 from realtime.store.filling import Filling
 from realtime.store.snapshots import SnapshotReader
 from realtime.store.store import Store
+from tests.support.keys import EPOCH_KEY
 from tests.support.recorder import RecordingConnection
 from tests.support.stores import week_ahead
 from tests.support.waiting import eventually
@@ -151,7 +152,7 @@ async def test_the_published_content_that_is_lost_stops_no_other(
     for board in (ALL_TIME, other):
         await place(store, board, 1, 1)
     published, viewer = await broadcast.viewer(ALL_TIME), await broadcast.viewer(other)
-    epoch = await keys.getset("leaderboard:epoch", "not-ours")
+    epoch = await keys.getset(EPOCH_KEY, "not-ours")
     store.distrust()
     await store.link.checked.disconnect()
     await broadcast.it.changes.compare()
@@ -159,7 +160,7 @@ async def test_the_published_content_that_is_lost_stops_no_other(
     await broadcast.shows(viewer, other, 20)
     assert not broadcast.it.live, "a board of another partition that can be read says nothing of these"
     assert told(published) == [(None, False)] and told(viewer) == []
-    await keys.set("leaderboard:epoch", epoch)
+    await keys.set(EPOCH_KEY, epoch)
     store.link.accept()
     await store.adopt()
     await broadcast.it.changes.compare()

@@ -434,7 +434,7 @@ async def test_weeks_that_are_none_are_refused(world: World, make_users: MakeUse
     (a,) = await make_users(1)
     await world.score({a: 1}, world.now - timedelta(days=14))
     one, told = subscriber()
-    for name in ("week_of_2024_02_30", "week_of_2026_11_24", "leaderboard:epoch", "current_week' --", "all_time "):
+    for name in ("week_of_2024_02_30", "week_of_2026_11_24", EPOCH_KEY, "current_week' --", "all_time "):
         with pytest.raises(RealtimeError) as error:
             world.ranks.watch(one, name, a)
         assert error.value.code == "unknown_board"

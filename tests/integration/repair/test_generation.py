@@ -35,6 +35,7 @@ from realtime.repair.resync import Resync
 from realtime.store.filling import Filling
 from realtime.store.store import Store
 from tests.support.databases import MakeUsers
+from tests.support.keys import EPOCH_KEY, LEDGER_KEY
 from tests.support.leaderboards import catalogue_of, define
 from tests.support.waiting import eventually
 
@@ -130,7 +131,7 @@ async def test_a_promotion_of_which_nobody_knows_what_it_lacks_is_a_restore(
 ) -> None:
     before = await looked(ledger, store)
     mark = before.current.mark
-    await keys.delete("leaderboard:ledger")
+    await keys.delete(LEDGER_KEY)
     await store.adopt()
     await sql.execute(PROMOTED)
     await before.look()
@@ -186,7 +187,7 @@ async def test_a_restored_ledger_is_followed_at_once_by_everybody_in_the_store(
         await sql.execute("DELETE FROM user_total_scores WHERE user_id = $1", users[-1])
         await sql.execute("TRUNCATE store_epochs")
         await Generations.restored(ledger)
-        await keys.delete("leaderboard:epoch")
+        await keys.delete(EPOCH_KEY)
         assert await rebuilder.look() is True
         assert await keys.zscore("leaderboard:user_scores:all_time", users[-1]) is None
         assert store.epoch not in epochs

@@ -35,6 +35,7 @@ from realtime.store.filling import Filling
 from realtime.store.snapshots import SnapshotReader
 from realtime.store.store import Store
 from tests.support.databases import MakeUsers
+from tests.support.keys import EPOCH_KEY
 from tests.support.processes import environment, running
 
 Keys = redis.asyncio.Redis
@@ -248,7 +249,7 @@ async def test_who_adds_to_default_finds_it_in_the_published_content(world: Worl
     assert [line[:2] for line in await world.shown("newest:all_time")] == [
         (user_id, 10 * number) for number, user_id in reversed([*enumerate(users)])
     ]
-    await keys.delete("leaderboard:epoch")
+    await keys.delete(EPOCH_KEY)
     await world.look()
     assert await keys.zcard("leaderboard:user_scores:newest:all_time") == 5
     assert await keys.get("leaderboard:definition:newest") == str(world.board("newest:all_time").leaderboard.rule)

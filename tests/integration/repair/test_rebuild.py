@@ -31,7 +31,7 @@ from realtime.store.store import Store
 from tests.chaos.proxy import Proxy
 from tests.support.closed_weeks import views_of
 from tests.support.databases import MakeUsers
-from tests.support.keys import scores_key, user_key, version_key, versions_key
+from tests.support.keys import EPOCH_KEY, RUN_KEY, scores_key, user_key, version_key, versions_key
 from tests.support.stores import PrivateStore
 
 
@@ -110,8 +110,8 @@ async def test_an_empty_store_is_filled_and_told_apart_from_a_half_filled_one(
         assert [rows for board, rows, _ in seen if board == "all_time"] == [40, 80, 120, 150]
         assert not any(complete for _, _, complete in seen), "marked all the while"
         await agrees(sql, keys, await this_week(process))
-        assert await keys.get("leaderboard:run") == process.store.run
-        assert await keys.get("leaderboard:epoch") == f"{process.store.run[:8]}-2"
+        assert await keys.get(RUN_KEY) == process.store.run
+        assert await keys.get(EPOCH_KEY) == f"{process.store.run[:8]}-2"
         assert process.rebuilder.rebuilds == 2
         assert await process.rebuilder.look() is False, "it is ours"
 
@@ -123,12 +123,13 @@ def test_an_epoch_is_short_for_it_is_in_every_diff(number: int, name: str) -> No
     assert len(epoch) <= 12
 
 
+@pytest.mark.one_store
 async def test_what_lay_there_before_is_gone_and_limits_stay(
     dsn: str, store_url: str, keys: Redis, sql: asyncpg.Connection, make_users: MakeUsers
 ) -> None:
     await keys.zadd(scores_key(ALL_TIME), {"999": 5, "nonsense": 7})
     await keys.hset(versions_key(ALL_TIME), "999", 99)
-    await keys.set("leaderboard:epoch", "someoneelses-7")
+    await keys.set(EPOCH_KEY, "someoneelses-7")
     await keys.set("leaderboard:limit:x", 3, ex=60)
     await keys.set("leaderboard:cache_top_100:week_of_2026_03_02", "old")
     async with processes(dsn, store_url, 1) as (process,):
@@ -139,6 +140,7 @@ async def test_what_lay_there_before_is_gone_and_limits_stay(
     assert not await keys.exists("leaderboard:cache_top_100:week_of_2026_03_02", "leaderboard:users:999")
 
 
+@pytest.mark.one_store
 async def test_a_rebuild_is_announced_when_it_is_complete(
     dsn: str, store_url: str, keys: Redis, make_users: MakeUsers
 ) -> None:
@@ -317,7 +319,7 @@ async def test_of_many_processes_one_rebuilds(
         did = await asyncio.gather(*(process.rebuilder.look() for process in made))
         assert sum(did) == 1
         assert [await process.rebuilder.look() for process in made] == [False] * 5
-        assert await keys.get("leaderboard:epoch") == f"{str(made[0].store.run)[:8]}-1"
+        assert await keys.get(EPOCH_KEY) == f"{str(made[0].store.run)[:8]}-1"
         assert all(process.store.is_complete for process in made)
         await agrees(sql, keys, await this_week(made[0]))
 
@@ -332,11 +334,11 @@ async def test_a_rebuild_whose_process_died_is_taken_over(
         await begun.wait()
         dying.cancel()
         await asyncio.wait([dying])
-        assert str(await keys.get("leaderboard:epoch")).startswith("filling:")
+        assert str(await keys.get(EPOCH_KEY)).startswith("filling:")
         with pytest.raises(StoreUnavailable):
             await second.store.read([ALL_TIME])
         assert await second.rebuilder.look() is True
-        assert await keys.get("leaderboard:epoch") == f"{str(second.store.run)[:8]}-2"
+        assert await keys.get(EPOCH_KEY) == f"{str(second.store.run)[:8]}-2"
         await agrees(sql, keys, await this_week(second))
 
 
@@ -367,7 +369,7 @@ async def test_a_rebuild_that_hung_does_no_harm_when_it_goes_on(
         wake.set()
         with pytest.raises((StoreUnavailable, LedgerUnavailable)):
             await hanging
-        assert await keys.get("leaderboard:epoch") == other.store.epoch
+        assert await keys.get(EPOCH_KEY) == other.store.epoch
         await agrees(sql, keys, await this_week(other))
 
 
@@ -410,7 +412,7 @@ async def test_a_store_that_came_back_with_older_content_is_filled_anew(
         await process.store.apply(await process.ledger.standings_of(users, [ALL_TIME, week_at(now)]))
         newest = (await process.store.read([ALL_TIME])).tops[0]
         await asyncio.to_thread(private_store.replace_by, older)
-        assert await keys.get("leaderboard:epoch") == process.store.epoch, "the same epoch"
+        assert await keys.get(EPOCH_KEY) == process.store.epoch, "the same epoch"
         assert int(str(await keys.get(version_key(ALL_TIME)) or 0)) < newest.version, "and versions of before"
         for somebody in (process, other):
             with pytest.raises(StoreUnavailable):
@@ -552,7 +554,7 @@ async def test_while_the_ledger_is_away_nothing_is_thrown_away(
         with pytest.raises(LedgerUnavailable):
             await process.rebuilder.rebuild(force=True)
         assert await keys.zrange(scores_key(ALL_TIME), 0, -1) == before
-        assert not str(await keys.get("leaderboard:epoch")).startswith("filling:")
+        assert not str(await keys.get(EPOCH_KEY)).startswith("filling:")
 
 
 def test_a_look_is_soon_enough() -> None:
