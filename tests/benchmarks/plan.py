@@ -62,7 +62,7 @@ class Costs:
     player_ledger_bytes: float
     """Disk of a player in the ledger with two scores, indexes and all."""
     rebuild_us: float
-    """Time of a rebuild, a player, in one process."""
+    """CPU of a rebuild, a player: of one process and the store, which take turns; so its time on cores of their own."""
 
 
 class Number(NamedTuple):
