@@ -70,6 +70,10 @@ class Broadcaster:
         self.delivery = Delivery()
         self._dirty: Coalescer[Board] = Coalescer(interval)
         self._wake = asyncio.Event()
+        # By partition, once another than the published one was followed: boards to be read when the reading that is
+        # under way has ended.
+        self._due_in: dict[str, dict[Board, None]] = {}
+        self._reading: set[str] = set()  # the partitions of which a reading is under way
         self._closed_due: dict[Board, None] = {}  # closed weeks to be read, oldest first
         self._closed_wake = asyncio.Event()
         self.on_changed: Callable[[Board], None] = lambda board: None
@@ -138,10 +142,10 @@ class Broadcaster:
     async def read(self) -> None:
         """Reads boards as they fall due, and begins their delivery. Never ends by itself."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._read_live())
+            group.create_task(self._read_live(group))
             group.create_task(self._read_closed())
 
-    async def _read_live(self) -> None:
+    async def _read_live(self, group: asyncio.TaskGroup) -> None:
         loop = asyncio.get_running_loop()
         while True:
             due_at = self._dirty.next_due
@@ -160,8 +164,34 @@ class Broadcaster:
             if len(live) < len(due):
                 self._closed_due |= dict.fromkeys(board for board in due if board not in live)
                 self._closed_wake.set()
-            if live:
-                await self._read_boards(live)
+            partitions = by_partition(live)
+            if self._due_in or partitions.keys() - {""}:
+                for partition, boards in partitions.items():
+                    self._read_apart(group, partition, boards)
+            elif live:
+                await self._read_boards("", live)
+
+    def _read_apart(self, group: asyncio.TaskGroup, partition: str, boards: Sequence[Board]) -> None:
+        """Has boards of a partition read by themselves: one that hangs keeps those of no other waiting."""
+        waiting = self._due_in.setdefault(partition, {})
+        waiting |= dict.fromkeys(boards)
+        if partition not in self._reading:
+            self._reading.add(partition)
+            group.create_task(self._read_partition(partition, waiting))
+
+    async def _read_partition(self, partition: str, waiting: dict[Board, None]) -> None:
+        """Reads what is due of a partition, also what falls due meanwhile."""
+        try:
+            while waiting:
+                boards = [stream.board for board in waiting if (stream := self.following.stream(board))]
+                waiting.clear()
+                for board in boards:
+                    if self.is_closed(board):  # by now: it goes the way of those
+                        self._mark(board)
+                if live := [board for board in boards if not self.is_closed(board)]:
+                    await self._read_boards(partition, live)
+        finally:
+            self._reading.discard(partition)
 
     async def _read_closed(self) -> None:
         """Closed weeks by themselves: the first reading of one makes its view, and live boards must not wait for it."""
@@ -229,20 +259,19 @@ class Broadcaster:
         latest = [self.following.latest(board) for board in due]
         return set().union(*(snapshot.scores for snapshot in latest if snapshot))
 
-    async def _read_boards(self, due: Sequence[Board]) -> None:
-        for partition, boards in by_partition(due).items():
-            try:
-                found = await self._snapshots.read(boards, self._shown_on(boards))
-            except (StoreUnavailable, LedgerUnavailable) as error:
-                if isinstance(error, DefinitionMoved):
-                    await self._directory.look_soon()
-                else:
-                    self.following.set_live(False, str(error), partition)
-                loop = asyncio.get_running_loop()
-                for board in boards:
-                    loop.call_later(RETRY_INTERVAL, self.mark, board)
-                continue
-            self._show(found, partition)
+    async def _read_boards(self, partition: str, due: Sequence[Board]) -> None:
+        try:
+            found = await self._snapshots.read(due, self._shown_on(due))
+        except (StoreUnavailable, LedgerUnavailable) as error:
+            if isinstance(error, DefinitionMoved):
+                await self._directory.look_soon()
+            else:
+                self.following.set_live(False, str(error), partition)
+            loop = asyncio.get_running_loop()
+            for board in due:
+                loop.call_later(RETRY_INTERVAL, self.mark, board)
+            return
+        self._show(found, partition)
 
     def _show(self, found: Mapping[Board, Snapshot], partition: str) -> None:
         self.following.set_live(True, "", partition)

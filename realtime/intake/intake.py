@@ -41,7 +41,12 @@ CLEARING: Final = 1.0
 
 STORING: Final = 8
 """Batches that may be on their way to the store at once; what comes while it hangs is left to the sweeper. A clean end
-leaves nothing to it: then no more comes than is queued, and all of that is told."""
+leaves nothing to it: then no more comes than is queued, and all of that is told. A batch of several partitions counts
+for HELD seconds, one of a single partition among those of that one: what one partition holds up is no other's to wait
+for."""
+
+HELD: Final = 0.25
+"""Seconds after which a batch of several partitions that is on its way waits for one that hangs."""
 
 DOUBT: Final = 3.0
 """Seconds that a batch which did not reach the store speaks against it: by then it is known whether that is away."""
@@ -95,7 +100,8 @@ class Intake:
         self._queue: deque[Waiting] = deque()
         self._holdups = Holdups(self._recorder.locked, self._process_held, _refuse)
         self._in_flight: set[asyncio.Task[None]] = set()
-        self._storing: set[asyncio.Task[None]] = set()  # committed batches on their way to the store
+        # Committed batches on their way to the store: since when (the loop's seconds), and to which partitions.
+        self._storing: dict[asyncio.Task[None], tuple[float, frozenset[str]]] = {}
         self._running = False
         self._draining = 0  # whoever waits for all to be told
         self._starting = False  # batches are started at the end of the loop's turn
@@ -193,7 +199,7 @@ class Intake:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._in_flight.discard(task)
-        self._storing.discard(task)
+        self._storing.pop(task, None)
         self._start_soon(asyncio.get_running_loop())  # a lane is free
         if not task.cancelled() and (error := task.exception()):
             log.error("a batch failed", exc_info=error, extra={"action": "batch"})
@@ -205,7 +211,7 @@ class Intake:
         try:
             while self._queue or self._in_flight or self._storing or self._holdups.count:
                 self._start_batches()
-                under_way = self._in_flight | self._storing
+                under_way = self._in_flight | self._storing.keys()
                 if under_way:
                     await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
                 elif self._holdups.count:
@@ -274,13 +280,21 @@ class Intake:
                 if isinstance(outcome, Accepted) and not outcome.duplicate
             )
         )
-        if recorded.outbox and (len(self._storing) < STORING or self._draining):
+        partitions = frozenset(board.leaderboard.partition for board in recorded.rows)
+        if recorded.outbox and (self._has_room(partitions, loop.time()) or self._draining):
             # Beside the lanes: a store that hangs must not keep the next batch from the ledger.
             task = loop.create_task(self._tell(recorded, batch[0][2]))
-            self._storing.add(task)
+            self._storing[task] = loop.time(), partitions
             task.add_done_callback(self._ended)
         if others:
             await self._process(others, again=False, around=around)
+
+    def _has_room(self, partitions: frozenset[str], now: float) -> bool:
+        """Whether a batch of these partitions may be on its way to the store beside those that are."""
+        if len(self._storing) < STORING:
+            return True
+        under_way = self._storing.values()
+        return STORING > sum(of <= partitions if len(of) < 2 else now - began < HELD for began, of in under_way)
 
     async def _tell(self, recorded: Recording, arrived: float) -> None:
         """Tells the store. What it does not hear now the sweeper tells it: the outbox rows stay."""

@@ -18,7 +18,7 @@ from tests.chaos.agreement import PARTITIONS
 from tests.chaos.deployment import Stores
 from tests.chaos.failovers import USERS, define, failover
 from tests.chaos.scenarios import Scale
-from tests.chaos.sentinel_failovers import go_on_replicating, lag
+from tests.chaos.sentinel_failovers import RESTING, go_on_replicating, lag
 from tests.support.redis_cluster import Cluster, slot_of, some_of
 from tests.support.redis_node import AWAY, Node, until
 
@@ -107,6 +107,7 @@ async def first_node_killed(stores: Stores[Cluster], scale: Scale) -> Outcome:
         made.was_untouched(others, began)
         await made.heal(promoted)
         made.was_told(["default"], began)
+        made.were_accepted(began)
     return made.outcome
 
 
@@ -146,6 +147,8 @@ async def node_behind(stores: Stores[Cluster], scale: Scale) -> Outcome:
         await made.load()
         await made.done(lag, cast.primary, cast.replica)
         await made.load()
+        made.tally.resting = RESTING
+        await made.load(scale.load / 2)
         began = monotonic()
         await made.done(cast.primary.kill)
         await made.done(stores.store.promote, cast.replica, "TAKEOVER")

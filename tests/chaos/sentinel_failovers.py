@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
+from typing import Final
 
 import redis.exceptions
 
@@ -23,6 +24,9 @@ from tests.support.redis_node import Node
 from tests.support.sentinels import Sentinels
 
 Scenario = Callable[[Stores[Sentinels], Scale], Awaitable[Outcome]]
+
+RESTING: Final = USERS // 3
+"""Users whose last scores only the primary has that is killed: nobody hands in more for them."""
 
 
 def prepare(folder: Path) -> Stores[Sentinels]:
@@ -59,6 +63,7 @@ async def primary_killed(stores: Stores[Sentinels], scale: Scale) -> Outcome:
         await made.load()
         await made.heal(promoted)
         made.was_told(["default"], began)
+        made.were_accepted(began)
     return made.outcome
 
 
@@ -95,6 +100,8 @@ async def primary_behind(stores: Stores[Sentinels], scale: Scale) -> Outcome:
         await made.load()
         await made.done(lag, primary, replica)
         await made.load()
+        made.tally.resting = RESTING
+        await made.load(scale.load / 2)
         missed = await made.done(_behind, primary, replica)
         await made.done(primary.kill)
         promoted = await made.promoted(replica, monotonic())

@@ -210,13 +210,15 @@ class Tally:
     """No new submissions: what is unanswered is still sent again."""
     leaderboards: Sequence[str] = ("default",)
     """To which of these a submission goes is left to chance."""
+    resting: int = 0
+    """So many of the users score no more: nothing that comes later makes good what is lost of theirs."""
     elsewhere: dict[str, str] = field(default_factory=dict)
     """The leaderboard of a submission by its id, where it is another than `default`."""
 
     def make(self) -> dict[str, Any]:
         """A submission never sent before."""
         submission_id = f"{self.prefix}-{len(self.sent)}"
-        user_id, score = self.generator.randint(1, self.users), self.generator.randint(-20, 100)
+        user_id, score = self.generator.randint(1, self.users - self.resting), self.generator.randint(-20, 100)
         self.sent[submission_id] = user_id, score
         if len(self.leaderboards) > 1:
             self.elsewhere[submission_id] = self.generator.choice(self.leaderboards)

@@ -46,7 +46,7 @@ from realtime.store.filling import Filling
 from realtime.store.fitness import Content, run_of
 from realtime.store.link import Link
 from realtime.store.replies import ReadAfterWrite
-from realtime.store.snapshots import SnapshotReader
+from realtime.store.snapshots import SnapshotReader, by_partition
 from realtime.store.store import Store
 from realtime.wire.frames import Frame
 from realtime.wire.messages import Since
@@ -424,8 +424,8 @@ class Process:
             board for board in self.broadcaster._dirty.take(float("inf")) if self.broadcaster.following.stream(board)
         ]
         live = [board for board in due if not board.is_closed(self.world.moment)]
-        if live:
-            await self.broadcaster._read_boards(live)
+        for partition, boards in by_partition(live).items():
+            await self.broadcaster._read_boards(partition, boards)
         for board in due:
             if board not in live:
                 await self.broadcaster._read_closed_board(board)

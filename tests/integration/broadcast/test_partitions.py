@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import pytest
@@ -142,6 +142,33 @@ async def test_one_that_is_lost_stops_no_other(broadcast: Broadcast, store: Stor
     await broadcast.shows(viewers[lost], lost, 40)
     assert told(viewers[lost]) == told(late) == [(lost.id, False), (lost.id, True)]
     assert all("status" not in viewer.kinds() for board, viewer in viewers.items() if board != lost)
+
+
+@pytest.mark.parametrize("hung", [ALL_TIME, BOARDS[0]], ids=lambda board: board.id)
+async def test_one_that_hangs_keeps_no_other_waiting(
+    broadcast: Broadcast, store: Store, monkeypatch: pytest.MonkeyPatch, hung: Board
+) -> None:
+    boards = [ALL_TIME, *BOARDS]
+    for board in boards:
+        await place(store, board, 1, 1)
+    viewers = {board: await broadcast.viewer(board) for board in boards}
+    goes_on = asyncio.Event()
+    read = broadcast.it._snapshots.read
+
+    async def hanging(wanted: Sequence[Board], names_of: Collection[int] = ()) -> Mapping[Board, Snapshot]:
+        if hung in wanted:
+            await goes_on.wait()
+        return await read(wanted, names_of)
+
+    monkeypatch.setattr(broadcast.it._snapshots, "read", hanging)
+    for version in (2, 3):
+        for board in boards:
+            await place(store, board, 10 * version, version)
+        for board in boards:
+            if board != hung:
+                await broadcast.shows(viewers[board], board, 10 * version)
+    goes_on.set()
+    await broadcast.shows(viewers[hung], hung, 30)
 
 
 async def test_the_published_content_that_is_lost_stops_no_other(

@@ -414,6 +414,49 @@ async def test_accepted_says_of_its_own_partition_alone_whether_boards_show_it(
         assert await live("d") == {"default": True, "lap": True, "sprint": True}
 
 
+class Hanging(Told):
+    """A store of which some partitions do not answer, until `go_on` is set."""
+
+    def __init__(self, *partitions: str) -> None:
+        super().__init__()
+        self.hanging = set(partitions)
+        self.go_on = asyncio.Event()
+        self.asked: list[set[str]] = []
+
+    async def tell_each(self, rows: Mapping[Board, Sequence[Row]], *_: object, **__: object) -> dict[str, str | None]:
+        names = {board.leaderboard.partition for board in rows}
+        self.asked.append(names)
+        if self.hanging & names:
+            await self.go_on.wait()
+        return dict.fromkeys(names, "e")
+
+
+@pytest.mark.parametrize("together", [False, True], ids=["batches of its own", "batches of several"])
+async def test_a_partition_that_hangs_holds_up_no_other(
+    ledger: Ledger, sql: asyncpg.Connection, make_users: MakeUsers, monkeypatch: pytest.MonkeyPatch, together: bool
+) -> None:
+    monkeypatch.setattr(module, "HELD", 0.0)
+    await define(sql, *(parse_definition(slug, {"operator": "last"}) for slug in ("lap", "sprint")))
+    directory = await catalogue_of(ledger)
+    lap = directory.current.leaderboard("lap").partition
+    (user,) = await make_users(1)
+    store = Hanging(lap)
+    working = Intake(ledger, store, nobody, ledger.clock.now, batching=Batching(), limit=99, directory=directory)
+    async with running(working) as intake:
+        for number in range(STORING):
+            slugs = ("lap", "sprint") if together else ("lap",)
+            sent = [Submission(user, f"{number}", 1, None, None, slug) for slug in slugs]
+            assert set(codes(await outcomes_of([hand_in(intake, one) for one in sent]))) == {"accepted"}
+        assert sum(lap in names for names in store.asked) == STORING
+        assert codes([await outcome_of(send(intake, user, "other"))]) == ["accepted"]
+        await eventually(lambda: {""} in store.asked)
+        if not together:
+            assert codes([await outcome_of(hand_in(intake, Submission(user, "more", 1, None, None, "lap")))])
+            assert sum(lap in names for names in store.asked) == STORING, "what hangs gets no more"
+        store.go_on.set()
+        await intake.drain()
+
+
 async def test_a_store_that_hangs_keeps_no_batch_from_the_ledger(
     ledger: Ledger, private_store: PrivateStore, sql: asyncpg.Connection, make_users: MakeUsers
 ) -> None:
