@@ -172,6 +172,6 @@ async def test_every_link_leads_somewhere(server: RunningServer) -> None:
         for link in map(html.unescape, re.findall(r'(?:href|src)="([^"]+)"', page.text)):
             if link.startswith("#"):
                 assert link[1:] in ids, link
-            else:
+            elif not link.startswith("https://"):  # what others serve is theirs, and away where there is no internet
                 answer = await server.http.get(str(httpx.URL(str(page.url)).join(link)))
                 assert answer.status_code == 200, f"{name}: {link}"
