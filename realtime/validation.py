@@ -51,7 +51,11 @@ def _whole_double(value: Any, name: str) -> Any:
         return int(value)
     if type(value) is float and math.isinf(value):
         return value
-    raise RealtimeError("bad_message", f"{name} must be a whole number.")
+    raise _wrong(value, name, "a whole number")
+
+
+def _wrong(value: Any, name: str, right: str) -> RealtimeError:
+    return RealtimeError("bad_message", f"{name} is missing." if value is None else f"{name} must be {right}.")
 
 
 def written_number(text: str, name: str, low: int, high: int) -> int:
@@ -68,7 +72,7 @@ def written_number(text: str, name: str, low: int, high: int) -> int:
 def plain_text(value: Any, name: str, shortest: int, longest: int) -> str:
     """`value` as text PostgreSQL can keep, of a length within [shortest, longest] characters."""
     if type(value) is not str:
-        raise RealtimeError("bad_message", f"{name} must be a text.")
+        raise _wrong(value, name, "a text")
     if not shortest <= len(value) <= longest:
         raise RealtimeError("out_of_range", f"{name} must have {shortest} to {longest} characters.")
     if "\x00" in value:

@@ -7,6 +7,7 @@ service and writes: `boards`, `events`, `leaderboards`, `scores`, `people` and `
 from __future__ import annotations
 
 import logging
+from typing import Final
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -29,6 +30,9 @@ from realtime.errors import LedgerUnavailable, RealtimeError, StoreUnavailable
 log = logging.getLogger(__name__)
 
 
+NOTHING_HERE: Final = "There is nothing at this address. /openapi.json lists what there is, and /docs explains it."
+
+
 def routes(services: Services, sessions: Sessions) -> list[BaseRoute]:
     """Everything over HTTP but the pages and documents."""
     kinds = (BoardRoutes, LeaderboardRoutes, ScoreRoutes, PeopleRoutes, HealthRoutes)
@@ -49,7 +53,8 @@ async def on_error(request: Request, error: Exception) -> Response:
         return error_response(RealtimeError("unavailable", "This cannot be done now.", retry_after_ms=1_000))
     if isinstance(error, HTTPException):
         code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "bad_message")
-        response = error_response(RealtimeError(code, str(error.detail)))
+        detail = NOTHING_HERE if error.status_code == 404 else str(error.detail)
+        response = error_response(RealtimeError(code, detail))
         response.status_code = error.status_code
         response.headers.update(error.headers or {})
         return response

@@ -128,7 +128,10 @@ def parse_submission(
     slug = fields.get("leaderboard")
     leaderboard = catalogue.default if slug is None else _leaderboard(slug, catalogue)
     if leaderboard.slug == DEFAULT_SLUG:
-        score: int | None = whole_number(fields.get("score_added"), "score_added", INT_MIN, INT_MAX)
+        added = fields.get("score_added")
+        if added is None:
+            raise _unscored(fields)
+        score: int | None = whole_number(added, "score_added", INT_MIN, INT_MAX)
         if leaderboard.definition.bounds is not None:
             check_score(score, leaderboard)
     else:
@@ -160,6 +163,13 @@ def parse_submission(
         None if board is None else _within(board, leaderboard, catalogue, now),
         answer is not None,
     )
+
+
+def _unscored(fields: Mapping[str, Any]) -> RealtimeError:
+    """Of a submission to `default`: fields that it does not know it passes over, and names where one is missing."""
+    unknown = sorted(f"{name!a}" for name in map(str, fields.keys() - (_FIELDS - {"score"})))
+    hint = f"; there is no field {', '.join(unknown)} here" if unknown else ""
+    return RealtimeError("bad_message", f"score_added is missing{hint}.")
 
 
 def _leaderboard(slug: Any, catalogue: Catalogue) -> Leaderboard:

@@ -58,8 +58,13 @@ class Authentication:
 
 
 def bearer(connection: HTTPConnection) -> str | None:
-    """The token of the Authorization header (RFC 6750, section 2.1), if there is one."""
+    """The token of the Authorization header (RFC 6750, section 2.1), if there is one.
+
+    Raises RealtimeError `unauthorized` for a token without its scheme.
+    """
     scheme, _, token = connection.headers.get("authorization", "").partition(" ")
+    if not token and scheme.count(".") == 2:  # the form of our tokens: whoever sends one means to be known
+        raise RealtimeError("unauthorized", "Write `Authorization: Bearer TOKEN`: the word Bearer is missing.")
     return token.strip() if scheme.lower() == "bearer" and token else None
 
 

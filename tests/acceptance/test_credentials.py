@@ -281,7 +281,8 @@ async def test_a_foreign_page_may_read_boards_and_send_nothing(serve: Serve) -> 
         assert preflight.status_code == 204
         assert preflight.headers["access-control-allow-origin"] == "https://game.example"
         assert "POST" in preflight.headers["access-control-allow-methods"]
-        assert {"authorization", "content-type"} == set(preflight.headers["access-control-allow-headers"].split(", "))
+        allowed = set(preflight.headers["access-control-allow-headers"].split(", "))
+        assert allowed == {"authorization", "content-type", "if-none-match", "last-event-id"}
         answer = await server.http.post("/scores", headers=named, content=b"{}")
         assert answer.headers["access-control-allow-origin"] == "https://game.example", "and the page may read why not"
 
