@@ -23,6 +23,7 @@ _READING: Final = ("unauthorized", "expired", "forbidden")
 """Errors that a reader of boards may get where boards are private."""
 
 _EVENTS: Final = "text/event-stream"
+_LINE: Final = "text/plain"
 
 POSITION: Final = text() | {"description": "epoch:version, or epoch:version:board; several with commas in between."}
 WATCHED: Final = text() | {"description": "A user's id, or id@board for one of the boards alone."}
@@ -79,6 +80,11 @@ OPERATIONS: Final = (
             ("board", listed(BOARD, 1)), ("since", POSITION), ("watch", listed(WATCHED)), ("token", text()),
         ), headers=(("Last-Event-ID", POSITION),), errors=("unknown_board", "too_many", *_READING),
     ),
+    Operation(
+        "get", "/chat", "Where a player stands, as one line for a chat bot.", _LINE, query=(
+            ("user", text(0, about="a name, or a number; left out: who leads")), ("board", BOARD), ("token", text()),
+        ), errors=_READING,
+    ),
     Operation("get", "/leaderboards", "Which leaderboards there are.", "Leaderboards", errors=_READING),
     Operation("get", "/leaderboards/{slug}", "What a leaderboard is, and how far its standings are.", "Leaderboard",
               errors=("unknown_leaderboard", *_READING)),
@@ -123,8 +129,8 @@ OPERATIONS: Final = (
 def _answer(operation: Operation) -> dict[str, Any]:
     if operation.answer is None:
         return {"description": operation.about}
-    if operation.answer == _EVENTS:
-        return {"description": operation.about, "content": {_EVENTS: {"schema": text()}}}
+    if operation.answer in (_EVENTS, _LINE):
+        return {"description": operation.about, "content": {operation.answer: {"schema": text()}}}
     names = operation.answer.split(" | ")
     schema = named(names[0]) if len(names) == 1 else {"oneOf": [named(name) for name in names]}
     return {"description": operation.about, "content": {"application/json": {"schema": schema}}}

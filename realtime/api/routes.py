@@ -17,6 +17,7 @@ from starlette.types import Scope
 
 from realtime.api import sockets
 from realtime.api.boards import BoardRoutes
+from realtime.api.chat import ChatRoutes
 from realtime.api.events import EventRoutes
 from realtime.api.health import HealthRoutes
 from realtime.api.leaderboards import LeaderboardRoutes
@@ -35,7 +36,7 @@ NOTHING_HERE: Final = "There is nothing at this address. /openapi.json lists wha
 
 def routes(services: Services, sessions: Sessions) -> list[BaseRoute]:
     """Everything over HTTP but the pages and documents."""
-    kinds = (BoardRoutes, LeaderboardRoutes, ScoreRoutes, PeopleRoutes, HealthRoutes)
+    kinds = (BoardRoutes, ChatRoutes, LeaderboardRoutes, ScoreRoutes, PeopleRoutes, HealthRoutes)
     return [
         *sockets.routes(),
         *EventRoutes(services, sessions).routes(),

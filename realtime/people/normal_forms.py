@@ -14,6 +14,11 @@ def composed(text: str) -> str:
     return unicodedata2.normalize("NFC", text)  # type: ignore[no-any-return]
 
 
+def alike(text: str) -> str:
+    """`text` for comparing as people do who type it: whatever its case, width and form."""
+    return unicodedata2.normalize("NFKC", unicodedata2.normalize("NFKC", text).casefold())  # type: ignore[no-any-return]
+
+
 def writings(text: str) -> list[str]:
     """`text` as it is, composed, and decomposed; each once. Plain ASCII has one."""
     if text.isascii():

@@ -107,6 +107,8 @@ ROUTES = [
     Row("GET /events?board={board}", "affyyfy n", "private boards", modes=PRIVATE),
     Row("GET /events?board={board}&board=current_week", "affyffy n", "private boards, the overlay bound to one",
         modes=PRIVATE),
+    Row("GET /chat?board={board}", "yyyyyyy y", modes=PUBLIC),
+    Row("GET /chat?board={board}", "affyyfy n", "private boards", modes=PRIVATE),
     Row("GET /leaderboards", "yyyyyyy y", modes=PUBLIC),
     Row("GET /leaderboards", "affyyfy n", "private boards", modes=PRIVATE),
     Row("GET /leaderboards/{slug}", "yyyyyyy y", modes=PUBLIC),
