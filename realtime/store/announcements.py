@@ -7,7 +7,7 @@ message: anybody may have sent it. Assumes that the scripts which change live bo
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Announcement(NamedTuple):
-    """One message that something changed."""
+    """What a message says of one thing that changed."""
 
     board: str | None
     """A board's id; None where users' names changed."""
@@ -57,17 +57,21 @@ class Announcements:
     async def _heard(self, link: Link, messages: AsyncIterator[list[bytes]]) -> AsyncIterator[Announcement]:
         with link.mapped():
             async for _, channel, text in messages:
-                yield as_announcement(channel.decode(errors="replace"), text)
+                for announcement in announced(channel.decode(errors="replace"), text):
+                    yield announcement
 
 
-def as_announcement(channel: str, text: bytes) -> Announcement:
-    """The announcement that a message on a channel is."""
+def announced(channel: str, text: bytes) -> Sequence[Announcement]:
+    """What a message on a channel says: of a partition's boards it may name several."""
     partition = partition_of_channel(channel)
     topic, said, position = None if partition is not None else channel.removeprefix(CHANNEL_PREFIX), {}, None
     with suppress(ValueError, TypeError, KeyError):
         said = orjson.loads(text)
         position = Position(str(said["epoch"]), int(said["version"]))
     if partition is None:
-        return Announcement(None if topic == "users" else topic, position)
+        return (Announcement(None if topic == "users" else topic, position),)
+    with suppress(ValueError, TypeError, KeyError, AttributeError):
+        epoch = str(said["epoch"])
+        return [Announcement(board, Position(epoch, int(at)), partition) for board, at in said["boards"].items()]
     board = said.get("board") if isinstance(said, dict) else None
-    return Announcement(board if isinstance(board, str) else None, position, partition)
+    return (Announcement(board if isinstance(board, str) else None, position, partition),)

@@ -209,9 +209,10 @@ class Store:
         names = _partitions_of(rows)
         if names <= _PUBLISHED:
             return {"": await self._tell(self._published, rows, profiles, anew, read_after_write)}
-        in_order = sorted(names)
-        shares = [self._tell_share(name, rows, profiles, anew, read_after_write) for name in in_order]
-        results = await asyncio.gather(*shares, return_exceptions=True)
+        shares = _shares(rows, profiles)
+        in_order = sorted(shares)
+        tellings = [self._tell_share(name, *shares[name], anew, read_after_write) for name in in_order]
+        results = await asyncio.gather(*tellings, return_exceptions=True)
         errors = {n: of for n, of in zip(in_order, results, strict=True) if isinstance(of, BaseException)}
         told = {n: of for n, of in zip(in_order, results, strict=True) if not isinstance(of, BaseException)}
         if not errors:
@@ -230,9 +231,9 @@ class Store:
         anew: Anew | None,
         read_after_write: ReadAfterWrite | None,
     ) -> str | None:
-        """Tells a partition what is of it."""
+        """Tells a partition what is of it; `anew` reads that of all partitions."""
         of_it = None if anew is None else _anew_of(name, anew)
-        return await self._tell(self.partition(name), *_share(name, rows, profiles), of_it, read_after_write)
+        return await self._tell(self.partition(name), rows, profiles, of_it, read_after_write)
 
     async def _tell(
         self,
@@ -280,8 +281,7 @@ class Store:
         if names <= _PUBLISHED:
             return await self._published.writing.apply(rows, profiles, epoch=epoch, read_after_write=read_after_write)
         applied = 0
-        for name in sorted(names):
-            own = _share(name, rows, profiles)
+        for name, own in sorted(_shares(rows, profiles).items()):
             writing = self.partition(name).writing
             applied += await writing.apply(*own, epoch=epoch, read_after_write=read_after_write)
         return applied
@@ -371,26 +371,34 @@ class Store:
 
 _PUBLISHED: Final = frozenset({""})
 
+_Share = tuple["Mapping[Board, Sequence[Row]]", "Sequence[Profile]"]
+
 
 def _partitions_of(rows: Iterable[Board]) -> set[str]:
     return {board.leaderboard.partition for board in rows}
 
 
-def _share(
-    name: str, rows: Mapping[Board, Sequence[Row]], profiles: Sequence[Profile]
-) -> tuple[dict[Board, Sequence[Row]], Sequence[Profile]]:
-    """What of rows and profiles a partition is told: the users that have rows in it; the published one, which has those
-    who have a score nowhere too, whoever has no rows elsewhere alone."""
-    own = {board: of_board for board, of_board in rows.items() if board.leaderboard.partition == name}
-    here = {row.user_id for of_board in own.values() for row in of_board}
-    if name:
-        return own, [profile for profile in profiles if profile.user_id in here]
-    elsewhere = {row.user_id for board, of in rows.items() if board.leaderboard.partition for row in of}
-    return own, [p for p in profiles if p.user_id in here or p.user_id not in elsewhere]
+def _shares(rows: Mapping[Board, Sequence[Row]], profiles: Sequence[Profile]) -> dict[str, _Share]:
+    """What of rows and profiles each partition with a board among them is told: the users that have rows in it; the
+    published one, which has those who have a score nowhere too, whoever has no rows elsewhere alone."""
+    own: dict[str, dict[Board, Sequence[Row]]] = {}
+    for board, of_board in rows.items():
+        own.setdefault(board.leaderboard.partition, {})[board] = of_board
+    if not profiles:
+        return {name: (of_it, ()) for name, of_it in own.items()}
+    here = {name: {row.user_id for of_board in of_it.values() for row in of_board} for name, of_it in own.items()}
+    elsewhere = set().union(*(user_ids for name, user_ids in here.items() if name))
+    return {
+        name: (
+            of_it,
+            [p for p in profiles if p.user_id in here[name] or (not name and p.user_id not in elsewhere)],
+        )
+        for name, of_it in own.items()
+    }
 
 
 def _anew_of(name: str, anew: Anew) -> Anew:
     async def of_it() -> tuple[Mapping[Board, Sequence[Row]], Sequence[Profile]]:
-        return _share(name, *await anew())
+        return _shares(*await anew()).get(name, ({}, ()))
 
     return of_it

@@ -25,5 +25,5 @@ ON CONFLICT (partition) DO UPDATE SET epoch = excluded.epoch, used_at = excluded
 
 -- name: contents_outbox_clear
 -- outbox_clear for rows whose boards are in partition $3, of content of epoch $2.
-DELETE FROM outbox WHERE id IN (SELECT id FROM outbox WHERE id = ANY ($1::bigint[]) FOR UPDATE SKIP LOCKED)
+DELETE FROM outbox WHERE id = ANY (ARRAY(SELECT id FROM outbox WHERE id = ANY ($1::bigint[]) FOR UPDATE SKIP LOCKED))
        AND NOT EXISTS (SELECT FROM contents WHERE partition = $3 AND epoch <> $2)

@@ -165,7 +165,7 @@ ON CONFLICT (run) DO UPDATE SET n = greatest(e.n + 1, excluded.n) RETURNING n;
 -- name: outbox_clear
 -- Removes rows whose content the store has, but for those that somebody else is just removing: nobody waits for another.
 -- $2 the epoch of the content that has them, NULL for whichever is current: where another is, they stay.
-DELETE FROM outbox WHERE id IN (SELECT id FROM outbox WHERE id = ANY ($1::bigint[]) FOR UPDATE SKIP LOCKED)
+DELETE FROM outbox WHERE id = ANY (ARRAY(SELECT id FROM outbox WHERE id = ANY ($1::bigint[]) FOR UPDATE SKIP LOCKED))
        AND NOT EXISTS (SELECT FROM generation WHERE epoch <> $2);
 
 -- name: outbox_waiting

@@ -84,37 +84,42 @@ WITH moment AS MATERIALIZED (
                         THEN 'duplicate' ELSE 'conflict' END
                WHEN i.state = 1 THEN 'window_over'
                WHEN i.state = 2 THEN 'window_not_begun'
-               WHEN coalesce(t.hidden, h.hidden) IS NOT FALSE AND (u.id IS NULL OR u.deleted_at IS NOT NULL) THEN 'unknown'
-               WHEN coalesce(t.hidden, h.hidden) THEN 'hidden'
+               WHEN coalesce(t.hidden, i.head_hidden) IS NOT FALSE AND (u.id IS NULL OR u.deleted_at IS NOT NULL) THEN 'unknown'
+               WHEN coalesce(t.hidden, i.head_hidden) THEN 'hidden'
                WHEN i.state = 3 THEN 'future'
                WHEN i.source = 1 THEN
                    CASE WHEN abs(coalesce(t.total_score, 0) + i.score) > 9007199254740992 THEN 'range' END
-               WHEN coalesce(h.far, false) OR abs(i.score) > 4503599627370495 THEN CASE WHEN EXISTS (
+               WHEN coalesce(i.far, false) OR abs(i.score) > 4503599627370495 THEN CASE WHEN EXISTS (
                    SELECT FROM scores s WHERE s.source = i.source AND s.user_id = i.user_id
                    AND abs(s.score + i.score) > 9007199254740991 AND (s.rule, s."window") IN (
                        SELECT rule, "window" FROM targets WHERE place = i.place AND operator = 0
                    )
                ) THEN 'range' END
-           END AS verdict, h.hidden IS NOT NULL AS has_head, h.hidden_on,
-           i.round, coalesce(h.built = i.round, true) AS is_built
+           END AS verdict, i.head_hidden IS NOT NULL AS has_head, i.hidden_on,
+           i.round, coalesce(i.built = i.round, true) AS is_built
     FROM (
-        SELECT *, (SELECT sources FROM of_places)[place] AS source, (SELECT moments FROM of_places)[place] AS moment,
-               (SELECT states FROM of_places)[place] AS state, (SELECT rounds FROM of_places)[place] AS round
-        FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::text[], $5::jsonb[], $6::int[])
-             WITH ORDINALITY AS i (user_id, submission_id, score, reason, metadata, place, ord)
-        WHERE EXISTS (SELECT FROM moment)
-        ORDER BY source, user_id
+        -- Planned by itself (OFFSET 0): a join with anything below might come first, in another order, and two batches that
+        -- lock heads in two orders end each other.
+        SELECT b.*, h.hidden AS head_hidden, h.hidden_on, h.built, h.far FROM (
+            SELECT *, (SELECT sources FROM of_places)[place] AS source, (SELECT moments FROM of_places)[place] AS moment,
+                   (SELECT states FROM of_places)[place] AS state, (SELECT rounds FROM of_places)[place] AS round
+            FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::text[], $5::jsonb[], $6::int[])
+                 WITH ORDINALITY AS i (user_id, submission_id, score, reason, metadata, place, ord)
+            WHERE EXISTS (SELECT FROM moment)
+            ORDER BY source, user_id
+        ) AS b
+        LEFT JOIN LATERAL (
+            SELECT hidden, hidden_on, built, far FROM heads
+            WHERE source = CASE WHEN b.source <> 1 THEN b.source END AND user_id = b.user_id FOR NO KEY UPDATE
+        ) AS h ON true
+        OFFSET 0
     ) AS i
-    LEFT JOIN LATERAL (
-        SELECT hidden, hidden_on, built, far FROM heads
-        WHERE source = CASE WHEN i.source <> 1 THEN i.source END AND user_id = i.user_id FOR NO KEY UPDATE
-    ) AS h ON true
     LEFT JOIN user_score_transactions d
            ON d.user_id = CASE WHEN i.source = 1 THEN i.user_id END AND d.submission_id = i.submission_id
     LEFT JOIN score_transactions o
            ON o.source = CASE WHEN i.source <> 1 THEN i.source END AND o.user_id = i.user_id AND o.submission_id = i.submission_id
     LEFT JOIN user_total_scores t ON t.user_id = CASE WHEN i.source = 1 THEN i.user_id END
-    LEFT JOIN users u ON u.id = CASE WHEN coalesce(t.hidden, h.hidden) IS NOT FALSE THEN i.user_id END
+    LEFT JOIN users u ON u.id = CASE WHEN coalesce(t.hidden, i.head_hidden) IS NOT FALSE THEN i.user_id END
 ), lacking AS MATERIALIZED (
     -- Where a window is to be made first: not for what is refused in any case.
     SELECT DISTINCT source, moment FROM targets
@@ -255,12 +260,13 @@ WITH moment AS MATERIALIZED (
     INSERT INTO outbox (kind, user_ids, source)
     SELECT $11, array_agg(DISTINCT user_id), source FROM fresh GROUP BY source RETURNING id, source
 ), done AS (
-    DELETE FROM outbox WHERE id IN (
+    -- By a list and not by a join, which for many sources may lock all rows once for each of them.
+    DELETE FROM outbox WHERE id = ANY (ARRAY(
         SELECT id FROM outbox WHERE id = ANY (ARRAY(
             SELECT r.id FROM unnest($13::bigint[], $14::text[], $15::text[]) AS r (id, partition, epoch)
             WHERE NOT EXISTS (SELECT FROM generation g WHERE r.partition = '' AND g.epoch <> r.epoch)
                   AND NOT EXISTS (SELECT FROM contents c WHERE c.partition = r.partition AND c.epoch <> r.epoch)
-        )) FOR UPDATE SKIP LOCKED)
+        )) FOR UPDATE SKIP LOCKED))
 )
 SELECT date_trunc('week', moment.now AT TIME ZONE 'UTC')::date AS week, (SELECT micros FROM of_places) AS moments, of_lacking.*, of_refused.*, of_numbered.*, of_totals.*, of_weeks.*,
        (SELECT array_agg(week) FROM closed) AS closed_weeks, of_barred.*, of_new.*, of_rows.*,
@@ -352,9 +358,9 @@ SELECT ensure_windows($1::int[], $2::timestamptz[])
 -- name: outbox_told
 -- Removes the rows $1 bigint[] whose content, of the partitions $2 text[] and epochs $3 text[] (NULL: whichever is current), has
 -- them, but for those that somebody else is just removing.
-DELETE FROM outbox WHERE id IN (
+DELETE FROM outbox WHERE id = ANY (ARRAY(
     SELECT id FROM outbox WHERE id = ANY (ARRAY(
         SELECT r.id FROM unnest($1::bigint[], $2::text[], $3::text[]) AS r (id, partition, epoch)
         WHERE NOT EXISTS (SELECT FROM generation g WHERE r.partition = '' AND g.epoch <> r.epoch)
               AND NOT EXISTS (SELECT FROM contents c WHERE c.partition = r.partition AND c.epoch <> r.epoch)
-    )) FOR UPDATE SKIP LOCKED)
+    )) FOR UPDATE SKIP LOCKED))

@@ -245,7 +245,7 @@ async def test_what_is_read_of_a_log_can_be_handed_in_and_changes_nothing(
     assert (summary.read, summary.new, summary.known, bad) == (len(batch), 0, len(batch), {})
     for entry in log:  # as it is in JSON as well
         again = parse_submission(entry, None)
-        assert [row.outcome for row in await ledger.record_batch([again], [])] == ["duplicate"]
+        assert [one.outcome for one in (await ledger.record_batch([again], [])).judged] == ["duplicate"]
     assert await everything(sql, keys) == before
 
 

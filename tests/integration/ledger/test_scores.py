@@ -691,3 +691,54 @@ async def test_no_step_goes_through_a_batch_for_each_of_its_rows(
     most, step = max(_touched(orjson.loads(found)[0]["Plan"]))
     assert most <= 20 * 1_000, f"{step} has looked at {most} rows"
     await agree_with_the_log(sql)
+
+
+async def test_outbox_rows_of_many_leaderboards_are_looked_at_a_few_times_each(
+    ledger: Ledger, sql: asyncpg.Connection, make_users: MakeUsers
+) -> None:
+    """Planned while the outbox was empty, as it is wherever all is well."""
+    (user,) = await make_users(1)
+    await define(sql, *(Definition(f"b{n}", "B") for n in range(200)))
+    catalogue = (await catalogue_of(ledger)).current
+    await sql.execute("VACUUM outbox")
+    looked = "SELECT coalesce(idx_tup_fetch, 0) FROM pg_stat_xact_user_tables WHERE relname = 'outbox'"
+    cleared: list[Cleared] = []
+    async with ledger.connection() as connection:
+        for number in range(4):
+            batch = [to(f"b{n}", user, f"{number}", 1) for n in range(200)]
+            async with connection.transaction():
+                before = await connection.fetchval(looked)
+                recorded = await ledger.record_scores(batch, catalogue, cleared, connection=connection)
+                assert await connection.fetchval(looked) - before <= 5 * 200
+            cleared = [Cleared("", None, [outbox_id for outbox_id, _ in recorded.outbox])]
+    assert await sql.fetchval("SELECT count(*) FROM outbox") == 200, "those of the last"
+
+
+def _locking(plan: dict[str, Any], table: str) -> Iterator[dict[str, dict[str, Any]]]:
+    """The sides of joins whose inner one locks rows of a table."""
+    sides = {part["Parent Relationship"]: part for part in plan.get("Plans", ())}
+    inner = sides.get("Inner", {})
+    while inner.get("Node Type") == "Subquery Scan":
+        (inner,) = inner["Plans"]
+    if inner.get("Node Type") == "LockRows" and inner["Plans"][0].get("Relation Name") == table:
+        yield sides
+    for part in plan.get("Plans", ()):
+        yield from _locking(part, table)
+
+
+@pytest.mark.parametrize("without", ["nothing", "nestloop", "hashjoin", "mergejoin"])
+async def test_heads_are_locked_in_one_order_however_the_batch_is_planned(
+    ledger: Ledger, sql: asyncpg.Connection, make_users: MakeUsers, without: str
+) -> None:
+    """Else two batches that meet end each other."""
+    (user,) = await make_users(1)
+    await define(sql, *(Definition(f"b{n}", "B") for n in range(2)))
+    catalogue = (await catalogue_of(ledger)).current
+    args = Columns([to("b0", user, "a", 1), to("b1", user, "b", 1)], catalogue).args
+    explained = "EXPLAIN (FORMAT JSON) " + ledger.query("record_scores")
+    async with ledger.connection() as connection, connection.transaction():
+        if without != "nothing":
+            await connection.execute(f"SET LOCAL enable_{without} = off")
+        ((found,),) = await connection.fetch(explained, *args, "scores", catalogue.revision, [], [], [])
+    (sides,) = _locking(orjson.loads(found)[0]["Plan"], "heads")
+    assert sides["Outer"]["Node Type"] == "Sort"

@@ -346,19 +346,22 @@ async def hearing(keys: Keys, pattern: str) -> AsyncIterator[Heard]:
 
 @pytest.mark.one_store
 async def test_a_partition_announces_its_boards_and_names_on_one_channel(store: Store, keys: Keys) -> None:
-    of = leaderboard()
-    board = board_of(of)
+    """All boards of a batch in one message; what is heard of it is the same as of one message each."""
+    of = leaderboard(windows=("all_time", "day"))
+    board, day = board_of(of), board_in(of, day_ahead())
     epoch = await content(store, of)
     async with hearing(keys, "{p07}*") as heard:
         await store.apply({board: [Row(7, 1, 5)]}, [Profile(7, 1, "before")])
+        await store.apply({board: [Row(7, 2, 6)], day: [Row(7, 1, 6)]}, [])
         await store.apply({board: []}, [])
-        await store.apply({board: [Row(7, 2, 5)]}, [Profile(7, 2, "after")])
-        await store.announce(board, 3)
+        await store.apply({board: [Row(7, 2, 6)]}, [Profile(7, 2, "after")])
+        await store.announce(board, 4)
         assert await heard.take() == [
-            ("{p07}leaderboard:changes", {"board": "sprint:all_time", "epoch": epoch, "version": 1}),
-            ("{p07}leaderboard:changes", {"board": "sprint:all_time", "epoch": epoch, "version": 2}),
+            ("{p07}leaderboard:changes", {"boards": {"sprint:all_time": 1}, "epoch": epoch}),
+            ("{p07}leaderboard:changes", {"boards": {"sprint:all_time": 2, day.id: 1}, "epoch": epoch}),
             ("{p07}leaderboard:changes", {"board": None, "epoch": epoch, "version": 1}),
-            ("{p07}leaderboard:changes", {"board": "sprint:all_time", "epoch": "closed", "version": 3}),
+            ("{p07}leaderboard:changes", {"boards": {"sprint:all_time": 3}, "epoch": epoch}),
+            ("{p07}leaderboard:changes", {"board": "sprint:all_time", "epoch": "closed", "version": 4}),
         ]
 
 
@@ -540,7 +543,7 @@ async def test_a_switch_shows_what_was_filled_at_one_moment(store: Store, keys: 
         assert await heard.take() == [], "nobody hears of what is being made"
         # Beside it a batch tells both, in one script.
         await store.apply({board_of(of): [Row(1, 5, 51)], in_the_making(board_of(made), made): [Row(3, 1, 9, (1, 1))]})
-        assert [(channel, said["version"]) for channel, said in await heard.take()] == [("{p07}leaderboard:changes", 2)]
+        assert [said["boards"] for _, said in await heard.take()] == [{"sprint:all_time": 2}]
         assert await store.switch(made, rows, [gone], epoch=epoch)
         assert [said["board"] for _, said in await heard.take()] == [board.id for board in (*rows, gone)]
     after = replace(made, rule=6, next_rule=None)
