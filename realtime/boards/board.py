@@ -61,6 +61,11 @@ class Board:
         return self.window.key == 0
 
     @property
+    def shows_metadata(self) -> bool:
+        """Whether its rows show the counting submission's metadata. The published system's never do."""
+        return self.leaderboard.definition.metadata and not self.is_published
+
+    @property
     def week(self) -> date | None:
         """The Monday of a published week; None for every other board."""
         window = self.window

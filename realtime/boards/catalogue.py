@@ -8,7 +8,7 @@ and that those of a kind are in order and do not overlap.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
@@ -38,7 +38,8 @@ LAST: Final = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 """The last moment that anybody asks about."""
 
 PUBLISHED_KINDS: Final = ("all_time", "week")
-"""Kinds of windows of `default` that have tables of their own."""
+"""Kinds of windows of `default` that have tables of their own; its boards are read from there unless they have ever
+shown metadata."""
 
 
 class NotAtHand(RealtimeError):
@@ -108,6 +109,9 @@ class Catalogue:
     """By their number: the standings that are being made."""
     default: Leaderboard = field(init=False, repr=False, compare=False)
     """The published leaderboard."""
+    has_published: bool = field(init=False, compare=False)
+    """Whether the boards of `default` of all time and of the weeks are the published ones. Else they are boards of its
+    rule as any others are: so it is from when they first show metadata, which the published tables do not have."""
     has_private: bool = field(init=False, compare=False)
     """Whether there is a leaderboard that not everybody may read, whatever the deployment says of others."""
     shown: Mapping[int, Leaderboard] = field(init=False, repr=False, compare=False)
@@ -119,6 +123,7 @@ class Catalogue:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "default", self.leaderboards[DEFAULT.slug])
+        object.__setattr__(self, "has_published", not _are_ranked(self.windows.get(DEFAULT.id, ())))
         boards = {
             (leaderboard.id, window.key): board_in(leaderboard, window)
             for leaderboard in self.leaderboards.values()
@@ -148,8 +153,14 @@ class Catalogue:
     @property
     def is_published_alone(self) -> bool:
         """Whether submissions of `default` count on the published boards and on no others."""
+        if not self.has_published or any(_are_ranked(making.windows) for making in self._making_of_default):
+            return False
         counted = [*self.leaderboards.values(), *(making.leaderboard for making in self.making.values())]
         return not any(one.source == DEFAULT.id and _has_rows(one) for one in counted)
+
+    @property
+    def _making_of_default(self) -> Iterator[Making]:
+        return (making for making in self.making.values() if making.leaderboard.id == DEFAULT.id)
 
     def leaderboard(self, slug: str) -> Leaderboard:
         """The leaderboard of that slug. Raises RealtimeError `unknown_leaderboard`."""
@@ -203,7 +214,7 @@ class Catalogue:
             if not SLUG.fullmatch(slug):
                 raise no_such_board()
             raise NotAtHand(None, slug, name)
-        if leaderboard.id == DEFAULT.id and self._is_published(name):
+        if leaderboard.id == DEFAULT.id and self.has_published and self._is_published(name):
             return self._as_defined(resolve(name, now))
         if not leaderboard.is_live:
             raise no_such_board(f"The boards of {slug} are being made.")
@@ -259,18 +270,22 @@ class Catalogue:
     def now_called(self, board: Board) -> Board | None:
         """A board of an earlier catalogue as it is in this one; None where there is none of its id any more."""
         if board.is_published:
-            return self._as_defined(board)
+            return self._as_defined(board) if self.has_published else self._ranked(board)
         leaderboard = self.leaderboards.get(board.leaderboard.slug)
         if leaderboard is None or not leaderboard.is_live or board.window.kind not in leaderboard.definition.windows:
             return None
         return self.parse(board.id) or board_in(leaderboard, board.window)
+
+    def _ranked(self, board: Board) -> Board:
+        """What was a published board and is one of the rule by now; whoever reads one of long ago looks for its row."""
+        return self.parse(board.id) or board_in(self.default, board.window._replace(key=-1))
 
     # Which boards are live -------------------------------------------------------------------------------------
 
     def live_boards(self, now: datetime) -> list[Board]:
         """The boards that scripts may write at `now`: those whose window has begun, and has not ended for longer than
         the grace."""
-        return live_boards(now) + [
+        return (live_boards(now) if self.has_published else []) + [
             board for board in self._by_key.values() if _is_shown(board) and _is_live(board.window, now)
         ]
 
@@ -285,7 +300,7 @@ class Catalogue:
     def told_boards(self, now: datetime) -> list[Board]:
         """The boards that the store is told of at `now`: the live ones and the next of each kind; why the next, see
         `board.told_boards`."""
-        return told_boards(now) + [
+        return (told_boards(now) if self.has_published else []) + [
             board for board in self._by_key.values() if _is_shown(board) and not board.is_closed(now)
         ]
 
@@ -297,7 +312,7 @@ class Catalogue:
         """Those of them that rank the submissions of these sources."""
         boards = [board for source in sources for board in self._boards_of_source.get(source, ())]
         told = [board for board in boards if _is_shown(board) and not board.is_closed(now)]
-        if DEFAULT.id in sources:
+        if DEFAULT.id in sources and self.has_published:
             told += told_boards(now)
         return told + [board for board in self._beside(now) if board.leaderboard.source in sources]
 
@@ -321,9 +336,14 @@ class Catalogue:
             if window.name == name:
                 return board_in(leaderboard, window)
         try:
-            return parse_board(name) if leaderboard.id == DEFAULT.id else None
+            return parse_board(name) if leaderboard.id == DEFAULT.id and self.has_published else None
         except RealtimeError:
             return None
+
+
+def _are_ranked(windows: Iterable[Window]) -> bool:
+    """Whether they are of a rule of `default` that has the boards of all time and of the weeks too."""
+    return any(window.kind == ALWAYS.kind for window in windows)
 
 
 def _has_rows(leaderboard: Leaderboard) -> bool:

@@ -218,6 +218,8 @@ class Broadcaster:
             return
         if board not in found:
             stream.miss()
+        elif not stream.is_shown_by(found[board]):
+            self._mark(board)
         elif stream.advance(found[board]) is Advance.CHANGED:
             self.on_changed(board)
         self.delivery.schedule(stream)
@@ -279,6 +281,9 @@ class Broadcaster:
             stream = self.following.stream(board)
             if stream is None or stream.has_shown_more(snapshot.position):
                 continue  # readings may overtake each other
+            if not stream.is_shown_by(snapshot):
+                self._mark(board)
+                continue
             self._dirty.saw(board, snapshot.position)
             advance = stream.advance(snapshot)
             if advance is Advance.CHANGED:

@@ -93,6 +93,11 @@ class Stream:
             row.user_id in scores or (row.score is not None and (edge is None or row.score >= edge)) for row in rows
         )
 
+    def is_shown_by(self, snapshot: Snapshot) -> bool:
+        """Whether a snapshot was read of the board as it is shown now. One that was under way when that changed may be
+        of the same version."""
+        return (snapshot.metadata is not None) == self.board.shows_metadata
+
     def has_shown(self, position: Position) -> bool:
         """Whether that position or a later one is shown. Of a closed week nobody knows: see Advance.BACKWARDS."""
         latest = self.latest

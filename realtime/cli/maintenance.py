@@ -17,7 +17,6 @@ from realtime.cli import progress
 from realtime.cli.application import DEFAULT_DATA_DIR, DataDir, Say, cli, resolve, run, say
 from realtime.errors import ForeignContent, StartupError, StoreUnavailable
 from realtime.ledger import migrations
-from realtime.ledger.definitions import kinds_of
 from realtime.ledger.ledger import Ledger
 from realtime.ledger.log_check import LogCheck
 from realtime.ledger.views import Views
@@ -173,7 +172,7 @@ async def _check_logs(backends: Backends, show: Callable[[str, int], None]) -> d
     found: dict[str, int] = {}
     check = LogCheck(backends.ledger)
     for slug, leaderboard in backends.leaderboards.current.leaderboards.items():
-        if leaderboard.is_live and kinds_of(leaderboard.definition):
+        if await check.kinds(leaderboard):
             found[slug] = await check.differing(leaderboard)
             show("logs", len(found))
     return found

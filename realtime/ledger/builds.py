@@ -37,6 +37,11 @@ ROWS_AT_ONCE: Final = 10_000
 LAST_WRITERS: Final = timedelta(minutes=2)
 """Longer than any transaction may last that writes rows of standings which it took for those that are shown."""
 
+VERSION_OF_DEFAULT: Final = 1_000_000_000
+"""What rows of default that are made from the log begin with: more than its published tables ever count to. So once the
+store has the boards of all time and of the weeks by these rows, a row of those tables, told by a process that has not
+heard of the change yet, is older."""
+
 _OF_DEFAULT: Final = {
     "log": "(SELECT user_id, id, score_added::bigint AS score, created_at, metadata FROM user_score_transactions) AS l"
     " WHERE $1::int = 1",
@@ -347,4 +352,5 @@ class Builds:
 def _of(rule: Rule) -> dict[str, str]:
     """How an operator's rows are made."""
     parts = _OPERATORS[rule.operator]
-    return {**parts, "order": parts["order"].format("ASC" if rule.ascending else "DESC")}
+    version = VERSION_OF_DEFAULT if rule.leaderboard == 1 else 1
+    return {**parts, "order": parts["order"].format("ASC" if rule.ascending else "DESC"), "version": str(version)}

@@ -175,8 +175,10 @@ def _written(definition: Definition) -> str:
 
 def kinds_of(definition: Definition) -> list[str]:
     """The kinds of windows whose standings are kept in `scores`: those of default that are published have tables of
-    their own."""
-    published = DEFAULT_DEFINITION.windows if definition.slug == DEFAULT_SLUG else ()
+    their own, which know no metadata. What once is in `scores` stays there, see the queries `rule_kept` and
+    `rule_begun`."""
+    is_published = definition.slug == DEFAULT_SLUG and not definition.metadata
+    published = DEFAULT_DEFINITION.windows if is_published else ()
     return [kind for kind in definition.windows if kind not in published]
 
 

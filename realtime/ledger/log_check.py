@@ -12,7 +12,6 @@ from typing import Any, Protocol
 
 from realtime.boards.leaderboard import Leaderboard
 from realtime.ledger.bounds import VIEW, Bounds
-from realtime.ledger.definitions import kinds_of
 
 
 class Ledger(Protocol):
@@ -20,6 +19,7 @@ class Ledger(Protocol):
 
     def transaction(self, kind: Bounds = ...) -> AbstractAsyncContextManager[Any]: ...
     def query(self, name: str, source: int = ...) -> str: ...
+    async def fetch(self, name: str, *args: Any) -> list[Any]: ...
 
 
 class LogCheck:
@@ -28,10 +28,15 @@ class LogCheck:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
 
+    async def kinds(self, leaderboard: Leaderboard) -> list[str]:
+        """The kinds of windows whose standings are made from its log; none of the published boards."""
+        rows = await self._ledger.fetch("rule_kinds", leaderboard.rule) if leaderboard.is_live else []
+        return [kind for (kinds,) in rows for kind in kinds]
+
     async def differing(self, leaderboard: Leaderboard) -> int:
         """Rows of a leaderboard's standings that are not what its log gives; the published boards apart."""
         definition, query, found = leaderboard.definition, self._ledger.query, 0
-        for kind in kinds_of(definition) if leaderboard.is_live else ():
+        for kind in await self.kinds(leaderboard):
             async with self._ledger.transaction(VIEW) as connection:
                 (windows,) = await connection.fetch(query("build_windows"), leaderboard.id, kind)
                 args = leaderboard.source, leaderboard.rule, *windows, definition.operator, definition.is_ascending

@@ -155,12 +155,16 @@ class Assembly:
         row = self._row
         recorded = Recorded()
         of_default = published(row, recorded)
+        closed = [week_of(monday) for monday in row["closed_weeks"] or ()]
+        if not self._catalogue.has_published:  # its boards are told by the rows of its rule
+            recorded.rows.clear()
+            closed.clear()
         by_rule = self._others(recorded)
         for number, key in self._windows:
             for leaderboard in self._catalogue.shown.values():
                 if leaderboard.id == number and (board := self._board(leaderboard.rule or 0, key)) is not None:
                     recorded.closed.append(board)
-        recorded.closed += map(week_of, row["closed_weeks"] or ())
+        recorded.closed += closed
         seen: set[int] = set()
         for source, user_id, username, version in _lists(row, "new_sources", "new_users", "usernames", "user_versions"):
             recorded.new_to.add(source)

@@ -141,12 +141,10 @@ def _said(held: Held) -> Said:
 
 
 def _said_by_row(board: Board, row: Row) -> Said:
-    leaderboard = board.leaderboard
-    digits, order = b"", leaderboard.order
+    digits, order = b"", board.leaderboard.order
     if order.by_time and row.score is not None and row.at is not None:
         digits = digits_of(row.at, is_complemented(order)).encode()
-    is_described = leaderboard.definition.metadata and not board.is_published
-    return Said(row.version, row.score, digits, row.metadata if is_described else None)
+    return Said(row.version, row.score, digits, row.metadata if board.shows_metadata else None)
 
 
 def judge(ledger: Said | None, store: Said) -> Kind | None:
@@ -198,7 +196,7 @@ class Comparison:
         known = await self._known(board, user_ids)
         waiting = await self._ledger.waiting_of(user_ids)
         found = await self._compare(board, user_ids, known)
-        if not found or board.is_closed(self._now()):
+        if not found or board.is_closed(self._now()) or not await self._is_shown(board):
             return []
         later = await self._known(board, user_ids)
         return [
@@ -206,6 +204,13 @@ class Comparison:
             for finding in found
             if not _overtaken(finding, later)
         ]
+
+    async def _is_shown(self, board: Board) -> bool:
+        """Whether the ledger still shows the board by what it was compared with. The ledger exchanges standings before
+        the store does: asked after the store was read, it knows of those that were found there."""
+        rule = None if board.is_published else board.leaderboard.rule
+        ((is_shown,),) = await self._ledger.fetch("drift_shown", board.leaderboard.id, rule)
+        return bool(is_shown)
 
     async def _known(self, board: Board, user_ids: Sequence[int]) -> _Known:
         asked = [ALL_TIME, board] if board.is_published and board != ALL_TIME else [board]

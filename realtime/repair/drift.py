@@ -301,7 +301,7 @@ class Drift:
             of_board = [finding for finding in strays if finding.board == board]
             for start in range(0, len(of_board), PAGE):
                 part = of_board[start : start + PAGE]
-                users = [f.user_id for f in part if f.user_id is not None] if board is ALL_TIME else []
+                users = [f.user_id for f in part if f.user_id is not None] if board == ALL_TIME else []
                 seen = {finding.member: finding.seen for finding in part}
                 kept = {finding.member for finding in part if finding.is_leftover}
                 await self._strays.forget(board, seen, users, kept=kept)

@@ -70,7 +70,7 @@ class Places:
     def _made(self, board: Board) -> Place:
         leaderboard = board.leaderboard
         order = leaderboard.order
-        described = leaderboard.definition.metadata and not board.is_published
+        described = board.shows_metadata
         letters = "a" * order.ascending + "t" * order.by_time + "m" * described
         return Place(
             self._keys.scores(board),

@@ -60,8 +60,8 @@ WITH entries AS MATERIALIZED (
     WINDOW of_row AS (PARTITION BY user_id, "window" ORDER BY {order} ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)
     ORDER BY user_id, "window", {order}
 ), filled AS (
-    INSERT INTO scores (source, rule, "window", user_id, score, at, at_id, metadata)
-    SELECT $1::int, $2::int, "window", user_id, score, micros(created_at), id, metadata FROM counted ORDER BY user_id, "window"
+    INSERT INTO scores (source, rule, "window", user_id, score, version, at, at_id, metadata)
+    SELECT $1::int, $2::int, "window", user_id, score, {version}, micros(created_at), id, metadata FROM counted ORDER BY user_id, "window"
 )
 SELECT array_agg(moment) AS lacking, {far} AS far FROM (
     SELECT min(created_at) AS moment FROM entries WHERE "window" IS NULL GROUP BY created_at::date

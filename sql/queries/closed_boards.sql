@@ -1,6 +1,7 @@
 -- Queries on boards whose window is over, read from `scores` as it is: {order} puts the better row first, {better} compares a
 -- better score with another, {best} sorts scores. All of it is put in by `ledger.closed_boards`, never from input.
--- $1 source, $2 rule, $3 window, $4 leaderboard, in all but the last two.
+-- $1 source, $2 rule, $3 window, $4 leaderboard, in all but the last two. Of a week of default the version of its view is a part
+-- of the version: who followed it as a published week was told that one, and no board's version goes back.
 
 -- name: closed_page
 -- $5 offset, $6 limit: rows of a board, in its order; with each the board's version, its players, and how many of those are
@@ -19,7 +20,9 @@ WITH hidden AS MATERIALIZED (
 ), first AS MATERIALIZED (
     SELECT score FROM page WHERE place = 1
 )
-SELECT CASE WHEN EXISTS (SELECT FROM leaderboards WHERE id = $4 AND rule = $2) THEN w.version + c.shown + $2 END AS version,
+SELECT CASE WHEN EXISTS (SELECT FROM leaderboards WHERE id = $4 AND rule = $2) THEN w.version + c.shown + $2
+           + coalesce((SELECT v.version FROM closed_weeks v WHERE w.leaderboard = 1 AND w.kind = 'week' AND v.week = (w.starts AT TIME ZONE 'UTC')::date), 0) -- default
+       END AS version,
        (SELECT count(*) FROM shown) AS players,
        (SELECT count(*) FROM shown WHERE score {better} (SELECT score FROM first)) AS above,
        (SELECT count(DISTINCT score) FROM shown WHERE $5 < 100 AND score {better} (SELECT score FROM first)) AS scores_above,
@@ -43,7 +46,9 @@ WITH hidden AS MATERIALIZED (
     WHERE s.source = $1 AND s.rule = $2 AND s."window" = $3 AND s.user_id NOT IN (SELECT user_id FROM hidden)
     WINDOW better AS (ORDER BY s.score {best})
 )
-SELECT CASE WHEN EXISTS (SELECT FROM leaderboards WHERE id = $4 AND rule = $2) THEN w.version + c.shown + $2 END AS version,
+SELECT CASE WHEN EXISTS (SELECT FROM leaderboards WHERE id = $4 AND rule = $2) THEN w.version + c.shown + $2
+           + coalesce((SELECT v.version FROM closed_weeks v WHERE w.leaderboard = 1 AND w.kind = 'week' AND v.week = (w.starts AT TIME ZONE 'UTC')::date), 0) -- default
+       END AS version,
        (SELECT count(*) FROM ranked) AS players,
        r.score, r.place, r.rank, r.dense, r.next_score
 FROM windows w CROSS JOIN catalogue c CROSS JOIN unnest($5::bigint[]) WITH ORDINALITY AS wanted (user_id, ord)
@@ -54,7 +59,8 @@ ORDER BY wanted.ord
 -- name: closed_versions
 -- Versions of boards: $1 int[] leaderboards, $2 text[] names of windows of theirs. A part of each is the number of the standings
 -- that are shown: others have a greater one.
-SELECT w.leaderboard, w.name, w.version + c.shown + coalesce(l.rule, 0) AS version
+SELECT w.leaderboard, w.name, w.version + c.shown + coalesce(l.rule, 0)
+           + coalesce((SELECT v.version FROM closed_weeks v WHERE w.leaderboard = 1 AND w.kind = 'week' AND v.week = (w.starts AT TIME ZONE 'UTC')::date), 0) AS version
 FROM unnest($1::int[], $2::text[]) AS wanted (leaderboard, name)
 JOIN windows w ON w.leaderboard = wanted.leaderboard AND w.name = wanted.name
 JOIN leaderboards l ON l.id = w.leaderboard CROSS JOIN catalogue c

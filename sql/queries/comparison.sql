@@ -16,3 +16,10 @@ SELECT CASE WHEN $1::date IS NULL
     ELSE (SELECT count(*) FROM user_weekly_scores w JOIN user_total_scores t USING (user_id)
           WHERE w.week = $1 AND NOT t.hidden)
 END
+
+-- name: drift_shown
+-- Whether leaderboard $1 shows standings $2; NULL: those of the published tables.
+SELECT EXISTS (
+    SELECT FROM leaderboards l LEFT JOIN rules r ON r.id = l.rule
+    WHERE l.id = $1 AND CASE WHEN $2::int IS NULL THEN NOT coalesce(r.kinds @> '{all_time}', false) ELSE l.rule = $2 END
+)

@@ -58,14 +58,25 @@ WHERE id = $1
 UPDATE rules SET failure = NULL WHERE leaderboard = $1 AND failure IS NOT NULL
 
 -- name: rule_kept
--- Standings $1 go on under definition $2, which needs no others, in windows of $3 text[] kinds.
-UPDATE rules SET definition = $2::jsonb, kinds = $3, updated_at = clock_timestamp() WHERE id = $1
+-- Standings $1 go on under definition $2, which needs no others, in windows of $3 text[] kinds. Where they are those of default for
+-- all time and the weeks too, they stay that: the store has the boards by the versions of these rows.
+UPDATE rules SET definition = $2::jsonb, kinds = CASE WHEN leaderboard = 1 AND kinds @> '{all_time}' AND NOT $3::text[] @> '{all_time}'
+           THEN '{all_time,week}'::text[] || $3::text[] ELSE $3::text[] END,
+       updated_at = clock_timestamp()
+WHERE id = $1
+
+-- name: rule_kinds
+-- The kinds of windows that standings $1 have.
+SELECT kinds FROM rules WHERE id = $1
 
 -- name: rule_begun
--- Standings of leaderboard $1 by definition $2 that are to be made: $3 operator, $4 ascending, $5 kinds.
+-- Standings of leaderboard $1 by definition $2 that are to be made: $3 operator, $4 ascending, $5 kinds; of default those too that
+-- the shown ones have beside its tables.
 WITH made AS (
     INSERT INTO rules (leaderboard, source, operator, ascending, kinds, definition, state)
-    SELECT l.id, l.source, $3, $4, $5, $2::jsonb, 'building' FROM leaderboards l WHERE l.id = $1
+    SELECT l.id, l.source, $3, $4, CASE WHEN l.id = 1 AND r.kinds @> '{all_time}' AND NOT $5::text[] @> '{all_time}'
+           THEN '{all_time,week}'::text[] || $5::text[] ELSE $5::text[] END, $2::jsonb, 'building'
+    FROM leaderboards l LEFT JOIN rules r ON r.id = l.rule WHERE l.id = $1
     RETURNING id
 )
 UPDATE leaderboards l SET next_rule = made.id, updated_at = clock_timestamp() FROM made WHERE l.id = $1 RETURNING made.id

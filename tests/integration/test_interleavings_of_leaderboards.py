@@ -85,7 +85,8 @@ class Leaderboards(Simulation):
         moments = [moment for moment in SENT if moment <= self.world.moment]
         batch = [
             Submission(
-                user, name, score, None, moments[at % len(moments)], slug, metadata if slug == "race" else None,
+                user, name, score, None, moments[at % len(moments)], slug,
+                metadata if slug == "race" or name in "ab" else None,
                 *within,
             )
             for slug, user, name, score, at, metadata, *within in made
@@ -252,6 +253,59 @@ def test_rows_that_come_once_their_rule_is_no_more_are_not_written(world: None) 
     state.define(of=1, change=change_to("race", operator="best"), built=True)
     while state.letters():
         state.do(state.world.post.deliver(state.letters()[0]))
+    state.teardown()
+
+
+@pytest.mark.parametrize("until", ["chunk", "show", "switch", "told"])
+def test_default_shows_metadata_from_one_moment_on_whoever_has_heard_of_it(world: None, until: str) -> None:
+    """One process records and shows its boards by the published tables, another by the rows that are being made."""
+    state = begun(with_best=False)
+    state.batch(of=0, made=[("default", 9, "a", 3, 1, METADATA[1], None)], at_once=True)
+    for of in (0, 1):
+        state.connect(of=of)
+    state.define(of=0, change=("default", {"metadata": True}), built=False)
+    state.build(of=0, at_once=False)
+    while not state.letters()[0].call.startswith(until):
+        state.do(state.world.post.deliver(state.letters()[0]))
+    state.batch(of=1, made=[("default", 9, "d", 5, 1, None, None)], at_once=True)  # it tells of nothing besides
+    state.batch(of=1, made=[("default", 9, "b", 5, 1, METADATA[2], None)], at_once=True)
+    state.batch(of=1, made=[("default", 8, "b", 5, 0, METADATA[1], None)], at_once=False)
+    state.settle()
+    state.batch(of=1, made=[("default", 8, "a", 0, 1, METADATA[2], None)], at_once=True)
+    state.define(of=1, change=("default", {}), built=False)
+    state.batch(of=1, made=[("default", 9, "c", 1, 1, None, None)], at_once=True)
+    state.teardown()
+
+
+def test_rows_of_the_published_tables_that_come_late_hide_none_of_what_default_shows_then(world: None) -> None:
+    """Who tells them has recorded by them, and has not heard that default's boards are made of other rows by now."""
+    state = begun(with_best=False)
+    for name in "abc":
+        state.batch(of=0, made=[("default", 9, name, 3, 1, None, None)], at_once=True)
+    state.batch(of=1, made=[("default", 9, "d", 3, 1, None, None)], at_once=False)
+    while not state.letters()[0].call.startswith("apply"):
+        state.do(state.world.post.deliver(state.letters()[0]))
+    (late,) = state.letters()
+    state.define(of=0, change=("default", {"metadata": True}), built=True)
+    state.do(state.world.post.deliver(late))
+    state.batch(of=0, made=[("default", 9, "a", 4, 1, METADATA[1], None)], at_once=True)
+    state.batch(of=0, made=[("default", 9, "b2", 4, 1, None, None)], at_once=True)
+    board = state.world.directory.current.parse("all_time")
+    snapshot = state.do(state.world.fresh(0))[board]
+    assert snapshot.scores[9] == 16, "what came late is newer than what came after it"
+    state.teardown()
+
+
+def test_a_closed_week_of_default_shows_the_metadata_that_counts(world: None) -> None:
+    state = begun(with_best=True)
+    state.batch(of=0, made=[("default", 9, "a", 3, 1, METADATA[1], None)], at_once=True)
+    for _ in state.world.moments[1:]:
+        state.time_passes()
+    state.connect(of=0)
+    state.settle()
+    state.define(of=1, change=("default", {"metadata": True}), built=True)
+    state.settle()
+    state.batch(of=0, made=[("default", 9, "b", 4, 1, METADATA[2], None)], at_once=True)
     state.teardown()
 
 

@@ -125,6 +125,8 @@ CHANGES: list[tuple[str, dict[str, Any]]] = [
     ("late", {"of": "race", "operator": "best", "ranks": "dense", "windows": ["day"]}),
     ("default", {"windows": ["all_time", "week", "day"]}),
     ("default", {}),
+    ("default", {"metadata": True}),
+    ("default", {"windows": ["all_time", "week", "day"], "metadata": True}),
     ("late", {"of": "race", "operator": "sum", "windows": ["season"], "seasons": SEASONS}),
     (
         "late",
@@ -469,6 +471,16 @@ INSERT INTO heads (source, user_id) SELECT source, user_id FROM score_transactio
 """
 """What there was of `race` before it had standings."""
 
+_TRUTH_OF_RULE = """
+SELECT s.user_id, CASE WHEN w.kind = 'week' THEN (w.starts AT TIME ZONE 'UTC')::date END AS week, s.version,
+       CASE WHEN NOT t.hidden THEN s.score END AS score, u.username
+FROM leaderboards l JOIN scores s ON s.source = 1 AND s.rule = l.rule
+JOIN windows w ON w.leaderboard = 1 AND w.id = s."window" AND w.kind IN ('all_time', 'week')
+JOIN user_total_scores t USING (user_id) JOIN users u ON u.id = s.user_id
+WHERE l.id = 1
+"""
+"""The rows of default's boards where they are those of its rule."""
+
 _HIDDEN = """
 SELECT u.id, l.id AS leaderboard FROM users u CROSS JOIN leaderboards l WHERE u.deleted_at IS NOT NULL
     OR EXISTS (SELECT FROM bans b WHERE b.user_id = u.id AND b.leaderboard IN (0, l.id, l.source))
@@ -610,6 +622,16 @@ class LeaderboardWorld(World):
         if metadata:
             self.agree(f"{board_id}, described", epoch, version, sorted(cast(Any, metadata).items()))
 
+    def live(self) -> list[Board]:
+        named = map(self.directory.current.now_called, super().live())
+        return [board for board in named if board is not None]
+
+    async def truth(self) -> list[Any]:
+        await self.directory.look()
+        if self.directory.current.has_published:
+            return await super().truth()
+        return list(await self.sql.fetch(_TRUTH_OF_RULE))
+
     async def fresh(self, at: int) -> dict[Board, Snapshot] | None:
         await self.directory.look()
         found: dict[Board, Snapshot] = {}
@@ -631,14 +653,17 @@ class LeaderboardWorld(World):
         if await self.sql.fetchval(unfinished):
             return False
         await self.directory.look()
-        leaderboards = self.directory.current.leaderboards.values()
+        catalogue = self.directory.current
+        leaderboards = [
+            one for one in catalogue.leaderboards.values() if one.id != 1 or not catalogue.has_published
+        ]
         named = {row[0]: row[1] for row in await self.sql.fetch("SELECT partition, epoch FROM contents")}
         for partition in self.directory.current.partitions:
             content = self.observers[at].partition(partition)
             held = await content.adopt()
             if not held.is_complete or (partition and held.epoch != named.get(partition)):
                 return False
-            rules = {one.slug: str(one.rule) for one in leaderboards if one.partition == partition and one.id != 1}
+            rules = {one.slug: one.rule_in_store for one in leaderboards if one.partition == partition}
             if rules and await self.observers[at].rules(partition, list(rules)) != rules:
                 return False
         return True
@@ -699,8 +724,9 @@ class LeaderboardWorld(World):
 
     async def closed(self, at: int, board: Board) -> Snapshot:
         """What a closed board shows to somebody new, read through one of the stores."""
+        board = self.directory.current.now_called(board) or board
         if board.is_published:
-            return (await views_of(self.ledger, self.observers[at]).archive.snapshot(board))[0]
+            return await super().closed(at, board)
         return (await ClosedBoards(self.ledger, self.observers[at]).snapshot(board))[0]
 
     async def _versions(self, leaderboard: Leaderboard) -> dict[tuple[int, int], int]:

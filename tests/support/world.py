@@ -420,9 +420,8 @@ class Process:
 
     async def read(self) -> None:
         """Reads every board that is marked, as the reading loop does when they fall due."""
-        due = [
-            board for board in self.broadcaster._dirty.take(float("inf")) if self.broadcaster.following.stream(board)
-        ]
+        marked, stream = self.broadcaster._dirty.take(float("inf")), self.broadcaster.following.stream
+        due = [of.board for board in marked if (of := stream(board))]
         live = [board for board in due if not board.is_closed(self.world.moment)]
         for partition, boards in by_partition(live).items():
             await self.broadcaster._read_boards(partition, boards)
@@ -701,13 +700,22 @@ class World:
         known = self.seen.setdefault((epoch, board_id, version), cast(Any, shown))
         assert known == shown, f"{board_id} shows two things as version {version} of {epoch}"
 
+    async def truth(self) -> list[Any]:
+        """The rows of the boards of default of all time and of the weeks."""
+        return list(await self.sql.fetch(_TRUTH))
+
+    async def closed(self, at: int, board: Board) -> Snapshot:
+        """What a closed week shows to somebody new, read through one of the stores."""
+        return (await views_of(self.ledger, self.observers[at]).archive.snapshot(board))[0]
+
     async def compare(self, at: int) -> None:
         """Every board of that store is what PostgreSQL says; and every viewer's is the same."""
         fresh, raw = await self.fresh(at), self.raws[at]
         assert fresh is not None, "the store's content did not become complete"
-        rows = await self.sql.fetch(_TRUTH)
+        rows = await self.truth()
         for board in self.live():
-            of_board = [row for row in rows if row["week"] == board.week]
+            week = None if board.ends is None else board.starts.date()
+            of_board = [row for row in rows if row["week"] == week]
             scores = {int(i): int(s) for i, s in await raw.zrange(scores_key(board), 0, -1, withscores=True)}
             versions = {int(i): int(v) for i, v in (await raw.hgetall(versions_key(board))).items()}
             assert scores == {row["user_id"]: row["score"] for row in of_board if row["score"] is not None}, board.id
@@ -716,7 +724,7 @@ class World:
             wrong = {user: name for user, name in fresh[board].names.items() if names[user] != name}
             assert not wrong, f"{board.id} shows {wrong}"
         if LAST_WEEK not in fresh:
-            fresh[LAST_WEEK], _ = await views_of(self.ledger, self.observers[at]).archive.snapshot(LAST_WEEK)
+            fresh[LAST_WEEK] = await self.closed(at, LAST_WEEK)
             truth = [tuple(row) for row in await self.sql.fetch(_TOP, LAST_WEEK.starts, LAST_WEEK.ends)]
             assert [tuple(entry) for entry in fresh[LAST_WEEK].entries] == truth, "the closed week"
         assert await self.sql.fetchval(_SUMS) == 0, "totals are not the sums of the transactions"

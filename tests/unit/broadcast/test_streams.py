@@ -9,6 +9,7 @@ import asyncio
 import functools
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
@@ -28,6 +29,7 @@ from hypothesis.stateful import (
 )
 
 from realtime.boards.board import ALL_TIME, CLOSED_EPOCH, CURRENT_WEEK, Board, week_of
+from realtime.boards.leaderboard import DEFAULT
 from realtime.boards.standings import Position, Snapshot, in_order
 from realtime.broadcast.conflation import Event, Pace
 from realtime.broadcast.frame_cache import HELD, Advance
@@ -58,6 +60,16 @@ def snapshot(board: Board, version: int, rows: dict[int, tuple[int, str]], epoch
 def finish(stream: Stream) -> None:
     while stream.remaining:
         stream.deliver(1_000)
+
+
+def test_what_was_read_of_a_board_before_it_shows_metadata_is_not_it() -> None:
+    """It may be of the same version, and would be taken for what is shown."""
+    described = replace(DEFAULT, definition=replace(DEFAULT.definition, metadata=True))
+    stream, read = Stream(ALL_TIME), snapshot(ALL_TIME, 1, {7: (3, "kim")})
+    assert stream.is_shown_by(read)
+    stream.redefine(Board(ALL_TIME.id, described, ALL_TIME.window._replace(key=5)))
+    assert not stream.is_shown_by(read) and stream.is_shown_by(replace(read, metadata={7: None}))
+
 
 
 content = st.dictionaries(
