@@ -2,7 +2,7 @@
 
 Owns the choice, what each host said last, and the latest standing that anybody has heard of. Must never believe a
 server only because it answers: a standby takes no writes, and a primary that was replaced does not know it. Assumes
-that somebody asks (`look`) every second, and ends what leads elsewhere (`on_turn`).
+that somebody asks (`glance`) every second, and ends what leads elsewhere (`on_turn`).
 
 Of the primaries of one cluster the one of the latest timeline is the right one: each promotion begins a timeline. A
 server of an earlier one is a primary that was left behind, cut off or paused, and that may go on as if nothing had
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 PROBE: Final = 1.0
 """Seconds in which a host must say what it is, where all are asked."""
 
+MOMENT: Final = 0.2
+"""Seconds for which the others are waited for once one has answered that is fit: who is silent holds nobody up."""
 
 _REASON: Final = "no server of it that can be reached is the primary"
 """For people who need not know what the hosts are called."""
@@ -57,6 +59,7 @@ class Host:
         """The process that the last connection was made to; behind a pooler another one answers."""
         self._url = url
         self._probe: bounds.Connection | None = None
+        self._asking: asyncio.Task[Judged | None] | None = None
 
     async def open(self, **options: Any) -> tuple[bounds.Connection, Judged]:
         """A new connection, and what answers there. Raises LedgerUnfit, and what asyncpg raises."""
@@ -72,7 +75,20 @@ class Host:
         return connection, judged
 
     async def ask(self) -> Judged | None:
-        """What it is now, on a connection that is kept for that; None where it does not say so in time."""
+        """What it is now; None where it does not say so in time."""
+        asking = self.asking()
+        await asyncio.wait([asking])
+        return None if asking.cancelled() else asking.result()
+
+    def asking(self) -> asyncio.Task[Judged | None]:
+        """The task that asks it, one at a time for all who want to know: there is one connection for that, which is
+        kept. Who waits no more leaves it to the others."""
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._ask())
+            self._asking.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may wait
+        return self._asking
+
+    async def _ask(self) -> Judged | None:
         try:
             with mapped():
                 async with asyncio.timeout(PROBE):
@@ -83,16 +99,21 @@ class Host:
         except LedgerUnavailable as error:
             self.trouble = error
         except BaseException:
-            self.forget()
+            self._hang_up()
             raise
-        self.forget()
+        self._hang_up()
         return None
 
-    def forget(self) -> None:
-        """Ends the connection on which it is asked."""
+    def _hang_up(self) -> None:
         if self._probe is not None:
             self._probe.terminate()
             self._probe = None
+
+    def forget(self) -> None:
+        """Ends the connection on which it is asked, and the asking."""
+        if self._asking is not None:
+            self._asking.cancel()
+        self._hang_up()
 
 
 class Hosts:
@@ -103,6 +124,7 @@ class Hosts:
         self._needs_writes = "read-write" in parse_qs(urlsplit(url).query).get("target_session_attrs", ())
         self._on_turn = on_turn
         self._finding = asyncio.Lock()
+        self._looking: asyncio.Task[None] | None = None
         self.chosen: Host | None = self._hosts[0] if len(self._hosts) == 1 else None
         """The host of the primary; None where it is to be found."""
         self.newest: Standing | None = None
@@ -191,23 +213,29 @@ class Hosts:
         """Whether a connection was opened to the primary that is known now."""
         return connection.standing is self.newest or connection.standing == self.newest
 
+    def glance(self) -> None:
+        """Begins to `look`, where nobody is looking yet: a host that says nothing is waited for by nobody else."""
+        if len(self._hosts) > 1 and (self._looking is None or self._looking.done()):
+            self._looking = asyncio.create_task(self.look())
+
     async def look(self) -> None:
         """Asks the hosts beside the chosen one whether one of them is the primary by now. Raises nothing."""
-        others = [host for host in self._hosts if host is not self.chosen]
-        if self.chosen is None or not others:
+        if self.chosen is not None:
+            others = [host for host in self._hosts if host is not self.chosen]
+            await asyncio.gather(*map(self._look_at, others))
+
+    async def _look_at(self, host: Host) -> None:
+        judged = await host.ask()
+        if judged is None or judged.standing is None or not judged.standing.replaces(self.newest):
             return
-        chosen = self.chosen
-        for host, judged in await self._asked(others):
-            later = judged.standing is not None and judged.standing.replaces(self.newest)
-            if later and self.chosen is chosen and self._problem(judged) is None:
-                self._turn(host, judged)
-                chosen = host
+        if self._problem(judged) is None:
+            self._turn(host, judged)
 
     async def _found(self) -> Host:
         async with self._finding:
             if self.chosen is not None:
                 return self.chosen
-            fit = [(host, judged) for host, judged in await self._asked(self._hosts) if self._fits(host, judged)]
+            fit = [(host, judged) for host, judged in await self._asked() if self._fits(host, judged)]
             if not fit:
                 raise self._nowhere()
             cluster = fit[0][1].cluster if self.newest is None else self.newest.cluster
@@ -221,9 +249,25 @@ class Hosts:
             self._turn(host, judged)
             return host
 
-    async def _asked(self, hosts: Sequence[Host]) -> list[tuple[Host, Judged]]:
-        answers = await asyncio.gather(*(host.ask() for host in hosts))
-        return [(host, judged) for host, judged in zip(hosts, answers, strict=True) if judged is not None]
+    async def _asked(self) -> list[tuple[Host, Judged]]:
+        """Those hosts that answer, with what they say."""
+        asking = {host.asking(): host for host in self._hosts}
+        waiting, answers = set(asking), list[tuple[Host, Judged]]()
+        while waiting:
+            is_there = any(map(self._is_known, answers))
+            done, waiting = await asyncio.wait(
+                waiting, timeout=MOMENT if is_there else None, return_when=asyncio.FIRST_COMPLETED
+            )
+            if not done:
+                break
+            said = [(asking[task], task.result()) for task in done if not task.cancelled()]
+            answers += [(host, judged) for host, judged in said if judged is not None]
+        return answers
+
+    def _is_known(self, answer: tuple[Host, Judged]) -> bool:
+        """Whether that is the primary that was known already, or was promoted in its place."""
+        judged = answer[1]
+        return self.newest is not None and judged.cluster == self.newest.cluster and self._problem(judged) is None
 
     def _fits(self, host: Host, judged: Judged) -> bool:
         problem = self._problem(judged)
@@ -243,5 +287,7 @@ class Hosts:
 
     def close(self) -> None:
         """Ends the connections on which hosts are asked."""
+        if self._looking is not None:
+            self._looking.cancel()
         for host in self._hosts:
             host.forget()

@@ -146,14 +146,11 @@ class Ledger:
             await pool.give_back()
         async with self._asking:
             turns = self.hosts.turns
-            looking = asyncio.ensure_future(self.hosts.look())
+            self.hosts.glance()
             try:
                 with mapped():
                     await self._read_clock()
-                    await looking
             except BaseException:
-                looking.cancel()
-                await asyncio.wait([looking])
                 if self._asked is not None:
                     self._asked.terminate()
                 self._asked = None

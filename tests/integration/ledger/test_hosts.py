@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
@@ -12,6 +15,7 @@ from realtime.ledger.hosts import Hosts
 from realtime.ledger.ledger import Ledger
 from realtime.ledger.standing import Standing
 from tests.support.processes import free_port
+from tests.support.waiting import SECOND
 
 
 def beside(dsn: str, *, nobody: int = 1) -> str:
@@ -58,3 +62,49 @@ async def test_a_transaction_that_a_pooler_leads_to_a_replaced_primary_fails(dsn
     hosts.newest = Standing(known.cluster + 1, known.timeline + 1)
     await connection.execute(hosts.fence())
     await connection.close()
+
+
+@asynccontextmanager
+async def silent(dsn: str) -> AsyncIterator[str]:
+    """The same address, with a host behind that takes connections and says nothing."""
+    held = set[asyncio.StreamWriter]()
+    server = await asyncio.start_server(lambda _, writer: held.add(writer), "127.0.0.1", 0)
+    parts = urlsplit(dsn)
+    try:
+        yield urlunsplit(parts._replace(netloc=f"{parts.netloc},127.0.0.1:{server.sockets[0].getsockname()[1]}"))
+    finally:
+        server.close()
+        for writer in held:
+            writer.close()
+
+
+async def test_a_host_that_says_nothing_costs_the_primary_neither_its_verdict_nor_its_connections(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with silent(dsn) as address:
+        ledger = Ledger(address)
+        try:
+            await ledger.open()
+            monkeypatch.setattr("realtime.ledger.hosts.PROBE", 3600.0)  # whoever waited for it would wait for good
+            primary = ledger.hosts.chosen
+            async with ledger.connection() as lent:
+                await asyncio.gather(*(ledger.health.beat() for _ in range(3)))
+                assert ledger.health.away is None and ledger.hosts.chosen is primary
+                assert await lent.fetchval("SELECT 1") == 1
+            ledger.hosts.doubt(primary)
+            async with asyncio.timeout(60 * SECOND):
+                await (await ledger.hosts.plain()).close()
+        finally:
+            await ledger.aclose()
+
+
+async def test_one_host_is_asked_once_for_all_who_want_to_know(dsn: str) -> None:
+    hosts = Hosts(beside(dsn))
+    await (await hosts.plain()).close()
+    host = hosts.chosen
+    assert host is not None
+    try:
+        first, *others = await asyncio.gather(*(host.ask() for _ in range(3)))
+        assert first is not None and all(other is first for other in others)
+    finally:
+        hosts.close()
