@@ -122,7 +122,7 @@ class Generations:
         before = Seen.parse(self._store.ledger_seen)
         try:
             (row,) = await self._ledger.fetch("generation")
-        except NotPrimary:  # it may be one that was restored, and said to be
+        except LedgerUnavailable:  # the one that answers may be one that was restored, and said to be
             self._hear(before)
             raise
         if row["here"] is None:

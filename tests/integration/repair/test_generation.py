@@ -243,6 +243,24 @@ async def test_a_server_of_an_earlier_timeline_is_taken_where_an_operator_says_t
     await command.aclose()
 
 
+async def test_it_is_taken_by_a_server_whose_health_is_looked_after(ledger: Ledger, store: Store) -> None:
+    generations = await looked(ledger, store)
+    await generations.look()
+    await store.adopt()
+    restored = Seen.parse(store.ledger_seen)
+    assert restored is not None and restored.standing is not None
+    ledger.hear(Standing(restored.standing.cluster, restored.standing.timeline + 2), restored.term)
+    await ledger.health.beat()
+    assert ledger.health.away is not None, "whoever asks is refused before any server is asked"
+    later = replace(restored, term=restored.term + 1)  # as whoever saw `realtime restored` has the store remember it
+    await store.remember_ledger(str(later), *restored.standing, later.term)
+    await store.adopt()
+    with suppress(LedgerUnavailable):
+        await generations.look()
+    await ledger.health.beat()
+    assert ledger.health.away is None and ledger.standing == restored.standing
+
+
 # A copy of the files ---------------------------------------------------------------------------------------------
 
 
