@@ -115,12 +115,13 @@ class BoardRoutes:
     ) -> Response | None:
         """The answer to somebody who holds that position of a board; None where there is something else to show now."""
         try:
-            async with self._services.broadcaster.following.at_hand(asked.name) as stream:
+            following = self._services.broadcaster.following
+            async with following.at_hand(asked.name) as stream:
                 latest = stream.latest
                 if latest is None or (latest.board, *latest.position) != (since.board, since.epoch, since.version):
                     return None
-                if not seconds:
-                    return unchanged()
+                if not seconds:  # whether a board that stands still is where it was, nobody knows
+                    return None if following.stands_still(stream.board) else unchanged()
                 return self._services.waiting.park(stream, asked, identity, known, seconds, self._answer_to)
         except RealtimeError as error:
             if error.code != "unavailable":

@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from realtime.api.board_pages import unchanged
+from realtime.boards.board import Board
 from realtime.broadcast.streams import Stream
 from realtime.errors import RealtimeError
 from realtime.people.identity import Identity
@@ -44,13 +45,14 @@ class Following(Protocol):
     """Who keeps the streams."""
 
     def leave(self, stream: Stream) -> None: ...
+    def stands_still(self, board: Board) -> bool: ...
 
 
 class WaitingRequest:
     """What stands for the response to a request that is answered later: it sends nothing yet."""
 
     __slots__ = (
-        "_exchange", "_send", "_stream", "_timer", "_waiting", "answer_to", "asked", "identity", "known", "moved",
+        "_exchange", "_send", "_stream", "_timer", "_waiting", "answer_to", "asked", "identity", "is_shown", "known",
     )  # fmt: skip
 
     def __init__(
@@ -66,7 +68,7 @@ class WaitingRequest:
         self.answer_to = answer_to
         self.identity = identity
         self.known = known  # the tags that the client has
-        self.moved = True  # why it was woken: else its time is over
+        self.is_shown = True  # whether a page answers it: else its time is over, and the board where it was
         self._waiting = waiting
         self._stream = stream
         self._timer: asyncio.TimerHandle | None = None
@@ -97,7 +99,7 @@ class WaitingRequest:
             self._waiting.woken(self)
 
     def _late(self) -> None:
-        self.moved = False
+        self.is_shown = self._waiting.stands_still(self._stream)
         self.wake()
 
     def leave(self) -> None:
@@ -155,6 +157,10 @@ class Waiting:
         self._woken.append(request)
         self._wake.set()
 
+    def stands_still(self, stream: Stream) -> bool:
+        """Whether nobody knows now if what the stream shows is still so."""
+        return self._following.stands_still(stream.board)
+
     def left(self, stream: Stream) -> None:
         """One on that stream waits no longer."""
         self.count -= 1
@@ -169,7 +175,7 @@ class Waiting:
                 woken, self._woken = self._woken, []
                 alike: defaultdict[Asked | None, list[WaitingRequest]] = defaultdict(list)
                 for request in woken:
-                    alike[request.asked if request.moved else None].append(request)
+                    alike[request.asked if request.is_shown else None].append(request)
                 for asked, requests in alike.items():
                     group.create_task(self._answer(asked, requests))
 

@@ -128,6 +128,10 @@ class Following:
         except LedgerUnavailable:
             return False
 
+    def stands_still(self, board: Board) -> bool:
+        """Whether the board would move, and does not now: its content is away, or not complete."""
+        return board.leaderboard.partition in self._still and not self.is_closed(board)
+
     def latest(self, board: Board) -> Snapshot | None:
         """The newest snapshot this process holds of a board with subscribers."""
         stream = self._streams.get(board)

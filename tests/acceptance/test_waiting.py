@@ -219,6 +219,17 @@ async def test_a_store_that_is_away_is_told_to_those_who_wait(
         task = await waits(server, f"/boards/all_time?wait=25&{since(page)}")
         await submit(server, {a: 6})
         assert (await task).json()["entries"][0]["score"] == 11
+        await (await server.client()).subscribe("all_time")  # others follow it all the while
+        page = (await server.http.get("/boards/all_time")).json()
+        await asyncio.to_thread(private_store.kill)
+        await eventually(lambda: not server.services.broadcaster.live)
+        for wait in (0, 1):
+            again = await server.http.get(f"/boards/all_time?wait={wait}&{since(page)}")
+            assert again.status_code == 200 and again.json()["stale"], "304 would say that it is live"
+            assert "etag" not in again.headers
+        task = await waits(server, f"/boards/all_time?wait=55&{since(page)}")
+        await asyncio.to_thread(private_store.start)
+        assert not (await task).json()["stale"], "it moves again"
 
 
 async def connected(server: RunningServer, target: str, count: int) -> list[tuple[Any, asyncio.StreamWriter]]:
