@@ -7,6 +7,7 @@ RealtimeError for a board or a user that nobody knows.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -23,6 +24,7 @@ from realtime.api.waiting import Asked, WaitingRequest
 from realtime.boards.board import Board
 from realtime.boards.catalogue import CURRENT, is_alias
 from realtime.boards.leaderboard import DEFAULT, Leaderboard
+from realtime.broadcast.pages import Page
 from realtime.errors import LedgerUnavailable, RealtimeError, StoreUnavailable
 from realtime.people.identity import Identity
 from realtime.validation import ID_MAX
@@ -108,7 +110,7 @@ class BoardRoutes:
         since = positions.read(request.query_params.get("since", ""), board.id).get(board.id)
         if since is not None and (later := await self._later(since, asked, identity, known, seconds)) is not None:
             return later
-        return (await self._page(asked, board)).response(known)
+        return self._shown(await self._services.board_reader.page(board, offset, limit), asked, board).response(known)
 
     async def _later(
         self, since: messages.Since, asked: Asked, identity: Identity | None, known: str | None, seconds: int
@@ -128,10 +130,9 @@ class BoardRoutes:
                 raise
             return None  # what there is to show is stale, and says so
 
-    async def _page(self, asked: Asked, board: Board) -> BoardPage:
-        """What is shown now."""
+    def _shown(self, page: Page, asked: Asked, board: Board) -> BoardPage:
+        """What was asked for, as it is shown."""
         permissions = self._services.authentication.permissions
-        page = await self._services.board_reader.page(board, asked.offset, asked.limit)
         return board_pages.made(
             page,
             offset=asked.offset,
@@ -141,24 +142,29 @@ class BoardRoutes:
         )
 
     async def _answer_to(
-        self, asked: Asked, requests: Sequence[WaitingRequest]
+        self, stretch: Asked, requests: Sequence[WaitingRequest]
     ) -> dict[WaitingRequest, Response]:
-        """Answers to requests that have waited for one page: by now it is another board's, or not everybody's."""
+        """Answers to those who have waited for parts of a stretch: by now it is another board's, or not everybody's."""
         try:
-            board = await self._services.leaderboards.find(asked.name, self._services.clock.now())
-            page = await self._page(asked, board)
+            board = await self._services.leaderboards.find(stretch.name, self._services.clock.now())
+            page = await self._services.board_reader.page(board, stretch.offset, stretch.limit)
         except RealtimeError as error:
             return {request: self._refusal(error) for request in requests}
         except (LedgerUnavailable, StoreUnavailable):
             return {request: self._refusal(_UNAVAILABLE) for request in requests}
-        return {request: self._answer_one(request, asked, board, page) for request in requests}
+        shown: dict[Asked, BoardPage] = {}
+        for asked in {request.asked for request in requests}:
+            begin = asked.offset - stretch.offset
+            part = replace(page, entries=page.entries[begin : begin + asked.limit])
+            shown[asked] = self._shown(part, asked, board)
+        return {request: self._answer_one(request, board, shown[request.asked]) for request in requests}
 
-    def _answer_one(self, request: WaitingRequest, asked: Asked, board: Board, page: BoardPage) -> Response:
+    def _answer_one(self, request: WaitingRequest, board: Board, page: BoardPage) -> Response:
         now, identity = self._services.clock.now(), request.identity
         try:
             if identity is not None and identity.expires_at <= now:
                 raise RealtimeError("expired", "The token has expired.")
-            self._services.authentication.permissions.read(identity, asked.name, board, now)
+            self._services.authentication.permissions.read(identity, request.asked.name, board, now)
         except RealtimeError as error:
             return self._refusal(error)
         return page.response(request.known)

@@ -1,7 +1,8 @@
 """Waiting requests: those that are answered when a board moves, or after a while that it did not.
 
-Owns how many there are and when each is answered. Must never have a task for one that waits, nor read a page twice for
-requests that are answered together. Assumes that an exchange outlives the application's call where it has a waiter.
+Owns how many there are and when each is answered. Must never have a task for one that waits, read a page twice for
+requests that are answered together, or leave one without an answer. Assumes that an exchange outlives the application's
+call where it has a waiter.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from realtime.api.board_pages import unchanged
-from realtime.boards.board import Board
+from realtime.api.responses import error_response
+from realtime.boards.board import TOP, Board
 from realtime.broadcast.streams import Stream
 from realtime.errors import RealtimeError
 from realtime.people.identity import Identity
@@ -28,9 +30,14 @@ log = logging.getLogger(__name__)
 SLICE: Final = 50
 """Answers between two turns of the event loop."""
 
+READINGS: Final = 2
+"""Pages of one partition that are read at a time: who waits has time, and others read through the same connections."""
+
+_FAILED: Final = RealtimeError("unavailable", "The board cannot be read now.", retry_after_ms=1_000)
+
 
 class Asked(NamedTuple):
-    """What a request asks for; those alike are answered with one reading."""
+    """What a request asks for, or what is read for several."""
 
     name: str
     offset: int
@@ -38,7 +45,7 @@ class Asked(NamedTuple):
 
 
 AnswerTo = Callable[["Asked", Sequence["WaitingRequest"]], Awaitable[dict["WaitingRequest", Response]]]
-"""Who makes the answers to requests that ask for the same."""
+"""Who makes the answers to requests that ask for parts of one stretch."""
 
 
 class Following(Protocol):
@@ -90,6 +97,20 @@ class WaitingRequest:
         if exchange.gone:
             self.leave()
 
+    @property
+    def partition(self) -> str:
+        """Where what it asks for is read."""
+        return self._stream.board.leaderboard.partition
+
+    @property
+    def read_with(self) -> Asked | str | None:
+        """Those alike in this are answered with one reading; None: with none. All within the top are parts of one
+        stretch, but while the board stands still: then less of it may be known than somebody asks for."""
+        if not self.is_shown:
+            return None
+        is_top = self.asked.offset + self.asked.limit <= TOP and not self._waiting.stands_still(self._stream)
+        return self.asked.name if is_top else self.asked
+
     def wake(self) -> None:
         """The board has moved, or there is no more time: it is answered soon."""
         if self._timer is not None:
@@ -118,8 +139,10 @@ class WaitingRequest:
         """Sends the answer, where anybody is there to read it."""
         send, self._send = self._send, None
         if send is not None and self._exchange is not None and not self._exchange.gone:
-            # As nothing is written while a request waits, nothing is in the way, and this does not wait.
-            await response({"type": "http"}, _nothing, send)
+            self._exchange.waiter = None
+            # As nothing is written while a request waits, nothing is in the way, and this does not wait. What is left
+            # unfinished ends as it would for any request.
+            await self._exchange.run(lambda scope, receive, _: response(scope, receive, send), {"type": "http"})
 
 
 class Waiting:
@@ -130,6 +153,7 @@ class Waiting:
         self._most = most
         self._woken: list[WaitingRequest] = []
         self._wake = asyncio.Event()
+        self._readings: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(READINGS))
         self.count = 0
         """How many wait, or are about to be answered."""
 
@@ -173,26 +197,31 @@ class Waiting:
                 await self._wake.wait()
                 self._wake.clear()
                 woken, self._woken = self._woken, []
-                alike: defaultdict[Asked | None, list[WaitingRequest]] = defaultdict(list)
+                alike: defaultdict[Asked | str | None, list[WaitingRequest]] = defaultdict(list)
                 for request in woken:
-                    alike[request.asked if request.is_shown else None].append(request)
-                for asked, requests in alike.items():
-                    group.create_task(self._answer(asked, requests))
+                    alike[request.read_with].append(request)
+                for read_with, requests in alike.items():
+                    group.create_task(self._answer(requests, is_read=read_with is not None))
 
-    async def _answer(self, asked: Asked | None, requests: Sequence[WaitingRequest]) -> None:
+    async def _answer(self, requests: Sequence[WaitingRequest], *, is_read: bool) -> None:
         """Answers requests that are alike, with a turn for others in between."""
         try:
-            answers = {} if asked is None else await requests[0].answer_to(asked, requests)
+            answers = await self._read(requests) if is_read else {}
             for place, request in enumerate(requests, 1):
-                await request.answer(answers.get(request) or unchanged())
+                await request.answer(answers[request] if is_read else unchanged())
                 if place % SLICE == 0:
                     await asyncio.sleep(0)
-        except Exception:
-            log.exception("requests that waited could not be answered", extra={"action": "request"})
         finally:
             for request in requests:
                 request.over()
 
-
-async def _nothing() -> dict[str, str]:
-    return {"type": "http.disconnect"}
+    async def _read(self, requests: Sequence[WaitingRequest]) -> dict[WaitingRequest, Response]:
+        """The answers to requests that ask for parts of one stretch. Raises nothing."""
+        asked = [request.asked for request in requests]
+        begin, end = min(one.offset for one in asked), max(one.offset + one.limit for one in asked)
+        try:
+            async with self._readings[requests[0].partition]:
+                return await requests[0].answer_to(Asked(asked[0].name, begin, end - begin), requests)
+        except Exception:
+            log.exception("requests that waited could not be answered", extra={"action": "request"})
+            return {request: error_response(_FAILED) for request in requests}

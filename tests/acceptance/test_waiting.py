@@ -12,6 +12,8 @@ import httpx
 import pytest
 
 from realtime.api import requests
+from realtime.api.board_pages import BoardPage
+from realtime.api.waiting import READINGS
 from realtime.boards.board import week_at
 from tests.support.clients import metrics
 from tests.support.databases import MakeUsers
@@ -282,6 +284,78 @@ async def test_those_who_wait_are_bounded_in_number_and_cost_little(
         for _, writer in waiting:
             writer.close()
         assert not server.services.broadcaster.following.boards()
+
+
+async def test_whatever_differs_is_read_a_few_at_a_time_and_what_is_of_the_top_once(
+    server: RunningServer, make_users: MakeUsers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    users = await make_users(130)
+    await submit(server, {user: 1_000 - place for place, user in enumerate(users)})
+    page = (await server.http.get("/boards/all_time")).json()
+    stretches = [(offset, 10) for offset in range(0, 90, 9)] + [(offset, 5) for offset in range(98, 120, 3)]
+    tasks = [
+        await waits(server, f"/boards/all_time?wait=55&offset={offset}&limit={limit}&{since(page)}")
+        for offset, limit in stretches
+    ]
+    reader, under_way, most, read = server.services.board_reader, 0, 0, 0
+    page_of = reader.page
+
+    async def counted(board: Any, offset: int, limit: int) -> Any:
+        nonlocal under_way, most, read
+        under_way, read = under_way + 1, read + 1
+        most = max(most, under_way)
+        try:
+            return await page_of(board, offset, limit)
+        finally:
+            under_way -= 1
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(reader), "page", lambda self, *asked: counted(*asked))
+        await submit(server, {users[5]: 7_000})
+        answers = await asyncio.gather(*tasks)
+    assert most <= READINGS
+    assert read == 1 + sum(offset + limit > 100 for offset, limit in stretches)
+    for (offset, limit), answer in zip(stretches, answers, strict=True):
+        now = await server.http.get(f"/boards/all_time?offset={offset}&limit={limit}")
+        assert (answer.content, answer.headers["etag"]) == (now.content, now.headers["etag"])
+
+
+async def test_what_fails_leaves_nobody_without_an_answer(
+    server: RunningServer, make_users: MakeUsers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (a,) = await make_users(1)
+    await submit(server, {a: 5})
+
+    async def moves(count: int) -> list[asyncio.Task[httpx.Response]]:
+        page = (await server.http.get("/boards/all_time")).json()
+        return [await waits(server, f"/boards/all_time?wait=55&{since(page)}") for _ in range(count)]
+
+    async def fails(*asked: Any) -> Any:
+        raise RuntimeError("unforeseen")
+
+    tasks = await moves(3)
+    with monkeypatch.context() as patched:
+        patched.setattr(type(server.services.board_reader), "page", fails)
+        await submit(server, {a: 6})
+        for answer in await asyncio.gather(*tasks):
+            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
+            assert answer.headers["retry-after"] == "1"
+    tasks = await moves(3)
+    good = BoardPage.response
+    broken: list[str | None] = []
+
+    def breaks_once(self: BoardPage, known: str | None) -> Any:
+        if broken:
+            return good(self, known)
+        broken.append(known)
+        return fails
+
+    with monkeypatch.context() as patched:
+        patched.setattr(BoardPage, "response", breaks_once)
+        await submit(server, {a: 7})
+        statuses = [answer.status_code for answer in await asyncio.gather(*tasks)]
+    assert sorted(statuses) == [200, 200, 500]
+    assert server.services.waiting.count == 0
 
 
 async def test_a_client_that_hangs_up_half_way_and_a_server_that_stops_end_the_wait(
