@@ -134,11 +134,10 @@ class Archive:
         except StoreUnavailable:
             return await self._read_top(board, None)
 
-    async def _read_top(
-        self, board: Board, names_at: Position | None, *, latest: bool = False
-    ) -> tuple[Snapshot, int]:
-        """The top from the view; cached under `names_at`, which was read before it. `latest` asks the primary."""
-        page = _page(await self._rows("week_page", board, 0, TOP, latest=latest))
+    async def _read_top(self, board: Board, names_at: Position | None) -> tuple[Snapshot, int]:
+        """The top from the view; cached under `names_at`, which was read before it. What everybody is to see for long
+        is the primary's: a standby may have heard of those names only later."""
+        page = _page(await self._rows("week_page", board, 0, TOP, latest=names_at is not None))
         snapshot = Snapshot(
             board.id,
             CLOSED_EPOCH,
@@ -146,7 +145,6 @@ class Archive:
             {line.user_id: line.score for line in page.lines},
             {line.user_id: line.username for line in page.lines},
         )
-        self._newest[board] = max(page.version, self._newest.get(board, 0))
         if names_at is not None and page.version:
             encoded = _encode(snapshot, page.players, names_at)
             await self._cache.cache_week(board, page.version, names_at, encoded)
@@ -166,7 +164,13 @@ class Archive:
     async def versions(self, of: Sequence[Board]) -> dict[Board, int]:
         """The versions of those closed weeks that have their view, all in one statement. Raises LedgerUnavailable."""
         rows = await self._ledger.fetch("weeks_versions", [board.week for board in of]) if of else []
-        return {week_of(week): version for week, version in rows}
+        versions = {week_of(week): version for week, version in rows}
+        for board, version in versions.items():
+            self._know(board, version)
+        return versions
+
+    def _know(self, board: Board, version: int) -> None:
+        self._newest[board] = max(version, self._newest.get(board, 0))
 
     async def standings(self, board: Board, user_ids: Sequence[int]) -> tuple[int, list[Standing]]:
         """Where users stand on a closed week, in the order asked, and its version.
@@ -189,6 +193,7 @@ class Archive:
                 query = self._ledger.query(name).format(view=view_of(board))
                 async with self._reading:
                     if rows := await self._asked(board, query, *args, latest=latest):
+                        self._know(board, rows[0]["version"])
                         return list(rows)
             except LedgerUnavailable:
                 self._opened.discard(board)  # somebody may have dropped the view: whoever asks next looks
@@ -276,7 +281,7 @@ class Archive:
     async def refresh(self, board: Board) -> None:
         """Reads a closed week's top anew and announces it. Raises StoreUnavailable, LedgerUnavailable."""
         _, names_at = await self._cache.cached_week(board)
-        snapshot, _ = await self._read_top(board, names_at, latest=True)
+        snapshot, _ = await self._read_top(board, names_at)
         await self._cache.announce(board, snapshot.version)
 
     async def outdate(self, board: Board, version: int) -> None:

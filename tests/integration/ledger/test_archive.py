@@ -13,19 +13,19 @@ import orjson
 import pytest
 from redis.asyncio import Redis
 
-from realtime.boards.board import ALL_TIME, week_at, week_of
+from realtime.boards.board import ALL_TIME, TOP, week_at, week_of
 from realtime.boards.standings import Profile, Row
 from realtime.boards.submissions import Submission
 from realtime.errors import LedgerUnavailable, RealtimeError
 from realtime.ledger import archive as module
 from realtime.ledger.archive import Archive
-from realtime.ledger.closing import view_of
+from realtime.ledger.closing import Closing, view_of
 from realtime.ledger.ledger import Ledger
 from realtime.ledger.views import Views
 from realtime.people.accounts import Accounts
 from realtime.repair.resync import Resync
 from realtime.store.store import Store
-from tests.support.closed_weeks import views_of
+from tests.support.closed_weeks import Behind, views_of
 from tests.support.databases import Databases, MakeUsers
 from tests.support.keys import cache_key, channel
 from tests.support.stores import PrivateStore, make_ours
@@ -179,6 +179,22 @@ async def test_a_rename_reaches_every_closed_week_without_touching_its_view(
     assert (before.names, after.names) == ({user: "before"}, {user: "after"})
     assert after.version > before.version
     assert await sql.fetchval("SELECT relfilenode FROM pg_class WHERE relname = $1", view_of(WEEK)) == made
+
+
+async def test_what_is_cached_for_everybody_is_from_no_standby(
+    ledger: Ledger, store: Store, accounts: Accounts, make_users: MakeUsers
+) -> None:
+    (user,) = await make_users(names=["before"])
+    await score(ledger, user, 5, MONDAY)
+    await store.apply({ALL_TIME: [Row(user, 1, 5)]}, [Profile(user, 1, "before")])
+    behind = Behind(ledger)
+    old = await Archive(ledger, store, Closing(ledger), behind).page(WEEK, 0, TOP)
+    await accounts.rename(user, "after")
+    archive = Archive(ledger, store, Closing(ledger), behind)  # of a process that knows of no version yet
+    assert (await archive.page(WEEK, 0, TOP)) == old, "the standby has not heard of it"
+    for reader in (archive, views_of(ledger, store).archive):
+        assert (await reader.snapshot(WEEK))[0].names == {user: "after"}
+    assert (await archive.page(WEEK, 0, TOP)).lines[0].username == "after", "nor is what was given out taken back"
 
 
 async def test_who_is_banned_is_not_counted_and_ranks_close_up(
