@@ -99,6 +99,7 @@ class ClosedBoards:
         self._reads = reads
         self._cache = cache
         self._reading = asyncio.Semaphore(READERS)
+        self._newest: dict[tuple[int, int], int] = {}  # by leaderboard and window, the newest version given out
 
     async def snapshot(self, board: Board) -> tuple[Snapshot, int]:
         """The top of a closed board and its number of players. PostgreSQL says whether the cache is good."""
@@ -113,7 +114,7 @@ class ClosedBoards:
         version = (await self.versions([board])).get(board, 0)
         if value is not None and (good := _decoded(board, value, names_at, version)) is not None:
             return good
-        page = await self.page(board, 0, TOP, least=version)
+        page = await self.page(board, 0, TOP)
         snapshot = _snapshot(board, page.version, page.lines)
         try:
             await self._cache.cache_week(board, page.version, names_at, _encoded(board, page, names_at))
@@ -121,12 +122,12 @@ class ClosedBoards:
             pass  # read again next time
         return snapshot, page.players
 
-    async def page(self, board: Board, offset: int, limit: int, *, least: int = 0) -> ClosedPage:
-        """A stretch of a closed board, of a version that is not before `least`."""
+    async def page(self, board: Board, offset: int, limit: int) -> ClosedPage:
+        """A stretch of a closed board."""
         board = await self._there(board)
         if board.window.key < 0:
             return ClosedPage(0, 0, 0, 0, [])
-        rows = await self._rows("closed_page", board, offset, limit, least=least)
+        rows = await self._rows("closed_page", board, offset, limit)
         if not rows:
             return ClosedPage(0, 0, 0, 0, [])
         lines = [_line(row, board.leaderboard.order) for row in rows if row["user_id"] is not None]
@@ -146,7 +147,14 @@ class ClosedBoards:
         """The versions of closed boards, all in one statement."""
         by_name = {(board.leaderboard.id, board.window.name): board for board in of}
         rows = await self._ledger.fetch("closed_versions", *map(list, zip(*by_name, strict=True))) if by_name else []
-        return {by_name[leaderboard, name]: version for leaderboard, name, version in rows}
+        versions = {by_name[leaderboard, name]: version for leaderboard, name, version in rows}
+        for board, version in versions.items():
+            self._know(board, version)
+        return versions
+
+    def _know(self, board: Board, version: int) -> None:
+        key = board.leaderboard.id, board.window.key
+        self._newest[key] = max(version, self._newest.get(key, 0))
 
     async def amend(self, boards: Sequence[Board]) -> None:
         """Scores of closed boards changed: whoever follows them hears of it.
@@ -194,7 +202,8 @@ class ClosedBoards:
         rows = await self._ledger.fetch("window_named", board.leaderboard.id, board.window.name)
         return board_in(board.leaderboard, Window(*rows[0])) if rows else board
 
-    async def _rows(self, name: str, board: Board, *args: Any, least: int = 0) -> list[Any]:
+    async def _rows(self, name: str, board: Board, *args: Any) -> list[Any]:
+        """What a query finds; a standby may say so, whose answer is not older than what was given out already."""
         leaderboard = board.leaderboard
         query = self._ledger.query(name, leaderboard.source).format(**_ordered(leaderboard.order))
         given = leaderboard.source, leaderboard.rule, board.window.key, leaderboard.id, *args
@@ -203,9 +212,12 @@ class ClosedBoards:
                 async with self._ledger.connection() as connection:
                     rows: Sequence[Any] = await connection.fetch(query, *given)
             else:
+                least = self._newest.get((leaderboard.id, board.window.key), 0)
                 rows = await self._reads.read(query, *given, fits=lambda rows: _is_of(rows, least))
         if rows and rows[0]["version"] is None:  # what is read now would be kept as what is shown by then
             raise LedgerUnavailable(f"{leaderboard.slug} is shown by another rule, which is being noticed")
+        if rows:
+            self._know(board, rows[0]["version"])
         return list(rows)
 
 

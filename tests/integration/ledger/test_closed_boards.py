@@ -25,6 +25,7 @@ from realtime.ledger.ledger import Ledger
 from realtime.store.announcements import Announcements
 from realtime.store.filling import Filling
 from realtime.store.store import Store
+from tests.support.closed_weeks import Behind
 from tests.support.databases import MakeUsers
 from tests.support.leaderboards import catalogue_of, define
 from tests.support.waiting import PATIENCE
@@ -177,6 +178,31 @@ async def test_the_cache_is_used_while_nothing_moved_and_not_after_a_change_a_re
     fourth, _ = await boards.snapshot(board_in(made_anew, window))
     assert fourth.scores == {} and fourth.version == third.version + 1, "without a word in the window's row"
     assert await boards.versions([board]) == {board: fourth.version}
+
+
+async def test_a_standby_that_is_behind_takes_nothing_back(
+    ledger: Ledger, store: Store, sql: asyncpg.Connection, window: Window, make_users: MakeUsers
+) -> None:
+    users = await make_users(3)
+    for place, user in enumerate(users, 1):
+        await sql.execute("INSERT INTO heads VALUES ($1, $2)", SOURCE, user)
+        await sql.execute(
+            'INSERT INTO scores (source, rule, "window", user_id, score, at, at_id) VALUES ($1, $2, $3, $4, $5, 1, $5)',
+            SOURCE, RULE, window.key, user, place,
+        )  # fmt: skip
+    board = board_of(window, definition("ascending", "first", "competition"))
+    boards = ClosedBoards(ledger, store, Behind(ledger))
+    before = await boards.page(board, 1, 2)
+    around = await boards.around(board, users[1], 1)
+    assert around is not None and around.page.version == before.version
+    await sql.execute("UPDATE windows SET version = version + 1")
+    assert await boards.page(board, 1, 2) == before, "nobody has heard of it"
+    (version,) = (await boards.versions([board])).values()
+    assert version == before.version + 1
+    around = await boards.around(board, users[1], 1)
+    _, standings = await boards.standings(board, users)
+    assert around is not None and around.page.version == version and len(standings) == 3
+    assert (await boards.page(board, 1, 2)).version == version
 
 
 async def test_rows_of_another_rule_than_is_shown_have_no_version(
