@@ -36,6 +36,10 @@ store."""
 LONGEST_LOOK: Final = 0.5
 """Seconds after which a look goes on beside the others': it makes content anew, or waits for a store that is away."""
 
+AT_A_TIME: Final = 8
+"""Looks that are begun together. Many wait where a node hangs, and a round must still come to all the others in time;
+all at once would keep others from the ledger's connections."""
+
 
 class Store(Protocol):
     """What the watch needs of the store."""
@@ -155,10 +159,11 @@ class Partitions:
 
     async def look(self) -> None:
         """Looks after every partition in use, and makes anew what is lost. Raises nothing."""
-        for name in self.in_use:
-            if name not in self._looks:
-                self._looks[name] = asyncio.create_task(self._look(name))
-                await asyncio.wait([self._looks[name]], timeout=LONGEST_LOOK)
+        due = [name for name in self.in_use if name not in self._looks]
+        for begin in range(0, len(due), AT_A_TIME):
+            begun = due[begin : begin + AT_A_TIME]
+            self._looks.update({name: asyncio.create_task(self._look(name)) for name in begun})
+            await asyncio.wait([self._looks[name] for name in begun], timeout=LONGEST_LOOK)
 
     async def _look(self, name: str) -> bool:
         try:

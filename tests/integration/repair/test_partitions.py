@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -25,7 +26,7 @@ from realtime.ledger.ranked import RankedRows
 from realtime.repair.building import Building
 from realtime.repair.comparison import Comparison, Kind
 from realtime.repair.drift import OTHERS, Drift, check
-from realtime.repair.partitions import OTHERWISE, Partitions
+from realtime.repair.partitions import AT_A_TIME, LONGEST_LOOK, OTHERWISE, Partitions
 from realtime.repair.rebuild import Rebuilder
 from realtime.repair.resync import Resync
 from realtime.repair.showing import Showing
@@ -274,6 +275,35 @@ async def test_a_partition_whose_last_leaderboard_is_gone_is_looked_at_no_more(w
     await world.definitions.remove("marathon", actor="test")
     await world.leaderboards.refresh()
     assert world.partitions.in_use == [world.partition("sprint")]
+
+
+async def test_partitions_whose_node_hangs_keep_others_waiting_once_for_all_of_them(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hanging, last = [f"p0{number}" for number in range(AT_A_TIME - 1)], "p99"
+    looked: list[str] = []
+    forever = asyncio.Event()
+
+    class Look:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        async def look(self) -> bool:
+            looked.append(self.name)
+            if self.name in hanging:
+                await forever.wait()
+            return False
+
+    monkeypatch.setattr(Partitions, "in_use", [*hanging, last])
+    monkeypatch.setattr(world.partitions, "rebuilder", Look)
+    loop = asyncio.get_running_loop()
+    for _ in range(2):
+        began = loop.time()
+        await world.partitions.look()
+        assert loop.time() - began < 3 * LONGEST_LOOK
+    assert looked == [*hanging, last, last], "one look at a time of each"
+    forever.set()
+    await world.partitions.settled()
 
 
 # Drift -----------------------------------------------------------------------------------------------------------
