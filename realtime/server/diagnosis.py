@@ -34,6 +34,11 @@ OVERDUE: Final = 10.0
 FULL: Final = 0.9
 """Share of a limit from which on it is nearly reached."""
 
+LOST_STANDBY: Final = (
+    "Nothing is recorded until one is back. See pg_stat_replication; bring the standby back, name one that is there in "
+    "synchronous_standby_names, or empty that and give up the promise for as long (SELECT pg_reload_conf())."
+)
+
 Verdict = Literal["ok", "warning", "wrong"]
 
 
@@ -110,7 +115,8 @@ async def _ledger(ledger: Ledger, settings: Settings) -> list[Finding]:
         Finding("warning", "Durability", warning, "Set it on in postgresql.conf.")
         for warning in await ledger.durability_warnings()
     ]
-    found.append(_standbys(row["standbys"], row["commits"]))
+    ((waiting, seconds),) = await ledger.fetch("commits_waiting")
+    found.append(_standbys(row["standbys"], row["commits"], row["standbys_there"], waiting, seconds))
     found.append(_connections(row["connections"], row["connections_allowed"], settings))
     there = {path.stem for path in (resources.folder("sql") / "migrations").iterdir() if path.suffix == ".sql"}
     found.append(await _migrations(ledger, there, row["is_migrated"]))
@@ -121,7 +127,10 @@ async def _ledger(ledger: Ledger, settings: Settings) -> list[Finding]:
     return found
 
 
-def _standbys(names: str, commits: str) -> Finding:
+def _standbys(names: str, commits: str, there: int | None, waiting: int, seconds: float) -> Finding:
+    if names and (there == 0 or (waiting and seconds > OVERDUE)):
+        said = f"commits wait for {names}, and none of these follows; {waiting} wait, the oldest for {seconds:.0f} s"
+        return Finding("wrong", "Standby", said, LOST_STANDBY)
     if not names:
         remedy = "With a synchronous standby nothing acknowledged is lost with a machine: see Operations."
         return Finding("ok", "Standby", "no synchronous standby", remedy)
