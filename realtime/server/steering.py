@@ -15,13 +15,17 @@ from __future__ import annotations
 import ctypes
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from mmap import mmap
+from time import monotonic
 from typing import Final
 
 AWAY: Final = -1
-"""The count of a place that takes no newcomers: nobody is in it, or whoever is there leaves, or has not begun."""
+"""The count of a place that takes no newcomers: nobody is in it, or whoever is leaves, hangs, or has not begun."""
+
+SILENT: Final = 5.0
+"""Seconds after which a count that was not said again counts as AWAY: its process hangs. A busy one is late by less."""
 
 LEAST_ROOM: Final = 64
 """Newcomers for whom shares are reckoned, at least."""
@@ -40,20 +44,27 @@ _RANGE: Final = 0x1_0000
 
 
 class Attendance:
-    """How many clients each place has, as its process last said; shared with the processes that are forked later."""
+    """How many clients each place has, as its process last said; shared with the processes that are forked later, which
+    read the same monotonic clock."""
 
-    def __init__(self, places: int) -> None:
+    def __init__(self, places: int, now: Callable[[], float] = monotonic) -> None:
+        self._now = now
         self._counts = memoryview(mmap(-1, 8 * places)).cast("q")
+        self._said = memoryview(mmap(-1, 8 * places)).cast("d")  # when each was told
         for place in range(places):
             self._counts[place] = AWAY
 
     def tell(self, place: int, clients: int) -> None:
         """So many are there now; AWAY."""
         self._counts[place] = clients
+        self._said[place] = self._now()
 
     def counts(self) -> list[int]:
-        """By place."""
-        return list(self._counts)
+        """By place; AWAY also where nothing was said for long."""
+        oldest = self._now() - SILENT
+        return [
+            count if said >= oldest else AWAY for count, said in zip(self._counts, self._said, strict=True)
+        ]
 
 
 def shares(counts: Sequence[int], room: int) -> list[int]:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from realtime.server.listeners import bound
-from realtime.server.steering import AWAY, LEAST_ROOM, Attendance, Steering, program, shares, turn_away, waiting
+from realtime.server.steering import AWAY, LEAST_ROOM, SILENT, Attendance, Steering, program, shares, turn_away, waiting
 
 places = st.lists(st.just(AWAY) | st.integers(0, 100_000), min_size=1, max_size=12)
 
@@ -56,6 +56,21 @@ def test_attendance_is_seen_by_a_process_that_was_forked() -> None:
         os._exit(0)
     os.waitpid(child, 0)
     assert attendance.counts() == [AWAY, 70_000, AWAY]
+
+
+def test_a_process_that_says_nothing_for_long_gets_no_newcomers_until_it_speaks() -> None:
+    now = 1_000.0
+    attendance = Attendance(2, lambda: now)
+    attendance.tell(0, 10)
+    attendance.tell(1, 500)
+    now += SILENT
+    assert attendance.counts() == [10, 500], "a busy one may be late"
+    now += 0.1
+    attendance.tell(1, 501)
+    assert attendance.counts() == [AWAY, 501]
+    assert shares(attendance.counts(), LEAST_ROOM)[0] == 0
+    attendance.tell(0, 11)
+    assert attendance.counts() == [11, 501]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere processes share one socket")
