@@ -7,7 +7,8 @@ that somebody asks (`glance`) every second, and ends what leads elsewhere (`on_t
 Of the primaries of one cluster the one of the latest timeline is the right one: each promotion begins a timeline. A
 server of an earlier one is a primary that was left behind, cut off or paused, and that may go on as if nothing had
 happened. It is refused at every new connection, connections that were opened before are ended, and what they were just
-saying is lost with them. All hosts are asked at once, because one that is cut off says nothing for minutes.
+saying is lost with them. Of two of one timeline nobody can say which is the right one: both are refused until somebody
+has stopped the other. All hosts are asked at once, because one that is cut off says nothing for minutes.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
@@ -37,6 +39,8 @@ MOMENT: Final = 0.2
 
 _REASON: Final = "no server of it that can be reached is the primary"
 """For people who need not know what the hosts are called."""
+
+_RIVALS: Final = "is one of two primaries of timeline {}, and nobody can say which is the right one: stop the other"
 
 _FENCE: Final = """DO $$ BEGIN
     IF pg_is_in_recovery() THEN
@@ -131,6 +135,8 @@ class Hosts:
         """The latest standing of a primary that anybody has heard of."""
         self.term = 0
         """That of the ledger that was heard of last; see `hear`."""
+        self._started: datetime | None = None  # when the chosen server was
+        self._rival: Judged | None = None  # another primary of its timeline
         self.turns = 0
         """How often the primary was another than before."""
 
@@ -172,11 +178,13 @@ class Hosts:
                 f"was replaced: it is of timeline {standing.timeline}, and one of timeline {self.newest.timeline} was "
                 "seen. If it was restored from a backup, say `realtime restored`"
             )
+        if self._rival is not None and _are_rivals(judged, self._rival):
+            return _RIVALS.format(standing.timeline)
         return None
 
     def _turn(self, host: Host, judged: Judged) -> None:
         before, standing = (self.chosen, self.newest), judged.standing
-        host.trouble, self.chosen, self.newest = None, host, standing
+        host.trouble, self.chosen, self.newest, self._started = None, host, standing, judged.started
         if before[1] is not None and (before[1] != standing or before[0] not in (None, host)):
             self.turns += 1
             timeline = standing and standing.timeline
@@ -226,16 +234,21 @@ class Hosts:
 
     async def _look_at(self, host: Host) -> None:
         judged = await host.ask()
-        if judged is None or judged.standing is None or not judged.standing.replaces(self.newest):
+        if judged is None or judged.standing is None:
             return
-        if self._problem(judged) is None:
-            self._turn(host, judged)
+        if judged.standing.replaces(self.newest):
+            if self._problem(judged) is None:
+                self._turn(host, judged)
+        elif judged.standing == self.newest and judged.started != self._started:
+            self._rival = judged
+            self.doubt(self.chosen)  # whoever asks next asks all of them
 
     async def _found(self) -> Host:
         async with self._finding:
             if self.chosen is not None:
                 return self.chosen
-            fit = [(host, judged) for host, judged in await self._asked() if self._fits(host, judged)]
+            said, self._rival = await self._asked(), None
+            fit = [(host, judged) for host, judged in said if self._fits(host, judged)]
             if not fit:
                 raise self._nowhere()
             cluster = fit[0][1].cluster if self.newest is None else self.newest.cluster
@@ -246,27 +259,31 @@ class Hosts:
             if not of_it:
                 raise self._nowhere()
             host, judged = max(of_it, key=lambda pair: pair[1].timeline or 0)
+            if any(_are_rivals(judged, other) for _, other in of_it):
+                for one, its in of_it:
+                    if its.standing == judged.standing:
+                        one.trouble = NotPrimary(f"{one.name} {_RIVALS.format(its.timeline)}", _REASON)
+                raise self._nowhere()
             self._turn(host, judged)
             return host
 
     async def _asked(self) -> list[tuple[Host, Judged]]:
-        """Those hosts that answer, with what they say."""
+        """Those hosts that answer, in their order, with what they say."""
         asking = {host.asking(): host for host in self._hosts}
-        waiting, answers = set(asking), list[tuple[Host, Judged]]()
+        waiting, answers = set(asking), dict[Host, Judged]()
         while waiting:
-            is_there = any(map(self._is_known, answers))
+            is_there = any(map(self._is_known, answers.values()))
             done, waiting = await asyncio.wait(
                 waiting, timeout=MOMENT if is_there else None, return_when=asyncio.FIRST_COMPLETED
             )
             if not done:
                 break
             said = [(asking[task], task.result()) for task in done if not task.cancelled()]
-            answers += [(host, judged) for host, judged in said if judged is not None]
-        return answers
+            answers |= {host: judged for host, judged in said if judged is not None}
+        return [(host, answers[host]) for host in self._hosts if host in answers]
 
-    def _is_known(self, answer: tuple[Host, Judged]) -> bool:
+    def _is_known(self, judged: Judged) -> bool:
         """Whether that is the primary that was known already, or was promoted in its place."""
-        judged = answer[1]
         return self.newest is not None and judged.cluster == self.newest.cluster and self._problem(judged) is None
 
     def _fits(self, host: Host, judged: Judged) -> bool:
@@ -291,3 +308,8 @@ class Hosts:
             self._looking.cancel()
         for host in self._hosts:
             host.forget()
+
+
+def _are_rivals(one: Judged, other: Judged) -> bool:
+    """Whether they are two primaries of one timeline. Two names may lead to one server."""
+    return one.standing == other.standing and one.started != other.started

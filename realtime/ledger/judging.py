@@ -35,6 +35,8 @@ class Judged(NamedTuple):
     """Whether a commit waits for a standby."""
     pid: int
     """The process that answers: behind a pooler not the one that was connected to."""
+    started: datetime
+    """When the server was: two servers never were at the same microsecond."""
     asked: float
     answered: float
     """Monotonic seconds between which it said so."""

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import pytest
 
-from realtime.errors import NotPrimary
+from realtime.errors import LedgerUnavailable, NotPrimary
 from realtime.ledger.hosts import Hosts
+from realtime.ledger.judging import Judged, judge
 from realtime.ledger.ledger import Ledger
 from realtime.ledger.standing import Standing
 from tests.support.processes import free_port
@@ -108,3 +111,39 @@ async def test_one_host_is_asked_once_for_all_who_want_to_know(dsn: str) -> None
         assert first is not None and all(other is first for other in others)
     finally:
         hosts.close()
+
+
+async def test_two_primaries_of_one_timeline_are_refused_until_one_is_stopped(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = urlsplit(dsn)
+    account = parts.netloc.rpartition("@")[0]
+    both = f"{account}@127.0.0.1:{parts.port},localhost:{parts.port}"
+    are_two = False
+
+    async def judged(connection: Any, **options: Any) -> Judged:
+        """Whoever is asked by the second name is another server, while there are two."""
+        answer = await judge(connection, **options)
+        is_other = are_two and connection.host is not None and connection.host.name.startswith("localhost")
+        return answer._replace(started=answer.started + timedelta(seconds=1)) if is_other else answer
+
+    monkeypatch.setattr("realtime.ledger.hosts.judge", judged)
+    monkeypatch.setattr("realtime.ledger.ledger.judge", judged)
+    ledger = Ledger(urlunsplit(parts._replace(netloc=both)))
+    try:
+        await ledger.open()
+        await ledger.hosts.look()
+        assert ledger.hosts.chosen is not None, "two names of one server"
+        are_two = True
+        await ledger.hosts.look()
+        await ledger.health.beat()
+        assert ledger.health.away is not None
+        with pytest.raises(LedgerUnavailable):
+            await ledger.fetch("judged")
+        with pytest.raises(NotPrimary, match=r"127\.0\.0\.1.* two primaries of timeline 1.*localhost.* stop the other"):
+            await ledger.hosts.plain()
+        are_two = False
+        await ledger.health.beat()
+        assert ledger.health.away is None and await ledger.fetch("judged")
+    finally:
+        await ledger.aclose()
