@@ -215,7 +215,7 @@ class Ledger:
         if not rows:
             raise CatalogueMoved
         if rows[0]["outbox_id"] is None and connection is None:
-            await self._settled()
+            await self.settled()
         return assembled(batch, rows[0])
 
     async def record_scores(
@@ -283,8 +283,8 @@ class Ledger:
         """A batch as those that one statement each records: where leaderboards are spread, one for each source."""
         return [batch] if self.spread is None else parted(batch, catalogue)
 
-    async def _settled(self) -> None:
-        """Waits until a synchronous standby has all that was found here.
+    async def settled(self) -> None:
+        """Waits until a synchronous standby has all that was found here. Raises LedgerUnavailable.
 
         A commit for which nobody waits any more, of a server that was killed or of a wait that was broken off, is seen
         by everybody, and may be on this server alone. A statement that writes nothing waits for nobody.
@@ -311,7 +311,7 @@ class Ledger:
             async with self.connection() as connection:
                 rows = await spread.recorded_scores(connection, args)
         rows = rows if rows is not None else await self.fetch("recorded_scores", *args)
-        await self._settled()
+        await self.settled()
         return judged_of_recorded(batch, rows, catalogue)
 
     # What the store is told ------------------------------------------------------------------------------------

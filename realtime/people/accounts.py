@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Protocol
@@ -64,6 +64,7 @@ class Ledger(Protocol):
     def query(self, name: str) -> str: ...
     async def fetch(self, name: str, *args: Any, source: int = ...) -> list[Any]: ...
     async def clear_told(self, cleared: Sequence[tuple[str, str | None, Sequence[int]]]) -> None: ...
+    async def settled(self) -> None: ...
 
 
 class Reads(Protocol):
@@ -223,11 +224,15 @@ class Accounts:
         return pending
 
     async def _again(self, change: Callable[[], Awaitable[Pending]]) -> Pending:
-        """Does a change, and again where PostgreSQL ends it for somebody else's: then nothing of it was done."""
-        for _ in range(ATTEMPTS - 1):
-            with suppress(LedgerConflict):
-                return await change()
-        return await change()
+        """Does a change, and again where PostgreSQL ends it for somebody else's: then nothing of it was done. What was
+        done before may be on the primary alone, so who asked is answered once it is settled."""
+        for attempt in range(ATTEMPTS):
+            with suppress(LedgerConflict) if attempt < ATTEMPTS - 1 else nullcontext():
+                pending = await change()
+                break
+        if not pending:
+            await self._ledger.settled()
+        return pending
 
     async def _changed(
         self, user_id: int, hidden: bool, action: str, actor: str, reason: str | None, slug: str | None

@@ -32,6 +32,7 @@ class Ledger(Protocol):
     """What this needs of PostgreSQL."""
 
     async def fetch(self, name: str, *args: Any) -> list[Any]: ...
+    async def settled(self) -> None: ...
 
 
 class Revocations:
@@ -114,4 +115,5 @@ class Revocations:
         told = orjson.dumps({name: value for name, value in detail.items() if value is not None}).decode()
         args = (identity.token_id, identity.expires_at, actor, identity.user_id, told)
         await self._ledger.fetch("revoke_token", *args)
+        await self._ledger.settled()  # where it was revoked before, nothing was written now
         await self.refresh()

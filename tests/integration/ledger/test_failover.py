@@ -6,6 +6,7 @@ import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 from time import monotonic
@@ -17,6 +18,9 @@ from realtime.errors import LedgerUnavailable, NotPrimary
 from realtime.ledger import migrations
 from realtime.ledger.ledger import Ledger
 from realtime.ledger.read_hosts import ReadHosts
+from realtime.people.accounts import Accounts
+from realtime.people.identity import Identity
+from realtime.people.revocation import Revocations
 from realtime.repair.generation import Generations
 from realtime.store.store import Store
 from tests.support.balancer import haproxy
@@ -159,6 +163,42 @@ async def test_what_is_found_is_acknowledged_only_where_the_standby_has_it(pair:
         (recorded,) = (await again).judged
         assert recorded.outcome == "duplicate"
         assert pair.b.sql("SELECT count(*) FROM user_score_transactions WHERE submission_id = 'unreplicated'") == "1"
+
+
+async def test_what_was_done_to_people_before_is_confirmed_only_where_the_standby_has_it(pair: Pair) -> None:
+    await asyncio.to_thread(pair.synchronous, True)
+    async with opened(pair.a.url) as ledger:
+        accounts = Accounts(ledger, Untold(), None)  # type: ignore[arg-type]
+        token = Identity(1, frozenset({"submit"}), datetime(2099, 1, 1, tzinfo=UTC), token_id="unreplicated")
+        changes = {
+            "rename": lambda: accounts.rename(1, "unreplicated"),
+            "ban": lambda: accounts.ban(2, actor="operator", reason=None),
+            "revoke": lambda: Revocations(ledger).revoke(token, actor="operator", reason=None),
+        }
+        await asyncio.to_thread(pair.b.kill)
+        waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+        for name, change in changes.items():
+            for _ in ("it is done here alone", "it was done here alone"):
+                changing = asyncio.create_task(change())
+                await eventually(lambda task=changing: task.done() or pair.a.sql(waits) == "1")  # type: ignore[misc]
+                assert not changing.done(), f"{name} would be lost with this server"
+                pair.a.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
+                with pytest.raises(LedgerUnavailable):
+                    await changing
+        await asyncio.to_thread(pair.b.start)
+        for change in changes.values():
+            await change()
+        assert pair.b.sql("SELECT username FROM users WHERE id = 1") == "unreplicated"
+        assert pair.b.sql("SELECT count(*) FROM bans WHERE user_id = 2") == "1"
+        assert pair.b.sql("SELECT count(*) FROM revoked_tokens WHERE token_id = 'unreplicated'") == "1"
+        await accounts.unban(2, actor="operator", reason=None)
+
+
+class Untold:
+    """A store that is away: the outbox rows stay."""
+
+    async def each(self, user_ids: object) -> dict[str, str | None]:
+        return {}
 
 
 async def test_behind_a_balancer_that_leads_back_to_a_replaced_primary_nothing_is_recorded_there(
