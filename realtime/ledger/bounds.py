@@ -124,6 +124,8 @@ ISOLATION: Final = "read_committed"
 
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from realtime.ledger.standing import Standing
 
     _Connection = asyncpg.Connection[asyncpg.Record]
@@ -142,6 +144,8 @@ class Connection(_Connection):
     """The one of `hosts` that it was opened to."""
     standing: Standing | None = None
     """Of the server when it was opened; None for a standby."""
+    started: datetime | None = None
+    """When the server was to which it was opened."""
 
     def __init__(self, protocol: Any, transport: Any, *args: Any) -> None:
         super().__init__(protocol, transport, *args)

@@ -74,7 +74,7 @@ class Host:
         except BaseException:
             connection.terminate()
             raise
-        connection.host, connection.standing = self, judged.standing
+        connection.host, connection.standing, connection.started = self, judged.standing, judged.started
         self.server_pid = connection.get_server_pid()
         return connection, judged
 

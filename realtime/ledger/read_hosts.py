@@ -15,6 +15,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from datetime import datetime
 from typing import Any, Final, Protocol
 
 import asyncpg
@@ -54,7 +55,8 @@ class Ledger(Protocol):
 
 
 class _Way:
-    """The connections to one host, whatever it is: it was judged when it was asked."""
+    """The connections to one host, whatever it is: it was judged when it was asked. A name may have several addresses:
+    only the server that was judged is read from."""
 
     def __init__(self, host: Host) -> None:
         self.host = host
@@ -64,6 +66,8 @@ class _Way:
         """Why it must not be asked, for people."""
         self.health = HealthCheck(self._never)
         self.pool: Pool | None = None
+        self.started: datetime | None = None
+        """When the server was that was judged."""
 
     async def _never(self) -> None:
         raise AssertionError("the look asks")
@@ -71,11 +75,14 @@ class _Way:
     async def connect(self, *_: Any, **options: Any) -> bounds.Connection:
         """For the pool."""
         connection, _judged = await self.host.open(**options)
+        if not self.is_current(connection):
+            connection.terminate()
+            raise LedgerUnavailable("its name leads to several servers: name each of them")
         return connection
 
     def is_current(self, connection: Any) -> bool:
         """For the pool."""
-        return True
+        return connection.started == self.started
 
     def fence(self) -> str:
         """For the pool: a read from whichever server is judged by what it says."""
@@ -127,6 +134,7 @@ class ReadHosts:
         if judged is None:
             assert way.host.trouble is not None
             return way.refuse(way.host.trouble.reason)
+        way.started = judged.started
         try:
             if way.pool is None:
                 await self._open(way, judged)

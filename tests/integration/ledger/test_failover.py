@@ -6,16 +6,18 @@ import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import pytest
 
 from realtime.boards.submissions import Submission
 from realtime.errors import LedgerUnavailable, NotPrimary
 from realtime.ledger import migrations
+from realtime.ledger.judging import Judged, judge
 from realtime.ledger.ledger import Ledger
 from realtime.ledger.read_hosts import ReadHosts
 from realtime.people.accounts import Accounts
@@ -303,6 +305,29 @@ async def test_a_standby_that_is_a_primary_of_its_own_or_of_another_past_is_not_
         await asyncio.to_thread(pair.b.promote)
         await reads.look()
         assert reads.lags() == {"1": None} and await where(reads) == "primary"
+
+
+async def test_behind_a_name_of_several_servers_only_the_one_that_was_judged_is_read_from(
+    pair: Pair, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(pair.a.url) as ledger, read_from(pair, ledger, store) as reads:
+        await eventually(lambda: fit(reads))
+        (way,) = reads._ways
+        is_other = True
+
+        async def judged(connection: Any, **options: Any) -> Judged:
+            """The one that is asked is another server by now than those that are read from."""
+            answer = await judge(connection, **options)
+            other = is_other and connection is way.host._probe
+            return answer._replace(started=answer.started + timedelta(seconds=1)) if other else answer
+
+        monkeypatch.setattr("realtime.ledger.hosts.judge", judged)
+        await reads.look()
+        assert reads.lags() == {"1": None} and "several servers" in way.trouble
+        assert await where(reads) == "primary"
+        is_other = False
+        await eventually(lambda: fit(reads))
+        assert await where(reads) == "standby"
 
 
 async def test_a_server_reads_logs_and_closed_boards_from_a_standby_and_says_how_far_it_is(
