@@ -80,7 +80,7 @@ class _Way:
             raise LedgerUnavailable("its name leads to several servers: name each of them")
         return connection
 
-    def is_current(self, connection: Any) -> bool:
+    def is_current(self, connection: bounds.Connection) -> bool:
         """For the pool."""
         return connection.started == self.started
 
