@@ -110,11 +110,11 @@ class EventRoutes:
             async with TaskGroup() as group:
                 for name in names:
                     group.create_task(stack.enter_async_context(following.at_hand(name)))
-        except* RealtimeError as errors:
-            error: BaseException = errors
-            while isinstance(error, BaseExceptionGroup):
-                error = error.exceptions[0]
-            raise error from None
+        except ExceptionGroup as errors:  # not `except*`: what is raised there comes in a group again
+            refused, mistakes = errors.split(RealtimeError)
+            if refused is None or mistakes is not None:
+                raise
+            raise _first(refused) from None
 
     def _begin(
         self, request: Request, exchange: HttpExchange, asked: Asked, identity: Identity | None, address: str
@@ -200,3 +200,9 @@ def _takes_gzip(accepted: str) -> bool:
         weights[coding.strip()] = parameters.replace(" ", "")
     weight = weights.get("gzip", weights.get("x-gzip", weights.get("*", "q=0")))
     return not (weight.startswith("q=0") and weight.strip("q=0.") == "")
+
+
+def _first(errors: BaseException) -> BaseException:
+    while isinstance(errors, BaseExceptionGroup):
+        errors = errors.exceptions[0]
+    return errors

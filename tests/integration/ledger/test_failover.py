@@ -230,7 +230,8 @@ async def test_behind_a_balancer_that_leads_back_to_a_replaced_primary_nothing_i
 
             async def refused() -> bool:
                 """Connections are made anew, and lead back."""
-                ledger._turned()
+                for pool in ledger._pools():
+                    await pool.expire()
                 return not await records()
 
             await eventually(refused)
