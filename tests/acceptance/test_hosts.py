@@ -22,7 +22,7 @@ from websockets.asyncio.client import connect
 
 from realtime.dev.store import installed
 from realtime.server.draining import LEAVING_A_SECOND
-from tests.support.balancers import haproxy
+from tests.support.balancers import answering, haproxy
 from tests.support.certificates import certified
 from tests.support.clients import asking, metrics
 from tests.support.crowd import Players, players
@@ -99,19 +99,8 @@ async def nginx(folder: Path, servers: list[str]) -> AsyncIterator[str]:
     config = folder / "nginx.conf"
     config.write_text(sample_nginx(listen, servers), encoding="utf-8")
     arguments = ["-p", str(folder), "-c", str(config), "-g", f"daemon off; pid {folder}/pid; error_log stderr error;"]
-    async with running(*arguments, program=[NGINX]) as command:
-        async with asking(f"http://{listen}") as http:
-
-            async def answers() -> bool:
-                with suppress(Exception):
-                    return (await http.get("/boards")).status_code == 200
-                return False
-
-            await eventually(answers)
-        try:
-            yield f"http://{listen}"
-        finally:
-            await command.stop()  # killed, its workers would live on
+    async with answering(NGINX, arguments, listen) as address:
+        yield address
 
 
 @pytest.mark.parametrize("passes_on", ["only websocket", "every upgrade"])

@@ -8,17 +8,18 @@ import re
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from realtime.wire import event_stream
+from tests.support.balancers import answering
 from tests.support.clients import asking
 from tests.support.databases import MakeUsers
 from tests.support.events import EventClient
-from tests.support.processes import free_port, running
+from tests.support.processes import free_port
 from tests.support.servers import RunningServer, running_server
 from tests.support.waiting import eventually
 
@@ -80,19 +81,8 @@ async def proxied(kind: str, folder: Path, server: RunningServer) -> AsyncIterat
     else:
         config.write_text(HAPROXY.format(listen=listen, server=behind), encoding="utf-8")
         options = ["-db", "-f", str(config)]
-    async with running(*options, program=[program]) as command:
-        async with asking(f"http://{listen}") as http:
-
-            async def answers() -> bool:
-                with suppress(Exception):
-                    return (await http.get("/boards")).status_code == 200
-                return False
-
-            await eventually(answers)
-        try:
-            yield f"http://{listen}"
-        finally:
-            await command.stop()  # killed, its workers would live on
+    async with answering(program, options, listen) as address:
+        yield address
 
 
 async def submit(server: RunningServer, user: int, score: int, **fields: Any) -> None:

@@ -1,4 +1,4 @@
-"""The sample HAProxy, as it stands: other addresses are all that is changed.
+"""Balancers in front of servers: the sample HAProxy, of which other addresses are all that is changed, and others.
 
 Owns the process, and where it listens. Must never add to the sample what a reader would have to add as well.
 """
@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.clients import asking
 from tests.support.processes import Command, free_port, running
 from tests.support.waiting import eventually
 
@@ -68,3 +69,20 @@ async def haproxy(folder: Path, servers: Sequence[str] = (), databases: Sequence
         await eventually(listens)
         yield Balancer(command, f"http://127.0.0.1:{listen}", primary)
         await command.stop()
+
+@asynccontextmanager
+async def answering(program: str, arguments: Sequence[str], listen: str) -> AsyncIterator[str]:
+    """Runs a balancer that listens at `listen` (host:port), once boards come through it; gives its address."""
+    async with running(*arguments, program=[program]) as command:
+        async with asking(f"http://{listen}") as http:
+
+            async def answers() -> bool:
+                with suppress(Exception):
+                    return (await http.get("/boards")).status_code == 200
+                return False
+
+            await eventually(answers)
+        try:
+            yield f"http://{listen}"
+        finally:
+            await command.stop()  # killed, its workers would live on
