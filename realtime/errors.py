@@ -191,3 +191,10 @@ class TaskFailed(Exception):
 
     def __init__(self, name: str) -> None:
         super().__init__(f"The task {name!r} failed again and again, so this process ended. Why is in the log.")
+
+
+def first_of(errors: BaseException) -> BaseException:
+    """The first error of a group, however deep it lies; any other error is itself."""
+    while isinstance(errors, BaseExceptionGroup):
+        errors = errors.exceptions[0]
+    return errors

@@ -21,7 +21,7 @@ from starlette.types import Receive, Scope, Send
 from realtime.api.services import Services
 from realtime.api.sessions import Sessions
 from realtime.boards.board import no_such_board
-from realtime.errors import RealtimeError
+from realtime.errors import RealtimeError, first_of
 from realtime.people.identity import Identity
 from realtime.validation import ID_MAX, written_number
 from realtime.wire import messages, positions
@@ -114,7 +114,7 @@ class EventRoutes:
             refused, mistakes = errors.split(RealtimeError)
             if refused is None or mistakes is not None:
                 raise
-            raise _first(refused) from None
+            raise first_of(refused) from None
 
     def _begin(
         self, request: Request, exchange: HttpExchange, asked: Asked, identity: Identity | None, address: str
@@ -200,9 +200,3 @@ def _takes_gzip(accepted: str) -> bool:
         weights[coding.strip()] = parameters.replace(" ", "")
     weight = weights.get("gzip", weights.get("x-gzip", weights.get("*", "q=0")))
     return not (weight.startswith("q=0") and weight.strip("q=0.") == "")
-
-
-def _first(errors: BaseException) -> BaseException:
-    while isinstance(errors, BaseExceptionGroup):
-        errors = errors.exceptions[0]
-    return errors

@@ -15,7 +15,7 @@ from typing import Final, Protocol
 from realtime.boards.board import Board
 from realtime.boards.catalogue import Directory
 from realtime.boards.standings import Position
-from realtime.errors import StoreUnavailable
+from realtime.errors import StoreUnavailable, first_of
 from realtime.store.announcements import Announcement
 from realtime.store.replies import Versions
 
@@ -87,7 +87,7 @@ class Changes:
             if mistakes is not None:
                 raise
             if (lost := group.subgroup(StoreUnavailable)) is not None:
-                raise _first(lost) from None  # and not within a group, of which nobody knows what it means
+                raise first_of(lost) from None  # and not within a group, of which nobody knows what it means
 
     async def _watch(self, partitions: frozenset[str]) -> None:
         """Ends the listening where there are other partitions by now."""
@@ -181,10 +181,3 @@ class Changes:
 
 class _Moved(Exception):
     """There are other partitions than before."""
-
-
-def _first(errors: ExceptionGroup[StoreUnavailable]) -> BaseException:
-    error: BaseException = errors
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
